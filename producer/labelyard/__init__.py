@@ -1,0 +1,1 @@
+"""What a backend installs to submit jobs and read their results."""

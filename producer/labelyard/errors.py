@@ -1,0 +1,246 @@
+"""Every error of labelyard, told apart by who must act.
+
+LabelyardError
+├── RequestError                 the caller; never retried
+│   ├── InvalidMessageError      invalid_message
+│   ├── UnknownLabelSetError     unknown_label_set
+│   └── ImageError               one image; its neighbours go on
+│       ├── UnsupportedUriError        unsupported_uri
+│       ├── ImageNotFoundError         image_not_found
+│       ├── ImageAccessDeniedError     image_access_denied
+│       ├── ImageTooLargeError         image_too_large
+│       ├── ImageUndecodableError      image_undecodable
+│       ├── ImageCrashedDecoderError   image_crashed_decoder
+│       └── ImageTimedOutError         image_timed_out
+├── TransientError               time; retried with backoff and jitter
+│   ├── StorageUnavailableError  storage_unavailable
+│   ├── BatcherFullError         batcher_full
+│   └── InferenceTimeoutError    inference_timeout
+├── WorkerError                  the operator; the job goes back, the worker stops
+│   ├── ModelLoadError           model_load
+│   ├── DeviceFailedError        device_failed
+│   └── ServiceConfigError       service_config
+└── ProducerError                whoever submits and waits
+    ├── BrokerUnavailableError   broker_unavailable
+    ├── LedgerUnavailableError   ledger_unavailable
+    ├── QueueFullError           queue_full
+    ├── ResultTimeoutError       result_timeout
+    ├── JobNotFoundError         job_not_found
+    ├── JobCancelledError        job_cancelled
+    ├── JobExpiredError          job_expired
+    └── JobDeadLetteredError     job_dead_lettered
+
+A code is never renamed and never changes its meaning. Errors cross the broker as
+``cls(*args)``, so each passes exactly what it took to ``super().__init__`` and
+builds its sentence in ``__str__``.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class LabelyardError(Exception):
+    """Something that labelyard can name.
+
+    Attributes:
+        code: Stable name of the error, for programs.
+        is_retryable: Whether the same request may succeed later.
+    """
+
+    code: ClassVar[str] = "labelyard_error"
+    is_retryable: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Say the code, then what it is about."""
+        return ": ".join([self.code, *(str(arg) for arg in self.args if arg)])
+
+
+class RequestError(LabelyardError):
+    """The caller must change the request; a retry cannot help."""
+
+    code = "request_error"
+
+
+class InvalidMessageError(RequestError):
+    """The message does not follow the contract in docs/message-contract.md."""
+
+    code = "invalid_message"
+
+
+class UnknownLabelSetError(RequestError):
+    """No label set is registered under this reference: register it first."""
+
+    code = "unknown_label_set"
+
+
+class ImageError(RequestError):
+    """One image is at fault.
+
+    Attributes:
+        uri: Where the image was read from.
+        reason: What is wrong with it, for a person.
+    """
+
+    code = "image_error"
+
+    def __init__(self, uri: str, reason: str = "") -> None:
+        super().__init__(uri, reason)
+        self.uri = uri
+        self.reason = reason
+
+
+class UnsupportedUriError(ImageError):
+    """The worker does not read from this kind of address, or was not allowed to."""
+
+    code = "unsupported_uri"
+
+
+class ImageNotFoundError(ImageError):
+    """There is no image at this URI."""
+
+    code = "image_not_found"
+
+
+class ImageAccessDeniedError(ImageError):
+    """Storage refused the worker's credentials, or hides a missing key behind a refusal."""
+
+    code = "image_access_denied"
+
+
+class ImageTooLargeError(ImageError):
+    """The image exceeds a limit on bytes, pixels, frames or the decoder's memory."""
+
+    code = "image_too_large"
+
+
+class ImageUndecodableError(ImageError):
+    """The bytes are not a picture that can be decoded."""
+
+    code = "image_undecodable"
+
+
+class ImageCrashedDecoderError(ImageError):
+    """The decoder's process died on this image."""
+
+    code = "image_crashed_decoder"
+
+
+class ImageTimedOutError(ImageError):
+    """Fetching and decoding took longer than the limit for one image."""
+
+    code = "image_timed_out"
+
+
+class TransientError(LabelyardError):
+    """It may work later; labelyard retries by itself before it says so."""
+
+    code = "transient_error"
+    is_retryable = True
+
+
+class StorageUnavailableError(TransientError):
+    """Object storage gave no usable answer."""
+
+    code = "storage_unavailable"
+
+
+class BatcherFullError(TransientError):
+    """More images wait for the model than the worker may hold."""
+
+    code = "batcher_full"
+
+
+class InferenceTimeoutError(TransientError):
+    """The model did not answer in time."""
+
+    code = "inference_timeout"
+
+
+class WorkerError(LabelyardError):
+    """The operator must act: the job goes back to the queue and the worker stops."""
+
+    code = "worker_error"
+    is_retryable = True
+
+
+class ModelLoadError(WorkerError):
+    """The checkpoint cannot be loaded or is of a kind that cannot be served."""
+
+    code = "model_load"
+
+
+class DeviceFailedError(WorkerError):
+    """The accelerator is lost; only a new process can use it again."""
+
+    code = "device_failed"
+
+
+class ServiceConfigError(WorkerError):
+    """A setting is wrong; the message says which, and what to set."""
+
+    code = "service_config"
+
+
+class ProducerError(LabelyardError):
+    """Raised to whoever submits a job or waits for it."""
+
+    code = "producer_error"
+
+
+class BrokerUnavailableError(ProducerError):
+    """The broker took no message; the job is in the ledger and will be sent again."""
+
+    code = "broker_unavailable"
+    is_retryable = True
+
+
+class LedgerUnavailableError(ProducerError):
+    """The ledger gave no answer, so nothing was accepted: submit again."""
+
+    code = "ledger_unavailable"
+    is_retryable = True
+
+
+class QueueFullError(ProducerError):
+    """As many images wait as LABELYARD_MAX_QUEUED_IMAGES allows: submit later."""
+
+    code = "queue_full"
+    is_retryable = True
+
+
+class ResultTimeoutError(ProducerError):
+    """The job was not finished in time; it goes on, and its result can be read later."""
+
+    code = "result_timeout"
+    is_retryable = True
+
+
+class JobNotFoundError(ProducerError):
+    """The ledger knows no such job: the id is wrong, or its result has expired."""
+
+    code = "job_not_found"
+
+
+class JobCancelledError(ProducerError):
+    """The job was cancelled before it finished."""
+
+    code = "job_cancelled"
+
+
+class JobExpiredError(ProducerError):
+    """The job's ``expires_at`` passed before it finished."""
+
+    code = "job_expired"
+
+
+class JobDeadLetteredError(ProducerError):
+    """The job killed or hung its workers and was set aside: see ``labelyard dead show``."""
+
+    code = "job_dead_lettered"
+
+
+def all_errors(root: type[LabelyardError] = LabelyardError) -> Iterator[type[LabelyardError]]:
+    """Yield *root* and every class below it, parents first."""
+    yield root
+    for child in root.__subclasses__():
+        yield from all_errors(child)

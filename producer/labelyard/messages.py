@@ -1,0 +1,297 @@
+"""What crosses the broker, and nothing else.
+
+A field is never renamed and never changes its meaning. A new field is optional,
+and workers are upgraded before the producers that send it, because a worker
+refuses a field that it does not know: a misspelt one must not pass in silence.
+A change that an older worker would misread gets a new ``version``; workers read
+the last two. Readers of results ignore fields that they do not know.
+"""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labelyard.errors import InvalidMessageError, LabelyardError
+
+VERSION: Final = 1
+MAX_IMAGES = 64
+MAX_LABELS = 10_000
+MAX_INLINE_LABELS = 1_000
+DEFAULT_TEMPLATE = "This is a photo of {}."
+
+JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Prompt = Annotated[str, Field(min_length=1, max_length=1000)]
+Template = Annotated[str, Field(max_length=1000, pattern=r"^[^{}]*\{\}[^{}]*$")]
+LabelSetDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+LabelSetRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$")]
+Scoring = Literal["auto", "softmax", "sigmoid"]
+Status = Literal["succeeded", "partial", "failed"]
+
+
+class Message(BaseModel):
+    """Frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Report(BaseModel):
+    """Frozen, and read by older and newer consumers alike."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ImageRef(Message):
+    """One picture of a job.
+
+    Attributes:
+        id: The producer's own name for the picture, unique in the job.
+        uri: Where the worker reads it: ``s3://bucket/key``, or ``https://…`` where
+            the operator allows it. A bad one fails this image alone.
+        version_id: Version of the object, in a bucket that keeps versions.
+        etag: The object must still have this ETag, else ``image_not_found``.
+    """
+
+    id: str = Field(min_length=1, max_length=256)
+    uri: str = Field(min_length=1, max_length=2048)
+    version_id: str | None = Field(default=None, min_length=1, max_length=1024)
+    etag: str | None = Field(default=None, min_length=1, max_length=256)
+
+
+class Label(Message):
+    """One thing that a picture may show.
+
+    Attributes:
+        name: What results call it; also what a template's ``{}`` becomes.
+        prompts: Whole sentences to use in place of the templates.
+        threshold: Score from which the label is *matched*. Without one a label is
+            matched when it is the best (softmax) or scores 0.5 or more (sigmoid).
+    """
+
+    name: str = Field(min_length=1, max_length=256)
+    prompts: tuple[Prompt, ...] = Field(default=(), max_length=100)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+
+
+class LabelSet(Message):
+    """Labels, their prompts, and how scores are made of them.
+
+    Attributes:
+        labels: 1 to 10,000 labels with distinct names; more than 1,000 must be
+            registered and referred to, not sent inline.
+        templates: Sentences with one ``{}`` each for the label's name. Several are
+            averaged (Radford et al. 2021, section 3.1.4).
+        scoring: ``softmax`` (one label fits), ``sigmoid`` (each by itself), ``auto``
+            (what the checkpoint was trained for).
+        temperature: Divides the logits; above 1 the scores are less sure.
+        abstain: Whole sentences that mean "none of these". When one of them fits
+            best, the image is *abstained* and nothing is matched.
+    """
+
+    labels: tuple[Label, ...] = Field(min_length=1, max_length=MAX_LABELS)
+    templates: tuple[Template, ...] = Field(
+        default=(DEFAULT_TEMPLATE,), min_length=1, max_length=100
+    )
+    scoring: Scoring = "auto"
+    temperature: float = Field(default=1.0, gt=0, le=1000)
+    abstain: tuple[Prompt, ...] = Field(default=(), max_length=100)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        if len({label.name for label in self.labels}) < len(self.labels):
+            raise ValueError("two labels have the same name: name each label once")
+        return self
+
+
+class Deliver(Message):
+    """Where the result goes besides the ledger.
+
+    Attributes:
+        object_uri: ``s3://bucket/key`` that the result is written to as JSON.
+        webhook: Address that gets the result by POST, signed after the Standard
+            Webhooks specification.
+        stream: Redis stream, beside the ledger, that gets an entry for the result.
+    """
+
+    object_uri: str | None = Field(default=None, pattern=r"^s3://[^/]+/.+$", max_length=2048)
+    webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    stream: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
+
+
+class Job(Message):
+    """What a producer submits and waits for: 1 to 64 images, one label set.
+
+    Attributes:
+        job_id: Unique; the result's key. A time-ordered UUID when the client makes it.
+        tenant: On whose behalf, for fairness and for metrics.
+        images: 1 to 64 pictures with distinct ids.
+        label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
+        top_k: How many labels, best first, the result names for each image.
+        expires_at: After this instant nobody wants the result any more.
+        deliver: Where the result goes besides the ledger.
+        trace: Carried into logs as it is, for example a W3C ``traceparent``.
+    """
+
+    version: Literal[1] = VERSION
+    job_id: JobId
+    tenant: Tenant = "default"
+    images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
+    label_set: LabelSet | LabelSetRef
+    top_k: int = Field(default=5, ge=1, le=MAX_LABELS)
+    expires_at: AwareDatetime | None = None
+    deliver: Deliver = Deliver()
+    trace: dict[str, str] = Field(default_factory=dict, max_length=20)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len({image.id for image in self.images}) < len(self.images):
+            raise ValueError("two images have the same id: give each image its own")
+        if isinstance(self.label_set, LabelSet) and len(self.label_set.labels) > MAX_INLINE_LABELS:
+            raise ValueError(
+                f"{len(self.label_set.labels)} labels are too many for a message "
+                f"(limit {MAX_INLINE_LABELS}): register the set and refer to it"
+            )
+        return self
+
+
+class Failure(Report):
+    """Why an image, or a whole job, has no scores.
+
+    Attributes:
+        code: Stable name, listed in docs/errors.md.
+        message: The same for a person.
+        is_retryable: Whether the same request may succeed later (``retryable`` on
+            the wire).
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    code: str
+    message: str
+    is_retryable: bool = Field(alias="retryable")
+
+    @classmethod
+    def of(cls, error: LabelyardError) -> Self:
+        """Describe *error* for the consumer."""
+        return cls(code=error.code, message=str(error), is_retryable=error.is_retryable)
+
+
+class ScoredLabel(Report):
+    """A label and its score, 0 to 1."""
+
+    name: str
+    score: float
+
+
+class ImageResult(Report):
+    """What was found on one image.
+
+    Attributes:
+        etag: The object's ETag as read.
+        sha256: Digest of the bytes as read, lower-case hex.
+        width: Pixels, after EXIF orientation.
+        height: Pixels, after EXIF orientation.
+        labels: The best ``top_k`` labels, best first.
+        matched: Names of the labels that reached their threshold, best first.
+        abstained: Whether an ``abstain`` prompt fitted better than every label.
+        error: Why there are no labels, or ``None``.
+    """
+
+    id: str
+    uri: str
+    etag: str | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    labels: tuple[ScoredLabel, ...] = ()
+    matched: tuple[str, ...] = ()
+    abstained: bool = False
+    error: Failure | None = None
+
+
+class ModelInfo(Report):
+    """Which model scored, exactly enough to reproduce it."""
+
+    checkpoint: str
+    fingerprint: str
+    dtype: str
+    device: str
+
+
+class Timing(Report):
+    """Where the time went, in seconds.
+
+    Attributes:
+        queued_s: From submission to the start of the last attempt.
+        intake_s: Slowest image: fetch, check, decode, resize.
+        batch_wait_s: Slowest image: waiting for its batch.
+        model_s: Slowest image: the forward pass of its batch.
+    """
+
+    queued_s: float = 0.0
+    intake_s: float = 0.0
+    batch_wait_s: float = 0.0
+    model_s: float = 0.0
+
+
+class Result(Report):
+    """What a job came to. One image's error never fails its neighbours.
+
+    Attributes:
+        status: ``succeeded`` (every image has scores), ``partial`` or ``failed``.
+        label_set: Digest of the label set that was used, ``None`` if none was reached.
+        model: ``None`` when the job failed before a model saw it.
+        error: Why the whole job failed, or ``None``.
+    """
+
+    version: Literal[1] = VERSION
+    job_id: str
+    status: Status
+    tenant: str
+    model: ModelInfo | None = None
+    label_set: str | None = None
+    images: tuple[ImageResult, ...] = ()
+    error: Failure | None = None
+    timing: Timing = Timing()
+
+
+def status_of(images: tuple[ImageResult, ...]) -> Status:
+    """Derive a job's status from its images."""
+    failed = sum(image.error is not None for image in images)
+    if failed == 0:
+        return "succeeded"
+    return "failed" if failed == len(images) else "partial"
+
+
+def parse_job(message: Any) -> Job:
+    """Read a job off the wire.
+
+    Raises:
+        InvalidMessageError: *message* is no job of a version that is read here; the
+            text names each field at fault.
+    """
+    try:
+        return Job.model_validate(message)
+    except ValidationError as error:
+        faults = (
+            f"{'.'.join(str(part) for part in fault['loc']) or 'message'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise InvalidMessageError("; ".join(faults)) from error
+
+
+def new_job_id() -> str:
+    """Make a time-ordered id (UUID version 7, RFC 9562 section 5.7)."""
+    unix_ms = int(datetime.now(UTC).timestamp() * 1000)
+    random_bits = uuid.uuid4().int & ((1 << 74) - 1)
+    value = (unix_ms & ((1 << 48) - 1)) << 80 | 0x7 << 76
+    value |= (random_bits >> 62) << 64 | 0b10 << 62 | random_bits & ((1 << 62) - 1)
+    return str(uuid.UUID(int=value))
+
+
+def job_id_for(tenant: str, idempotency_key: str) -> str:
+    """Derive the id that this tenant's *idempotency_key* always gets (UUIDv5)."""
+    space = uuid.uuid5(uuid.NAMESPACE_URL, f"https://labelyard.dev/tenant/{tenant}")
+    return str(uuid.uuid5(space, idempotency_key))

@@ -1,0 +1,101 @@
+"""Every setting that producers and workers share, read from ``LABELYARD_*`` once, when asked."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from labelyard.errors import ServiceConfigError
+from labelyard.messages import Tenant
+
+PREFIX = "LABELYARD_"
+DAY_S = 86_400
+
+
+class ConnectionSettings(BaseSettings):
+    """Where jobs are sent and kept; the same for producers and workers.
+
+    Attributes:
+        broker_url: What carries messages: ``redis://``, ``rediss://`` or ``amqp://``.
+        ledger_url: Redis that holds the jobs' records and results. Use an instance or
+            database of its own, with ``maxmemory-policy noeviction``.
+        namespace: Prefix of every key and queue, so that services can share a Redis.
+        s3_endpoint_url: S3-compatible server; unset means what the AWS variables and
+            files say. Credentials always come from there.
+        s3_region: Region of the buckets; unset means what the AWS settings say.
+        result_ttl_s: Seconds that a final record can be read.
+        open_ttl_s: Seconds after which a record that never became final is dropped;
+            it only bounds what an abandoned installation leaves behind.
+        max_queued_images: Images not yet final past which a submit is refused with
+            ``queue_full``; 0 means no limit.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    needs: ClassVar[str] = "labelyard"
+
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    ledger_url: str = "redis://127.0.0.1:6379/1"
+    namespace: str = Field(default="labelyard", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
+    result_ttl_s: PositiveInt = DAY_S
+    open_ttl_s: PositiveInt = 30 * DAY_S
+    max_queued_images: NonNegativeInt = 0
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ServiceConfigError: A value is refused; the text names each variable.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            faults = (
+                f"{PREFIX}{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)
+            )
+            raise ServiceConfigError("; ".join(faults)) from error
+
+
+class ClientSettings(ConnectionSettings):
+    """What a producer can set.
+
+    Attributes:
+        tenant: On whose behalf jobs are submitted when the call names nobody.
+        upload_bucket: Where the command line puts local files before it submits them.
+        upload_prefix: Key prefix of these uploads.
+        publish_timeout_s: Longest that a submit waits for the broker. The job is in
+            the ledger by then, and a worker's reconciler sends it when the broker is back.
+    """
+
+    tenant: Tenant = "default"
+    upload_bucket: str = "labelyard-uploads"
+    upload_prefix: str = "uploads/"
+    publish_timeout_s: PositiveFloat = 3.0
+
+
+def unknown_variables(
+    environ: Mapping[str, str], known_settings: Iterable[type[ConnectionSettings]]
+) -> set[str]:
+    """Find our variables that set nothing, so that a typo stops the start.
+
+    pydantic-settings does not do this, even with ``extra="forbid"``.
+    """
+    known = {PREFIX + name.upper() for cls in known_settings for name in cls.model_fields}
+    return {name for name in environ if name.startswith(PREFIX)} - known
+
+
+def refuse_unknown_variables(known_settings: Iterable[type[ConnectionSettings]]) -> None:
+    """Stop when the environment sets a variable of ours that does not exist.
+
+    Raises:
+        ServiceConfigError: Names the variables.
+    """
+    unknown = unknown_variables(os.environ, known_settings)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise ServiceConfigError(f"{names}: no such setting, see docs/settings.md")

@@ -1,0 +1,1 @@
+"""What a GPU machine runs: jobs in, scores out."""

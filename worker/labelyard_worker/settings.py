@@ -1,0 +1,154 @@
+"""Every setting of the worker, read once from ``LABELYARD_*`` at start."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from pydantic_settings import NoDecode
+
+from labelyard.settings import ClientSettings, ConnectionSettings, refuse_unknown_variables
+
+MIB = 1024 * 1024
+
+
+def _split(value: object) -> object:
+    """Read ``a,b`` as a tuple, as an operator would write it in an environment file."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class WorkerSettings(ConnectionSettings):
+    """How this worker reads, batches, scores and survives.
+
+    Attributes:
+        checkpoint: ``lite``, a hub name, or a folder that transformers can load.
+        device: ``auto`` (CUDA, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` is bfloat16 where the device computes in it, else float32.
+        compile: Compile the image tower with ``torch.compile``; a slower start.
+        model_threads: Threads of one forward pass on a CPU; 0 decides from the cores.
+        model_streams: Forward passes at once; 0 decides from the device and the cores.
+        cache_dir: Where the lite checkpoint is built; unset means the user's cache.
+
+        max_batch_size: Most images in one forward pass; 0 decides from the device.
+        queue_capacity: Images that may wait for the model; past it a job is retried.
+        max_pixels_in_flight_bytes: Decoded pixels held at once, over all jobs.
+        inference_timeout_s: Longest that an image may wait for its scores.
+        label_cache_bytes: Text embeddings kept in memory.
+        image_cache_bytes: Image embeddings kept in memory, for pictures that come again.
+
+        decode: ``draft`` decodes JPEGs at the smallest DCT scale that is at least twice
+            the model's size; ``exact`` decodes every pixel.
+        transparency: ``white`` composes on white; ``drop`` drops the alpha channel.
+        intake_children: Processes that fetch and decode; 0 decides from the cores.
+        image_timeout_s: Seconds to fetch and decode one image.
+        max_image_bytes: Largest file that is fetched.
+        max_image_pixels: Largest width x height, read from the header.
+        max_child_memory_bytes: Address space that decoding may take beyond the child's own.
+        image_retries: Times that one image's transient error is retried in place.
+        allowed_buckets: Buckets that may be read and written; empty means all that the
+            credentials allow.
+        https_sources: Whether ``https://`` images may be fetched.
+        https_hosts: Hosts that they may come from; needed when https_sources is on.
+
+        concurrency: Jobs in work at once.
+        bulk_share: Part of these that bulk jobs may take, so that interactive jobs
+            always find room.
+        job_timeout_s: Seconds that one attempt may take; twice that ends the worker.
+        max_attempts: Attempts before a job's transient errors become its result.
+        quarantine_after: Deaths of its worker after which a job runs alone.
+        dead_after: Deaths of its worker after which a job is a dead letter.
+        drain_s: Seconds that SIGTERM leaves for what is running.
+
+        atomic_claim: Take messages by one atomic step (Redis brokers).
+        safe_pool: Use the thread pool that loses no escape.
+        heartbeat: Renew the visibility of what is in work (Redis brokers).
+        single_flight: Run a job once in this process, however often it is delivered.
+        reconciler: Send again what no queue holds.
+        reconcile_every_s: Seconds between two rounds of the reconciler.
+        reconcile_after_s: Age in seconds from which a job is looked for.
+        watchdog: End the process when a job or the model hangs beyond its deadline.
+        visibility_timeout_s: Seconds after which a dead worker's jobs come again.
+
+        webhook_secret: Signs webhooks, ``whsec_…``; without it none is sent.
+        webhook_hosts: Hosts that webhooks may go to; empty refuses all.
+        health_port: Port of ``/live`` and ``/ready`` on 127.0.0.1; 0 picks a free one,
+            -1 turns it off.
+        health_host: Address that the port is bound to.
+        stall_s: Seconds without a finished job, while jobs wait, until not live.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        log_format: ``text`` or ``json``.
+    """
+
+    checkpoint: str = "lite"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
+    model_threads: NonNegativeInt = 0
+    model_streams: NonNegativeInt = 0
+    cache_dir: Path | None = None
+
+    max_batch_size: NonNegativeInt = 0
+    queue_capacity: PositiveInt = 4096
+    max_pixels_in_flight_bytes: PositiveInt = 256 * MIB
+    inference_timeout_s: PositiveFloat = 60.0
+    label_cache_bytes: PositiveInt = 256 * MIB
+    image_cache_bytes: NonNegativeInt = 64 * MIB
+
+    decode: Literal["draft", "exact"] = "draft"
+    transparency: Literal["white", "drop"] = "white"
+    intake_children: NonNegativeInt = 0
+    image_timeout_s: PositiveFloat = 30.0
+    max_image_bytes: PositiveInt = 50_000_000
+    max_image_pixels: PositiveInt = 100_000_000
+    max_child_memory_bytes: PositiveInt = 2048 * MIB
+    image_retries: NonNegativeInt = 2
+    allowed_buckets: Names = ()
+    https_sources: bool = False
+    https_hosts: Names = ()
+
+    concurrency: PositiveInt = 64
+    bulk_share: float = Field(default=0.75, gt=0, le=1)
+    job_timeout_s: PositiveFloat = 300.0
+    max_attempts: PositiveInt = 5
+    quarantine_after: PositiveInt = 2
+    dead_after: PositiveInt = 3
+    drain_s: NonNegativeFloat = 30.0
+
+    atomic_claim: bool = True
+    safe_pool: bool = True
+    heartbeat: bool = True
+    single_flight: bool = True
+    reconciler: bool = True
+    reconcile_every_s: PositiveFloat = 15.0
+    reconcile_after_s: PositiveFloat = 30.0
+    watchdog: bool = True
+    visibility_timeout_s: PositiveInt = 120
+
+    webhook_secret: str | None = None
+    webhook_hosts: Names = ()
+    health_port: int = Field(default=9464, ge=-1, le=65535)
+    health_host: str = "127.0.0.1"
+    stall_s: PositiveFloat = 300.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+
+def read_settings() -> WorkerSettings:
+    """Read the environment, and refuse a misspelt variable.
+
+    Raises:
+        ServiceConfigError: A value or a name is wrong.
+    """
+    refuse_unknown_variables([WorkerSettings, ClientSettings])
+    return WorkerSettings.read()
