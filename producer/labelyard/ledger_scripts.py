@@ -1,0 +1,236 @@
+"""The Lua scripts of the ledger: each change of a job's record is one atomic step.
+
+Every script gets the same seven keys, in the order of :class:`LedgerKeys`, so that
+they share one prelude. Times are Redis' own clock, in seconds: no two machines need
+to agree. A record's states and who may change them::
+
+    pending ──start──▶ running ──finish──▶ succeeded | partial | failed
+       ▲                  │
+       └─── release ◀─────┘          pending | running ──cancel──▶ cancelled
+            (retry, hand back)       pending | running ──expire──▶ expired
+
+The first final state stands: each script looks before it writes.
+"""
+
+from typing import NamedTuple
+
+
+class LedgerKeys(NamedTuple):
+    """Keys of a ledger, in the order that the scripts expect.
+
+    Attributes:
+        job: Hash: the record of the job at hand.
+        open: Sorted set: jobs that are not final, by the time they were last sent.
+        due: Sorted set: jobs to send again, by the time they are due.
+        expiring: Sorted set: jobs that are not final, by their ``expires_at``.
+        open_images: Counter: images of the jobs that are not final.
+        totals: Hash: how many jobs came to each final state.
+        dead: Sorted set: dead letters, by the time they died.
+    """
+
+    job: str
+    open: str
+    due: str
+    expiring: str
+    open_images: str
+    totals: str
+    dead: str
+
+    @classmethod
+    def of(cls, namespace: str, job_id: str) -> "LedgerKeys":
+        """Name the keys that *job_id* needs in *namespace*."""
+        return cls(
+            f"{namespace}:job:{job_id}",
+            f"{namespace}:open",
+            f"{namespace}:due",
+            f"{namespace}:expiring",
+            f"{namespace}:open_images",
+            f"{namespace}:totals",
+            f"{namespace}:dead",
+        )
+
+
+_PRELUDE = """
+local JOB, OPEN, DUE, EXPIRING = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local OPEN_IMAGES, TOTALS, DEAD = KEYS[5], KEYS[6], KEYS[7]
+local ID, OPEN_TTL, RESULT_TTL = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local NAMESPACE = ARGV[4]
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local stamp = string.format('%.6f', now)
+local FINAL = {succeeded=1, partial=1, failed=1, cancelled=1, expired=1}
+
+local function keep(key) redis.call('EXPIRE', key, OPEN_TTL) end
+
+local function finalise(state, result, ttl)
+  local images = tonumber(redis.call('HGET', JOB, 'images')) or 0
+  redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result)
+  redis.call('HDEL', JOB, 'runner')
+  redis.call('EXPIRE', JOB, ttl)
+  redis.call('ZREM', OPEN, ID)
+  redis.call('ZREM', DUE, ID)
+  redis.call('ZREM', EXPIRING, ID)
+  if redis.call('DECRBY', OPEN_IMAGES, images) < 0 then redis.call('SET', OPEN_IMAGES, 0) end
+  keep(OPEN_IMAGES)
+  redis.call('HINCRBY', TOTALS, state, 1)
+  keep(TOTALS)
+  local stream = redis.call('HGET', JOB, 'stream')
+  if stream and stream ~= '' then
+    stream = NAMESPACE .. ':stream:' .. stream
+    redis.call('XADD', stream, 'MAXLEN', '~', 100000, '*',
+      'job_id', ID, 'status', state, 'result', result)
+    redis.call('EXPIRE', stream, OPEN_TTL)
+  end
+  redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)
+end
+
+local function is_overdue()
+  local expires_at = tonumber(redis.call('HGET', JOB, 'expires_at'))
+  return expires_at and expires_at <= now
+end
+"""
+
+# ARGV 5.. : message, images, tenant, queue, expires_at, stream, limit, trace of adoption
+OPEN = (
+    _PRELUDE
+    + """
+local state = redis.call('HGET', JOB, 'state')
+if state then return {'exists', state, stamp} end
+local images, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
+if limit > 0 and (tonumber(redis.call('GET', OPEN_IMAGES)) or 0) + images > limit then
+  return {'full', redis.call('GET', OPEN_IMAGES), stamp}
+end
+redis.call('HSET', JOB, 'state', 'pending', 'message', ARGV[5], 'images', images,
+  'tenant', ARGV[7], 'queue', ARGV[8], 'expires_at', ARGV[9], 'stream', ARGV[10],
+  'submitted_at', stamp, 'published_at', stamp, 'attempts', 0, 'deaths', 0, 'deaths_alone', 0)
+keep(JOB)
+redis.call('ZADD', OPEN, now, ID)
+keep(OPEN)
+redis.call('INCRBY', OPEN_IMAGES, images)
+keep(OPEN_IMAGES)
+if ARGV[9] ~= '' then
+  redis.call('ZADD', EXPIRING, ARGV[9], ID)
+  keep(EXPIRING)
+end
+return {'opened', 'pending', stamp}
+"""
+)
+
+# ARGV 5.. : worker, is_alone, quarantine_after, dead_after
+START = (
+    _PRELUDE
+    + """
+local state = redis.call('HGET', JOB, 'state')
+if not state then return {'missing'} end
+if FINAL[state] then return {'final', state} end
+if is_overdue() then
+  finalise('expired', '', RESULT_TTL)
+  return {'final', 'expired'}
+end
+local worker, alone = ARGV[5], ARGV[6]
+local runner = redis.call('HGET', JOB, 'runner')
+if runner and runner ~= worker
+   and redis.call('EXISTS', NAMESPACE .. ':worker:' .. runner) == 0 then
+  redis.call('HINCRBY', JOB, 'deaths', 1)
+  if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
+  redis.call('HSET', JOB, 'last_death', 'its worker ' .. runner .. ' died or hung')
+  redis.call('HDEL', JOB, 'runner')
+end
+local deaths = tonumber(redis.call('HGET', JOB, 'deaths'))
+local deaths_alone = tonumber(redis.call('HGET', JOB, 'deaths_alone'))
+if deaths_alone >= tonumber(ARGV[8]) then
+  return {'dead', tostring(deaths), redis.call('HGET', JOB, 'last_death') or ''}
+end
+redis.call('ZADD', OPEN, now, ID)
+if deaths >= tonumber(ARGV[7]) and alone ~= '1' then
+  redis.call('HSET', JOB, 'state', 'pending', 'queue', 'quarantine', 'published_at', stamp)
+  return {'quarantine', tostring(deaths)}
+end
+redis.call('ZREM', DUE, ID)
+redis.call('HSET', JOB, 'state', 'running', 'runner', worker, 'alone', alone, 'started_at', stamp)
+local attempts = redis.call('HINCRBY', JOB, 'attempts', 1)
+keep(JOB)
+return {'run', tostring(attempts), tostring(deaths), redis.call('HGET', JOB, 'submitted_at'), stamp}
+"""
+)
+
+# ARGV 5.. : worker, delay_s ('' = hand back to whoever holds the message), death ('' = none)
+RELEASE = (
+    _PRELUDE
+    + """
+local state = redis.call('HGET', JOB, 'state')
+if not state or FINAL[state] then return {'final', state or 'missing'} end
+local runner = redis.call('HGET', JOB, 'runner')
+if runner and runner ~= ARGV[5] then return {'running', runner} end
+if ARGV[7] ~= '' then
+  redis.call('HINCRBY', JOB, 'deaths', 1)
+  if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
+  redis.call('HSET', JOB, 'last_death', ARGV[7])
+end
+redis.call('HDEL', JOB, 'runner')
+redis.call('HSET', JOB, 'state', 'pending')
+redis.call('ZADD', OPEN, now, ID)
+if ARGV[6] ~= '' then
+  redis.call('ZADD', DUE, now + tonumber(ARGV[6]), ID)
+  keep(DUE)
+else
+  redis.call('HINCRBY', JOB, 'attempts', -1)
+end
+return {'released', 'pending'}
+"""
+)
+
+# ARGV 5.. : state, result, undelivered, is_dead
+FINISH = (
+    _PRELUDE
+    + """
+local state = redis.call('HGET', JOB, 'state')
+if not state then return {'missing'} end
+if FINAL[state] then return {'final', state} end
+if ARGV[5] == 'expired' and not is_overdue() then return {'early', state} end
+local ttl = RESULT_TTL
+if ARGV[7] ~= '' then redis.call('HSET', JOB, 'undelivered', ARGV[7]) end
+if ARGV[8] == '1' then
+  redis.call('ZADD', DEAD, now, ID)
+  keep(DEAD)
+  ttl = OPEN_TTL
+end
+finalise(ARGV[5], ARGV[6], ttl)
+return {'finished', ARGV[5]}
+"""
+)
+
+# ARGV 5.. : none. A dead letter becomes a new job under its old id.
+REPLAY = (
+    _PRELUDE
+    + """
+if redis.call('ZREM', DEAD, ID) == 0 then return {'missing'} end
+if not redis.call('HGET', JOB, 'message') then return {'missing'} end
+local queue = redis.call('HGET', JOB, 'queue')
+if queue == 'quarantine' then queue = 'bulk' end
+redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
+  'deaths_alone', 0, 'published_at', stamp)
+redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered')
+redis.call('ZADD', OPEN, now, ID)
+keep(OPEN)
+redis.call('INCRBY', OPEN_IMAGES, redis.call('HGET', JOB, 'images'))
+keep(OPEN_IMAGES)
+redis.call('ZADD', DUE, now, ID)
+keep(DUE)
+keep(JOB)
+return {'opened', 'pending', stamp}
+"""
+)
+
+# ARGV 5.. : none. Note that a message for the job was sent just now.
+SENT = (
+    _PRELUDE
+    + """
+local state = redis.call('HGET', JOB, 'state')
+redis.call('ZREM', DUE, ID)
+if not state or FINAL[state] then return {'final', state or 'missing'} end
+redis.call('HSET', JOB, 'published_at', stamp)
+redis.call('ZADD', OPEN, now, ID)
+return {'sent', state, stamp}
+"""
+)
