@@ -1,0 +1,277 @@
+"""One forward pass for whatever is waiting: many callers, few model threads."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic
+
+from labelyard.errors import (
+    BatcherFullError,
+    DeviceFailedError,
+    LabelyardError,
+    TransientError,
+    WorkerError,
+)
+from labelyard_worker.vision import devices
+from labelyard_worker.vision.waiting import (
+    BatchAnswer,
+    BatchLimit,
+    Call,
+    Item,
+    Priority,
+    Result,
+    WaitingLine,
+    company_wait_s,
+)
+
+__all__ = ["BatchAnswer", "Batcher", "Priority"]
+
+log = logging.getLogger(__name__)
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items of many callers, and runs the model over what waits.
+
+    Work-conserving: a free device takes what waits at once, a busy one lets the
+    next batch fill. A batch that fails is halved, so that one bad item costs only
+    its own caller. Out of memory, it is halved too, and the size is remembered.
+
+    Attributes:
+        failed: Why no batch can run any more, or ``None``; the worker must end.
+        batches: Forward passes that gave results.
+        images: Results given.
+        limit: Batch size that is known to fit.
+    """
+
+    def __init__(
+        self,
+        run_model: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        max_batch_size: int,
+        queue_capacity: int,
+        streams: int = 1,
+        company_s: float = 0.040,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Prepare; nothing runs before ``start``.
+
+        Args:
+            run_model: One result for each item, in their order. Called from
+                *streams* threads.
+            max_batch_size: Most items in one call of it.
+            queue_capacity: Items that may wait; past it ``submit`` refuses.
+            streams: Calls of *run_model* at once.
+            company_s: Most seconds that a thread waits for images that were
+                announced, while another thread keeps the device busy.
+            on_batch: Told the size and the seconds of each batch, for metrics.
+        """
+        self.failed: BaseException | None = None
+        self.batches = 0
+        self.images = 0
+        self.limit = BatchLimit(max_batch_size)
+        self._run_model = run_model
+        self._queue_capacity = queue_capacity
+        self._company_s = company_s
+        self._on_batch = on_batch
+        self._line: WaitingLine[Item, Result] = WaitingLine()
+        self._coming = 0
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._taken: dict[int, list[Call[Item, Result]]] = {}  # by model thread
+        self._pass_started_at: dict[int, float] = {}  # by model thread
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"model-{number}", daemon=True)
+            for number in range(streams)
+        ]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is submitted will be answered by the model."""
+        return self.failed is None and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Items that no batch has taken yet."""
+        return len(self._line)
+
+    @property
+    def busy_for_s(self) -> float:
+        """Seconds that the longest present forward pass has been running; 0 when idle."""
+        starts = list(self._pass_started_at.values())
+        return time.monotonic() - min(starts) if starts else 0.0
+
+    def start(self) -> None:
+        """Start the model threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def announce(self, count: int) -> None:
+        """Say that *count* items are on their way; each ``submit`` takes one off."""
+        with self._changed:
+            self._coming += count
+
+    def retract(self, count: int) -> None:
+        """Say that *count* announced items will not come."""
+        with self._changed:
+            self._coming = max(0, self._coming - count)
+            self._changed.notify_all()
+
+    def submit(self, item: Item, *, priority: Priority) -> "Future[BatchAnswer[Result]]":
+        """Queue *item*; cancel the future to take it back.
+
+        Raises:
+            BatcherFullError: *queue_capacity* items wait already.
+            DeviceFailedError: The model cannot run any more.
+            TransientError: The batcher is closed.
+        """
+        with self._changed:
+            self._coming = max(0, self._coming - 1)
+            if self.failed is not None:
+                raise DeviceFailedError(str(self.failed))
+            if self._is_closing:
+                raise TransientError("the worker is stopping")
+            if len(self._line) >= self._queue_capacity:
+                raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
+            call: Call[Item, Result] = Call(item, priority)
+            self._line.join(call)
+            self._changed.notify()
+            return call.answer
+
+    def close(self, *, timeout_s: float) -> None:
+        """Stop after the present batches, and answer everybody else with an error.
+
+        Args:
+            timeout_s: Seconds to wait for the present batches. One that takes longer
+                hangs in native code: its callers get an error, and only the end of
+                the process will end it.
+        """
+        with self._changed:
+            self._is_closing = True
+        self._reject_waiting(TransientError("the worker is stopping"))
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            stuck = [call for batch in self._taken.values() for call in batch]
+        _reject_all(stuck, TransientError("the worker stopped before the model answered"))
+
+    def _serve(self) -> None:
+        """Run batches until closed; nobody waits on a thread that died."""
+        me = threading.get_ident()
+        batch: list[Call[Item, Result]] = []
+        try:
+            while batch := self._next_batch(me):
+                self._run(batch)
+                with self._changed:
+                    del self._taken[me]
+                    self._changed.notify_all()  # who waited for company may start alone
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must hear it
+            self._fail(error, batch)
+
+    def _next_batch(self, me: int) -> list[Call[Item, Result]]:
+        """Wait for work; an empty list means that it is time to end."""
+        with self._changed:
+            while not self._is_closing and self.failed is None:
+                wait_s = self._wait_s()
+                if wait_s == 0 and (batch := self._line.take(self.limit.current)):
+                    self._taken[me] = batch
+                    return batch
+                self._changed.wait(wait_s or None)
+        return []
+
+    def _wait_s(self) -> float:
+        if not len(self._line):
+            return 0.0
+        return company_wait_s(
+            waiting=len(self._line),
+            coming=self._coming,
+            running=len(self._taken),
+            enough=self.limit.current,
+            waited_s=time.monotonic() - self._line.oldest_queued_at(),
+            longest_s=self._company_s,
+        )
+
+    def _run(self, batch: list[Call[Item, Result]]) -> None:
+        """Answer *batch*, in halves where the whole fails."""
+        started_at = time.monotonic()
+        error: Exception | None = None
+        self._pass_started_at[threading.get_ident()] = started_at
+        try:
+            results = self._results_of(batch)
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the callers must hear it
+            error = raised.with_traceback(None)  # a traceback holds on to device memory
+        finally:
+            del self._pass_started_at[threading.get_ident()]
+        if error is None:
+            self._resolve(batch, results, started_at)
+        else:
+            self._recover(batch, error)
+
+    def _results_of(self, batch: list[Call[Item, Result]]) -> Sequence[Result]:
+        results = self._run_model([call.item for call in batch])
+        if len(results) != len(batch):
+            raise RuntimeError(f"the model gave {len(results)} results for {len(batch)} items")
+        return results
+
+    def _resolve(
+        self, batch: list[Call[Item, Result]], results: Sequence[Result], started_at: float
+    ) -> None:
+        model_s = time.monotonic() - started_at
+        with self._changed:
+            self.batches += 1
+            self.images += len(batch)
+            self.limit.went_well(len(batch))
+        if self._on_batch is not None:
+            self._on_batch(len(batch), model_s)
+        for call, result in zip(batch, results, strict=True):
+            call.resolve(BatchAnswer(result, len(batch), started_at - call.queued_at, model_s))
+
+    def _recover(self, batch: list[Call[Item, Result]], error: Exception) -> None:
+        """Give up on the device, on the one item at fault, or try two halves.
+
+        Raises:
+            DeviceFailedError: The device is lost.
+        """
+        if isinstance(error, WorkerError) or devices.is_device_lost(error):
+            raise DeviceFailedError(_first_line(error)) from error
+        if devices.is_out_of_memory(error):
+            error = BatcherFullError("the device has no memory left for a single image")
+            with self._changed:
+                self.limit.ran_out(len(batch))
+            devices.free_cached_memory()
+            log.warning("out_of_memory", extra={"fields": {"batch_size": len(batch)}})
+        if len(batch) == 1:
+            batch[0].reject(error)
+            return
+        middle = len(batch) // 2
+        self._run(batch[:middle])
+        self._run(batch[middle:])
+
+    def _fail(self, error: BaseException, batch: list[Call[Item, Result]]) -> None:
+        """Answer everybody, and refuse what comes."""
+        with self._changed:
+            self.failed = error
+            self._changed.notify_all()
+        log.error("model_thread_died", extra={"fields": {"error": _first_line(error)}})
+        _reject_all(batch, DeviceFailedError(_first_line(error)))
+        self._reject_waiting(DeviceFailedError(_first_line(error)))
+
+    def _reject_waiting(self, error: LabelyardError) -> None:
+        with self._changed:
+            waiting = self._line.take(len(self._line))
+            self._changed.notify_all()
+        _reject_all(waiting, error)
+
+
+def _reject_all(calls: Sequence[Call[Item, Result]], error: LabelyardError) -> None:
+    for call in calls:
+        call.reject(error)
+
+
+def _first_line(error: BaseException) -> str:
+    """Shorten what CUDA says in several paragraphs."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, LabelyardError) else f"{type(error).__name__}: {text}"

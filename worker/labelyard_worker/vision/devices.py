@@ -1,0 +1,221 @@
+"""What the model runs on: device, number format, threads, and how a device says that it failed."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from labelyard.errors import ModelLoadError
+from labelyard_worker.settings import WorkerSettings
+
+Item = TypeVar("Item")
+Part = TypeVar("Part")
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# Depthwise convolutions have no fast bfloat16 kernel on CPUs: see docs/performance.md.
+FLOAT32_ON_CPU = frozenset({"align", "lite_zeroshot"})
+
+# A CPU gains little beyond 8 images in a batch and nothing beyond 32; with two forward
+# passes at once 12 to 16 is best. A GPU needs more to be filled.
+CPU_BATCH_SIZE = 16
+CUDA_BATCH_SIZE = 64
+CUDA_STREAMS = 2
+
+OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "could not create a memory object",  # oneDNN
+)
+DEVICE_LOST_WORDS = (
+    "device-side assert",
+    "illegal memory access",
+    "unspecified launch failure",
+    "uncorrectable ecc error",
+    "misaligned address",
+    "device is lost",
+    "gpu is lost",
+    "driver shutting down",
+    "no cuda-capable device",
+    "device(s) is/are busy or unavailable",
+)
+
+
+@dataclass(frozen=True)
+class ThreadPlan:
+    """How forward passes share the cores.
+
+    Attributes:
+        streams: Forward passes at once.
+        threads_per_stream: CPU threads of each while others run; one that runs alone
+            gets all the cores.
+        cores: CPU threads of one that runs alone.
+    """
+
+    streams: int
+    threads_per_stream: int
+    cores: int
+
+
+def plan_threads(settings: WorkerSettings, device: torch.device, cores: int) -> ThreadPlan:
+    """Decide how many forward passes run at once, and on how many threads.
+
+    Two passes with half of the cores each beat one with all of them by 18 % under
+    load: one computes while the other gathers its batch and hands out answers.
+    """
+    if device.type == "cuda":
+        streams = settings.model_streams or CUDA_STREAMS
+        return ThreadPlan(streams, settings.model_threads or 1, settings.model_threads or 1)
+    streams = settings.model_streams or min(2, cores)
+    threads = settings.model_threads or max(1, cores // streams)
+    return ThreadPlan(streams, threads, settings.model_threads or cores)
+
+
+def plan_batch_size(settings: WorkerSettings, device: torch.device) -> int:
+    """Decide the most images in one forward pass."""
+    default = CUDA_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
+    return settings.max_batch_size or default
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Turn the setting into a device that is there.
+
+    Raises:
+        ModelLoadError: CUDA is wanted and this machine or this torch has none.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelLoadError(
+            f"LABELYARD_DEVICE={wanted}, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices: set it to auto or cpu, "
+            "or install a CUDA build of torch and a driver"
+        )
+    return device
+
+
+def choose_dtype(
+    wanted: str, device: torch.device, model_type: str, *, flags: frozenset[str] | None = None
+) -> torch.dtype:
+    """Turn the setting into the format that the image tower computes in.
+
+    Args:
+        wanted: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        device: What the image tower runs on.
+        model_type: Of the checkpoint: some towers gain nothing on a CPU.
+        flags: What the CPU can do; this machine's when left out.
+
+    Raises:
+        ModelLoadError: float16 on a CPU, which overflows and is slow there.
+    """
+    if wanted == "float16" and device.type == "cpu":
+        raise ModelLoadError("LABELYARD_DTYPE=float16 needs CUDA: set auto, bfloat16 or float32")
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if device.type == "cuda":
+        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if ampere else torch.float32
+    flags = cpu_flags() if flags is None else flags
+    computes = bool(flags & {"amx_bf16", "avx512_bf16"})
+    return torch.bfloat16 if computes and model_type not in FLOAT32_ON_CPU else torch.float32
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Read what the CPU can do; nothing where the system does not say."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a smaller batch may succeed where this failed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in OUT_OF_MEMORY_WORDS)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Tell whether only a new process can use the device again.
+
+    Source:
+        CUDA Runtime API, cudaError_t: errors after which "the process must be
+        terminated and relaunched".
+    """
+    if is_out_of_memory(error):
+        return False
+    accelerator_error = getattr(torch, "AcceleratorError", None)
+    if accelerator_error is not None and isinstance(error, accelerator_error):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in DEVICE_LOST_WORDS)
+
+
+def free_cached_memory() -> None:
+    """Give what torch's allocator keeps back to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def halve_when_out_of_memory(
+    run: Callable[[Sequence[Item]], list[Part]], items: Sequence[Item]
+) -> list[Part]:
+    """Run over all items, in halves where the whole does not fit.
+
+    Raises:
+        Exception: Whatever *run* raises on one item alone, or besides out-of-memory.
+    """
+    try:
+        return run(items)
+    except Exception as error:
+        if len(items) == 1 or not is_out_of_memory(error):
+            raise
+    # Outside the handler: the traceback held on to the tensors of the failed try.
+    free_cached_memory()
+    middle = len(items) // 2
+    return [
+        part
+        for half in (items[:middle], items[middle:])
+        for part in halve_when_out_of_memory(run, half)
+    ]
+
+
+class ThreadShare:
+    """Gives a forward pass all cores while it runs alone, its share of them otherwise.
+
+    OpenMP keeps the number of threads for each calling thread, so that two passes
+    can differ.
+    """
+
+    def __init__(self, plan: ThreadPlan) -> None:
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._running = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Set this thread's share for the block."""
+        with self._lock:
+            self._running += 1
+            is_alone = self._running == 1
+        try:
+            threads = self._plan.cores if is_alone else self._plan.threads_per_stream
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
