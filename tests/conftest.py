@@ -1,0 +1,153 @@
+"""Fixtures that every test may ask for, and what is checked after each of them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from labelyard_worker.local.servers import EmbeddedServer, SeaweedServer, ValkeyServer
+from tests.support import leaks
+from tests.support.buckets import Bucket, fresh_bucket
+from tests.support.environment import isolate, service_variables
+
+SESSION_SERVERS: list[EmbeddedServer] = []
+
+isolate(os.environ)  # at import: settings of libraries are read when test modules import them
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers that the fixtures below look at."""
+    config.addinivalue_line(
+        "markers",
+        "allow_persistent_keys(reason): the test leaves Redis keys without a TTL on purpose",
+    )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_over() -> Iterator[None]:
+    """Fail a test that leaves a thread or a process behind."""
+    before = leaks.threads_and_processes(SESSION_SERVERS)
+
+    yield
+
+    left = leaks.left_over_since(before, SESSION_SERVERS)
+    if left:
+        pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """Run the Valkey that all tests share; nobody stops it, see ``own_valkey``."""
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
+        SESSION_SERVERS.append(server)
+        yield server
+        SESSION_SERVERS.remove(server)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """Run the SeaweedFS that all tests share; nobody stops it, see ``own_seaweed``."""
+    with SeaweedServer(tmp_path_factory.mktemp("seaweed")) as server:
+        SESSION_SERVERS.append(server)
+        yield server
+        SESSION_SERVERS.remove(server)
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """Run a Valkey for one test, to be killed, filled or restarted."""
+    with ValkeyServer(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def own_seaweed(tmp_path: Path) -> Iterator[SeaweedServer]:
+    """Run a SeaweedFS for one test, to be killed or restarted."""
+    with SeaweedServer(tmp_path / "seaweed") as server:
+        yield server
+
+
+@pytest.fixture
+def clean_valkey(valkey: ValkeyServer, request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+    """Empty all databases of the session's Valkey, and check after the test that keys will go."""
+    with ExitStack() as open_clients:
+        clients = [
+            open_clients.enter_context(redis.Redis.from_url(valkey.url_of(database)))
+            for database in range(leaks.DATABASES)
+        ]
+        clients[0].flushall()
+
+        yield valkey
+
+        immortal = leaks.keys_without_ttl(clients)
+    marker = request.node.get_closest_marker("allow_persistent_keys")
+    if immortal and marker is None:
+        pytest.fail(f"keys without a TTL: {', '.join(immortal)}", pytrace=False)
+
+
+@pytest.fixture
+def broker_url(clean_valkey: ValkeyServer) -> str:
+    """Return the address of an empty database for messages."""
+    return clean_valkey.url_of(leaks.BROKER_DATABASE)
+
+
+@pytest.fixture
+def ledger_url(clean_valkey: ValkeyServer) -> str:
+    """Return the address of an empty database for job records."""
+    return clean_valkey.url_of(1)
+
+
+@pytest.fixture
+def redis_url(clean_valkey: ValkeyServer) -> str:
+    """Return the address of an empty database for anything else."""
+    return clean_valkey.url_of(2)
+
+
+@pytest.fixture
+def broker_redis(broker_url: str) -> Iterator[redis.Redis]:
+    """Open a client on the database of ``broker_url``; answers are bytes."""
+    with redis.Redis.from_url(broker_url) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger_redis(ledger_url: str) -> Iterator[redis.Redis]:
+    """Open a client on the database of ``ledger_url``; answers are bytes."""
+    with redis.Redis.from_url(ledger_url) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """Open a client on the database of ``redis_url``; answers are bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def s3(seaweed: SeaweedServer) -> Iterator[Any]:
+    """Open a boto3 client with the right to everything on the session's SeaweedFS."""
+    with closing(seaweed.s3_client()) as client:
+        yield client
+
+
+@pytest.fixture
+def bucket(s3: Any) -> Iterator[Bucket]:
+    """Make an empty bucket for one test."""
+    with fresh_bucket(s3) as made:
+        yield made
+
+
+@pytest.fixture
+def service_environment(
+    seaweed: SeaweedServer, broker_url: str, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Set the variables that lead producers and workers to the servers, and return them."""
+    variables = service_variables(seaweed, broker_url=broker_url, ledger_url=ledger_url)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables

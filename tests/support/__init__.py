@@ -1,0 +1,1 @@
+"""What the tests stand on: real servers, sample pictures, network faults, leak checks."""

@@ -1,0 +1,103 @@
+"""Find what a test left behind: Redis keys that stay for ever, threads, processes."""
+
+import fnmatch
+import threading
+import time
+from collections.abc import Iterable
+
+import psutil  # type: ignore[import-untyped]
+import redis
+
+from labelyard_worker.local.servers import EmbeddedServer
+
+LEFTOVERS_WITHIN_S = 2.0
+DATABASES = 16
+
+# kombu's own: it gives them no TTL. Its queues are lists, and no other key of the broker is one.
+BROKER_KEYS = ("*_kombu.binding.*", "*unacked*")
+BROKER_DATABASE = 0
+
+# One a process, kept by the standard library until the process ends; their children count.
+STANDARD_HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+
+Remains = set[threading.Thread | psutil.Process]
+
+
+def keys_without_ttl(clients: Iterable[redis.Redis]) -> list[str]:
+    """Return the keys that nothing will ever remove, as ``database:key``."""
+    found = []
+    for client in clients:
+        database = client.connection_pool.connection_kwargs["db"]
+        for key in client.scan_iter(count=1000):
+            if client.ttl(key) == -1 and not is_of_broker(client, key, database=database):
+                found.append(f"{database}:{key.decode(errors='replace')}")
+    return sorted(found)
+
+
+def is_of_broker(client: redis.Redis, key: bytes, *, database: int) -> bool:
+    """Tell whether kombu put this key here, to carry messages."""
+    name = key.decode(errors="replace")
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in BROKER_KEYS):
+        return True
+    return database == BROKER_DATABASE and client.type(key) == b"list"
+
+
+def threads_and_processes(kept: Iterable[EmbeddedServer]) -> Remains:
+    """Return what must be gone after a test, unless it was there before.
+
+    Args:
+        kept: Servers that outlive tests.
+    """
+    return leaky_threads() | child_processes(kept)
+
+
+def left_over_since(before: Remains, kept: Iterable[EmbeddedServer]) -> list[str]:
+    """Give what came since *before* a moment to end, and describe what does not."""
+    due = time.monotonic() + LEFTOVERS_WITHIN_S
+    while left := threads_and_processes(kept) - before:
+        if time.monotonic() >= due:
+            return sorted(describe(one) for one in left)
+        time.sleep(0.02)
+    return []
+
+
+def leaky_threads() -> Remains:
+    """Return the threads that must have an end: ours, and all that are not daemons."""
+    return {
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread()
+        and (not thread.daemon or thread.name.startswith("labelyard-"))
+    }
+
+
+def child_processes(kept: Iterable[EmbeddedServer] = ()) -> Remains:
+    """Return the processes below this one, without *kept* servers and Python's own helpers."""
+    ours = psutil.Process()
+    kept_pids = {
+        pid for server in kept if server.is_running() for pid in (server.guardian_pid, server.pid)
+    }
+    return {
+        child
+        for child in ours.children(recursive=True)
+        if child.pid not in kept_pids and not is_standard_helper(child, parent=ours)
+    }
+
+
+def is_standard_helper(process: psutil.Process, *, parent: psutil.Process) -> bool:
+    """Tell whether *process* is multiprocessing's fork server or resource tracker."""
+    try:
+        line = " ".join(process.cmdline())
+        return process.ppid() == parent.pid and any(name in line for name in STANDARD_HELPERS)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def describe(one: threading.Thread | psutil.Process) -> str:
+    """Return what a reader needs to find out who left it."""
+    if isinstance(one, threading.Thread):
+        return f"thread {one.name}"
+    try:
+        return f"process {one.pid} ({one.status()}): {' '.join(one.cmdline())[:200]}"
+    except psutil.NoSuchProcess:
+        return f"process {one.pid}, gone by now"
