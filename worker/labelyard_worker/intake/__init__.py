@@ -1,0 +1,1 @@
+"""Bytes to pixels, in child processes that never import torch."""
