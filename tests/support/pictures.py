@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,25 @@ def heic(size: Size = SMALL) -> bytes:
     file = io.BytesIO()
     pillow_heif.from_pillow(scene(size)).save(file, quality=90)
     return file.getvalue()
+
+
+# Every kind of picture that decodes without further packages.
+GOOD_PICTURES: dict[str, Callable[[], bytes]] = {
+    "baseline.jpg": jpeg,
+    "progressive.jpg": progressive_jpeg,
+    "cmyk.jpg": cmyk_jpeg,
+    "greyscale.jpg": greyscale_jpeg,
+    "rotated.jpg": rotated_jpeg,
+    "rgb.png": png,
+    "palette.png": palette_png,
+    "transparent_palette.png": transparent_palette_png,
+    "transparent.png": transparent_png,
+    "sixteen_bit.png": sixteen_bit_png,
+    "still.webp": webp,
+    "animated.webp": animated_webp,
+    "still.gif": gif,
+    "animated.gif": animated_gif,
+    "plain.bmp": bmp,
+    "plain.tiff": tiff,
+    "plain.avif": avif,
+}
