@@ -1,0 +1,158 @@
+"""What makes two label sets the same, and the registry of named ones."""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from pydantic import TypeAdapter, ValidationError
+
+from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.ledger import ledger_errors_as_ours
+from labelyard.messages import Label, LabelSet, LabelSetRef
+
+CACHED_SETS = 256
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_REF: TypeAdapter[str] = TypeAdapter(LabelSetRef)
+
+
+def label_set_digest(label_set: LabelSet) -> str:
+    """Give the label set its identity: equal sets have equal digests, on every machine.
+
+    Defaults are left out, so that a field that a later version adds does not change
+    the digest of a set that does not use it. The order of labels counts: it breaks
+    ties.
+
+    Returns:
+        ``sha256:`` and 64 hex digits, of the set as JSON with sorted keys.
+    """
+    fields = label_set.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def as_label_set(labels: LabelSet | Sequence[str | Label], **options: Any) -> LabelSet:
+    """Make a label set of plain names, for those who need no more.
+
+    Args:
+        labels: A set (returned as it is), or names and ``Label`` objects.
+        options: Other fields of ``LabelSet``, for example ``templates``.
+
+    Raises:
+        InvalidMessageError: They do not make a label set; the text says why.
+    """
+    if isinstance(labels, LabelSet):
+        if options:
+            raise InvalidMessageError("options go with names; a LabelSet carries its own")
+        return labels
+    if isinstance(labels, str):
+        raise InvalidMessageError(f'labels must be a sequence of names: ["{labels}", …]')
+    named = tuple(
+        Label(name=label) if isinstance(label, str) and label else label for label in labels
+    )
+    try:
+        return LabelSet.model_validate({"labels": named, **options})
+    except ValidationError as error:
+        faults = (
+            f"{'.'.join(str(part) for part in fault['loc']) or 'labels'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise InvalidMessageError("; ".join(faults)) from error
+
+
+class LabelSetRegistry:
+    """Named label sets, kept in the ledger's Redis until somebody deletes the keys.
+
+    A reference names one version for ever, ``moderation@sha256:…``: registering other
+    labels under the same name makes another version, and jobs that refer to the
+    first go on to mean the first.
+    """
+
+    def __init__(self, connection: "redis.Redis", *, namespace: str) -> None:
+        """Use the ledger's connection and namespace."""
+        self._redis = connection
+        self._namespace = namespace
+        self._versions_key = f"{namespace}:label_set_names"
+        self._lock = threading.Lock()
+        self._cached: OrderedDict[str, LabelSet] = OrderedDict()
+
+    def register(self, name: str, label_set: LabelSet) -> str:
+        """Keep *label_set* under *name*, as its newest version.
+
+        Args:
+            name: Lower-case letters, digits, ``.``, ``_`` and ``-``; up to 64.
+            label_set: Up to 10,000 labels.
+
+        Returns:
+            The reference to put into jobs, ``name@sha256:…``.
+
+        Raises:
+            InvalidMessageError: The name is not allowed.
+            LedgerUnavailableError: Redis gave no answer; nothing was registered.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidMessageError(
+                f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
+                "digits, dots, underscores and hyphens, a letter or digit first"
+            )
+        digest = label_set_digest(label_set)
+        reference = f"{name}@{digest}"
+        with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(self._key(digest), label_set.model_dump_json(exclude_defaults=True))
+            pipeline.zadd(self._versions_key, {reference: time.time()})
+            pipeline.execute()
+        return reference
+
+    def get(self, reference: str) -> LabelSet:
+        """Read the label set that *reference* names; each is fetched once a process.
+
+        Raises:
+            UnknownLabelSetError: No label set with this digest is registered.
+            LedgerUnavailableError: Redis gave no answer.
+        """
+        if (cached := self._from_cache(reference)) is not None:
+            return cached
+        try:
+            _, _, digest = _REF.validate_python(reference).partition("@")
+        except ValidationError as error:
+            raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
+        with ledger_errors_as_ours():
+            stored: Any = self._redis.get(self._key(digest))
+        if stored is None:
+            raise UnknownLabelSetError(reference)
+        label_set = LabelSet.model_validate_json(stored)
+        self._cache(reference, label_set)
+        return label_set
+
+    def names(self) -> list[str]:
+        """List what is registered, in alphabetical order."""
+        return sorted({reference.partition("@")[0] for reference in self._references()})
+
+    def versions(self, name: str) -> list[str]:
+        """List the references under *name*, the newest last."""
+        return [ref for ref in self._references() if ref.partition("@")[0] == name]
+
+    def _references(self) -> list[str]:
+        with ledger_errors_as_ours():
+            stored: Any = self._redis.zrange(self._versions_key, 0, -1)
+        return [item.decode() if isinstance(item, bytes) else item for item in stored]
+
+    def _key(self, digest: str) -> str:
+        return f"{self._namespace}:label_set:{digest}"
+
+    def _from_cache(self, reference: str) -> LabelSet | None:
+        with self._lock:
+            if reference in self._cached:
+                self._cached.move_to_end(reference)
+            return self._cached.get(reference)
+
+    def _cache(self, reference: str, label_set: LabelSet) -> None:
+        with self._lock:
+            self._cached[reference] = label_set
+            if len(self._cached) > CACHED_SETS:
+                self._cached.popitem(last=False)
