@@ -1,115 +1,96 @@
 """Turn an image file's bytes into the pixels that a checkpoint expects."""
 
-from dataclasses import dataclass
-from typing import Literal, Self
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from labelyard_worker.settings import WorkerSettings
+from PIL import Image, UnidentifiedImageError
 
-Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
+from labelyard.errors import ImageError, ImageTooLargeError, ImageUndecodableError
+from labelyard_worker.intake.formats import open_image, sniff
+from labelyard_worker.intake.modes import orientation_of, to_rgb, turn
+from labelyard_worker.intake.resize import resize_and_crop, resized_size
+from labelyard_worker.intake.spec import PREPROCESSING_VERSION, ImageLimits, Pixels, PixelSpec
 
-# Part of the identity of a cached image embedding: raise it when pixels change.
-PREPROCESSING_VERSION = 1
+__all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decode"]
+
+# Pillow's resize then still averages at least 2 x 2 decoded pixels into one.
+DRAFT_OVERSAMPLING = 2
+
+SIDEWAYS = (5, 6, 7, 8)
+LONGEST_REASON = 120
 
 
-@dataclass(frozen=True, slots=True)
-class PixelSpec:
-    """What a checkpoint's image processor does before it rescales and normalises.
+def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pixels:
+    """Decode an image file, and bring it to the size that *spec* asks for.
 
-    Attributes:
-        resize: ``shortest_edge``; ``both_edges`` (the shortest, unless the longest
-            gets too long); ``fit`` (inside height x width, aspect kept); ``exact``
-            (height x width, aspect lost); ``patches`` (NaFlex: as many whole patches
-            as fit, aspect nearly kept); ``none``.
-        shortest_edge: Pixels, for ``shortest_edge`` and ``both_edges``.
-        longest_edge: Pixels, for ``both_edges``.
-        height: Pixels, for ``exact`` and ``fit``.
-        width: Pixels, for ``exact`` and ``fit``.
-        resample: Pillow's number of the filter.
-        crop: Height and width cut from the middle after resizing; what lies outside
-            the picture is black.
-        patch_size: Pixels, for ``patches``.
-        max_num_patches: Patches of one picture, for ``patches``.
+    The content decides the format, never a name. Of an animation the first frame is
+    taken. EXIF orientation is followed; an EXIF block that cannot be read is ignored.
+    Not for several threads at once: Python's warning filters are changed meanwhile.
+
+    Raises:
+        ImageUndecodableError: Not a picture, or a damaged one.
+        ImageTooLargeError: Beyond *limits*.
     """
-
-    resize: Resize
-    shortest_edge: int = 0
-    longest_edge: int = 0
-    height: int = 0
-    width: int = 0
-    resample: int = 3
-    crop: tuple[int, int] | None = None
-    patch_size: int = 0
-    max_num_patches: int = 0
-
-    @property
-    def output_size(self) -> tuple[int, int] | None:
-        """Height and width of every picture, or ``None`` where they differ (``patches``)."""
-        if self.crop is not None:
-            return self.crop
-        return (self.height, self.width) if self.resize == "exact" else None
-
-    @property
-    def max_bytes(self) -> int:
-        """Most bytes that one picture's pixels take."""
-        if self.output_size is None:
-            return 3 * self.patch_size**2 * self.max_num_patches
-        height, width = self.output_size
-        return 3 * height * width
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """A picture ready to be normalised.
-
-    Attributes:
-        data: uint8, rows of RGB, ``height * width * 3`` bytes.
-        height: Rows, after resize and crop.
-        width: Columns, after resize and crop.
-        source_width: Of the picture as sent, after EXIF orientation.
-        source_height: Of the picture as sent, after EXIF orientation.
-        sha256: Digest of the bytes as read, lower-case hex.
-        etag: ETag of the object without its quotes, or ``None``.
-    """
-
-    data: bytes
-    height: int
-    width: int
-    source_width: int
-    source_height: int
-    sha256: str
-    etag: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What the operator allows a picture to cost, and how faithfully it is read.
-
-    Attributes:
-        max_bytes: Largest file.
-        max_pixels: Largest width x height.
-        max_memory_bytes: Address space that decoding may take beyond the child's own.
-        decode: ``draft`` or ``exact``, as in the settings.
-        transparency: ``white`` or ``drop``, as in the settings.
-    """
-
-    max_bytes: int = 50_000_000
-    max_pixels: int = 100_000_000
-    max_memory_bytes: int = 2048 * 1024 * 1024
-    decode: Literal["draft", "exact"] = "draft"
-    transparency: Literal["white", "drop"] = "white"
-
-    @classmethod
-    def of(cls, settings: WorkerSettings) -> Self:
-        """Read the limits from the worker's settings."""
-        return cls(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_memory_bytes=settings.max_child_memory_bytes,
-            decode=settings.decode,
-            transparency=settings.transparency,
+    with foreign_errors_as_ours(raw, uri=uri), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about metadata that we can do without
+        with open_image(raw, uri=uri, limits=limits) as opened:
+            width, height = opened.size
+            if limits.decode == "draft" and opened.format in ("JPEG", "MPO"):
+                _draft(opened, spec)
+            opened.load()
+            orientation = orientation_of(opened)  # a TIFF's is known, and undone, once loaded
+            image = to_rgb(turn(opened, orientation), limits)
+            image = resize_and_crop(image, spec)
+        if orientation in SIDEWAYS:
+            width, height = height, width
+        return Pixels(
+            data=image.tobytes(),
+            height=image.height,
+            width=image.width,
+            source_width=width,
+            source_height=height,
+            sha256=hashlib.sha256(raw).hexdigest(),
         )
 
-    @property
-    def follows_pipeline(self) -> bool:
-        """Whether pixels must equal those of transformers' pipeline."""
-        return self.decode == "exact" and self.transparency == "drop"
+
+@contextmanager
+def foreign_errors_as_ours(raw: bytes, *, uri: str) -> Iterator[None]:
+    """Turn what decoders raise inside the block into our errors.
+
+    Raises:
+        ImageTooLargeError: The decoder ran out of the memory that it may take.
+        ImageUndecodableError: Anything else.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageTooLargeError(uri, "decoding takes more memory than is allowed") from error
+    except Exception as error:
+        reason = str(error)
+        if "Decompressed data too large" in reason or "MAX_TEXT_MEMORY" in reason:
+            raise ImageTooLargeError(uri, "its metadata unpacks to megabytes") from error
+        raise ImageUndecodableError(uri, _reason(error, sniff(raw))) from error
+
+
+def _reason(error: Exception, image_format: str | None) -> str:
+    """Say for a person what is wrong with the file."""
+    if isinstance(error, UnidentifiedImageError):  # its own text is an object's address
+        return f"the header of this {image_format} is damaged"
+    if "truncated" in str(error).lower():
+        return f"this {image_format} is cut short"
+    what = str(error).strip() or type(error).__name__
+    return f"this {image_format} cannot be decoded: {what[:LONGEST_REASON]}"
+
+
+def _draft(image: Image.Image, spec: PixelSpec) -> None:
+    """Have a JPEG decoded at the smallest DCT scale that is still large enough."""
+    width, height = image.size
+    if orientation_of(image) in SIDEWAYS:
+        wanted_width, wanted_height = resized_size(spec, height=width, width=height)
+    else:
+        wanted_height, wanted_width = resized_size(spec, height=height, width=width)
+    image.draft(None, (DRAFT_OVERSAMPLING * wanted_width, DRAFT_OVERSAMPLING * wanted_height))

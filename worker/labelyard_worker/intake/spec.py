@@ -1,0 +1,115 @@
+"""What decoding is told, and what it gives: the pixel spec, the limits, the pixels."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from labelyard_worker.settings import WorkerSettings
+
+Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
+
+# Part of the identity of a cached image embedding: raise it when pixels change.
+PREPROCESSING_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpec:
+    """What a checkpoint's image processor does before it rescales and normalises.
+
+    Attributes:
+        resize: ``shortest_edge``; ``both_edges`` (the shortest, unless the longest
+            gets too long); ``fit`` (inside height x width, aspect kept); ``exact``
+            (height x width, aspect lost); ``patches`` (NaFlex: as many whole patches
+            as fit, aspect nearly kept); ``none``.
+        shortest_edge: Pixels, for ``shortest_edge`` and ``both_edges``.
+        longest_edge: Pixels, for ``both_edges``.
+        height: Pixels, for ``exact`` and ``fit``.
+        width: Pixels, for ``exact`` and ``fit``.
+        resample: Pillow's number of the filter.
+        crop: Height and width cut from the middle after resizing; what lies outside
+            the picture is black.
+        patch_size: Pixels, for ``patches``.
+        max_num_patches: Patches of one picture, for ``patches``.
+    """
+
+    resize: Resize
+    shortest_edge: int = 0
+    longest_edge: int = 0
+    height: int = 0
+    width: int = 0
+    resample: int = 3
+    crop: tuple[int, int] | None = None
+    patch_size: int = 0
+    max_num_patches: int = 0
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """Height and width of every picture, or ``None`` where they differ (``patches``)."""
+        if self.crop is not None:
+            return self.crop
+        return (self.height, self.width) if self.resize == "exact" else None
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes that one picture's pixels take."""
+        if self.output_size is None:
+            return 3 * self.patch_size**2 * self.max_num_patches
+        height, width = self.output_size
+        return 3 * height * width
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A picture ready to be normalised.
+
+    Attributes:
+        data: uint8, rows of RGB, ``height * width * 3`` bytes.
+        height: Rows, after resize and crop.
+        width: Columns, after resize and crop.
+        source_width: Of the picture as sent, after EXIF orientation.
+        source_height: Of the picture as sent, after EXIF orientation.
+        sha256: Digest of the bytes as read, lower-case hex.
+        etag: ETag of the object without its quotes, or ``None``.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    source_width: int
+    source_height: int
+    sha256: str
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What the operator allows a picture to cost, and how faithfully it is read.
+
+    Attributes:
+        max_bytes: Largest file.
+        max_pixels: Largest width x height.
+        max_memory_bytes: Address space that decoding may take beyond the child's own.
+        decode: ``draft`` or ``exact``, as in the settings.
+        transparency: ``white`` or ``drop``, as in the settings.
+    """
+
+    max_bytes: int = 50_000_000
+    max_pixels: int = 100_000_000
+    max_memory_bytes: int = 2048 * 1024 * 1024
+    decode: Literal["draft", "exact"] = "draft"
+    transparency: Literal["white", "drop"] = "white"
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> Self:
+        """Read the limits from the worker's settings."""
+        return cls(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            max_memory_bytes=settings.max_child_memory_bytes,
+            decode=settings.decode,
+            transparency=settings.transparency,
+        )
+
+    @property
+    def follows_pipeline(self) -> bool:
+        """Whether pixels must equal those of transformers' pipeline."""
+        return self.decode == "exact" and self.transparency == "drop"
