@@ -1,0 +1,88 @@
+"""A small Celery app whose tasks leave their effects in a file, for the fault tests of durability.
+
+It is configured by the JSON object in ``DURABILITY_APP``, which ``Worker`` writes.
+"""
+
+import json
+import os
+import signal
+import time
+
+from celery import Celery
+
+from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
+from labelyard_worker.durability.transport import atomic_url, install
+
+CONFIG = json.loads(os.environ["DURABILITY_APP"])
+
+
+def make_app(
+    broker: str, *, is_atomic: bool = True, options: dict[str, object] | None = None
+) -> Celery:
+    """Build the app of the fault tests on *broker*."""
+    install()
+    app = Celery("durability", broker=atomic_url(broker) if is_atomic else broker)
+    app.conf.update(
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        task_default_queue="bulk",
+        worker_prefetch_multiplier=1,
+        worker_disable_rate_limits=True,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        broker_transport_options={
+            "visibility_timeout": 4,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "health_check_interval": 10,
+            **(options or {}),
+        },
+    )
+    return app
+
+
+app = make_app(CONFIG["broker"], is_atomic=CONFIG["is_atomic"], options=CONFIG["options"])
+if CONFIG["has_heartbeat"]:
+    app.steps["consumer"].add(VisibilityHeartbeat)
+EFFECTS = os.open(CONFIG["effects"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note(*words: object) -> None:
+    """Append one line to the effects; a short write is atomic, also from several processes."""
+    os.write(EFFECTS, (" ".join(map(str, words)) + "\n").encode())
+
+
+@app.task(name="noop")
+def noop() -> None:
+    """Do nothing, to measure what the queue costs."""
+
+
+@app.task(name="mark", bind=True)
+def mark(self, number: int, seconds: float = 0.0) -> None:
+    """Leave a line when it starts and one when it ends."""
+    note("start", number, os.getpid(), time.time())
+    time.sleep(seconds)
+    note("end", number, self.request.delivery_info["routing_key"], time.time())
+
+
+@app.task(name="escape", bind=True)
+def escape(self, error: str) -> None:
+    """Raise what a tracer doesn't catch, the first time; end well when it comes again."""
+    if self.request.delivery_info.get("redelivered"):
+        note("end", error)
+        return
+    note("start", error)
+    raise {"SystemExit": SystemExit, "MemoryError": MemoryError}.get(error, KeyboardInterrupt)("x")
+
+
+@app.task(name="kill")
+def kill() -> None:
+    """End the worker as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)

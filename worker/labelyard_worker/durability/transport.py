@@ -1,0 +1,320 @@
+"""Claim a message and record it as un-acknowledged in one step, so that a killed worker loses none.
+
+kombu pops with BRPOP and records the message one round trip later: a worker or broker that dies
+between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both. Only the claim
+is replaced; acknowledging, restoring and publishing stay kombu's. Why an idle worker wakes at once
+without polling is told in ``docs/decisions/0001-atomic-claim-wakeup.md``.
+"""
+
+import logging
+import ssl
+from collections.abc import Mapping
+from queue import Empty
+from time import monotonic, time
+from typing import Any
+from urllib.parse import urlsplit
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from labelyard_worker.durability.claim import (
+    CLAIM,
+    CLAIM_SHA,
+    MALFORMED_KEY,
+    MALFORMED_MAX,
+    MALFORMED_TTL_MS,
+    AtomicClaimError,
+    Wakeup,
+)
+
+log = logging.getLogger(__name__)
+
+ALIAS = "labelyard-redis"
+TLS_ALIAS = "labelyard-rediss"
+# Every 20th claim looks from the last queue up, so that none starves behind a full first one.
+STARVATION_SHARE = 20
+
+
+class QoS(kombu_redis.QoS):  # type: ignore[misc]
+    """The un-acknowledged messages of a channel, by queue."""
+
+    def __init__(self, channel: "Channel", prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._queue_by_tag: dict[str, str] = {}
+
+    def in_flight(self, queue: str) -> int:
+        """Count the messages of *queue* that were delivered and not yet acknowledged."""
+        return list(self._queue_by_tag.values()).count(queue)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        queue = self.channel.claimed.pop(delivery_tag, None)
+        if queue is None:  # popped by basic_get, or given back by a cancelled consumer
+            super().append(message, delivery_tag)
+            return
+        self._queue_by_tag[delivery_tag] = queue
+        # The claim wrote the record already: skip kombu's, keep the bookkeeping above it.
+        super(kombu_redis.QoS, self).append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        super().ack(delivery_tag)
+        self._queue_by_tag.pop(delivery_tag, None)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        super().reject(delivery_tag, requeue=requeue)
+        self._queue_by_tag.pop(delivery_tag, None)
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """A channel that consumes by atomic claims.
+
+    Attributes:
+        queue_order: Transport option: queues, most urgent first; the others come
+            after them. Each 20th claim looks from the last one up. Empty keeps
+            kombu's order.
+        inflight_limits: Transport option: most un-acknowledged messages of a queue
+            on this channel; the queue isn't asked while it has them.
+        claimed: Queue of each message that was claimed and is not yet delivered.
+    """
+
+    QoS = QoS
+    queue_order: tuple[str, ...] = ()
+    inflight_limits: Mapping[str, int] = {}
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "queue_order",
+        "inflight_limits",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.claimed: dict[str, str] = {}
+        self._wakeup = Wakeup()
+        self._tracked_sock: object = None
+        self._is_script_loaded = False
+        self._claims = 0
+        self._no_ack_queues: set[str] = set()
+        self._asked: list[tuple[str, str]] = []
+        super().__init__(*args, **kwargs)
+        if not self.ack_emulation:
+            raise AtomicClaimError("The atomic claim needs the transport option ack_emulation=True")
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        (self._no_ack_queues.add if no_ack else self._no_ack_queues.discard)(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def claimable_queues(self) -> list[str]:
+        """List the queues that may be asked now, in the order to ask them."""
+        queues = list(self._queue_cycle.consume(len(self.active_queues)))
+        if self.queue_order:
+            rank = {queue: place for place, queue in enumerate(self.queue_order)}
+            queues.sort(key=lambda queue: rank.get(queue, len(rank)))
+            if self._claims % STARVATION_SHARE == STARVATION_SHARE - 1:
+                queues.reverse()
+        limits = self.inflight_limits
+        return [
+            queue
+            for queue in queues
+            if queue not in limits or self.qos.in_flight(queue) < limits[queue]
+        ]
+
+    def read_wakeup(self) -> None:
+        """Read what the server sent while no claim was on its way."""
+        connection = self.client.connection
+        try:
+            connection.read_response(push_request=True)
+        except self.connection_errors:
+            # No claim was on its way, so nothing is lost: reconnect quietly at the next tick.
+            connection.disconnect()
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's name
+        connection = self.client.connection
+        if connection._sock is not self._tracked_sock:  # noqa: SLF001 - the poller's own test
+            self._track(connection)
+        queues = self.claimable_queues()
+        if not queues or self._wakeup.is_asleep(queues):
+            return
+        self._asked = self._lists_of(queues)
+        self._wakeup.clear()
+        self._in_poll = connection
+        self._brpop_sent_at = monotonic()
+        connection.send_command(*self._claim_command())
+
+    def _brpop_read(self, **options: Any) -> bool:
+        connection = self.client.connection
+        try:
+            reply = self.client.parse_response(connection, "EVAL", **options)
+            self._is_script_loaded = True
+        except NoScriptError:  # the server restarted: send the script itself with the next claim
+            self._is_script_loaded = False
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not reply:
+            self._wakeup.sleep({queue for queue, _ in self._asked}, at_most_s=self.fallback_s)
+            # A push that came in the same packet is in the parser, where no poll sees it.
+            while not self._wakeup.is_called and connection.can_read(timeout=0):
+                self.read_wakeup()
+            raise Empty
+        self._claims += 1
+        return self._deliver(*reply)
+
+    @property
+    def fallback_s(self) -> float:
+        """Seconds after which an idle channel asks again although no push came."""
+        return float(self.brpop_timeout or 1)
+
+    def _lists_of(self, queues: list[str]) -> list[tuple[str, str]]:
+        """Pair each queue with each of its lists (one for each priority) in search order."""
+        steps = self.priority_steps
+        if self.queue_order:
+            pairs = [(queue, step) for queue in queues for step in steps]
+        else:
+            pairs = [(queue, step) for step in steps for queue in queues]
+        return [(queue, self._q_for_pri(queue, step)) for queue, step in pairs]
+
+    def _claim_command(self) -> list[str | float | int]:
+        """Build the command by hand: kombu's prefixed client knows one key of a script only."""
+        names = [self.unacked_key, self.unacked_index_key, MALFORMED_KEY]
+        keys = [self.global_keyprefix + key for key in (*names, *(key for _, key in self._asked))]
+        queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._asked]
+        script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
+        return [*script, len(keys), *keys, time(), *queues]
+
+    def _track(self, connection: Any) -> None:
+        """Ask the server to push changes of the lists that a claim found empty."""
+        connection._parser.set_invalidation_push_handler(self._wakeup.call)  # noqa: SLF001
+        try:
+            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
+            connection.read_response()
+        except ResponseError as error:
+            raise AtomicClaimError(
+                f"The broker refused CLIENT TRACKING ({error}); "
+                "it needs Redis 6 or newer or Valkey, and an ACL with +client|tracking"
+            ) from error
+        self._wakeup.clear()
+        self._tracked_sock = connection._sock  # noqa: SLF001
+
+    def _deliver(self, place: int, raw: bytes, tag: bytes | None = None) -> bool:
+        """Hand a claimed message to its consumer; what nobody can read is set aside."""
+        queue = self._asked[place][0]
+        self._queue_cycle.rotate(queue)
+        if tag is None:
+            log.error(
+                "message_malformed", extra={"fields": {"queue": queue, "kept": MALFORMED_KEY}}
+            )
+            return True
+        delivery_tag = tag.decode()
+        if queue not in self._no_ack_queues:
+            self.claimed[delivery_tag] = queue
+        try:
+            self.connection._deliver(loads(raw.decode()), queue)  # noqa: SLF001 - as kombu does
+        except self.connection_errors:
+            raise
+        except Exception:
+            if self.claimed.pop(delivery_tag, None) is None:
+                raise  # it was delivered: the error is the consumer's
+            self._set_aside(raw, delivery_tag)
+            fields = {"queue": queue, "kept": MALFORMED_KEY, "delivery_tag": delivery_tag}
+            log.exception("message_malformed", extra={"fields": fields})
+        return True
+
+    def _set_aside(self, raw: bytes, delivery_tag: str) -> None:
+        prefix = self.global_keyprefix
+        # A bare client: kombu's prefixed one leaves the key of LTRIM alone.
+        with Redis(connection_pool=self.pool).pipeline() as pipe:
+            pipe.lpush(prefix + MALFORMED_KEY, raw)
+            pipe.ltrim(prefix + MALFORMED_KEY, 0, MALFORMED_MAX - 1)
+            pipe.pexpire(prefix + MALFORMED_KEY, MALFORMED_TTL_MS)
+            pipe.hdel(prefix + self.unacked_key, delivery_tag)
+            pipe.zrem(prefix + self.unacked_index_key, delivery_tag)
+            pipe.execute()
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection is None or self.connection.client is None:
+            # Stock kombu raises AttributeError here when a job that outlived its connection is
+            # acknowledged, and the worker exits; this error is one that Celery expects.
+            raise RedisConnectionError("the channel is closed: its messages were given back")
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        if asynchronous:
+            params["protocol"] = 3  # pushes on the connection that claims need RESP3
+        return params
+
+
+class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """The poller that also hears pushes on a connection without a claim on its way."""
+
+    def on_readable(self, fileno: int) -> Any:
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if kind == "BRPOP" and not channel._in_poll:  # noqa: SLF001
+            channel.read_wakeup()
+            raise Empty
+        return super().on_readable(fileno)
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait at most until the fallback is due; without an event loop no timer wakes us."""
+        fallback_s = min((channel.fallback_s for channel in self._channels), default=1.0)
+        return super().get(callback, fallback_s if timeout is None else min(timeout, fallback_s))
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """kombu's Redis transport with atomic claims."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)
+        # A tick asks again when a push was lost; Celery cancels the timer with the connection.
+        loop.call_repeatedly(float(self.brpop_timeout or 1), lambda: None)
+
+
+class TLSTransport(Transport):
+    """The same over TLS; certificates are checked unless the ssl options say otherwise."""
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        client.ssl = client.ssl or {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        super().__init__(client, **kwargs)
+
+
+ALIAS_BY_SCHEME = {
+    "redis": ALIAS,
+    "rediss": TLS_ALIAS,
+    "redis+socket": f"{ALIAS}+socket",
+    ALIAS: ALIAS,
+    TLS_ALIAS: TLS_ALIAS,
+    f"{ALIAS}+socket": f"{ALIAS}+socket",
+}
+
+
+def install() -> None:
+    """Make the transport known to kombu; safe to call again."""
+    TRANSPORT_ALIASES[ALIAS] = f"{__name__}:Transport"
+    TRANSPORT_ALIASES[TLS_ALIAS] = f"{__name__}:TLSTransport"
+
+
+def atomic_url(url: str) -> str:
+    """Turn a Redis broker's address, or several parted by ``;``, into that of this transport.
+
+    Raises:
+        AtomicClaimError: The scheme isn't one of Redis, or it is Sentinel's.
+    """
+    return ";".join(_atomic_address(address) for address in url.split(";"))
+
+
+def _atomic_address(address: str) -> str:
+    scheme = urlsplit(address).scheme
+    alias = ALIAS_BY_SCHEME.get(scheme)
+    if alias is None:
+        known = "redis://, rediss:// and redis+socket://"
+        raise AtomicClaimError(f"The atomic claim works with {known}, not with {scheme}://")
+    return alias + address.removeprefix(scheme)
