@@ -90,19 +90,24 @@ local function is_overdue()
 end
 """
 
-# ARGV 5.. : message, images, tenant, queue, expires_at, stream, limit, trace of adoption
+# ARGV 5.. : message, images, tenant, queue, expires_at, stream, limit, opener. The opener
+# is drawn for each call: a call that is repeated because its answer was lost has opened too.
 OPEN = (
     _PRELUDE
     + """
 local state = redis.call('HGET', JOB, 'state')
-if state then return {'exists', state, stamp} end
+if state then
+  local is_ours = redis.call('HGET', JOB, 'opener') == ARGV[12]
+  return {is_ours and 'opened' or 'exists', state, stamp}
+end
 local images, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
 if limit > 0 and (tonumber(redis.call('GET', OPEN_IMAGES)) or 0) + images > limit then
-  return {'full', redis.call('GET', OPEN_IMAGES), stamp}
+  return {'full', redis.call('GET', OPEN_IMAGES) or '0', stamp}
 end
 redis.call('HSET', JOB, 'state', 'pending', 'message', ARGV[5], 'images', images,
   'tenant', ARGV[7], 'queue', ARGV[8], 'expires_at', ARGV[9], 'stream', ARGV[10],
-  'submitted_at', stamp, 'published_at', stamp, 'attempts', 0, 'deaths', 0, 'deaths_alone', 0)
+  'submitted_at', stamp, 'published_at', stamp, 'attempts', 0, 'deaths', 0, 'deaths_alone', 0,
+  'opener', ARGV[12])
 keep(JOB)
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)
@@ -173,20 +178,24 @@ redis.call('ZADD', OPEN, now, ID)
 if ARGV[6] ~= '' then
   redis.call('ZADD', DUE, now + tonumber(ARGV[6]), ID)
   keep(DUE)
-else
+elseif runner then
   redis.call('HINCRBY', JOB, 'attempts', -1)
 end
 return {'released', 'pending'}
 """
 )
 
-# ARGV 5.. : state, result, undelivered, is_dead
+# ARGV 5.. : state, result, undelivered, is_dead. A call that is repeated because its answer
+# was lost finds its own result.
 FINISH = (
     _PRELUDE
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state then return {'missing'} end
-if FINAL[state] then return {'final', state} end
+if FINAL[state] then
+  local is_ours = ARGV[6] ~= '' and redis.call('HGET', JOB, 'result') == ARGV[6]
+  return {is_ours and 'finished' or 'final', state}
+end
 if ARGV[5] == 'expired' and not is_overdue() then return {'early', state} end
 local ttl = RESULT_TTL
 if ARGV[7] ~= '' then redis.call('HSET', JOB, 'undelivered', ARGV[7]) end
@@ -217,6 +226,11 @@ redis.call('INCRBY', OPEN_IMAGES, redis.call('HGET', JOB, 'images'))
 keep(OPEN_IMAGES)
 redis.call('ZADD', DUE, now, ID)
 keep(DUE)
+local expires_at = redis.call('HGET', JOB, 'expires_at')
+if expires_at and expires_at ~= '' then
+  redis.call('ZADD', EXPIRING, expires_at, ID)
+  keep(EXPIRING)
+end
 keep(JOB)
 return {'opened', 'pending', stamp}
 """

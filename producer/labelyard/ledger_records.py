@@ -1,0 +1,160 @@
+"""What the ledger says of a job, as values that programs can read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from labelyard.errors import JobCancelledError, JobExpiredError, ResultTimeoutError
+from labelyard.messages import Job, Result
+
+Queue = Literal["interactive", "bulk", "quarantine"]
+State = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "expired"]
+FINAL_STATES: Final[frozenset[str]] = frozenset(
+    {"succeeded", "partial", "failed", "cancelled", "expired"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger knows of a job. Times are seconds since the epoch, Redis' clock.
+
+    Attributes:
+        attempts: How often a worker began it.
+        deaths: How often its worker died, hung or broke while it ran.
+        deaths_alone: The same, while nothing else ran beside it.
+        undelivered: Deliveries that are still owed: ``object``, ``webhook``.
+        expires_at: After this nobody wants the result; ``None`` means never.
+        result: ``None`` until succeeded, partial or failed.
+    """
+
+    job_id: str
+    state: State
+    tenant: str
+    queue: Queue
+    images: int
+    submitted_at: float
+    published_at: float
+    finished_at: float | None
+    attempts: int
+    deaths: int
+    deaths_alone: int
+    last_death: str
+    runner: str
+    message: str
+    undelivered: tuple[str, ...]
+    expires_at: float | None
+    result: Result | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the state can change no more."""
+        return self.state in FINAL_STATES
+
+    def job(self) -> Job:
+        """Read the job as it was submitted."""
+        return Job.model_validate_json(self.message)
+
+    def outcome(self) -> Result:
+        """Give the result that the job came to.
+
+        Raises:
+            JobCancelledError: It was cancelled.
+            JobExpiredError: It expired.
+            ResultTimeoutError: It is not final yet.
+        """
+        if self.state == "cancelled":
+            raise JobCancelledError(self.job_id)
+        if self.state == "expired":
+            raise JobExpiredError(self.job_id)
+        if self.result is None:
+            raise ResultTimeoutError(f"{self.job_id} is {self.state}, not final")
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The little that waiting needs to know of a job."""
+
+    state: State
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of a submit: a new record, or the one that was there."""
+
+    is_new: bool
+    state: State
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a worker should do with a delivered job.
+
+    Attributes:
+        verdict: ``run`` it; drop it because it is ``final`` or ``missing``; move it to
+            ``quarantine``; or bury it because it is ``dead``.
+        state: Its final state, if it is final.
+        attempt: Which attempt this is, from 1.
+        queued_s: Seconds from submission to this start.
+        reason: What killed it, if it is dead.
+    """
+
+    verdict: Literal["run", "final", "missing", "quarantine", "dead"]
+    state: str = ""
+    attempt: int = 0
+    deaths: int = 0
+    queued_s: float = 0.0
+    reason: str = ""
+
+
+def read_started(answer: list[str]) -> Started:
+    """Read what the start script decided."""
+    match answer:
+        case ["run", attempt, deaths, submitted_at, now]:
+            queued_s = max(0.0, float(now) - float(submitted_at))
+            return Started("run", attempt=int(attempt), deaths=int(deaths), queued_s=queued_s)
+        case ["dead", deaths, reason]:
+            return Started("dead", deaths=int(deaths), reason=reason)
+        case ["quarantine", deaths]:
+            return Started("quarantine", deaths=int(deaths))
+        case ["final", state]:
+            return Started("final", state=state)
+        case _:
+            return Started("missing")
+
+
+def read_glance(fields: list[str | None]) -> Glance | None:
+    """Read a record's ``state`` and ``expires_at``; ``None`` when there is none."""
+    state, expires_at = fields
+    if state is None:
+        return None
+    return Glance(cast("State", state), float(expires_at) if expires_at else None)
+
+
+def read_record(job_id: str, fields: Mapping[str, str]) -> Record | None:
+    """Read a record's hash; ``None`` when there is none."""
+    if "state" not in fields:
+        return None
+    result = fields.get("result")
+    finished_at = fields.get("finished_at")
+    return Record(
+        job_id=job_id,
+        state=cast("State", fields["state"]),
+        tenant=fields["tenant"],
+        queue=cast("Queue", fields["queue"]),
+        images=int(fields["images"]),
+        submitted_at=float(fields["submitted_at"]),
+        published_at=float(fields["published_at"]),
+        finished_at=float(finished_at) if finished_at else None,
+        attempts=int(fields["attempts"]),
+        deaths=int(fields["deaths"]),
+        deaths_alone=int(fields["deaths_alone"]),
+        last_death=fields.get("last_death", ""),
+        runner=fields.get("runner", ""),
+        message=fields["message"],
+        undelivered=tuple(filter(None, fields.get("undelivered", "").split(","))),
+        expires_at=float(fields["expires_at"]) if fields.get("expires_at") else None,
+        result=Result.model_validate_json(result) if result else None,
+    )
