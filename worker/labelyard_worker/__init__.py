@@ -1,1 +1,13 @@
 """What a GPU machine runs: jobs in, scores out."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Build the Celery application when ``celery -A labelyard_worker`` asks for it."""
+    if name == "app":
+        from labelyard_worker.celery_app import make_app
+
+        globals()["app"] = app = make_app()
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,9 +22,11 @@ READY_CHECK_S = 0.02
 LOG_TAIL_LINES = 20
 PORT_ATTEMPTS = 5
 
-# Below Linux's ephemeral ports: a client that reconnects while its server is down can be given
-# the server's own port as its source, connect to itself, and keep the port from the server.
-PORTS = range(20_000, 32_768)
+# With their companions below Linux's ephemeral ports: a client that reconnects while its server
+# is down can be given the server's own port as its source, connect to itself, and keep the port.
+PORTS = range(11_000, 22_768)
+COMPANION_OFFSET = 10_000  # SeaweedFS's gRPC port; a part of it takes no other
+HIGHEST_PORT = 65_535 - COMPANION_OFFSET
 PORT_TAKEN_WORDS = ("address already in use", "port allocation failed")
 
 # SeaweedFS makes an administrator out of AWS_* and reads settings from S3_* and WEED_*.
@@ -58,8 +60,11 @@ class EmbeddedServer(ABC):
 
     name: ClassVar[str]
     port_count: ClassVar[int] = 1
+    stop_grace_s: ClassVar[float] = STOP_GRACE_S
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+        if port is not None and not 0 < port <= HIGHEST_PORT:
+            raise ValueError(f"{self.name} cannot use port {port}: choose 1 to {HIGHEST_PORT}")
         self.data_dir = data_dir.absolute()
         self._wanted_port = port
         self._ports: tuple[int, ...] = ()
@@ -74,6 +79,10 @@ class EmbeddedServer(ABC):
     def _command(self) -> list[str]:
         """Return the server's command line."""
 
+    def _environment(self) -> dict[str, str]:
+        """Return the server's environment."""
+        return server_environment(self.data_dir)
+
     @property
     def log_path(self) -> Path:
         """File that takes all that the server says."""
@@ -82,9 +91,14 @@ class EmbeddedServer(ABC):
     @property
     def port(self) -> int:
         """Port that clients use, known from the first start on."""
+        return self.ports[0]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All ports of the server but the companions, the clients' first."""
         if not self._ports:
             raise RuntimeError(f"{self.name} has no port yet: call start() first")
-        return self._ports[0]
+        return self._ports
 
     @property
     def pid(self) -> int:
@@ -157,14 +171,21 @@ class EmbeddedServer(ABC):
         """Start guardian and server, and learn the server's process id."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ports = self._ports or choose_ports(self.port_count, first=self._wanted_port)
-        guardian = [sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(STOP_GRACE_S)]
+        guardian = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(GUARDIAN),
+            str(os.getpid()),
+            str(self.stop_grace_s),
+        ]
         with ExitStack() as files:
             lock = files.enter_context((self.data_dir / f"{self.name}.lock").open("w"))
             self._lock_data(lock.fileno())
             self._guardian = subprocess.Popen(  # noqa: S603 - the command is our own
                 [*guardian, *self._command()],
                 cwd=self.data_dir,
-                env=server_environment(self.data_dir),
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=files.enter_context(self.log_path.open("ab")),
@@ -219,7 +240,7 @@ class EmbeddedServer(ABC):
 
 
 def choose_ports(count: int, *, first: int | None = None) -> tuple[int, ...]:
-    """Find ports that nobody listens on, with *first* as the first one when given.
+    """Find ports that are free, as are their companions, with *first* in front when given.
 
     All are held until the last is found, so they differ; until the server binds them somebody
     else can still take one, so starting must be ready to try again.
@@ -228,14 +249,21 @@ def choose_ports(count: int, *, first: int | None = None) -> tuple[int, ...]:
     with ExitStack() as held:
         while len(chosen) < count:
             port = random.choice(PORTS)
-            probe = held.enter_context(socket.socket())
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            if port not in chosen:
+            if port not in chosen and can_bind(port, held=held):
                 chosen.append(port)
     return tuple(chosen)
+
+
+def can_bind(port: int, *, held: ExitStack) -> bool:
+    """Tell whether *port* and its companion are free, and if so hold both."""
+    with ExitStack() as probes:
+        for one in (port, port + COMPANION_OFFSET):
+            try:
+                probes.enter_context(socket.socket()).bind((HOST, one))
+            except OSError:
+                return False
+        held.push(probes.pop_all())
+    return True
 
 
 def server_environment(home: Path) -> dict[str, str]:

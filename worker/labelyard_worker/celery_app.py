@@ -1,0 +1,112 @@
+"""The Celery application: each setting with its reason.
+
+Every value here was measured or bled for; the chaos suite exercises them.
+"""
+
+from typing import Any
+
+from celery import Celery
+
+from labelyard.ledger import SOCKET_OPTIONS
+from labelyard.queues import QUEUE_NAMES, is_amqp, queue_name, queues
+from labelyard_worker.durability import transport
+from labelyard_worker.durability.broker_view import unacked_key
+from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
+from labelyard_worker.settings import WorkerSettings, read_settings
+
+
+def bulk_slots(settings: WorkerSettings) -> int:
+    """Count the jobs in work that may be bulk, so that interactive ones find room."""
+    return max(1, int(settings.concurrency * settings.bulk_share))
+
+
+def redis_options(settings: WorkerSettings) -> dict[str, Any]:
+    """Choose the options of the Redis transport."""
+    namespace = settings.namespace
+    options = {
+        # A dead worker's messages come again after this; the heartbeat renews it.
+        "visibility_timeout": settings.visibility_timeout_s,
+        # kombu looks for such messages each 10th of 10 s by default: about 100 s late.
+        "unacked_restore_interval": min(5, max(1, settings.visibility_timeout_s // 4)),
+        "unacked_restore_throttle": 1,
+        "unacked_restore_limit": 1000,
+        # Services that share a Redis must not restore each other's messages.
+        "unacked_key": unacked_key(namespace),
+        "unacked_index_key": f"{namespace}.unacked_index",
+        "unacked_mutex_key": f"{namespace}.unacked_mutex",
+        "unacked_mutex_expire": 30,
+        # A half-open connection hangs the event loop for ever without these.
+        **SOCKET_OPTIONS,
+        "queue_order_strategy": "priority",
+    }
+    if settings.atomic_claim:
+        options |= {
+            "queue_order": [queue_name(namespace, name) for name in QUEUE_NAMES],
+            # Bulk jobs never take all slots; one suspect at a time.
+            "inflight_limits": {
+                queue_name(namespace, "bulk"): bulk_slots(settings),
+                queue_name(namespace, "quarantine"): 1,
+            },
+        }
+    return options
+
+
+def build_app(settings: WorkerSettings) -> Celery:
+    """Build the application that ``celery -A labelyard_worker`` finds."""
+    broker_url = settings.broker_url
+    app = Celery("labelyard", set_as_current=False)
+    if not is_amqp(broker_url):
+        app.conf.broker_transport_options = redis_options(settings)
+        if settings.atomic_claim:
+            # kombu's own pop loses about one job in a thousand when a worker is killed.
+            transport.install()
+            broker_url = transport.atomic_url(broker_url)
+        if settings.heartbeat:
+            app.steps["consumer"].add(VisibilityHeartbeat)
+    app.conf.update(
+        broker_url=broker_url,
+        task_queues=queues(settings.namespace, settings.broker_url),
+        task_default_queue=f"{settings.namespace}.interactive",
+        # JSON only: a pickle is a program.
+        accept_content=["json"],
+        task_serializer="json",
+        # A message stays with the broker until its job's fate is in the ledger.
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=False,
+        task_reject_on_worker_lost=True,
+        # What is prefetched cannot be cancelled, and waits behind what runs.
+        worker_prefetch_multiplier=1,
+        # The ledger has the result: each stored one would cost three more commands.
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        # Rate limits cost the event loop, and tenants are limited elsewhere.
+        worker_disable_rate_limits=True,
+        # Events are a message for each step of each job.
+        worker_send_task_events=False,
+        task_send_sent_event=False,
+        task_track_started=False,
+        # A worker waits for its broker, at start and after each loss, for ever.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        # Our attempts are cooperative: Celery's cancelling would run jobs twice.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # One model for all threads; the pool is ours because Celery's loses slots.
+        worker_pool=(
+            "labelyard_worker.durability.pool:TaskPool" if settings.safe_pool else "threads"
+        ),
+        worker_concurrency=settings.concurrency,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+def make_app() -> Celery:
+    """Build the application from the environment, with its tasks."""
+    from labelyard_worker.tasks import add_tasks
+
+    settings = read_settings()
+    app = build_app(settings)
+    add_tasks(app, settings)
+    return app

@@ -1,0 +1,105 @@
+"""The main path: one job's pictures, scored against its labels.
+
+Celery is in ``tasks.py``; what guards an attempt is in ``durability/``; how a picture
+becomes an embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
+"""
+
+from concurrent.futures import Future
+
+from labelyard.errors import ImageError, LabelyardError, TransientError
+from labelyard.messages import (
+    Failure,
+    ImageRef,
+    ImageResult,
+    Job,
+    LabelSet,
+    Result,
+    Timing,
+    status_of,
+)
+from labelyard_worker.embedding import Embedded
+from labelyard_worker.services import Services
+from labelyard_worker.tokens import Token
+from labelyard_worker.vision.scoring import LabelMatrix
+from labelyard_worker.vision.waiting import Priority
+
+Outcome = Embedded | ImageError | TransientError
+
+
+def classify(job: Job, services: Services, *, priority: Priority, token: Token) -> Result:
+    """Score every image of *job* against its labels.
+
+    Returns:
+        A result with each image in the job's order. An image that has no scores says
+        why; its neighbours are not touched by it.
+
+    Raises:
+        RequestError: The label set is unknown; do not retry.
+        TransientError: The token's time is over; retry.
+        WorkerError: The model or the device failed; another worker must do it.
+        LabelyardError: The job is cancelled, expired or handed back.
+    """
+    labels = services.label_index.matrix(label_set_of(job, services))
+    on_their_way = services.embedder.embed(job.images, priority=priority, token=token)
+    outcomes = [outcome_of(future, token) for future in on_their_way]
+    images = tuple(
+        describe(image, outcome, labels, services=services, top_k=job.top_k)
+        for image, outcome in zip(job.images, outcomes, strict=True)
+    )
+    return Result(
+        job_id=job.job_id,
+        status=status_of(images),
+        tenant=job.tenant,
+        model=services.checkpoint.info,
+        label_set=labels.digest,
+        images=images,
+        timing=timing_of(outcomes),
+    )
+
+
+def label_set_of(job: Job, services: Services) -> LabelSet:
+    """Get the job's label set, out of the registry if the job only names it."""
+    if isinstance(job.label_set, LabelSet):
+        return job.label_set
+    return services.label_sets.get(job.label_set)
+
+
+def outcome_of(future: "Future[Embedded]", token: Token) -> Outcome:
+    """Wait for one image; its own errors are its outcome, all others are the job's."""
+    try:
+        return token.wait(future)
+    except ImageError as error:
+        return error
+    except TransientError as error:
+        token.check()  # the job's own time is over: that is no outcome of the image
+        return error
+
+
+def describe(
+    image: ImageRef, outcome: Outcome, labels: LabelMatrix, *, services: Services, top_k: int
+) -> ImageResult:
+    """Score one image, or say why it has no scores."""
+    if isinstance(outcome, LabelyardError):
+        return ImageResult(id=image.id, uri=image.uri, error=Failure.of(outcome))
+    scores = services.score(outcome.image_embeds, labels, top_k=top_k)
+    return ImageResult(
+        id=image.id,
+        uri=image.uri,
+        etag=outcome.etag,
+        sha256=outcome.sha256,
+        width=outcome.width,
+        height=outcome.height,
+        labels=scores.labels,
+        matched=scores.matched,
+        abstained=scores.abstained,
+    )
+
+
+def timing_of(outcomes: list[Outcome]) -> Timing:
+    """Take the slowest image of each stage."""
+    done = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
+    return Timing(
+        intake_s=max((image.intake_s for image in done), default=0.0),
+        batch_wait_s=max((image.wait_s for image in done), default=0.0),
+        model_s=max((image.model_s for image in done), default=0.0),
+    )

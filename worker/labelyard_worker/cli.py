@@ -1,0 +1,178 @@
+"""The worker's command line: run one worker, or a whole stack on this machine."""
+
+import json
+import os
+import shlex
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelyard.errors import LabelyardError
+
+app = typer.Typer(
+    name="labelyard-worker",
+    help="Run labelyard's worker, or the whole service on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data", help="Folder that keeps the stack's data.", file_okay=False)
+]
+
+# The worker makes no use of these: peers are the ledger's affair, not Celery's.
+CELERY_FLAGS = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
+# glibc gives decoded pixels back to the system after each batch, and pays page faults
+# for it: up to 5 ms an image.
+MALLOC_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+def fail(message: str) -> typer.Exit:
+    """Say what is wrong, and end with 1."""
+    typer.echo(message, err=True)
+    return typer.Exit(1)
+
+
+def data_dir_or_default(data_dir: Path | None) -> Path:
+    """Take the folder that was named, or the default one."""
+    from labelyard_worker.local.stack import default_data_dir
+
+    return data_dir or default_data_dir()
+
+
+@app.command()
+def start(
+    celery_options: Annotated[
+        list[str] | None, typer.Argument(help="Further options for 'celery worker', after --.")
+    ] = None,
+) -> None:
+    """Run one worker until SIGTERM, with the pool, the concurrency and the flags it needs."""
+    from labelyard_worker.settings import read_settings
+
+    try:
+        read_settings()
+    except LabelyardError as error:
+        raise fail(str(error)) from error
+    command = [sys.executable, "-m", "celery", "-A", "labelyard_worker", "worker"]
+    os.execve(  # noqa: S606 - our own command
+        sys.executable,
+        [*command, *CELERY_FLAGS, *(celery_options or [])],
+        {**MALLOC_VARIABLES, **os.environ},
+    )
+
+
+@app.command()
+def up(
+    data: DataDir = None,
+    *,
+    detach: Annotated[bool, typer.Option(help="Return when it is up; end it with 'down'.")] = False,
+) -> None:
+    """Start Valkey, SeaweedFS and a worker, on 127.0.0.1 only."""
+    from labelyard_worker.local import stack
+    from labelyard_worker.local.servers import ServerStartError
+    from labelyard_worker.operations import logs
+
+    data_dir = data_dir_or_default(data)
+    if stack.StackState.read(data_dir) is not None:
+        raise fail(f"a stack runs on {data_dir} already: end it with labelyard-worker down")
+    logs.set_up(level="info", form="text")
+    try:
+        if detach:
+            stack.detach(data_dir)
+            tell_how_to_reach(data_dir)
+        else:
+            stack.supervise(data_dir, on_up=lambda _: tell_how_to_reach(data_dir))
+    except ServerStartError as error:
+        raise fail(str(error)) from error
+
+
+def tell_how_to_reach(data_dir: Path) -> None:
+    """Print what to type next."""
+    from labelyard_worker.local.stack import default_data_dir
+
+    option = "" if data_dir == default_data_dir() else f" --data {shlex.quote(str(data_dir))}"
+    typer.echo(f"labelyard is up; its data is in {data_dir}")
+    typer.echo(f'  eval "$(labelyard-worker env{option})"')
+    typer.echo('  labelyard classify PHOTO.jpg --labels "cat,dog,a bowl of soup"')
+    typer.echo(f"  labelyard-worker down{option}")
+
+
+@app.command()
+def env(data: DataDir = None) -> None:
+    """Print export lines that lead producers and workers to the running stack."""
+    from labelyard_worker.local.stack import StackState
+
+    state = StackState.read(data_dir_or_default(data))
+    if state is None:
+        raise fail("no stack runs: start one with labelyard-worker up --detach")
+    for name, value in state.variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def status(data: DataDir = None) -> None:
+    """Say whether the stack runs and its worker takes jobs; ends with 1 if not."""
+    from labelyard_worker.local.stack import StackState
+
+    state = StackState.read(data_dir_or_default(data))
+    if state is None:
+        raise fail("no stack runs")
+    typer.echo(f"stack: process {state.pid}")
+    for name, value in state.variables.items():
+        if "SECRET" not in name:
+            typer.echo(f"  {name}={value}")
+    probe("ready", state.health_url)
+
+
+@app.command()
+def down(data: DataDir = None) -> None:
+    """Stop the stack; what waits in its queues stays in its data."""
+    from labelyard_worker.local.stack import take_down
+
+    if not take_down(data_dir_or_default(data)):
+        raise fail("no stack runs")
+    typer.echo("stopped")
+
+
+def probe(what: str, url: str) -> None:
+    """Ask a worker how it is, and end with 1 if it is not well."""
+    try:
+        with urllib.request.urlopen(f"{url}/{what}", timeout=5) as answer:  # noqa: S310 - http only
+            body = json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            body = json.load(error)
+    except OSError as error:
+        raise fail(f"{what}: no answer from {url}: {error}") from error
+    if not body["ok"]:
+        raise fail(f"{what}: " + "; ".join(body["why"]))
+    typer.echo(f"{what}: yes")
+
+
+HealthUrl = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="LABELYARD_HEALTH_URL", help="Where the worker's health is answered."
+    ),
+]
+
+
+def health_url() -> str:
+    """Guess it from LABELYARD_HEALTH_PORT, as a probe in the same container would."""
+    return f"http://127.0.0.1:{os.environ.get('LABELYARD_HEALTH_PORT', '9464')}"
+
+
+@app.command()
+def live(url: HealthUrl = "") -> None:
+    """Ask whether the worker must be started again (ends with 1 if so)."""
+    probe("live", url or health_url())
+
+
+@app.command()
+def ready(url: HealthUrl = "") -> None:
+    """Ask whether the worker takes jobs (ends with 1 if not)."""
+    probe("ready", url or health_url())

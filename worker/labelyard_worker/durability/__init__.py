@@ -1,0 +1,1 @@
+"""What Celery on Redis lacks to lose nothing, one concern a file."""

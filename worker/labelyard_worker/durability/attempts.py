@@ -1,0 +1,272 @@
+"""Guards one delivery of a job: what the ledger says, the attempt, and how it ends.
+
+Celery retries nothing here. A message is acknowledged when the ledger holds the job's
+result, or the time at which the job is to be sent again; until then it stays with the
+broker. Redis counts no deliveries, so the ledger counts the deaths of a job's workers:
+what killed some is run alone (quarantine), what kills its worker even then is buried
+(dead letter).
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from labelyard.errors import (
+    InvalidMessageError,
+    JobCancelledError,
+    JobDeadLetteredError,
+    JobExpiredError,
+    LabelyardError,
+    LedgerUnavailableError,
+    TransientError,
+    UnknownLabelSetError,
+    WorkerError,
+)
+from labelyard.ledger import Ledger, Queue, Started, backoff_s
+from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
+from labelyard_worker.delivery import Delivery, owed_by
+from labelyard_worker.durability.lanes import Lanes
+from labelyard_worker.durability.single_flight import SingleFlight
+from labelyard_worker.durability.watchdog import Watchdog
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.tokens import HandedBackError, RunningJobs, Token
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+Classify = Callable[[Job, Queue, Token], Result]
+
+
+class MessageReturnedError(LabelyardError):
+    """The message must go back to the broker: this worker cannot finish the job."""
+
+    code = "message_returned"
+    is_retryable = True
+
+
+class Attempts:
+    """Runs deliveries. One object for a worker process, called from many threads."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        ledger: Ledger,
+        delivery: Delivery,
+        watchdog: Watchdog,
+        running: RunningJobs,
+        settings: WorkerSettings,
+    ) -> None:
+        self.worker = worker
+        self.is_draining = False
+        self.finished = 0
+        self.last_finished_at = time.monotonic()
+        self._ledger = ledger
+        self._delivery = delivery
+        self._watchdog = watchdog
+        self._running = running
+        self._settings = settings
+        self._single_flight = SingleFlight(is_on=settings.single_flight)
+        self._lanes = Lanes()
+
+    def run(self, message: Any, *, queue: Queue, classify: Classify) -> None:
+        """Bring one delivered message to an end that may be acknowledged.
+
+        Raises:
+            MessageReturnedError: The message must go back to the broker.
+            WorkerError: The same, and the worker must stop.
+        """
+        job = self._read(message)
+        if job is None:
+            return
+        with (
+            self._single_flight.hold(job.job_id),
+            self._lanes.enter(is_alone=queue == "quarantine"),
+        ):
+            started = self._start(job, queue)
+            match started.verdict:
+                case "run":
+                    self._attempt(job, started, queue, classify)
+                case "quarantine":
+                    self._quarantine(job, started)
+                case "dead":
+                    self._bury(job, started)
+                case _:
+                    self._deliver_owed(job.job_id)
+
+    def _read(self, message: Any) -> Job | None:
+        """Parse the message; one that is no job ends here, in the ledger if it has an id."""
+        try:
+            return parse_job(message)
+        except InvalidMessageError as error:
+            log.error("job_refused", extra={"fields": {"code": error.code, "why": str(error)}})  # noqa: TRY400 - an event, not a crash
+            job_id = message.get("job_id") if isinstance(message, dict) else None
+            if isinstance(job_id, str) and self._patiently(lambda: self._ledger.state(job_id)):
+                result = Result(
+                    job_id=job_id, status="failed", tenant="default", error=Failure.of(error)
+                )
+                self._patiently(lambda: self._ledger.finish(job_id, result))
+            return None
+
+    def _start(self, job: Job, queue: Queue) -> Started:
+        """Ask the ledger; adopt the job if it came without a record."""
+        started = self._patiently(lambda: self._ask_to_start(job, queue))
+        if started.verdict == "missing":
+            self._patiently(lambda: self._ledger.open(job, queue=queue, is_limited=False))
+            started = self._patiently(lambda: self._ask_to_start(job, queue))
+        return started
+
+    def _ask_to_start(self, job: Job, queue: Queue) -> Started:
+        return self._ledger.start(
+            job.job_id,
+            worker=self.worker,
+            is_alone=queue == "quarantine",
+            quarantine_after=self._settings.quarantine_after,
+            dead_after=self._settings.dead_after,
+        )
+
+    def _attempt(self, job: Job, started: Started, queue: Queue, classify: Classify) -> None:
+        expires_in_s = job.expires_at.timestamp() - time.time() if job.expires_at else None
+        token = Token(job.job_id, timeout_s=self._settings.job_timeout_s, expires_in_s=expires_in_s)
+        try:
+            with self._running.holding(token), self._watchdog.guarding(token):
+                if self.is_draining:
+                    raise HandedBackError(job.job_id)
+                result = classify(job, queue, token)
+        except Exception as error:  # noqa: BLE001 - every end of an attempt is handled there
+            self._attempt_failed(job, started, error)
+        except BaseException as error:
+            self._attempt_broke(job, error)
+            raise
+        else:
+            self._attempt_succeeded(job, started, result)
+
+    def _attempt_succeeded(self, job: Job, started: Started, result: Result) -> None:
+        """Keep the result, unless a later attempt may still do better."""
+        is_last = started.attempt >= self._settings.max_attempts
+        if not is_last and any(image.error and image.error.is_retryable for image in result.images):
+            self._retry(job, started, code="storage_unavailable")
+            return
+        timing = result.timing.model_copy(update={"queued_s": started.queued_s})
+        self._finish(job, result.model_copy(update={"timing": timing}))
+
+    def _attempt_failed(self, job: Job, started: Started, error: Exception) -> None:
+        match error:
+            case JobExpiredError():
+                self._patiently(lambda: self._ledger.expire(job.job_id))
+            case JobCancelledError():
+                pass  # final in the ledger before we heard of it
+            case HandedBackError():
+                self._return(job)
+                raise MessageReturnedError(job.job_id) from error
+            case WorkerError():
+                self._return(job)
+                raise error
+            case TransientError() if started.attempt < self._settings.max_attempts:
+                self._retry(job, started, code=error.code)
+            case TransientError() | UnknownLabelSetError():
+                self._finish(job, failed(job, Failure.of(error)))
+            case _:
+                self._attempt_broke(job, error)
+
+    def _attempt_broke(self, job: Job, error: BaseException) -> None:
+        """Count what no stage expected as a death, and have the job sent again."""
+        log.error("job_broke", exc_info=error, extra={"fields": {"job_id": job.job_id}})
+        reason = f"raised {type(error).__name__}: {error}"[:500]
+        self._patiently(
+            lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=0, death=reason)
+        )
+
+    def _retry(self, job: Job, started: Started, *, code: str) -> None:
+        delay_s = random.uniform(0, backoff_s(started.attempt))
+        log.warning(
+            "job_retry",
+            extra={
+                "fields": {
+                    "job_id": job.job_id,
+                    "code": code,
+                    "attempt": started.attempt,
+                    "delay_s": round(delay_s, 2),
+                }
+            },
+        )
+        self._patiently(lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=delay_s))
+
+    def _return(self, job: Job) -> None:
+        self._patiently(lambda: self._ledger.hand_back(job.job_id, worker=self.worker))
+
+    def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
+        owed = owed_by(job.deliver)
+        is_first = self._patiently(
+            lambda: self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead)
+        )
+        self.finished += 1
+        self.last_finished_at = time.monotonic()
+        log.info(
+            "job_done",
+            extra={
+                "fields": {
+                    "job_id": job.job_id,
+                    "status": result.status,
+                    "first": is_first,
+                    "images": len(job.images),
+                    **result.timing.model_dump(),
+                }
+            },
+        )
+        if is_first and owed:
+            self._deliver(job, result, owed)
+
+    def _deliver(self, job: Job, result: Result, owed: tuple[str, ...]) -> None:
+        still_owed = self._delivery.deliver(result, job.deliver, owed)
+        self._patiently(lambda: self._ledger.delivered(job.job_id, undelivered=still_owed))
+
+    def _deliver_owed(self, job_id: str) -> None:
+        """Finish what a dead worker left undone behind a final result."""
+        record = self._patiently(lambda: self._ledger.read(job_id))
+        if record is not None and record.undelivered and record.result is not None:
+            self._deliver(record.job(), record.result, record.undelivered)
+
+    deliver_owed = _deliver_owed
+
+    def _quarantine(self, job: Job, started: Started) -> None:
+        log.warning(
+            "job_quarantined",
+            extra={"fields": {"job_id": job.job_id, "deaths": started.deaths}},
+        )
+        # START put it into the quarantine queue's name; it is sent there like any retry.
+        self._patiently(lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=0))
+
+    def _bury(self, job: Job, started: Started) -> None:
+        log.error(
+            "job_dead_lettered",
+            extra={"fields": {"job_id": job.job_id, "deaths": started.deaths}},
+        )
+        failure = Failure.of(JobDeadLetteredError(started.reason))
+        self._finish(job, failed(job, failure), is_dead=True)
+
+    def _patiently(self, step: Callable[[], Answer]) -> Answer:
+        """Do a step on the ledger, waiting out its absence: the job's fate must be written.
+
+        Raises:
+            MessageReturnedError: The worker shuts down and cannot wait any longer.
+        """
+        delay_s = 0.1
+        while True:
+            try:
+                return step()
+            except LedgerUnavailableError as error:
+                if self.is_draining:
+                    raise MessageReturnedError(str(error)) from error
+                log.warning("ledger_unavailable", extra={"fields": {"delay_s": delay_s}})
+                time.sleep(random.uniform(0, delay_s))
+                delay_s = min(2.0, delay_s * 2)
+
+
+def failed(job: Job, failure: Failure) -> Result:
+    """Make the result of a job that failed as a whole."""
+    images = tuple(ImageResult(id=image.id, uri=image.uri, error=failure) for image in job.images)
+    return Result(
+        job_id=job.job_id, status="failed", tenant=job.tenant, images=images, error=failure
+    )

@@ -1,0 +1,79 @@
+"""Says that this worker lives, and hears which jobs were cancelled.
+
+A job whose worker no longer says so when the job is delivered again has seen its
+worker die; that is how deaths are counted.
+"""
+
+import logging
+import threading
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from labelyard.ledger import Ledger
+from labelyard_worker.tokens import RunningJobs, cancelled
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """A key with a short life, renewed by a thread, on a connection of its own."""
+
+    def __init__(
+        self, ledger: Ledger, *, worker: str, visibility_timeout_s: float, running: RunningJobs
+    ) -> None:
+        self._ledger = ledger
+        self._key = ledger.calls.key(f"worker:{worker}")
+        # It must be gone before the broker gives the dead worker's messages to another.
+        self._ttl_s = max(1.0, min(10.0, visibility_timeout_s / 2))
+        self._running = running
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._renew, name="labelyard-presence", daemon=True),
+            threading.Thread(target=self._hear, name="labelyard-cancellations", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin to say so."""
+        for thread in self._threads:
+            thread.start()
+
+    def _renew(self) -> None:
+        while True:
+            try:
+                self._ledger.client.set(self._key, "1", px=int(self._ttl_s * 1000))
+            except (RedisError, OSError) as error:
+                log.warning("presence_failed", extra={"fields": {"why": type(error).__name__}})
+            if self._closed.wait(self._ttl_s / 4):
+                return
+
+    def _hear(self) -> None:
+        """Stop the attempts of jobs that became final elsewhere, until closed."""
+        prefix = self._ledger.calls.done_channel("")
+        while not self._closed.is_set():
+            try:
+                with self._ledger.client.pubsub(  # type: ignore[no-untyped-call]
+                    ignore_subscribe_messages=True
+                ) as pubsub:
+                    pubsub.psubscribe(prefix + "*")
+                    while not self._closed.is_set():
+                        self._heard(pubsub.get_message(timeout=1.0), prefix)
+            except (RedisError, OSError):
+                self._closed.wait(1.0)
+
+    def _heard(self, message: dict[str, Any] | None, prefix: str) -> None:
+        if message is not None and message["data"] in ("cancelled", "expired"):
+            job_id = message["channel"].removeprefix(prefix)
+            self._running.stop(job_id, cancelled(job_id))
+
+    def close(self) -> None:
+        """Say no more, and take the key away: jobs handed back have not seen a death."""
+        self._closed.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        try:
+            self._ledger.client.delete(self._key)
+        except (RedisError, OSError, redis.ConnectionError):
+            return

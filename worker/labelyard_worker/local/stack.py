@@ -1,0 +1,229 @@
+"""The whole service on one machine: Valkey, SeaweedFS and a worker, kept by one supervisor."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from labelyard_worker.local.servers import SeaweedServer, ServerStartError, ValkeyServer
+from labelyard_worker.local.worker_process import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+BUCKETS = ("labelyard-uploads", "labelyard-results")
+LOOK_EVERY_S = 0.2
+UP_WITHIN_S = 120.0
+DOWN_WITHIN_S = 60.0
+
+
+def default_data_dir() -> Path:
+    """Name the folder that a stack keeps its data in when no other is named."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "labelyard"
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """What ``env``, ``status`` and ``down`` need to know of a running stack.
+
+    Attributes:
+        pid: The supervisor.
+        started_at: Its start in clock ticks since boot: tells it from a later process
+            with the same pid.
+        variables: What leads producers and workers to the servers.
+        health_url: The worker's health.
+    """
+
+    pid: int
+    started_at: int
+    variables: Mapping[str, str]
+    health_url: str
+
+    @classmethod
+    def read(cls, data_dir: Path) -> Self | None:
+        """Read the state of the stack that runs on *data_dir*; ``None`` if none does."""
+        try:
+            state = cls(**json.loads((data_dir / "stack.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return state if process_started_at(state.pid) == state.started_at else None
+
+    def write(self, data_dir: Path) -> None:
+        """Write it where others look, readable by this user alone: it has credentials."""
+        unfinished = data_dir / "stack.json.new"
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(asdict(self), indent=2))
+        unfinished.replace(data_dir / "stack.json")
+
+
+def process_started_at(pid: int) -> int | None:
+    """Tell when a process started, in clock ticks since boot; ``None`` if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Stack:
+    """The servers and the worker, started in order and stopped in reverse.
+
+    Args:
+        data_dir: Folder that keeps all data between two runs.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.valkey = ValkeyServer(self.data_dir / "valkey")
+        self.seaweed = SeaweedServer(self.data_dir / "seaweedfs")
+        self.worker: WorkerProcess | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables that lead producers and workers to the servers."""
+        return {
+            "LABELYARD_BROKER_URL": self.valkey.url_of(0),
+            "LABELYARD_LEDGER_URL": self.valkey.url_of(1),
+            "AWS_ENDPOINT_URL": self.seaweed.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.seaweed.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,
+            "AWS_DEFAULT_REGION": self.seaweed.region,
+        }
+
+    def start(self) -> None:
+        """Start everything, and return when jobs are taken.
+
+        Raises:
+            ServerStartError: One of them did not come up; the text has its last words.
+        """
+        threads = [
+            threading.Thread(target=self._start_server, args=(server,))
+            for server in (self.valkey, self.seaweed)
+        ]
+        self._errors: list[ServerStartError] = []
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+        self._make_buckets()
+        self.worker = WorkerProcess(self.data_dir / "worker", variables=self.variables)
+        self.worker.start(within_s=UP_WITHIN_S)
+
+    def _start_server(self, server: "ValkeyServer | SeaweedServer") -> None:
+        try:
+            server.start()
+        except ServerStartError as error:
+            self._errors.append(error)
+
+    def _make_buckets(self) -> None:
+        client = self.seaweed.s3_client()
+        try:
+            there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+            for name in BUCKETS:
+                if name not in there:
+                    client.create_bucket(Bucket=name)
+        finally:
+            client.close()
+
+    def keep_running(self) -> None:
+        """Start again what has died."""
+        for server in (self.valkey, self.seaweed, self.worker):
+            if server is not None and not server.is_running():
+                log.warning("server_started_again", extra={"fields": {"server": server.name}})
+                server.kill()
+                server.start(within_s=UP_WITHIN_S)
+
+    def stop(self) -> None:
+        """Stop everything, the worker first: it drains."""
+        for server in (self.worker, self.seaweed, self.valkey):
+            if server is not None:
+                server.stop()
+
+    def state(self) -> StackState:
+        """Describe the running stack."""
+        assert self.worker is not None  # noqa: S101 - start() came first
+        return StackState(
+            pid=os.getpid(),
+            started_at=process_started_at(os.getpid()) or 0,
+            variables=self.variables,
+            health_url=self.worker.health_url,
+        )
+
+
+@contextmanager
+def running_stack(data_dir: Path) -> Iterator[Stack]:
+    """Run a stack while the block runs."""
+    stack = Stack(data_dir)
+    try:
+        stack.start()
+        stack.state().write(stack.data_dir)
+        yield stack
+    finally:
+        (stack.data_dir / "stack.json").unlink(missing_ok=True)
+        stack.stop()
+
+
+def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
+    """Run a stack until SIGTERM or Ctrl-C, and start again what dies meanwhile."""
+    ended = threading.Event()
+
+    def end(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    with running_stack(data_dir) as stack:
+        on_up(stack)
+        while not ended.wait(LOOK_EVERY_S):
+            stack.keep_running()
+
+
+def detach(data_dir: Path) -> StackState:
+    """Start a supervisor that outlives this process, and return when it is up.
+
+    Raises:
+        ServerStartError: It did not come up; the text has its last words.
+    """
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = data_dir / "stack.log"
+    with log_path.open("wb") as output:
+        supervisor = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "labelyard_worker", "up", "--data", str(data_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    until = time.monotonic() + UP_WITHIN_S
+    while supervisor.poll() is None and time.monotonic() < until:
+        state = StackState.read(data_dir)
+        if state is not None:
+            return state
+        time.sleep(LOOK_EVERY_S / 4)
+    if supervisor.poll() is None:
+        supervisor.terminate()
+    raise ServerStartError("the stack", "it ended or took too long", log_path.read_text()[-2000:])
+
+
+def take_down(data_dir: Path) -> bool:
+    """Stop the stack that runs on *data_dir*; ``False`` if none does."""
+    state = StackState.read(data_dir)
+    if state is None:
+        return False
+    os.kill(state.pid, signal.SIGTERM)
+    until = time.monotonic() + DOWN_WITHIN_S
+    while process_started_at(state.pid) == state.started_at and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S / 4)
+    return process_started_at(state.pid) != state.started_at

@@ -1,0 +1,139 @@
+"""Says over HTTP whether the worker lives and takes jobs: ``/live``, ``/ready``.
+
+A pod that answers but finishes nothing is the worst kind of dead, so ``/live`` looks
+at what would finish a job: the model's threads, the intake's children, the pool's
+slots, and whether anything was finished while messages wait.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from labelyard.errors import LabelyardError
+
+if TYPE_CHECKING:
+    from labelyard_worker.services import Services
+
+log = logging.getLogger(__name__)
+
+
+class Health:
+    """The state of one worker, in words for whoever must act."""
+
+    def __init__(self, services: "Services") -> None:
+        self._services = services
+        self.pool: Any = None
+
+    def faults(self) -> list[str]:
+        """Name what makes the worker useless until it is started again."""
+        services = self._services
+        faults = []
+        if services.batcher.failed is not None:
+            faults.append(f"the model failed: {services.batcher.failed}")
+        elif not services.batcher.is_alive:
+            faults.append("a model thread is dead")
+        if not services.intake.is_alive:
+            faults.append("the intake is dead")
+        if hung := services.watchdog.hung():
+            faults.append(hung)
+        if leaked := self._leaked_slots():
+            faults.append(f"{leaked} slots of the pool leaked")
+        if self._is_stalled():
+            faults.append(f"messages wait, and no job finished for {services.settings.stall_s:g} s")
+        return faults
+
+    def _leaked_slots(self) -> int:
+        slots = getattr(self.pool, "slots", None)
+        return int(slots().leaked) if slots is not None else 0
+
+    def _is_stalled(self) -> bool:
+        services = self._services
+        idle_s = time.monotonic() - services.attempts.last_finished_at
+        if idle_s < services.settings.stall_s:
+            return False
+        try:
+            return services.broker.waiting() > 0
+        except (RedisError, OSError, LabelyardError):
+            return False  # without a broker nothing can be finished, and no restart helps
+
+    def hindrances(self) -> list[str]:
+        """Name what keeps the worker from taking jobs now."""
+        hindrances = self.faults()
+        if self.pool is None:
+            hindrances.append("the worker does not consume yet")
+        if self._services.attempts.is_draining:
+            hindrances.append("the worker is shutting down")
+        try:
+            self._services.ledger.open_images()
+        except LabelyardError as error:
+            hindrances.append(str(error))
+        return hindrances
+
+
+class Server:
+    """The HTTP side, on threads of its own: it answers when the event loop does not."""
+
+    def __init__(self, health: Health, *, host: str, port: int) -> None:
+        self._health = health
+        self._http = ThreadingHTTPServer((host, port), handler_for(health))
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, name="labelyard-health", daemon=True
+        )
+        self._thread.start()
+        log.info("health_listens", extra={"fields": {"host": host, "port": self.port}})
+
+    def ready(self, pool: Any) -> None:
+        """Note that jobs are taken, by *pool*."""
+        self._health.pool = pool
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+def handler_for(health: Health) -> type[BaseHTTPRequestHandler]:
+    """Make the request handler of one worker's health."""
+    probes: dict[str, Callable[[], list[str]]] = {
+        "/live": health.faults,
+        "/ready": health.hindrances,
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            probe = probes.get(self.path.partition("?")[0])
+            if probe is None:
+                self._answer(404, {"paths": sorted(probes)})
+                return
+            why = probe()
+            self._answer(503 if why else 200, {"ok": not why, "why": why})
+
+        def _answer(self, status: int, body: dict[str, Any]) -> None:
+            payload = json.dumps(body).encode() + b"\n"
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, *_: Any) -> None:
+            """Keep probes out of the log."""
+
+    return Handler
+
+
+def serve(services: "Services") -> Server | None:
+    """Start to answer, unless LABELYARD_HEALTH_PORT is -1."""
+    settings = services.settings
+    if settings.health_port < 0:
+        return None
+    return Server(Health(services), host=settings.health_host, port=settings.health_port)

@@ -1,0 +1,212 @@
+"""Builds what a worker's tasks need, once a process, and closes it in reverse."""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+
+from labelyard.label_sets import LabelSetRegistry
+from labelyard.ledger import Ledger, connect
+from labelyard.publisher import Publisher
+from labelyard.queues import is_amqp
+from labelyard_worker.delivery import Delivery
+from labelyard_worker.durability.attempts import Attempts
+from labelyard_worker.durability.broker_view import AmqpBroker, Broker, RedisBroker
+from labelyard_worker.durability.presence import Presence
+from labelyard_worker.durability.reconciler import Reconciler
+from labelyard_worker.durability.watchdog import Watchdog
+from labelyard_worker.embedding import Embedder, Room
+from labelyard_worker.intake.children import Intake
+from labelyard_worker.intake.images import Pixels
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.tokens import RunningJobs
+from labelyard_worker.vision.batcher import Batcher
+from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels, load_checkpoint
+from labelyard_worker.vision.label_index import LabelIndex
+from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_image
+from labelyard_worker.vision.text_store import TextStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Services:
+    """Everything that lives as long as the worker's process.
+
+    Attributes:
+        worker: Name of this process, new at each start.
+    """
+
+    worker: str
+    settings: WorkerSettings
+    checkpoint: Checkpoint
+    label_index: LabelIndex
+    label_sets: LabelSetRegistry
+    batcher: Batcher[Pixels, Floats]
+    intake: Intake
+    embedder: Embedder
+    ledger: Ledger
+    running: RunningJobs
+    attempts: Attempts
+    watchdog: Watchdog
+    broker: Broker
+    _closing: ExitStack = field(default_factory=ExitStack)
+
+    def score(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> ImageScores:
+        """Score one image with the checkpoint's own scale and bias."""
+        return score_image(
+            image_embeds,
+            labels,
+            logit_scale=self.checkpoint.logit_scale,
+            logit_bias=self.checkpoint.logit_bias,
+            top_k=top_k,
+        )
+
+    def close(self) -> None:
+        """Close all in the reverse order of their building."""
+        self._closing.close()
+
+
+def worker_name() -> str:
+    """Name this process so that no other, earlier or elsewhere, has the same name."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def open_services(settings: WorkerSettings) -> Services:
+    """Load the model, start intake and batcher, connect to the ledger.
+
+    Raises:
+        WorkerError: The worker cannot start; the text says what to do.
+    """
+    started_at = time.monotonic()
+    with ExitStack() as stack:
+        services = _build(settings, stack)
+        services._closing = stack.pop_all()  # noqa: SLF001 - our own object
+    seconds = time.monotonic() - started_at
+    log.info(
+        "worker_built",
+        extra={
+            "fields": {
+                "worker": services.worker,
+                "seconds": round(seconds, 2),
+                **services.checkpoint.info.model_dump(),
+            }
+        },
+    )
+    return services
+
+
+def _build(settings: WorkerSettings, stack: ExitStack) -> Services:
+    """Build what can fail to start first: the model, the intake; then what takes part."""
+    worker = worker_name()
+    checkpoint = load_checkpoint(settings)
+    stack.callback(checkpoint.close)
+    intake = Intake.of(settings, checkpoint.pixel_spec)
+    stack.callback(intake.close)
+    checkpoint.warm_up()
+    batcher: Batcher[Pixels, Floats] = Batcher(
+        lambda batch: list(checkpoint.image_embeds(batch)),
+        max_batch_size=checkpoint.max_batch_size,
+        queue_capacity=settings.queue_capacity,
+        streams=checkpoint.threads.streams,
+    )
+    stack.callback(batcher.close, timeout_s=5.0)
+    batcher.start()
+
+    connection = stack.enter_context(closing(connect(settings)))
+    ledger = Ledger(connection, settings)
+    text_store = stack.enter_context(
+        closing(
+            TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
+        )
+    )
+    running = RunningJobs()
+    watchdog = Watchdog(
+        model_busy_s=lambda: batcher.busy_for_s,
+        model_timeout_s=settings.inference_timeout_s,
+        is_on=settings.watchdog,
+    )
+    stack.callback(watchdog.close)
+    broker = stack.enter_context(closing(broker_of(settings)))
+    _start_caretakers(settings, stack, worker=worker, ledger=ledger, running=running, broker=broker)
+    return Services(
+        worker=worker,
+        settings=settings,
+        checkpoint=checkpoint,
+        label_index=LabelIndex(
+            checkpoint, capacity_bytes=settings.label_cache_bytes, store=text_store
+        ),
+        label_sets=LabelSetRegistry(connection, namespace=settings.namespace),
+        batcher=batcher,
+        intake=intake,
+        embedder=Embedder(intake, batcher, room=Room(places_for(settings, checkpoint))),
+        ledger=ledger,
+        running=running,
+        attempts=Attempts(
+            worker=worker,
+            ledger=ledger,
+            delivery=Delivery.of(settings, stack.enter_context(closing(s3_client(settings)))),
+            watchdog=watchdog,
+            running=running,
+            settings=settings,
+        ),
+        watchdog=watchdog,
+        broker=broker,
+    )
+
+
+def _start_caretakers(
+    settings: WorkerSettings,
+    stack: ExitStack,
+    *,
+    worker: str,
+    ledger: Ledger,
+    running: RunningJobs,
+    broker: Broker,
+) -> None:
+    """Start the threads that say we live, and that look after lost and due jobs."""
+    publisher = Publisher(settings)
+    stack.callback(publisher.close)
+    presence = Presence(
+        ledger,
+        worker=worker,
+        visibility_timeout_s=settings.visibility_timeout_s,
+        running=running,
+    )
+    reconciler = Reconciler(
+        worker=worker,
+        ledger=ledger,
+        publisher=publisher,
+        broker=broker,
+        every_s=settings.reconcile_every_s,
+        after_s=settings.reconcile_after_s,
+        is_on=settings.reconciler,
+    )
+    for caretaker in (presence, reconciler):
+        stack.callback(caretaker.close)
+        caretaker.start()
+
+
+def places_for(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
+    """Count the pictures that may be on their way, by the memory of their pixels."""
+    blank = blank_pixels(checkpoint.pixel_spec)
+    places = settings.max_pixels_in_flight_bytes // len(blank.data)
+    return max(1, min(places, settings.queue_capacity))
+
+
+def broker_of(settings: WorkerSettings) -> Broker:
+    """Choose how to look into the broker."""
+    if is_amqp(settings.broker_url):
+        return AmqpBroker(settings)
+    return RedisBroker(settings)
+
+
+def s3_client(settings: WorkerSettings) -> Any:
+    """Make the client that results are written with."""
+    return boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.s3_region)

@@ -1,0 +1,134 @@
+"""The Celery shell: one thin task, and the signals that build, drain and close the worker.
+
+What a job is, is in ``classify.py``; how a delivery ends, in ``durability/attempts.py``.
+"""
+
+import logging
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import Reject
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+from celery.worker import state
+
+from labelyard.errors import WorkerError
+from labelyard.ledger import Queue
+from labelyard.messages import Job, Result
+from labelyard_worker.classify import classify
+from labelyard_worker.durability.attempts import MessageReturnedError
+from labelyard_worker.durability.drain import Drain
+from labelyard_worker.operations import health, logs
+from labelyard_worker.services import Services, open_services
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.tokens import Token
+from labelyard_worker.vision.waiting import Priority
+
+log = logging.getLogger(__name__)
+
+EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts another
+
+
+class Runtime:
+    """What the signals build and the task uses; empty in a process that runs no worker."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self._services: Services | None = None
+        self._drain: Drain | None = None
+        self._health: health.Server | None = None
+
+    @property
+    def services(self) -> Services:
+        """The services; there are some while a worker runs."""
+        if self._services is None:
+            raise RuntimeError("tasks run in a worker: start one with labelyard-worker start")
+        return self._services
+
+    def open(self) -> None:
+        """Build everything before the first job is taken, or end with the reason."""
+        try:
+            self._services = open_services(self.settings)
+            self._drain = Drain(self._services, drain_s=self.settings.drain_s)
+            self._health = health.serve(self._services)
+        except WorkerError as error:
+            raise SystemExit(f"labelyard-worker cannot start: {error}") from error
+
+    def ready(self, pool: Any) -> None:
+        """Say that jobs are taken from now on."""
+        if self._health is not None:
+            self._health.ready(pool)
+        log.info("worker_ready", extra={"fields": {"worker": self.services.worker}})
+
+    def drain(self) -> None:
+        """Finish what runs, hand back the rest."""
+        if self._drain is not None:
+            self._drain.start()
+
+    def close(self) -> None:
+        """Close everything; nothing of ours is left running."""
+        if self._drain is not None:
+            self._drain.close()
+        if self._health is not None:
+            self._health.close()
+        if self._services is not None:
+            self._services.close()
+            self._services = None
+
+    def run(self, message: Any, queue: Queue) -> None:
+        """Run one delivery.
+
+        Raises:
+            Reject: The message goes back to the broker.
+        """
+        try:
+            self.services.attempts.run(message, queue=queue, classify=self._classify)
+        except MessageReturnedError as error:
+            raise Reject(str(error), requeue=True) from error
+        except WorkerError as error:
+            log.critical("worker_stops", extra={"fields": {"code": error.code, "why": str(error)}})
+            state.should_stop = EXIT_CODE
+            raise Reject(str(error), requeue=True) from error
+
+    def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
+        priority: Priority = "interactive" if queue == "interactive" else "bulk"
+        return classify(job, self.services, priority=priority, token=token)
+
+
+def queue_of(task: Task, namespace: str) -> Queue:
+    """Read which queue brought the message."""
+    name = str((task.request.delivery_info or {}).get("routing_key", ""))
+    match name.removeprefix(f"{namespace}."):
+        case "bulk":
+            return "bulk"
+        case "quarantine":
+            return "quarantine"
+        case _:
+            return "interactive"
+
+
+def add_tasks(app: Celery, settings: WorkerSettings) -> None:
+    """Register the task, and connect the signals of the worker's life."""
+    runtime = Runtime(settings)
+
+    @app.task(name="labelyard.classify", bind=True)  # type: ignore[untyped-decorator]
+    def classify_task(task: Task, message: Any) -> None:
+        runtime.run(message, queue_of(task, settings.namespace))
+
+    # Strong references: the handlers are closures, which Celery would let go.
+    def on_setup_logging(**_: Any) -> None:
+        logs.set_up(level=settings.log_level, form=settings.log_format)
+
+    def on_ready(sender: Any, **_: Any) -> None:
+        runtime.ready(sender.pool)
+
+    setup_logging.connect(on_setup_logging, weak=False)
+    worker_init.connect(lambda **_: runtime.open(), weak=False)
+    worker_ready.connect(on_ready, weak=False)
+    worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)
+    worker_shutdown.connect(lambda **_: runtime.close(), weak=False)

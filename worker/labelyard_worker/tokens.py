@@ -1,0 +1,142 @@
+"""What tells a running job to stop: its deadline, its expiry, a cancel, a shutdown.
+
+Cancellation is cooperative: threads cannot be killed, so the main path asks its token
+between the stages and while it waits. What hangs in native code is a child process,
+which is killed, or is left to the watchdog.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+from labelyard.errors import (
+    InferenceTimeoutError,
+    JobCancelledError,
+    JobExpiredError,
+    LabelyardError,
+)
+
+Answer = TypeVar("Answer")
+LOOK_EVERY_S = 0.2
+
+
+class HandedBackError(LabelyardError):
+    """The worker shuts down before the job is finished; another takes it over."""
+
+    code = "handed_back"
+    is_retryable = True
+
+
+class Token:
+    """One attempt's permission to go on.
+
+    Args:
+        job_id: The job.
+        timeout_s: Seconds that the attempt may take.
+        expires_in_s: Seconds until nobody wants the result, ``None`` for never.
+    """
+
+    def __init__(self, job_id: str, *, timeout_s: float, expires_in_s: float | None) -> None:
+        self.job_id = job_id
+        self.started_at = time.monotonic()
+        self.timeout_s = timeout_s
+        self._expires_at = None if expires_in_s is None else self.started_at + expires_in_s
+        self._stopped_by: LabelyardError | None = None
+
+    def stop(self, reason: LabelyardError) -> None:
+        """Make the next check raise *reason*; the first reason stands."""
+        if self._stopped_by is None:
+            self._stopped_by = reason
+
+    def check(self) -> None:
+        """Go on, or not.
+
+        Raises:
+            JobCancelledError: The job is final in the ledger; drop it.
+            JobExpiredError: Nobody wants the result any more.
+            HandedBackError: The worker shuts down.
+            InferenceTimeoutError: The attempt took too long; try again later.
+        """
+        if self._stopped_by is not None:
+            raise self._stopped_by
+        now = time.monotonic()
+        if self._expires_at is not None and now >= self._expires_at:
+            raise JobExpiredError(self.job_id)
+        if now >= self.started_at + self.timeout_s:
+            raise InferenceTimeoutError(self.job_id, f"more than {self.timeout_s:g} s")
+
+    def wait(self, future: "Future[Answer]") -> Answer:
+        """Wait for *future* while the job may go on.
+
+        Raises:
+            LabelyardError: What the future failed with, or what :meth:`check` raises.
+        """
+        while True:
+            self.check()
+            try:
+                return future.result(timeout=LOOK_EVERY_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+            except CancelledError:
+                self.check()
+                raise
+
+    def wait_until(self, is_ready: Callable[[float], bool]) -> None:
+        """Call *is_ready* with the seconds it may block, until it says yes."""
+        while not is_ready(LOOK_EVERY_S):
+            self.check()
+
+
+class RunningJobs:
+    """The tokens of all jobs in work, so that others can stop them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[str, Token] = {}
+
+    @contextmanager
+    def holding(self, token: Token) -> Iterator[Token]:
+        """Keep *token* findable while the block runs."""
+        with self._lock:
+            self._tokens[token.job_id] = token
+        try:
+            yield token
+        finally:
+            with self._lock:
+                if self._tokens.get(token.job_id) is token:
+                    del self._tokens[token.job_id]
+
+    def all(self) -> list[Token]:
+        """Copy the tokens."""
+        with self._lock:
+            return list(self._tokens.values())
+
+    def stop(self, job_id: str, reason: LabelyardError) -> None:
+        """Stop one job, if it is in work here."""
+        with self._lock:
+            token = self._tokens.get(job_id)
+        if token is not None:
+            token.stop(reason)
+
+    def stop_all(self, reason: Callable[[str], LabelyardError]) -> None:
+        """Stop every job in work."""
+        for token in self.all():
+            token.stop(reason(token.job_id))
+
+    def __len__(self) -> int:
+        """Count the jobs in work."""
+        return len(self._tokens)
+
+
+def cancelled(job_id: str) -> JobCancelledError:
+    """Say that the job is final in the ledger."""
+    return JobCancelledError(job_id)
+
+
+def handed_back(job_id: str) -> HandedBackError:
+    """Say that the worker shuts down."""
+    return HandedBackError(job_id)
