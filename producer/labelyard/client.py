@@ -1,0 +1,257 @@
+"""Client: submit jobs, wait for their results, cancel them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from types import TracebackType
+from typing import Literal, Self, Unpack
+
+from labelyard.dead_letters import DeadLetters
+from labelyard.errors import JobNotFoundError
+from labelyard.label_sets import LabelSetRegistry
+from labelyard.ledger import Ledger, Opened, Record, State, connect
+from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.messages import Job, Result
+from labelyard.publisher import Publisher
+from labelyard.settings import ClientSettings
+from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
+from labelyard.waiting import final_records
+
+SubmitQueue = Literal["interactive", "bulk"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle:
+    """A job that was accepted.
+
+    Attributes:
+        id: The job's id; all that another process needs to read the result.
+        is_new: ``False`` if its idempotency key, or its id, had been submitted before.
+        is_published: ``False`` if the broker did not take it yet; a worker's reconciler
+            sends it when the broker is back.
+    """
+
+    id: str
+    is_new: bool
+    is_published: bool
+    _client: "Client" = field(repr=False, compare=False)
+
+    def result(self, *, timeout_s: float = 0.0) -> Result:
+        """Wait for the result; see :meth:`Client.result`."""
+        return self._client.result(self.id, timeout_s=timeout_s)
+
+    def state(self) -> State:
+        """Read the job's state."""
+        return self._client.status(self.id).state
+
+    def cancel(self) -> bool:
+        """Cancel the job; see :meth:`Client.cancel`."""
+        return self._client.cancel(self.id)
+
+
+class Client:
+    """Submits jobs and reads their results. Safe to share between threads.
+
+    Every method raises LedgerUnavailableError when the ledger gives no answer.
+
+    Attributes:
+        settings: What it was made with.
+        label_sets: Named label sets, to refer to from jobs.
+        dead_letters: Jobs that killed or hung their workers.
+    """
+
+    def __init__(self, settings: ClientSettings | None = None) -> None:
+        """Connect when there is something to do.
+
+        Args:
+            settings: Read from ``LABELYARD_*`` if not given.
+
+        Raises:
+            ServiceConfigError: A variable has a value that is refused.
+        """
+        self.settings = settings or ClientSettings.read()
+        connection = connect(self.settings)
+        self._ledger = Ledger(connection, self.settings)
+        self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
+        self.label_sets = LabelSetRegistry(connection, namespace=self.settings.namespace)
+        self.dead_letters = DeadLetters(self._ledger, self._publisher)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._publisher.close()
+        self._ledger.client.close()
+
+    def prepare(
+        self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Make a job without submitting it; for :meth:`submit_many`.
+
+        Args:
+            images: 1 to 64 of: an address, ``(id, address)``, or an ``ImageRef``.
+            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            options: See :class:`labelyard.submission.JobOptions`.
+
+        Raises:
+            InvalidMessageError: Something is not as the contract wants it.
+        """
+        return make_job(self.settings, images, labels, **options)
+
+    def submit(
+        self,
+        images: Iterable[Image],
+        labels: Labels,
+        *,
+        queue: SubmitQueue = "interactive",
+        **options: Unpack[JobOptions],
+    ) -> JobHandle:
+        """Submit a job, and return as soon as the ledger has it.
+
+        Args:
+            images: 1 to 64 of: an address, ``(id, address)``, or an ``ImageRef``.
+            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            queue: ``interactive`` work never waits behind ``bulk`` work.
+            options: See :class:`labelyard.submission.JobOptions`.
+
+        Raises:
+            InvalidMessageError: Something is not as the contract wants it.
+            QueueFullError: As many images wait as LABELYARD_MAX_QUEUED_IMAGES allows.
+            LedgerUnavailableError: The ledger gave no answer: nothing was accepted.
+        """
+        return self.submit_job(self.prepare(images, labels, **options), queue=queue)
+
+    def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
+        """Submit a prepared job; see :meth:`submit`."""
+        opened = self._ledger.open(job, queue=queue)
+        is_published = not opened.is_new or self._publisher.publish(
+            job, queue=queue, published_at=opened.at
+        )
+        return self._handle(job, opened, is_published=is_published)
+
+    def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk") -> list[JobHandle]:
+        """Submit many prepared jobs in few round trips.
+
+        Returns:
+            A handle for each job, in their order.
+
+        Raises:
+            QueueFullError: Not all were accepted. Submit the same jobs again later: what
+                was accepted before is not run twice.
+            LedgerUnavailableError: The same, because the ledger gave no answer.
+        """
+        intake = Intake()
+        handles: list[JobHandle] = []
+        waiting = iter(jobs)
+        while chunk := list(islice(waiting, PIPELINE_SIZE)):
+            answers = self._ledger.open_many(chunk, queue=queue)
+            outgoing = intake.add(chunk, answers, queue=queue)
+            is_published = self._publisher.publish_many(outgoing)
+            intake.raise_refusal()
+            handles += [
+                self._handle(job, opened, is_published=is_published or not opened.is_new)
+                for job, opened in intake.accepted[len(handles) :]
+            ]
+        return handles
+
+    def _handle(self, job: Job, opened: Opened, *, is_published: bool) -> JobHandle:
+        return JobHandle(job.job_id, opened.is_new, is_published, self)
+
+    def classify(
+        self,
+        images: Iterable[Image],
+        labels: Labels,
+        *,
+        timeout_s: float = 60.0,
+        queue: SubmitQueue = "interactive",
+        **options: Unpack[JobOptions],
+    ) -> Result:
+        """Submit a job and wait for its result; see :meth:`submit` and :meth:`result`."""
+        return self.submit(images, labels, queue=queue, **options).result(timeout_s=timeout_s)
+
+    def result(self, job_id: str, *, timeout_s: float = 0.0) -> Result:
+        """Give the job's result, when it has one within *timeout_s* seconds.
+
+        Raises:
+            ResultTimeoutError: It is not final yet; it goes on.
+            JobCancelledError: It was cancelled.
+            JobExpiredError: It expired.
+            JobNotFoundError: There is no such job, or its result was dropped after its TTL.
+        """
+        return self.wait([job_id], timeout_s=timeout_s)[0].outcome()
+
+    def wait(self, jobs: Iterable[str | JobHandle], *, timeout_s: float) -> list[Record]:
+        """Wait until all *jobs* are final.
+
+        Returns:
+            Their records, in the order given. ``record.outcome()`` is the result, or
+            raises why there is none.
+
+        Raises:
+            ResultTimeoutError: Some are not final yet.
+            JobNotFoundError: There is no such job.
+        """
+        job_ids = [_id_of(job) for job in jobs]
+        final = {
+            record.job_id: record for record in self.as_completed(job_ids, timeout_s=timeout_s)
+        }
+        return [final[job_id] for job_id in job_ids]
+
+    def as_completed(
+        self, jobs: Iterable[str | JobHandle], *, timeout_s: float
+    ) -> Iterator[Record]:
+        """Yield the records of *jobs* as they become final; raises as :meth:`wait` does."""
+        return final_records(self._ledger, map(_id_of, jobs), timeout_s=timeout_s)
+
+    def status(self, job_id: str) -> Record:
+        """Read all that the ledger knows of a job.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        record = self._ledger.read(job_id)
+        if record is None:
+            raise JobNotFoundError(job_id)
+        return record
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job at once, running or not; tells whether it is cancelled now.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        return self._ledger.cancel(job_id) or self.status(job_id).state == "cancelled"
+
+    def open_images(self) -> int:
+        """Count the images of all jobs that are not final."""
+        return self._ledger.open_images()
+
+    def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state; a replayed one counts again."""
+        return self._ledger.totals()
+
+    def ping(self) -> dict[str, int]:
+        """Ask the ledger and the broker for an answer.
+
+        Returns:
+            Messages that wait in each queue.
+
+        Raises:
+            BrokerUnavailableError: The broker gave no answer.
+        """
+        with ledger_errors_as_ours():
+            self._ledger.client.ping()
+        return self._publisher.depths()
+
+
+def _id_of(job: str | JobHandle) -> str:
+    return job if isinstance(job, str) else job.id

@@ -1,0 +1,160 @@
+"""Turn what a producer has at hand into a job; the same for both clients."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias, TypedDict, Unpack
+
+from labelyard.errors import InvalidMessageError, LabelyardError
+from labelyard.label_sets import as_label_set
+from labelyard.ledger_records import Opened, Queue
+from labelyard.messages import (
+    Deliver,
+    ImageRef,
+    Job,
+    Label,
+    LabelSet,
+    job_id_for,
+    new_job_id,
+    parse_job,
+)
+from labelyard.publisher import Outgoing
+from labelyard.settings import ClientSettings
+
+Image: TypeAlias = str | tuple[str, str] | ImageRef
+Labels: TypeAlias = LabelSet | Sequence[str | Label] | str
+LONGEST_MADE_ID: Final = 240
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be said of a job besides its images and labels.
+
+    Attributes:
+        top_k: How many labels, best first, the result names for each image.
+        tenant: On whose behalf; the settings' tenant if not given.
+        expires_at: After this instant nobody wants the result any more.
+        expires_in_s: The same, in seconds from now.
+        idempotency_key: The tenant's own name for the job: a second submit under the
+            same key returns the first job, whatever else it says.
+        deliver: Where the result goes besides the ledger.
+        trace: Carried into the worker's logs, for example a W3C ``traceparent``.
+    """
+
+    top_k: int
+    tenant: str
+    expires_at: datetime
+    expires_in_s: float
+    idempotency_key: str
+    deliver: Deliver
+    trace: dict[str, str]
+
+
+def make_job(
+    settings: ClientSettings,
+    images: Iterable[Image],
+    labels: Labels,
+    **options: Unpack[JobOptions],
+) -> Job:
+    """Make a job, checked against the contract.
+
+    Raises:
+        InvalidMessageError: Something is not as the contract wants it; the text says what.
+    """
+    tenant = options.get("tenant", settings.tenant)
+    key = options.get("idempotency_key")
+    plain = {name: options[name] for name in ("top_k", "deliver", "trace") if name in options}  # type: ignore[literal-required]
+    return parse_job(
+        {
+            **plain,
+            "job_id": new_job_id() if key is None else job_id_for(tenant, key),
+            "tenant": tenant,
+            "images": name_images(images),
+            "label_set": _label_set(labels),
+            "expires_at": _expiry(options),
+        }
+    )
+
+
+def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...]:
+    """Give each image an id: the one it came with, else its address, made unique.
+
+    Raises:
+        InvalidMessageError: A lone address was given in place of a list.
+    """
+    if isinstance(images, str):
+        raise InvalidMessageError(f'images must be a list: ["{images}"]')
+    taken: set[str] = set()
+    named: list[ImageRef | dict[str, str]] = []
+    for image in images:
+        if isinstance(image, str):
+            image_id = _unique_id(image, taken)
+            taken.add(image_id)
+            named.append({"id": image_id, "uri": image})
+        elif isinstance(image, tuple) and len(image) == 2:
+            named.append({"id": image[0], "uri": image[1]})
+        else:
+            named.append(image)  # type: ignore[arg-type]  # the contract refuses what it is not
+    return tuple(named)
+
+
+def _unique_id(uri: str, taken: set[str]) -> str:
+    if len(uri) > LONGEST_MADE_ID:
+        digest = hashlib.sha256(uri.encode(errors="replace")).hexdigest()[:16]
+        uri = f"{uri[: LONGEST_MADE_ID - 17]}~{digest}"
+    image_id, count = uri, 1
+    while image_id in taken:
+        count += 1
+        image_id = f"{uri}#{count}"
+    return image_id
+
+
+def _label_set(labels: Labels) -> LabelSet | str:
+    if isinstance(labels, str) and "@sha256:" in labels:
+        return labels
+    return as_label_set(labels)
+
+
+def _expiry(options: JobOptions) -> datetime | None:
+    if "expires_in_s" not in options:
+        return options.get("expires_at")
+    if "expires_at" in options:
+        raise InvalidMessageError("give expires_at or expires_in_s, not both")
+    return datetime.now(UTC) + timedelta(seconds=options["expires_in_s"])
+
+
+@dataclass
+class Intake:
+    """What became of jobs that were submitted together.
+
+    Attributes:
+        accepted: Jobs that the ledger has, and whether each is new.
+        outgoing: Messages of those that are new.
+        refusal: Why the ledger did not take one of them.
+    """
+
+    accepted: list[tuple[Job, Opened]] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    refusal: LabelyardError | None = None
+
+    def add(
+        self, jobs: Sequence[Job], answers: Sequence[Opened | LabelyardError], *, queue: Queue
+    ) -> list[Outgoing]:
+        """Take the ledger's answers for *jobs*; returns the messages to send now."""
+        outgoing = []
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, LabelyardError):
+                self.refusal = answer
+                continue
+            self.accepted.append((job, answer))
+            if answer.is_new:
+                outgoing.append(Outgoing.of(job, queue=queue, published_at=answer.at))
+        return outgoing
+
+    def raise_refusal(self) -> None:
+        """Tell the caller that not all were taken, and that it may simply try again."""
+        if self.refusal is not None:
+            raise type(self.refusal)(
+                f"{self.refusal.args[0]}; {len(self.accepted)} jobs were accepted before: "
+                "submit the same jobs again, those are not run twice"
+            )
