@@ -23,7 +23,7 @@ class Request:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.errors: list[Exception] = []
+        self.errors: list[Any] = []
         self.failing: dict[str, BaseException] = {}
 
     def on_accepted(self, pid: int, started: float) -> None:
@@ -88,8 +88,8 @@ def test_what_escapes_the_tracer_is_a_lost_worker_told_once(
     run(pool, request, raising(error))
 
     assert request.calls == ["on_accepted", "on_failure"]
-    assert isinstance(request.errors[0], WorkerLostError)
-    assert repr(error) in str(request.errors[0])
+    assert isinstance(request.errors[0].exc, WorkerLostError)
+    assert repr(error) in str(request.errors[0].exc)
 
 
 @pytest.mark.parametrize("call", ["on_accepted", "on_success"])

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from hashlib import sha1
 from time import monotonic
+from typing import Any
 
 from kombu.exceptions import KombuError
+from redis import Redis
 
 # What nobody can read is kept here for a look at it, bounded in number and in time.
 MALFORMED_KEY = "labelyard.malformed"
@@ -87,3 +89,16 @@ class Wakeup:
         """Tell whether *queues* are known to be empty still."""
         known_empty = self.empty_queues.issuperset(queues) and monotonic() < self.due
         return known_empty and not self.is_called
+
+
+def set_aside(channel: Any, raw: bytes, delivery_tag: str) -> None:
+    """Move a claimed message that no consumer can be given to the malformed ones."""
+    prefix = channel.global_keyprefix
+    # A bare client: kombu's prefixed one leaves the key of LTRIM alone.
+    with Redis(connection_pool=channel.pool).pipeline() as pipe:
+        pipe.lpush(prefix + MALFORMED_KEY, raw)
+        pipe.ltrim(prefix + MALFORMED_KEY, 0, MALFORMED_MAX - 1)
+        pipe.pexpire(prefix + MALFORMED_KEY, MALFORMED_TTL_MS)
+        pipe.hdel(prefix + channel.unacked_key, delivery_tag)
+        pipe.zrem(prefix + channel.unacked_index_key, delivery_tag)
+        pipe.execute()

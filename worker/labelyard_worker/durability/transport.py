@@ -1,9 +1,9 @@
 """Claim a message and record it as un-acknowledged in one step, so that a killed worker loses none.
 
 kombu pops with BRPOP and records the message one round trip later: a worker or broker that dies
-between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both. Only the claim
-is replaced; acknowledging, restoring and publishing stay kombu's. Why an idle worker wakes at once
-without polling is told in ``docs/decisions/0001-atomic-claim-wakeup.md``.
+between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both.
+Only the claim is replaced; acknowledging, restoring and publishing stay kombu's. Why an idle worker
+wakes at once without polling is told in ``docs/decisions/0001-atomic-claim-wakeup.md``.
 """
 
 import logging
@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -25,16 +24,17 @@ from labelyard_worker.durability.claim import (
     CLAIM,
     CLAIM_SHA,
     MALFORMED_KEY,
-    MALFORMED_MAX,
-    MALFORMED_TTL_MS,
     AtomicClaimError,
     Wakeup,
+    set_aside,
 )
 
 log = logging.getLogger(__name__)
 
-ALIAS = "labelyard-redis"
-TLS_ALIAS = "labelyard-rediss"
+PREFIX = "labelyard-"
+ALIAS = f"{PREFIX}redis"
+TLS_ALIAS = f"{PREFIX}rediss"
+KNOWN_SCHEMES = ("redis", "rediss", "redis+socket")
 # Every 20th claim looks from the last queue up, so that none starves behind a full first one.
 STARVATION_SHARE = 20
 
@@ -218,23 +218,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         except self.connection_errors:
             raise
         except Exception:
-            if self.claimed.pop(delivery_tag, None) is None:
+            if delivery_tag not in self.claimed:
                 raise  # it was delivered: the error is the consumer's
-            self._set_aside(raw, delivery_tag)
+            set_aside(self, raw, delivery_tag)
             fields = {"queue": queue, "kept": MALFORMED_KEY, "delivery_tag": delivery_tag}
             log.exception("message_malformed", extra={"fields": fields})
+        finally:
+            self.claimed.pop(delivery_tag, None)
         return True
-
-    def _set_aside(self, raw: bytes, delivery_tag: str) -> None:
-        prefix = self.global_keyprefix
-        # A bare client: kombu's prefixed one leaves the key of LTRIM alone.
-        with Redis(connection_pool=self.pool).pipeline() as pipe:
-            pipe.lpush(prefix + MALFORMED_KEY, raw)
-            pipe.ltrim(prefix + MALFORMED_KEY, 0, MALFORMED_MAX - 1)
-            pipe.pexpire(prefix + MALFORMED_KEY, MALFORMED_TTL_MS)
-            pipe.hdel(prefix + self.unacked_key, delivery_tag)
-            pipe.zrem(prefix + self.unacked_index_key, delivery_tag)
-            pipe.execute()
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:
@@ -286,16 +277,6 @@ class TLSTransport(Transport):
         super().__init__(client, **kwargs)
 
 
-ALIAS_BY_SCHEME = {
-    "redis": ALIAS,
-    "rediss": TLS_ALIAS,
-    "redis+socket": f"{ALIAS}+socket",
-    ALIAS: ALIAS,
-    TLS_ALIAS: TLS_ALIAS,
-    f"{ALIAS}+socket": f"{ALIAS}+socket",
-}
-
-
 def install() -> None:
     """Make the transport known to kombu; safe to call again."""
     TRANSPORT_ALIASES[ALIAS] = f"{__name__}:Transport"
@@ -313,8 +294,9 @@ def atomic_url(url: str) -> str:
 
 def _atomic_address(address: str) -> str:
     scheme = urlsplit(address).scheme
-    alias = ALIAS_BY_SCHEME.get(scheme)
-    if alias is None:
-        known = "redis://, rediss:// and redis+socket://"
+    if scheme.startswith(PREFIX):
+        return address
+    if scheme not in KNOWN_SCHEMES:
+        known = ", ".join(f"{known}://" for known in KNOWN_SCHEMES)
         raise AtomicClaimError(f"The atomic claim works with {known}, not with {scheme}://")
-    return alias + address.removeprefix(scheme)
+    return PREFIX + address

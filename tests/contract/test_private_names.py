@@ -1,0 +1,167 @@
+"""Names of kombu, celery and redis-py that durability overrides or relies on without a promise.
+
+A failure here is no bug yet: an upgrade changed something that ``durability/`` was written
+against. Each entry says what to look at. When it still holds, put the new digest into the table.
+"""
+
+import inspect
+from hashlib import sha256
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import pytest
+from kombu.transport import TRANSPORT_ALIASES
+from redis._parsers import _HiredisParser, _RESP3Parser
+from redis.connection import AbstractConnection, Connection
+
+from labelyard_worker.durability import pool, transport
+
+
+class Relied(NamedTuple):
+    """A function of a library whose source was read and relied upon.
+
+    Attributes:
+        digest: Start of the SHA-256 of its source.
+        name: Where it is.
+        advice: What we take from it, and what to check when it has changed.
+    """
+
+    digest: str
+    name: str
+    advice: str
+
+
+CHANNEL = "kombu.transport.redis:Channel"
+POLLER = "kombu.transport.redis:MultiChannelPoller"
+QOS = "kombu.transport.redis:QoS"
+REQUEST = "celery.worker.request:Request"
+
+CLAIM_ADVICE = "transport.Channel replaces it; carry over what is new apart from BRPOP itself"
+RECORD_ADVICE = "claim.CLAIM writes the same record; a restore must be able to read it"
+POLLER_ADVICE = "transport.Poller builds on it: pushes must be read while no claim is on its way"
+POOL_ADVICE = "pool.TaskPool replaces it; every escape must reach on_failure once"
+REQUEST_ADVICE = "pool.TaskPool calls it; check that a lost worker still gives its message back"
+BEAT_ADVICE = "heartbeat relies on which messages are delivered, acknowledged and restored"
+STEP_ADVICE = "VisibilityHeartbeat is started at each connect, and must end after the pool only"
+
+RELIED = [
+    Relied("06723d707ddf2240", f"{CHANNEL}._brpop_start", CLAIM_ADVICE),
+    Relied("c42518699709f2df", f"{CHANNEL}._brpop_read", CLAIM_ADVICE),
+    Relied(
+        "f189bdebe2436ccd",
+        f"{CHANNEL}.__init__",
+        "it must still map BRPOP to _brpop_read and ping first",
+    ),
+    Relied(
+        "101e9b9cdad44b88",
+        f"{CHANNEL}.close",
+        "it must still read an open claim before it gives back",
+    ),
+    Relied(
+        "e9a4295085a8fb90",
+        f"{CHANNEL}._connparams",
+        "transport sets protocol=3 for the claiming connection",
+    ),
+    Relied("d6e689f654ffec44", f"{CHANNEL}._get_pool", "heartbeat opens its own pool with it"),
+    Relied(
+        "f3997660680dd00f", f"{CHANNEL}._q_for_pri", "transport names the lists of a queue with it"
+    ),
+    Relied("8b430df94e45b5b0", f"{CHANNEL}._do_restore_message", RECORD_ADVICE),
+    Relied("35c655f6ecc62fe6", f"{QOS}.append", RECORD_ADVICE),
+    Relied("58e161d81b6fe18d", f"{QOS}.restore_by_tag", RECORD_ADVICE),
+    Relied("1bc15a4ddf541af6", f"{QOS}.ack", BEAT_ADVICE),
+    Relied("747a02434344d1a6", f"{QOS}.reject", BEAT_ADVICE),
+    Relied("d4a4a40a3eaf9f23", f"{QOS}.restore_visible", BEAT_ADVICE),
+    Relied("f884d8db8d6405e1", "kombu.transport.virtual.base:QoS", BEAT_ADVICE),
+    Relied("0fec962694938b61", "kombu.transport.virtual.base:Channel.basic_consume", RECORD_ADVICE),
+    Relied("799e242f3ec53863", "kombu.transport.virtual.base:Transport._deliver", RECORD_ADVICE),
+    Relied("85724582464a615f", f"{POLLER}._register_BRPOP", POLLER_ADVICE),
+    Relied("de7b4600acf540fb", f"{POLLER}._update_brpop_polling", POLLER_ADVICE),
+    Relied("0dc592e46353a0fc", f"{POLLER}.maybe_check_brpop_health", POLLER_ADVICE),
+    Relied("414f76caaa675bc0", f"{POLLER}.on_poll_start", POLLER_ADVICE),
+    Relied("c0d99f241607f845", f"{POLLER}.on_readable", POLLER_ADVICE),
+    Relied("e0f960e0c3288d3f", f"{POLLER}.get", POLLER_ADVICE),
+    Relied("4fc30e8fa54df374", "kombu.transport.redis:Transport.__init__", POLLER_ADVICE),
+    Relied(
+        "4b835642e4a99425",
+        "kombu.transport.redis:Transport.register_with_event_loop",
+        POLLER_ADVICE,
+    ),
+    Relied("9cca18119cb946cd", "celery.concurrency.thread:TaskPool", POOL_ADVICE),
+    Relied("ce718476be883f46", "celery.concurrency.thread:ApplyResult", POOL_ADVICE),
+    Relied("587f70580295464c", "celery.concurrency.base:apply_target", POOL_ADVICE),
+    Relied("7979562da58f4266", f"{REQUEST}.execute_using_pool", REQUEST_ADVICE),
+    Relied("8d11e320facdb072", f"{REQUEST}.on_success", REQUEST_ADVICE),
+    Relied("21736ec661cd60d7", f"{REQUEST}.on_failure", REQUEST_ADVICE),
+    Relied("08be2378bcc6c017", f"{REQUEST}.reject", REQUEST_ADVICE),
+    Relied("5ee69325b498e311", f"{REQUEST}.terminate", REQUEST_ADVICE),
+    Relied(
+        "e0165bf1d620fb60",
+        "celery.worker.consumer.tasks:Tasks.start",
+        "heartbeat reads task_consumer",
+    ),
+    Relied("af1e52bcafd94ef2", "celery.bootsteps:StartStopStep.terminate", STEP_ADVICE),
+    Relied("a081dc7db4a98b33", "celery.worker.consumer.consumer:Consumer.shutdown", STEP_ADVICE),
+    Relied("53bd1abe3456722d", "celery.worker.consumer.consumer:Consumer.start", STEP_ADVICE),
+]
+
+
+def find(name: str) -> Any:
+    """Look a name up; a missing one says which part is missing."""
+    module, _, path = name.partition(":")
+    found = import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("relied", RELIED, ids=lambda relied: relied.name)
+def test_what_we_override_is_what_we_read(relied: Relied) -> None:
+    library = relied.name.partition(".")[0]
+
+    source = inspect.getsource(find(relied.name))
+
+    digest = sha256(source.encode()).hexdigest()[:16]
+    assert digest == relied.digest, (
+        f"{relied.name} is not the same in {library} {version(library)}: {relied.advice}. "
+        f"When that holds and tests/integration passes, write {digest} into RELIED."
+    )
+
+
+OVERRIDDEN = [
+    (transport.QoS, ["append", "ack", "reject"]),
+    (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
+    (transport.Poller, ["on_readable", "get"]),
+    (transport.Transport, ["register_with_event_loop"]),
+    (pool.TaskPool, ["terminate_job", "on_apply"]),
+]
+
+
+@pytest.mark.parametrize(("ours", "names"), OVERRIDDEN, ids=lambda value: str(value))
+def test_what_we_override_is_there_to_be_called(ours: type, names: list[str]) -> None:
+    parents = ours.__mro__[1:]
+
+    missing = [name for name in names if not any(name in vars(parent) for parent in parents)]
+
+    assert not missing, (
+        f"the parents of {ours.__qualname__} have no {missing} any more: nobody calls ours. "
+        "Look for the new name in the library's change log."
+    )
+
+
+@pytest.mark.parametrize("parser", [_HiredisParser, _RESP3Parser])
+def test_redis_py_tells_us_of_pushes(parser: type) -> None:
+    advice = "transport._track and read_wakeup hear pushes through it; see docs/decisions/0001"
+    assert hasattr(parser, "set_invalidation_push_handler"), advice
+    for reader in (parser.read_response, AbstractConnection.read_response):  # type: ignore[attr-defined]
+        assert "push_request" in inspect.signature(reader).parameters, advice
+    assert {"_sock", "_parser"} <= vars(Connection()).keys(), advice
+
+
+def test_kombu_finds_our_transports_by_their_aliases() -> None:
+    transport.install()
+
+    found = [TRANSPORT_ALIASES[alias] for alias in (transport.ALIAS, transport.TLS_ALIAS)]
+
+    assert [find(name) for name in found] == [transport.Transport, transport.TLSTransport]
