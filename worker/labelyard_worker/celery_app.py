@@ -3,7 +3,7 @@
 Every value here was measured or bled for; the chaos suite exercises them.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
@@ -13,6 +13,9 @@ from labelyard_worker.durability import transport
 from labelyard_worker.durability.broker_view import unacked_key
 from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
 from labelyard_worker.settings import WorkerSettings, read_settings
+
+if TYPE_CHECKING:
+    from labelyard_worker.services import LoadCheckpoint
 
 
 def bulk_slots(settings: WorkerSettings) -> int:
@@ -102,11 +105,16 @@ def build_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def make_app() -> Celery:
-    """Build the application from the environment, with its tasks."""
+def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
+    """Build the application from the environment, with its tasks.
+
+    Args:
+        load: Makes the model, in place of what LABELYARD_CHECKPOINT names.
+    """
     from labelyard_worker.tasks import add_tasks
+    from labelyard_worker.vision.checkpoint import load_checkpoint
 
     settings = read_settings()
     app = build_app(settings)
-    add_tasks(app, settings)
+    add_tasks(app, settings, load=load or load_checkpoint)
     return app

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,14 @@ from labelyard_worker.intake.images import Pixels
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
-from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels, load_checkpoint
+from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_image
 from labelyard_worker.vision.text_store import TextStore
 
 log = logging.getLogger(__name__)
+
+LoadCheckpoint = Callable[[WorkerSettings], Checkpoint]
 
 
 @dataclass
@@ -78,15 +81,19 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def open_services(settings: WorkerSettings) -> Services:
+def open_services(settings: WorkerSettings, *, load: LoadCheckpoint) -> Services:
     """Load the model, start intake and batcher, connect to the ledger.
+
+    Args:
+        load: Makes the model: ``vision.checkpoint.load_checkpoint``, but in tests that
+            need another.
 
     Raises:
         WorkerError: The worker cannot start; the text says what to do.
     """
     started_at = time.monotonic()
     with ExitStack() as stack:
-        services = _build(settings, stack)
+        services = _build(settings, stack, load)
         services._closing = stack.pop_all()  # noqa: SLF001 - our own object
     seconds = time.monotonic() - started_at
     log.info(
@@ -102,10 +109,10 @@ def open_services(settings: WorkerSettings) -> Services:
     return services
 
 
-def _build(settings: WorkerSettings, stack: ExitStack) -> Services:
+def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Services:
     """Build what can fail to start first: the model, the intake; then what takes part."""
     worker = worker_name()
-    checkpoint = load_checkpoint(settings)
+    checkpoint = load(settings)
     stack.callback(checkpoint.close)
     intake = Intake.of(settings, checkpoint.pixel_spec)
     stack.callback(intake.close)

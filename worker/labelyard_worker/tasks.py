@@ -24,7 +24,7 @@ from labelyard_worker.classify import classify
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
 from labelyard_worker.operations import health, logs
-from labelyard_worker.services import Services, open_services
+from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import Token
 from labelyard_worker.vision.waiting import Priority
@@ -37,8 +37,9 @@ EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts anothe
 class Runtime:
     """What the signals build and the task uses; empty in a process that runs no worker."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, load: LoadCheckpoint) -> None:
         self.settings = settings
+        self._load = load
         self._services: Services | None = None
         self._drain: Drain | None = None
         self._health: health.Server | None = None
@@ -53,7 +54,7 @@ class Runtime:
     def open(self) -> None:
         """Build everything before the first job is taken, or end with the reason."""
         try:
-            self._services = open_services(self.settings)
+            self._services = open_services(self.settings, load=self._load)
             self._drain = Drain(self._services, drain_s=self.settings.drain_s)
             self._health = health.serve(self._services)
         except WorkerError as error:
@@ -112,9 +113,9 @@ def queue_of(task: Task, namespace: str) -> Queue:
             return "interactive"
 
 
-def add_tasks(app: Celery, settings: WorkerSettings) -> None:
+def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) -> None:
     """Register the task, and connect the signals of the worker's life."""
-    runtime = Runtime(settings)
+    runtime = Runtime(settings, load)
 
     @app.task(name="labelyard.classify", bind=True)  # type: ignore[untyped-decorator]
     def classify_task(task: Task, message: Any) -> None:
