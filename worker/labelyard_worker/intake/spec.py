@@ -1,9 +1,11 @@
-"""What decoding is told, and what it gives: the pixel spec, the limits, the pixels."""
+"""What intake is told, and what it gives: the pixel spec, the limits, files, pixels."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from labelyard_worker.settings import WorkerSettings
+if TYPE_CHECKING:
+    from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
+
 
 Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
 
@@ -99,7 +101,7 @@ class ImageLimits:
     transparency: Literal["white", "drop"] = "white"
 
     @classmethod
-    def of(cls, settings: WorkerSettings) -> Self:
+    def of(cls, settings: "WorkerSettings") -> Self:
         """Read the limits from the worker's settings."""
         return cls(
             max_bytes=settings.max_image_bytes,
@@ -113,3 +115,27 @@ class ImageLimits:
     def follows_pipeline(self) -> bool:
         """Whether pixels must equal those of transformers' pipeline."""
         return self.decode == "exact" and self.transparency == "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file as read.
+
+    Attributes:
+        data: All of it.
+        etag: Without quotes, or ``None`` where the server names none.
+    """
+
+    data: bytes
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The file still has the ETag that is known already, so it was not sent.
+
+    Attributes:
+        etag: That ETag, without quotes.
+    """
+
+    etag: str

@@ -8,7 +8,7 @@ import torch
 from transformers.image_processing_backends import PilBackend
 
 from labelyard.errors import ModelLoadError
-from labelyard_worker.intake.images import Pixels, PixelSpec, Resize
+from labelyard_worker.intake.spec import Pixels, PixelSpec, Resize
 
 # Image processors that do something of their own between resize and normalise, and
 # that are reproduced here all the same.
@@ -129,11 +129,12 @@ class Normalizer:
         # The caching host allocator hands a pinned block out again only after the copies
         # that read it are done, so a fresh one each time is both safe and cheap.
         staging = torch.empty(total, dtype=torch.uint8, pin_memory=True)
-        view = memoryview(staging.numpy())
+        filled = staging.numpy()
         offset = 0
         for picture in pixels:
-            view[offset : offset + len(picture.data)] = picture.data
-            offset += len(picture.data)
+            end = offset + len(picture.data)
+            filled[offset:end] = np.frombuffer(picture.data, dtype=np.uint8)
+            offset = end
         return staging.to(self._device, non_blocking=True)
 
     def _normalise(self, raw: torch.Tensor) -> torch.Tensor:

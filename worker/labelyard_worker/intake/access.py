@@ -1,0 +1,163 @@
+"""How storage is reached: worked out by boto3 in the parent, opened by obstore in a child."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from obstore.store import S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
+    from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
+
+# What is left of an image's time decodes it, so that a stalled server is reported as
+# storage_unavailable and retried, and not as image_timed_out.
+SHARE_OF_TIMEOUT = 0.8
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 10.0
+CREDENTIALS_LIVE_FOR = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCredentials:
+    """A key pair that does not expire; kept out of what is printed."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Where children fetch from, and what they may fetch.
+
+    Attributes:
+        endpoint_url: Address of the S3 server.
+        region: Region that requests are signed for.
+        is_virtual_hosted: Whether the bucket goes into the host's name.
+        credentials: A lasting key pair; ``None`` when it comes from boto3 (a role) or
+            when there is none.
+        is_anonymous: Whether requests go unsigned, for want of any credentials.
+        ca_certificates: PEM text of further authorities to trust, or ``None``.
+        allowed_buckets: Buckets that may be read; empty means all.
+        https_sources: Whether ``https://`` addresses are fetched.
+        https_hosts: Hosts that they may name.
+        max_bytes: Largest file.
+        timeout_s: Seconds for one whole fetch.
+    """
+
+    endpoint_url: str
+    region: str
+    is_virtual_hosted: bool = False
+    credentials: StaticCredentials | None = None
+    is_anonymous: bool = False
+    ca_certificates: str | None = field(default=None, repr=False)
+    allowed_buckets: tuple[str, ...] = ()
+    https_sources: bool = False
+    https_hosts: tuple[str, ...] = ()
+    max_bytes: int = 50_000_000
+    timeout_s: float = 24.0
+
+
+def resolve_storage(settings: "WorkerSettings") -> StorageSettings:
+    """Ask boto3 what the AWS variables, files and roles mean, once, in the parent.
+
+    So endpoint, region, profile and credentials are the same for boto3 and for obstore,
+    whose own reading of the environment differs.
+    """
+    import boto3  # 0.2 s and 20 MB, which children are to be spared
+    import botocore.session
+    from botocore.credentials import RefreshableCredentials
+
+    configuration = botocore.session.Session()
+    session = boto3.Session(botocore_session=configuration, region_name=settings.s3_region)
+    client = session.client("s3", endpoint_url=settings.s3_endpoint_url)
+    credentials = session.get_credentials()
+    lasting = None
+    if credentials is not None and not isinstance(credentials, RefreshableCredentials):
+        frozen = credentials.get_frozen_credentials()
+        lasting = StaticCredentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+    ca_bundle = configuration.get_config_variable("ca_bundle")
+    addressing = (client.meta.config.s3 or {}).get("addressing_style")
+    return StorageSettings(
+        endpoint_url=client.meta.endpoint_url,
+        region=client.meta.region_name or "us-east-1",
+        is_virtual_hosted=addressing == "virtual",
+        credentials=lasting,
+        is_anonymous=credentials is None,
+        ca_certificates=Path(ca_bundle).read_text("utf-8") if ca_bundle else None,
+        allowed_buckets=settings.allowed_buckets,
+        https_sources=settings.https_sources,
+        https_hosts=settings.https_hosts,
+        max_bytes=settings.max_image_bytes,
+        timeout_s=SHARE_OF_TIMEOUT * settings.image_timeout_s,
+    )
+
+
+def open_store(settings: StorageSettings, bucket: str) -> S3Store:
+    """Open the fast client; no request is sent before the first fetch."""
+    endpoint = settings.endpoint_url
+    if settings.is_virtual_hosted:
+        endpoint = endpoint.replace("://", f"://{bucket}.", 1)
+    client_options: ClientConfig = {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+        "read_timeout": timedelta(seconds=min(READ_TIMEOUT_S, settings.timeout_s)),
+        "timeout": timedelta(seconds=settings.timeout_s),
+    }
+    if settings.ca_certificates is not None:
+        client_options["root_certificate"] = settings.ca_certificates
+    return S3Store(
+        bucket,
+        # Both names, because obstore prefers what it finds in AWS_ENDPOINT_URL_S3.
+        endpoint=endpoint,
+        aws_endpoint_url_s3=endpoint,
+        region=settings.region,
+        virtual_hosted_style_request=settings.is_virtual_hosted,
+        client_options=client_options,
+        retry_config={"max_retries": 0},  # intake retries, without holding a child
+        **_signing(settings),
+    )
+
+
+def _signing(settings: StorageSettings) -> dict[str, Any]:
+    if settings.is_anonymous:
+        return {"skip_signature": True}
+    if settings.credentials is not None:
+        keys = settings.credentials
+        return {
+            "credential_provider": lambda: {
+                "access_key_id": keys.access_key,
+                "secret_access_key": keys.secret_key,
+                "token": keys.token,
+                "expires_at": None,
+            }
+        }
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return {"credential_provider": Boto3CredentialProvider(ttl=CREDENTIALS_LIVE_FOR)}
+
+
+def open_boto3(settings: StorageSettings) -> Any:
+    """Open the slower client, which can ask for any key."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    keys = settings.credentials
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region,
+        aws_access_key_id=keys.access_key if keys else None,
+        aws_secret_access_key=keys.secret_key if keys else None,
+        aws_session_token=keys.token if keys else None,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": 1},
+            signature_version=UNSIGNED if settings.is_anonymous else None,
+        ),
+    )

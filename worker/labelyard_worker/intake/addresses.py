@@ -1,0 +1,54 @@
+"""Take image addresses apart, and show them without their secrets."""
+
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from labelyard.errors import ImageNotFoundError, UnsupportedUriError
+
+S3 = "s3://"
+HTTPS = "https://"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """A bucket and a key; the key is taken as it stands, nothing in it is decoded."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Take ``s3://bucket/key`` apart.
+
+        Raises:
+            UnsupportedUriError: No bucket or no key in it.
+            ImageNotFoundError: It names a folder.
+        """
+        bucket, _, key = uri.removeprefix(S3).partition("/")
+        if not bucket or not key:
+            raise UnsupportedUriError(uri, "write s3://bucket/key")
+        if key.endswith("/"):
+            raise ImageNotFoundError(uri, "the key ends in /, so it names a folder, not a picture")
+        return cls(bucket, key)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether obstore can ask for the key; it refuses or rewrites some that S3 allows."""
+        segments = self.key.split("/")
+        return self.key.isprintable() and not {"", ".", ".."} & set(segments)
+
+
+def shown(uri: str) -> str:
+    """Return *uri* fit for errors and logs: without password and query.
+
+    The query of a presigned address is a key to the object.
+    """
+    if uri.startswith(S3) or "://" not in uri:
+        return uri
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri.partition("?")[0]
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"

@@ -1,0 +1,45 @@
+"""What of the machine this process may use."""
+
+import math
+import os
+from pathlib import Path
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Count the cores that affinity and container limits leave to this process, at least 1.
+
+    ``os.cpu_count()`` counts the machine's, and a container with 2 of 64 would start 64.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` are looked for.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quotas = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota is not None]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _quota_v2(root: Path) -> float | None:
+    """Read the smallest quota of our control group and those above it, in cores."""
+    mount = root / "sys/fs/cgroup"
+    entries = _read(root / "proc/self/cgroup").splitlines()
+    ours = next((line.removeprefix("0::/") for line in entries if line.startswith("0::/")), "")
+    group, quotas = mount / ours, []
+    while group.is_relative_to(mount):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        if quota.isdigit():
+            quotas.append(int(quota) / int(period))
+        group = group.parent
+    return min(quotas, default=None)
+
+
+def _quota_v1(root: Path) -> float | None:
+    group = root / "sys/fs/cgroup/cpu"
+    quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+    return int(quota) / int(period) if quota.strip().isdigit() and period else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
