@@ -24,7 +24,8 @@ from labelyard_worker.durability.reconciler import Reconciler
 from labelyard_worker.durability.watchdog import Watchdog
 from labelyard_worker.embedding import Embedder, Room
 from labelyard_worker.intake.children import Intake
-from labelyard_worker.intake.images import Pixels
+from labelyard_worker.intake.spec import ImageLimits, Pixels
+from labelyard_worker.intake.access import resolve_storage
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
@@ -114,7 +115,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     worker = worker_name()
     checkpoint = load(settings)
     stack.callback(checkpoint.close)
-    intake = Intake.of(settings, checkpoint.pixel_spec)
+    intake = intake_of(settings, checkpoint)
     stack.callback(intake.close)
     checkpoint.warm_up()
     batcher: Batcher[Pixels, Floats] = Batcher(
@@ -198,6 +199,18 @@ def _start_caretakers(
     for caretaker in (presence, reconciler):
         stack.callback(caretaker.close)
         caretaker.start()
+
+
+def intake_of(settings: WorkerSettings, checkpoint: Checkpoint) -> Intake:
+    """Start the child processes that make what the checkpoint takes."""
+    return Intake(
+        spec=checkpoint.pixel_spec,
+        limits=ImageLimits.of(settings),
+        storage=resolve_storage(settings),
+        children=settings.intake_children,
+        image_timeout_s=settings.image_timeout_s,
+        image_retries=settings.image_retries,
+    )
 
 
 def places_for(settings: WorkerSettings, checkpoint: Checkpoint) -> int:

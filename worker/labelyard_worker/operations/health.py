@@ -38,7 +38,7 @@ class Health:
             faults.append(f"the model failed: {services.batcher.failed}")
         elif not services.batcher.is_alive:
             faults.append("a model thread is dead")
-        if not services.intake.is_alive:
+        if not services.intake.is_alive():
             faults.append("the intake is dead")
         if hung := services.watchdog.hung():
             faults.append(hung)
