@@ -1,0 +1,278 @@
+"""What a batcher does to those who wait: answers, refusals, and an orderly end."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import torch
+
+from labelyard.errors import BatcherFullError, DeviceFailedError, TransientError
+from labelyard_worker.vision.batcher import Batcher
+from tests.support.waiting import wait_until
+
+StartBatcher = Callable[..., Batcher[int, int]]
+
+
+class GatedModel:
+    """Doubles numbers, once the test lets it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Semaphore(0)
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        """Run one pass, when the gate is passed."""
+        self.batches.append(list(items))
+        assert self.gate.acquire(timeout=5)
+        return [2 * item for item in items]
+
+    def let_pass(self, batches: int = 1) -> None:
+        """Let this many passes end."""
+        self.gate.release(batches)
+
+
+@pytest.fixture
+def model() -> GatedModel:
+    return GatedModel()
+
+
+@pytest.fixture
+def start() -> Iterator[StartBatcher]:
+    """Start batchers that are closed at the end of the test."""
+    started: list[Batcher[int, int]] = []
+
+    def start(run_model: Any, **options: Any) -> Batcher[int, int]:
+        options = {"max_batch_size": 4, "queue_capacity": 8, **options}
+        batcher: Batcher[int, int] = Batcher(run_model, **options)
+        batcher.start()
+        started.append(batcher)
+        return batcher
+
+    yield start
+
+    for batcher in started:
+        batcher.close(timeout_s=5)
+
+
+def results(answers: Sequence["Future[Any]"]) -> list[int]:
+    """Wait for the answers."""
+    return [answer.result(timeout=5).result for answer in answers]
+
+
+def test_a_lone_item_goes_at_once_and_the_next_batch_fills_meanwhile(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model)
+    first = batcher.submit(1, priority="interactive")
+    wait_until(lambda: model.batches == [[1]])
+
+    others = [batcher.submit(number, priority="interactive") for number in range(2, 8)]
+    model.let_pass(3)
+
+    assert results([first, *others]) == [2, 4, 6, 8, 10, 12, 14]
+    assert model.batches == [[1], [2, 3, 4, 5], [6, 7]]
+    assert (batcher.batches, batcher.images) == (3, 7)
+
+
+def test_an_answer_says_how_it_was_batched(model: GatedModel, start: StartBatcher) -> None:
+    sizes: list[int] = []
+    batcher = start(model, on_batch=lambda size, model_s: sizes.append(size))
+    batcher.submit(1, priority="bulk")
+    wait_until(lambda: model.batches)
+    answers = [batcher.submit(number, priority="bulk") for number in (2, 3)]
+
+    model.let_pass(2)
+
+    answer = answers[0].result(timeout=5)
+    assert (answer.result, answer.batch_size) == (4, 2)
+    assert answer.wait_s >= 0
+    assert answer.model_s >= 0
+    assert sizes == [1, 2]
+
+
+def test_a_full_batcher_refuses_and_takes_again_when_there_is_room(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model, queue_capacity=2)
+    batcher.submit(1, priority="bulk")
+    wait_until(lambda: model.batches)
+    batcher.submit(2, priority="bulk")
+    batcher.submit(3, priority="bulk")
+
+    with pytest.raises(BatcherFullError, match="2 images wait"):
+        batcher.submit(4, priority="bulk")
+
+    assert batcher.waiting == 2
+    model.let_pass(3)
+    wait_until(lambda: batcher.waiting == 0)
+    assert results([batcher.submit(5, priority="bulk")]) == [10]
+
+
+def test_a_second_stream_waits_for_images_that_are_announced(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model, streams=2, company_s=5)
+    batcher.announce(4)
+    answers = [batcher.submit(1, priority="bulk")]
+    wait_until(lambda: model.batches == [[1]])
+
+    answers += [batcher.submit(number, priority="bulk") for number in (2, 3)]
+    assert model.batches == [[1]]
+    answers.append(batcher.submit(4, priority="bulk"))  # the last that was announced
+
+    wait_until(lambda: model.batches == [[1], [2, 3, 4]])
+    model.let_pass(2)
+    assert results(answers) == [2, 4, 6, 8]
+
+
+def test_images_that_will_not_come_are_not_waited_for(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model, streams=2, company_s=5)
+    batcher.announce(3)
+    answers = [batcher.submit(1, priority="bulk")]
+    wait_until(lambda: model.batches == [[1]])
+    answers.append(batcher.submit(2, priority="bulk"))
+
+    batcher.retract(1)
+
+    wait_until(lambda: model.batches == [[1], [2]])
+    model.let_pass(2)
+    assert results(answers) == [2, 4]
+
+
+def test_images_that_take_too_long_are_not_waited_for(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model, streams=2, company_s=0.01)
+    batcher.announce(10)
+    answers = [batcher.submit(number, priority="bulk") for number in (1, 2)]
+
+    wait_until(lambda: sum(map(len, model.batches)) == 2)
+
+    model.let_pass(2)
+    assert results(answers) == [2, 4]
+
+
+def test_out_of_memory_fails_nobody_and_is_remembered(start: StartBatcher) -> None:
+    sizes: list[int] = []
+
+    def small(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        return list(items)
+
+    batcher = start(small, max_batch_size=8, queue_capacity=100)
+
+    answers = [batcher.submit(number, priority="bulk") for number in range(40)]
+
+    assert results(answers) == list(range(40))
+    assert batcher.limit.current == 2
+    assert max(sizes[-10:]) <= 2
+
+
+def test_one_image_that_does_not_fit_is_told_to_try_again(start: StartBatcher) -> None:
+    def tiny(items: Sequence[int]) -> list[int]:
+        if 13 in items:
+            raise MemoryError
+        return list(items)
+
+    batcher = start(tiny)
+
+    answers = [batcher.submit(number, priority="bulk") for number in (12, 13, 14)]
+
+    assert results([answers[0], answers[2]]) == [12, 14]
+    with pytest.raises(BatcherFullError, match="no memory left"):
+        answers[1].result(timeout=5)
+    assert batcher.is_alive
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be…"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+    ],
+    ids=lambda error: str(error)[12:30],
+)
+def test_a_lost_device_is_said_to_all_and_ends_the_batcher(
+    model: GatedModel, start: StartBatcher, error: Exception
+) -> None:
+    def lose_device(items: Sequence[int]) -> list[int]:
+        model(items)
+        raise error
+
+    batcher = start(lose_device, max_batch_size=1)
+    answers = [batcher.submit(number, priority="bulk") for number in range(3)]
+    model.let_pass()
+
+    for answer in answers:
+        with pytest.raises(DeviceFailedError, match="CUDA error") as heard:
+            answer.result(timeout=5)
+        assert "\n" not in str(heard.value)
+    assert not batcher.is_alive
+    assert batcher.failed is not None
+    with pytest.raises(DeviceFailedError):
+        batcher.submit(4, priority="bulk")
+    assert model.batches == [[0]]
+
+
+def test_a_model_that_loses_a_result_is_an_error_not_a_hang(start: StartBatcher) -> None:
+    batcher = start(lambda items: [])
+
+    answer = batcher.submit(1, priority="bulk")
+
+    with pytest.raises(RuntimeError, match="0 results for 1 items"):
+        answer.result(timeout=5)
+
+
+def test_close_ends_the_present_batch_and_refuses_the_rest(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model)
+    first = batcher.submit(1, priority="bulk")
+    wait_until(lambda: model.batches)
+    second = batcher.submit(2, priority="bulk")
+    closing = threading.Thread(target=batcher.close, kwargs={"timeout_s": 5})
+
+    closing.start()
+
+    with pytest.raises(TransientError, match="stopping"):
+        second.result(timeout=5)
+    model.let_pass()
+    assert results([first]) == [2]
+    closing.join(5)
+    with pytest.raises(TransientError, match="stopping"):
+        batcher.submit(3, priority="bulk")
+
+
+def test_close_does_not_wait_for_ever_on_a_hung_model(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model)
+    stuck = batcher.submit(1, priority="bulk")
+    wait_until(lambda: batcher.busy_for_s > 0)
+
+    batcher.close(timeout_s=0.01)
+
+    with pytest.raises(TransientError, match="before the model answered"):
+        stuck.result(timeout=5)
+    model.let_pass()  # what comes too late is dropped
+
+
+def test_health_sees_how_long_a_pass_takes(model: GatedModel, start: StartBatcher) -> None:
+    batcher = start(model)
+    assert batcher.busy_for_s == 0
+
+    answer = batcher.submit(1, priority="bulk")
+
+    wait_until(lambda: batcher.busy_for_s > 0.02)
+    model.let_pass()
+    results([answer])
+    assert batcher.busy_for_s == 0
+    assert batcher.is_alive

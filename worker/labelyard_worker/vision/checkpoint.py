@@ -1,0 +1,303 @@
+"""A transformers checkpoint in memory: pixels to image embeddings, prompts to text embeddings."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForZeroShotImageClassification,
+    AutoTokenizer,
+)
+from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
+
+from labelyard.errors import ModelLoadError
+from labelyard.messages import ModelInfo
+from labelyard_worker.intake.images import Pixels, PixelSpec
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision import devices, lite
+from labelyard_worker.vision.cores import available_cores
+from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
+from labelyard_worker.vision.fingerprint import fingerprint_of
+from labelyard_worker.vision.pixels import Normalizer, pixel_spec
+from labelyard_worker.vision.prompts import PromptTokenizer
+from labelyard_worker.vision.scoring import Floats
+from labelyard_worker.vision.towers import (
+    logit_scale_and_bias,
+    padded,
+    pooled,
+    prepared,
+    unit_length,
+)
+
+log = logging.getLogger(__name__)
+
+# Dual encoders whose image processor needs no torchvision.
+SUPPORTED_TYPES: Final = (
+    "align",
+    "altclip",
+    "chinese_clip",
+    "clip",
+    "clipseg",
+    "lite_zeroshot",
+    "metaclip_2",
+    "siglip",
+    "siglip2",
+)
+CROSS_ENCODERS: Final = ("blip", "blip-2")
+PROMPTS_IN_A_PASS = 64
+
+
+class Checkpoint:
+    """Both towers of a dual encoder; safe to call from several threads.
+
+    The image tower computes in the dtype that was chosen. The text tower stays in
+    float32: a prompt is encoded once, so its speed matters little, and every worker
+    of the same checkpoint gets the same vectors.
+
+    Attributes:
+        info: Which model this is, for results.
+        pixel_spec: What the intake makes of a picture.
+        scoring: What the checkpoint was trained for.
+        logit_scale: Inverse temperature, no unit.
+        logit_bias: 0 where the checkpoint has none.
+        dim: Length of an embedding.
+        threads: How forward passes share the cores.
+        max_batch_size: Most images in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        image_processor: Any,
+        tokenizer: Any,
+        *,
+        info: ModelInfo,
+        device: torch.device,
+        dtype: torch.dtype,
+        threads: ThreadPlan,
+        max_batch_size: int,
+        is_compiled: bool = False,
+    ) -> None:
+        """Move a loaded model to *device*, its image tower to *dtype*."""
+        model_type = model.config.model_type
+        self.info = info
+        self.pixel_spec: PixelSpec = pixel_spec(image_processor)
+        self.scoring: Literal["softmax", "sigmoid"] = (
+            "sigmoid" if "siglip" in model_type else "softmax"
+        )
+        self.logit_scale, self.logit_bias = logit_scale_and_bias(model)
+        self.threads = threads
+        self.max_batch_size = max_batch_size
+        self._device = device
+        self._model = prepared(model, device, dtype)
+        self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
+        self._tokenizer = PromptTokenizer(tokenizer, model.config)
+        self._share = ThreadShare(threads)
+        self._of_thread = threading.local()
+        # Kernels, graphs and cached memory are made for each shape: keep shapes few.
+        self._has_buckets = is_compiled or device.type == "cuda"
+        self._image_features: Callable[..., Any] = self._model.get_image_features
+        if is_compiled:
+            self._image_features = torch.compile(self._image_features, dynamic=False)
+        self.dim = int(self.text_embeds(["a"]).shape[1])
+
+    def image_embeds(self, batch: Sequence[Pixels]) -> Floats:
+        """Embed pictures.
+
+        Returns:
+            Unit-length vectors in the order of *batch*, shape (batch, dim).
+
+        Raises:
+            FloatingPointError: A vector is not finite, as float16 can overflow.
+        """
+        size = self._bucket(len(batch))
+        with torch.inference_mode(), self._share.taken(), self._own_stream():
+            inputs = {
+                name: padded(values, size) for name, values in self._normalizer(batch).items()
+            }
+            features = pooled(self._image_features(**inputs))[: len(batch)]
+            embeds = unit_length(features)
+        if not np.isfinite(embeds).all():
+            raise FloatingPointError(
+                f"an image embedding is not finite in {self.info.dtype}: set LABELYARD_DTYPE=float32"
+            )
+        return embeds
+
+    def text_embeds(self, prompts: Sequence[str]) -> Floats:
+        """Embed prompts, those of like length together.
+
+        Returns:
+            Unit-length vectors in the order of *prompts*, shape (prompts, dim).
+        """
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        rows: list[Floats] = []
+        for start in range(0, len(order), PROMPTS_IN_A_PASS):
+            part = [prompts[index] for index in order[start : start + PROMPTS_IN_A_PASS]]
+            rows += devices.halve_when_out_of_memory(self._encode, part)
+        embeds = np.empty((len(prompts), rows[0].shape[0]), dtype=np.float32)
+        embeds[order] = rows
+        return embeds
+
+    def warm_up(self) -> None:
+        """Run every shape once, so that no job pays for first calls.
+
+        Raises:
+            ModelLoadError: The model does not run; with ``LABELYARD_COMPILE=1`` often
+                because no C++ compiler is installed.
+        """
+        sizes = self._buckets() if self._has_buckets else [1, self.max_batch_size]
+        blank = blank_pixels(self.pixel_spec)
+        try:
+            for size in sizes:
+                self.image_embeds([blank] * size)
+        except Exception as error:
+            if devices.is_out_of_memory(error):
+                log.warning("warm_up_out_of_memory", extra={"fields": {"batch_size": size}})
+                return  # the batcher finds the size that fits
+            raise ModelLoadError(self.info.checkpoint, f"does not run: {error!r}") from error
+
+    def close(self) -> None:
+        """Let go of the model and its memory."""
+        del self._model, self._image_features
+        devices.free_cached_memory()
+
+    def _encode(self, prompts: Sequence[str]) -> list[Floats]:
+        tokens = self._tokenizer(prompts)
+        with torch.inference_mode(), self._share.taken(), self._own_stream():
+            inputs = {name: values.to(self._device) for name, values in tokens.items()}
+            return list(unit_length(pooled(self._model.get_text_features(**inputs))))
+
+    def _own_stream(self) -> "torch.cuda.StreamContext":
+        """Queue this thread's work beside that of the others; nothing on a CPU."""
+        if self._device.type != "cuda":
+            return torch.cuda.stream(None)
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._of_thread.stream)
+
+    def _buckets(self) -> list[int]:
+        powers = [2**power for power in range(int(math.log2(self.max_batch_size)) + 1)]
+        return sorted({*powers, self.max_batch_size})
+
+    def _bucket(self, count: int) -> int:
+        if not self._has_buckets:
+            return count
+        return next((size for size in self._buckets() if size >= count), count)
+
+
+def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
+    """Load what ``LABELYARD_CHECKPOINT`` names, onto the device.
+
+    Raises:
+        ModelLoadError: It is not there, cannot be read, or is of a kind that cannot be
+            served; the text says what to do.
+    """
+    lite.register()
+    transformers_logging.disable_progress_bar()
+    name = _source(settings)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        check_type(settings.checkpoint, config.model_type)
+        device = devices.choose_device(settings.device)
+        dtype = devices.choose_dtype(settings.dtype, device, config.model_type)
+        return Checkpoint(
+            _load_model(name, config),
+            AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
+            AutoTokenizer.from_pretrained(name, trust_remote_code=False),
+            info=ModelInfo(
+                checkpoint=settings.checkpoint,
+                fingerprint=fingerprint_of(_folder(name)),
+                dtype=str(dtype).removeprefix("torch."),
+                device=device.type,
+            ),
+            device=device,
+            dtype=dtype,
+            threads=devices.plan_threads(settings, device, available_cores()),
+            max_batch_size=devices.plan_batch_size(settings, device),
+            is_compiled=settings.compile,
+        )
+    except ModelLoadError:
+        raise
+    except Exception as error:  # transformers, safetensors and torch raise a dozen kinds
+        raise ModelLoadError(settings.checkpoint, _advice(settings.checkpoint, error)) from error
+
+
+def check_type(checkpoint: str, model_type: str) -> None:
+    """Refuse what has no image and text embeddings to compare.
+
+    Raises:
+        ModelLoadError: Says which types work.
+    """
+    if model_type in SUPPORTED_TYPES:
+        return
+    kind = "a cross-encoder" if model_type in CROSS_ENCODERS else "not served"
+    raise ModelLoadError(
+        checkpoint,
+        f"is of type {model_type!r}, which is {kind}: labelyard serves dual encoders of the "
+        f"types {', '.join(SUPPORTED_TYPES)}",
+    )
+
+
+def blank_pixels(spec: PixelSpec) -> Pixels:
+    """Make a black picture of the shape that the checkpoint takes."""
+    edge = spec.patch_size * math.isqrt(spec.max_num_patches)
+    height, width = spec.output_size or (edge, edge)
+    return Pixels(bytes(3 * height * width), height, width, width, height, sha256="")
+
+
+def _load_model(name: str, config: Any) -> Any:
+    """Load the weights in float32, and nothing but the weights.
+
+    Raises:
+        ModelLoadError: Weights are missing, so that random numbers would be served.
+    """
+    model, report = AutoModelForZeroShotImageClassification.from_pretrained(
+        name,
+        config=config,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        weights_only=True,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        some = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelLoadError(name, f"{len(report['missing_keys'])} weights are missing: {some}, …")
+    return model
+
+
+def _source(settings: WorkerSettings) -> str:
+    """Say what transformers loads from: a folder, or a name on the hub."""
+    name = settings.checkpoint
+    if name == "lite":
+        return str(lite.ensure_lite(settings.cache_dir))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelLoadError(
+            name, "there is no such folder: LABELYARD_CHECKPOINT takes lite, a hub name or a folder"
+        )
+    return name
+
+
+def _folder(name: str) -> Path:
+    found = cached_file(name, "config.json")
+    return Path(str(found)).parent
+
+
+def _advice(checkpoint: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0]
+    if Path(checkpoint).expanduser().is_dir() or checkpoint == "lite":
+        return f"the folder cannot be loaded as a checkpoint: {reason}"
+    return (
+        f"cannot be loaded from the hub: {reason}. Check the name and the network, or download "
+        "the checkpoint and set LABELYARD_CHECKPOINT to its folder"
+    )

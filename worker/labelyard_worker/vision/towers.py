@@ -1,0 +1,59 @@
+"""What differs between the models of transformers, and the arithmetic around their towers."""
+
+import math
+from typing import Any, Final
+
+import torch
+
+from labelyard_worker.vision.scoring import Floats
+
+IMAGE_MODULES: Final = ("vision_model", "visual_projection")
+CONVOLUTIONAL_TYPES: Final = frozenset({"align", "lite_zeroshot"})
+
+
+def logit_scale_and_bias(model: Any) -> tuple[float, float]:
+    """Read how the checkpoint turns cosines into logits.
+
+    Source:
+        ``forward`` of each model in transformers: ALIGN divides by a temperature, all
+        others multiply by the exponential of ``logit_scale``; SigLIP adds a bias.
+    """
+    if hasattr(model, "temperature"):
+        return 1.0 / model.temperature.item(), 0.0
+    bias = model.logit_bias.item() if hasattr(model, "logit_bias") else 0.0
+    return math.exp(model.logit_scale.item()), bias
+
+
+def prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move *model* to *device*, and only its image tower to *dtype*."""
+    model = model.eval().requires_grad_(False).to(device)
+    is_convolutional = model.config.model_type in CONVOLUTIONAL_TYPES
+    for name in IMAGE_MODULES:
+        if hasattr(model, name):
+            module = getattr(model, name).to(dtype)
+            if is_convolutional:
+                module.to(memory_format=torch.channels_last)
+    for parameter in model.parameters(recurse=False):  # logit scale and bias, read before
+        parameter.data = parameter.data.to(dtype)  # the first says what pixels are cast to
+    return model
+
+
+def pooled(output: Any) -> torch.Tensor:
+    """Take the projected vectors, shape (batch, dim), out of what a tower returns."""
+    vectors: torch.Tensor = output.pooler_output
+    return vectors
+
+
+def unit_length(features: torch.Tensor) -> Floats:
+    """Scale each row to length 1 in float32, and bring them to the host."""
+    features = features.float()
+    embeds: Floats = (features / features.norm(p=2, dim=-1, keepdim=True)).cpu().numpy()
+    return embeds
+
+
+def padded(values: torch.Tensor, size: int) -> torch.Tensor:
+    """Repeat the last row until there are *size* of them."""
+    missing = size - values.shape[0]
+    if missing <= 0:
+        return values
+    return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
