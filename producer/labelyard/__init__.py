@@ -1,1 +1,61 @@
 """What a backend installs to submit jobs and read their results."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelyard.async_client import AsyncClient, AsyncJobHandle
+    from labelyard.client import Client, JobHandle
+    from labelyard.errors import LabelyardError
+    from labelyard.ledger import Record
+    from labelyard.messages import (
+        Deliver,
+        ImageRef,
+        ImageResult,
+        Job,
+        Label,
+        LabelSet,
+        Result,
+        ScoredLabel,
+    )
+    from labelyard.settings import ClientSettings
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJobHandle",
+    "Client",
+    "ClientSettings",
+    "Deliver",
+    "ImageRef",
+    "ImageResult",
+    "Job",
+    "JobHandle",
+    "Label",
+    "LabelSet",
+    "LabelyardError",
+    "Record",
+    "Result",
+    "ScoredLabel",
+]
+
+MODULE_BY_NAME = {
+    "AsyncClient": "async_client",
+    "AsyncJobHandle": "async_client",
+    "Client": "client",
+    "ClientSettings": "settings",
+    "JobHandle": "client",
+    "LabelyardError": "errors",
+    "Record": "ledger",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is first asked for.
+
+    The worker's intake children import parts of this package, and must start fast.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{MODULE_BY_NAME.get(name, 'messages')}")
+    value = globals()[name] = getattr(module, name)
+    return value

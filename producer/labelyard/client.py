@@ -239,18 +239,23 @@ class Client:
         """Count the jobs that came to each final state; a replayed one counts again."""
         return self._ledger.totals()
 
-    def ping(self) -> dict[str, int]:
-        """Ask the ledger and the broker for an answer.
-
-        Returns:
-            Messages that wait in each queue.
+    def queue_lengths(self) -> dict[str, int]:
+        """Count the messages that wait in each queue.
 
         Raises:
             BrokerUnavailableError: The broker gave no answer.
         """
+        return self._publisher.depths()
+
+    def ping(self) -> None:
+        """Ask the ledger and the broker for an answer.
+
+        Raises:
+            BrokerUnavailableError: The broker gave none.
+        """
         with ledger_errors_as_ours():
             self._ledger.client.ping()
-        return self._publisher.depths()
+        self._publisher.depths()
 
 
 def _id_of(job: str | JobHandle) -> str:

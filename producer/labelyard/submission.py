@@ -63,7 +63,7 @@ def make_job(
     """
     tenant = options.get("tenant", settings.tenant)
     key = options.get("idempotency_key")
-    plain = {name: options[name] for name in ("top_k", "deliver", "trace") if name in options}  # type: ignore[literal-required]
+    plain = {name: options[name] for name in ("top_k", "deliver", "trace") if name in options}
     return parse_job(
         {
             **plain,
@@ -94,7 +94,7 @@ def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...
         elif isinstance(image, tuple) and len(image) == 2:
             named.append({"id": image[0], "uri": image[1]})
         else:
-            named.append(image)  # type: ignore[arg-type]  # the contract refuses what it is not
+            named.append(image)  # the contract refuses what it is not
     return tuple(named)
 
 

@@ -120,10 +120,15 @@ def final_records(ledger: Ledger, job_ids: Iterable[str], *, timeout_s: float) -
     watch.check_deadline()
     while watch.open_ids:
         try:
-            with closing(ledger.client.pubsub(ignore_subscribe_messages=True)) as pubsub:
+            with closing(open_pubsub(ledger)) as pubsub:
                 yield from listen(ledger, watch, pubsub)
         except LedgerUnavailableError as error:
             time.sleep(watch.pause_s(error))
+
+
+def open_pubsub(ledger: Ledger) -> PubSub:
+    """Make a listener on a connection of its own."""
+    return ledger.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def look(ledger: Ledger, watch: Watch, job_ids: Sequence[str]) -> list[Record]:
@@ -135,7 +140,7 @@ def look(ledger: Ledger, watch: Watch, job_ids: Sequence[str]) -> list[Record]:
     return watch.settle(final, ledger.read_many(final))
 
 
-def listen(ledger: Ledger, watch: Watch, pubsub: "PubSub") -> Iterator[Record]:
+def listen(ledger: Ledger, watch: Watch, pubsub: PubSub) -> Iterator[Record]:
     """Yield records as the ledger calls out their jobs."""
     channels = [ledger.calls.done_channel(job_id) for job_id in watch.open_ids]
     with ledger_errors_as_ours():
@@ -153,7 +158,7 @@ def listen(ledger: Ledger, watch: Watch, pubsub: "PubSub") -> Iterator[Record]:
             watch.check_deadline()
 
 
-def next_calls(pubsub: "PubSub", *, wait_s: float) -> list[Any]:
+def next_calls(pubsub: PubSub, *, wait_s: float) -> list[Any]:
     """Wait for a call, and take those that came with it."""
     with ledger_errors_as_ours():
         calls = [pubsub.get_message(timeout=wait_s)]
@@ -195,7 +200,7 @@ async def look_async(ledger: AsyncLedger, watch: Watch, job_ids: Sequence[str]) 
 
 
 async def listen_async(
-    ledger: AsyncLedger, watch: Watch, pubsub: "AsyncPubSub"
+    ledger: AsyncLedger, watch: Watch, pubsub: AsyncPubSub
 ) -> AsyncIterator[Record]:
     """Yield records as the ledger calls out their jobs."""
     channels = [ledger.calls.done_channel(job_id) for job_id in watch.open_ids]
@@ -218,7 +223,7 @@ async def listen_async(
             watch.check_deadline()
 
 
-async def next_calls_async(pubsub: "AsyncPubSub", *, wait_s: float) -> list[Any]:
+async def next_calls_async(pubsub: AsyncPubSub, *, wait_s: float) -> list[Any]:
     """Wait for a call, and take those that came with it."""
     with ledger_errors_as_ours():
         calls = [await pubsub.get_message(timeout=wait_s)]

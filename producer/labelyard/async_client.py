@@ -1,0 +1,168 @@
+"""AsyncClient: the methods of Client, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from types import TracebackType
+from typing import Self, Unpack
+
+from labelyard.client import SubmitQueue
+from labelyard.errors import JobNotFoundError
+from labelyard.ledger import AsyncLedger, Opened, Record, State, connect_async
+from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.messages import Job, Result
+from labelyard.publisher import Publisher
+from labelyard.settings import ClientSettings
+from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
+from labelyard.waiting import final_records_async
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncJobHandle:
+    """A job that was accepted; see :class:`labelyard.client.JobHandle`."""
+
+    id: str
+    is_new: bool
+    is_published: bool
+    _client: "AsyncClient" = field(repr=False, compare=False)
+
+    async def result(self, *, timeout_s: float = 0.0) -> Result:
+        """Wait for the result; see :meth:`AsyncClient.result`."""
+        return await self._client.result(self.id, timeout_s=timeout_s)
+
+    async def state(self) -> State:
+        """Read the job's state."""
+        return (await self._client.status(self.id)).state
+
+    async def cancel(self) -> bool:
+        """Cancel the job; see :meth:`AsyncClient.cancel`."""
+        return await self._client.cancel(self.id)
+
+
+class AsyncClient:
+    """Submits jobs and reads their results, in one event loop.
+
+    The methods mean, return and raise what those of :class:`labelyard.Client` do.
+    """
+
+    def __init__(self, settings: ClientSettings | None = None) -> None:
+        """Connect when there is something to do; settings come from ``LABELYARD_*``."""
+        self.settings = settings or ClientSettings.read()
+        self._ledger = AsyncLedger(connect_async(self.settings), self.settings)
+        self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.to_thread(self._publisher.close)
+        await self._ledger.client.aclose()
+
+    def prepare(
+        self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Make a job without submitting it; for :meth:`submit_many`."""
+        return make_job(self.settings, images, labels, **options)
+
+    async def submit(
+        self,
+        images: Iterable[Image],
+        labels: Labels,
+        *,
+        queue: SubmitQueue = "interactive",
+        **options: Unpack[JobOptions],
+    ) -> AsyncJobHandle:
+        """Submit a job, and return as soon as the ledger has it."""
+        return await self.submit_job(self.prepare(images, labels, **options), queue=queue)
+
+    async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
+        """Submit a prepared job."""
+        opened = await self._ledger.open(job, queue=queue)
+        is_published = not opened.is_new or await asyncio.to_thread(
+            self._publisher.publish, job, queue=queue, published_at=opened.at
+        )
+        return self._handle(job, opened, is_published=is_published)
+
+    async def submit_many(
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
+    ) -> list[AsyncJobHandle]:
+        """Submit many prepared jobs in few round trips."""
+        intake = Intake()
+        handles: list[AsyncJobHandle] = []
+        waiting = iter(jobs)
+        while chunk := list(islice(waiting, PIPELINE_SIZE)):
+            answers = await self._ledger.open_many(chunk, queue=queue)
+            outgoing = intake.add(chunk, answers, queue=queue)
+            is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)
+            intake.raise_refusal()
+            handles += [
+                self._handle(job, opened, is_published=is_published or not opened.is_new)
+                for job, opened in intake.accepted[len(handles) :]
+            ]
+        return handles
+
+    def _handle(self, job: Job, opened: Opened, *, is_published: bool) -> AsyncJobHandle:
+        return AsyncJobHandle(job.job_id, opened.is_new, is_published, self)
+
+    async def classify(
+        self,
+        images: Iterable[Image],
+        labels: Labels,
+        *,
+        timeout_s: float = 60.0,
+        queue: SubmitQueue = "interactive",
+        **options: Unpack[JobOptions],
+    ) -> Result:
+        """Submit a job and wait for its result."""
+        job = await self.submit(images, labels, queue=queue, **options)
+        return await job.result(timeout_s=timeout_s)
+
+    async def result(self, job_id: str, *, timeout_s: float = 0.0) -> Result:
+        """Give the job's result, when it has one within *timeout_s* seconds."""
+        return (await self.wait([job_id], timeout_s=timeout_s))[0].outcome()
+
+    async def wait(self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float) -> list[Record]:
+        """Wait until all *jobs* are final; returns their records in the order given."""
+        job_ids = [_id_of(job) for job in jobs]
+        completed = self.as_completed(job_ids, timeout_s=timeout_s)
+        final = {record.job_id: record async for record in completed}
+        return [final[job_id] for job_id in job_ids]
+
+    def as_completed(
+        self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float
+    ) -> AsyncIterator[Record]:
+        """Yield the records of *jobs* as they become final."""
+        return final_records_async(self._ledger, map(_id_of, jobs), timeout_s=timeout_s)
+
+    async def status(self, job_id: str) -> Record:
+        """Read all that the ledger knows of a job."""
+        record = await self._ledger.read(job_id)
+        if record is None:
+            raise JobNotFoundError(job_id)
+        return record
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job at once, running or not; tells whether it is cancelled now."""
+        if await self._ledger.cancel(job_id):
+            return True
+        return (await self.status(job_id)).state == "cancelled"
+
+    async def ping(self) -> None:
+        """Ask the ledger and the broker for an answer."""
+        with ledger_errors_as_ours():
+            await self._ledger.client.ping()
+        await asyncio.to_thread(self._publisher.depths)
+
+
+def _id_of(job: str | AsyncJobHandle) -> str:
+    return job if isinstance(job, str) else job.id

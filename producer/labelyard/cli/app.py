@@ -1,0 +1,60 @@
+"""The commands of ``labelyard``, and how they end."""
+
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from labelyard.cli import dead, jobs, label_sets, state
+from labelyard.errors import LabelyardError, RequestError, ServiceConfigError
+
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_NOT_NOW: Final = 3
+
+HELP = """Label pictures with any words, through the labelyard workers.
+
+Where the servers are is read from LABELYARD_BROKER_URL, LABELYARD_LEDGER_URL and, for
+uploads, LABELYARD_S3_ENDPOINT_URL and the AWS variables.
+
+Exit codes: 0, every image has its labels; 1, an image or a job failed, was cancelled,
+expired or is unknown; 2, the command or a setting is wrong; 3, not now: a server did not
+answer, the queue is full or the time was over, so try again.
+"""
+
+
+def exit_code(error: LabelyardError) -> int:
+    """Tell a shell who must act."""
+    if isinstance(error, RequestError | ServiceConfigError):
+        return EXIT_REFUSED
+    return EXIT_NOT_NOW if error.is_retryable else EXIT_FAILED
+
+
+class ErrorsAsLines(TyperGroup):
+    """Commands whose errors are a line for a person, and a code for a shell."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabelyardError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(exit_code(error)) from error
+
+
+app = typer.Typer(
+    name="labelyard",
+    help=HELP,
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(jobs.classify)
+app.command()(jobs.submit)
+app.command()(jobs.result)
+app.command()(jobs.wait)
+app.command()(jobs.cancel)
+app.command()(state.status)
+app.command(hidden=True)(state.schema)
+app.add_typer(dead.app, name="dead")
+app.add_typer(label_sets.app, name="label-sets")

@@ -1,0 +1,105 @@
+"""What the commands print: tables for people, a JSON object a line for programs."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelyard.errors import LabelyardError
+from labelyard.ledger import Record
+from labelyard.messages import ImageResult, Result
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    """Print one JSON object on one line."""
+    typer.echo(json.dumps(fields, ensure_ascii=False))
+
+
+def print_error(error: LabelyardError) -> None:
+    """Print one line on standard error."""
+    typer.echo(str(error), err=True)
+
+
+def print_outcome(record: Record, *, as_json: bool) -> bool:
+    """Print what a job came to; returns whether every image has its labels."""
+    try:
+        result = record.outcome()
+    except LabelyardError as error:
+        print_error(error)
+        return False
+    if as_json:
+        typer.echo(result.model_dump_json())
+    else:
+        print_result(result)
+    return result.status == "succeeded"
+
+
+def print_result(result: Result) -> None:
+    """Print a table for each image."""
+    console = Console()
+    if result.error is not None:
+        console.print(Text(f"{result.job_id}: {result.error.message}", style="red"))
+    for image in result.images:
+        console.print(image_table(image))
+
+
+def image_table(image: ImageResult) -> Table:
+    """Draw an image's labels, best first, with bars."""
+    table = Table(title=Text(image.id, style="bold"), title_justify="left", box=None)
+    if image.error is not None:
+        table.add_column(Text(image.error.message, style="red"), no_wrap=False)
+        return table
+    table.add_column("label")
+    table.add_column("score", justify="right")
+    table.add_column("")
+    for label in image.labels:
+        style = "green" if label.name in image.matched else ""
+        bar = "█" * round(20 * label.score)
+        table.add_row(Text(label.name, style=style), f"{label.score:.3f}", Text(bar, style=style))
+    if image.abstained:
+        table.add_row(Text("none of these", style="yellow"), "", "")
+    return table
+
+
+def record_fields(record: Record) -> dict[str, Any]:
+    """Describe a job's record, without its message and result."""
+    return {
+        "job_id": record.job_id,
+        "state": record.state,
+        "tenant": record.tenant,
+        "queue": record.queue,
+        "images": record.images,
+        "submitted_at": instant(record.submitted_at),
+        "finished_at": instant(record.finished_at),
+        "attempts": record.attempts,
+        "deaths": record.deaths,
+        "last_death": record.last_death,
+        "runner": record.runner,
+        "undelivered": list(record.undelivered),
+    }
+
+
+def print_fields(fields: dict[str, Any]) -> None:
+    """Print names and values in two columns."""
+    table = Table(box=None, show_header=False)
+    for name, value in fields.items():
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    Console().print(table)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a plain table."""
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def instant(at: float | None) -> str | None:
+    """Write seconds since the epoch for people and programs alike (RFC 3339)."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

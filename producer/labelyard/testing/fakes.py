@@ -1,0 +1,211 @@
+"""Clients without servers, that answer by a rule or when the test says so."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+
+from labelyard.async_client import AsyncClient, AsyncJobHandle
+from labelyard.client import Client, JobHandle, SubmitQueue
+from labelyard.errors import (
+    JobNotFoundError,
+    LabelyardError,
+    ResultTimeoutError,
+    UnknownLabelSetError,
+)
+from labelyard.label_sets import LabelSetRegistry, label_set_digest
+from labelyard.ledger import Record, State
+from labelyard.messages import Job, LabelSet, Result
+from labelyard.queues import QUEUE_NAMES
+from labelyard.settings import ClientSettings
+from labelyard.testing.samples import Answer, sample_result
+
+
+class FakeLabelSets(LabelSetRegistry):
+    """Named label sets, in memory."""
+
+    def __init__(self) -> None:
+        self._sets: dict[str, LabelSet] = {}
+
+    def register(self, name: str, label_set: LabelSet) -> str:
+        """Keep *label_set* under *name*, as its newest version."""
+        reference = f"{name}@{label_set_digest(label_set)}"
+        self._sets[reference] = label_set
+        return reference
+
+    def get(self, reference: str) -> LabelSet:
+        """Read the label set that *reference* names."""
+        if reference not in self._sets:
+            raise UnknownLabelSetError(reference)
+        return self._sets[reference]
+
+    def names(self) -> list[str]:
+        """List what is registered, in alphabetical order."""
+        return sorted({reference.partition("@")[0] for reference in self._sets})
+
+    def versions(self, name: str) -> list[str]:
+        """List the references under *name*, the newest last."""
+        return [reference for reference in self._sets if reference.partition("@")[0] == name]
+
+
+class FakeClient(Client):
+    """A Client without servers, that answers at once by a rule, or when the test says so.
+
+    Attributes:
+        jobs: What was submitted, in this order.
+        refuse_with: Raised by the next submits, as a full queue or a lost ledger would.
+    """
+
+    def __init__(
+        self,
+        answer: Answer | None = lambda job: sample_result(job=job),
+        *,
+        settings: ClientSettings | None = None,
+    ) -> None:
+        """Make a client that knows no job.
+
+        Args:
+            answer: Gives each job its result as it is submitted; ``None`` leaves jobs
+                pending until :meth:`finish`.
+        """
+        self.settings = settings or ClientSettings()
+        self.jobs: list[Job] = []
+        self.refuse_with: LabelyardError | None = None
+        self.label_sets = FakeLabelSets()
+        self._answer = answer
+        self._records: dict[str, Record] = {}
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+    def finish(self, job_id: str, result: Result) -> None:
+        """Give a pending job its result; the first final state stands."""
+        self._settle(job_id, result.status, result)
+
+    def expire(self, job_id: str) -> None:
+        """Let a pending job's time be over."""
+        self._settle(job_id, "expired")
+
+    def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
+        """Note the job and answer it."""
+        if self.refuse_with is not None:
+            raise self.refuse_with
+        is_new = job.job_id not in self._records
+        if is_new:
+            self.jobs.append(job)
+            self._records[job.job_id] = _pending(job, queue)
+            if self._answer is not None:
+                self.finish(job.job_id, self._answer(job))
+        return JobHandle(job.job_id, is_new, True, self)
+
+    def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk") -> list[JobHandle]:
+        """Note the jobs and answer them."""
+        return [self.submit_job(job, queue=queue) for job in jobs]
+
+    def as_completed(
+        self, jobs: Iterable[str | JobHandle], *, timeout_s: float
+    ) -> Iterator[Record]:
+        """Yield what is final; what is not cannot become so, and times out at once."""
+        for job in jobs:
+            record = self.status(job if isinstance(job, str) else job.id)
+            if not record.is_final:
+                raise ResultTimeoutError(f"{record.job_id}: not final after {timeout_s:g} s")
+            yield record
+
+    def status(self, job_id: str) -> Record:
+        """Read a job's record."""
+        if job_id not in self._records:
+            raise JobNotFoundError(job_id)
+        return self._records[job_id]
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job that is not final."""
+        self._settle(job_id, "cancelled")
+        return self.status(job_id).state == "cancelled"
+
+    def open_images(self) -> int:
+        """Count the images of pending jobs."""
+        return sum(record.images for record in self._records.values() if not record.is_final)
+
+    def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state."""
+        states = [record.state for record in self._records.values() if record.is_final]
+        return {state: states.count(state) for state in states}
+
+    def queue_lengths(self) -> dict[str, int]:
+        """Say that nothing waits."""
+        return dict.fromkeys(QUEUE_NAMES, 0)
+
+    def ping(self) -> None:
+        """Answer."""
+
+    def _settle(self, job_id: str, state: State, result: Result | None = None) -> None:
+        record = self.status(job_id)
+        if not record.is_final:
+            self._records[job_id] = replace(
+                record, state=state, result=result, finished_at=time.time()
+            )
+
+
+class AsyncFakeClient(AsyncClient):
+    """An AsyncClient without servers; see :class:`FakeClient`, which is its ``fake``."""
+
+    def __init__(self, fake: FakeClient | None = None) -> None:
+        """Answer as *fake* does."""
+        self.fake = fake or FakeClient()
+        self.settings = self.fake.settings
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+    async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
+        """Note the job and answer it."""
+        handle = self.fake.submit_job(job, queue=queue)
+        return AsyncJobHandle(handle.id, handle.is_new, handle.is_published, self)
+
+    async def submit_many(
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
+    ) -> list[AsyncJobHandle]:
+        """Note the jobs and answer them."""
+        return [await self.submit_job(job, queue=queue) for job in jobs]
+
+    async def as_completed(
+        self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float
+    ) -> AsyncIterator[Record]:
+        """Yield what is final; what is not times out at once."""
+        job_ids = [job if isinstance(job, str) else job.id for job in jobs]
+        for record in self.fake.as_completed(job_ids, timeout_s=timeout_s):
+            yield record
+
+    async def status(self, job_id: str) -> Record:
+        """Read a job's record."""
+        return self.fake.status(job_id)
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job that is not final."""
+        return self.fake.cancel(job_id)
+
+    async def ping(self) -> None:
+        """Answer."""
+
+
+def _pending(job: Job, queue: SubmitQueue) -> Record:
+    now = time.time()
+    return Record(
+        job_id=job.job_id,
+        state="pending",
+        tenant=job.tenant,
+        queue=queue,
+        images=len(job.images),
+        submitted_at=now,
+        published_at=now,
+        finished_at=None,
+        attempts=0,
+        deaths=0,
+        deaths_alone=0,
+        last_death="",
+        runner="",
+        message=job.model_dump_json(),
+        undelivered=(),
+        expires_at=job.expires_at.timestamp() if job.expires_at else None,
+        result=None,
+    )

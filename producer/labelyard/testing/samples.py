@@ -1,0 +1,106 @@
+"""Sample jobs and results, and rules that make results."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from labelyard.errors import ImageNotFoundError, LabelyardError
+from labelyard.messages import (
+    Failure,
+    ImageRef,
+    ImageResult,
+    Job,
+    LabelSet,
+    ModelInfo,
+    Result,
+    ScoredLabel,
+    Status,
+    status_of,
+)
+from labelyard.settings import ClientSettings
+from labelyard.submission import make_job
+
+SAMPLE_URIS: Final = ("s3://photos/cat.jpg", "s3://photos/gone.jpg")
+SAMPLE_LABELS: Final = ("cat", "dog", "a bowl of soup")
+SAMPLE_MODEL: Final = ModelInfo(
+    checkpoint="fake", fingerprint=f"sha256:{'0' * 64}", dtype="float32", device="cpu"
+)
+Answer: TypeAlias = Callable[[Job], Result]
+
+
+def sample_job(**changes: Any) -> Job:
+    """Make a valid job of two images; *changes* replace its fields."""
+    job = make_job(ClientSettings(), SAMPLE_URIS, SAMPLE_LABELS)
+    return job.model_copy(update=changes)
+
+
+def sample_result(status: Status = "succeeded", *, job: Job | None = None) -> Result:
+    """Make the result that *job* would have with this status.
+
+    In a ``partial`` one the last image failed, so the job needs two images.
+
+    Raises:
+        ValueError: The job has too few images for the status.
+    """
+    job = job or sample_job()
+    failed = {"succeeded": 0, "partial": 1, "failed": len(job.images)}[status]
+    scored = len(job.images) - failed
+    images = tuple(
+        score_image(image, job) if place < scored else fail_image(image)
+        for place, image in enumerate(job.images)
+    )
+    if status_of(images) != status:
+        raise ValueError(f"a job of {len(job.images)} image cannot be {status}")
+    return _result(job, images)
+
+
+def score_image(
+    image: ImageRef, job: Job, *, scores: Mapping[str, float] | None = None
+) -> ImageResult:
+    """Score an image: with *scores* by label, else the first label is the best one."""
+    names = (
+        [label.name for label in job.label_set.labels]
+        if isinstance(job.label_set, LabelSet)
+        else ["label"]
+    )
+    scores = scores or {name: 0.5 ** (place + 1) for place, name in enumerate(names)}
+    ranked = sorted(scores.items(), key=lambda pair: -pair[1])
+    labels = tuple(ScoredLabel(name=name, score=score) for name, score in ranked[: job.top_k])
+    matched = tuple(label.name for label in labels[:1])
+    size = {"width": 640, "height": 480}
+    return ImageResult(id=image.id, uri=image.uri, labels=labels, matched=matched, **size)
+
+
+def fail_image(image: ImageRef, error: LabelyardError | None = None) -> ImageResult:
+    """Fail an image, with ``image_not_found`` if no other error is given."""
+    failure = Failure.of(error or ImageNotFoundError(image.uri))
+    return ImageResult(id=image.id, uri=image.uri, error=failure)
+
+
+def _result(job: Job, images: tuple[ImageResult, ...]) -> Result:
+    return Result(
+        job_id=job.job_id,
+        status=status_of(images),
+        tenant=job.tenant,
+        model=SAMPLE_MODEL,
+        images=images,
+    )
+
+
+def answer_by_scores(scores: Mapping[str, Mapping[str, float] | LabelyardError]) -> Answer:
+    """Make a rule that answers by address, and for other addresses as by default.
+
+    Args:
+        scores: For an address its score for each label, or the error it fails with.
+    """
+
+    def answer(job: Job) -> Result:
+        images = []
+        for image in job.images:
+            known = scores.get(image.uri)
+            if isinstance(known, LabelyardError):
+                images.append(fail_image(image, known))
+            else:
+                images.append(score_image(image, job, scores=known))
+        return _result(job, tuple(images))
+
+    return answer

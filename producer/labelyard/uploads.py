@@ -1,0 +1,129 @@
+"""Put local files into a bucket, so that workers can read them."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from labelyard.errors import ServiceConfigError, StorageUnavailableError
+from labelyard.settings import ClientSettings
+
+UPLOADS_AT_ONCE = 8
+
+
+@contextmanager
+def storage_errors_as_ours(bucket: str) -> Iterator[None]:
+    """Turn what botocore raises inside the block into our errors.
+
+    Raises:
+        ServiceConfigError: Credentials are missing or refused, or the address is wrong.
+        StorageUnavailableError: Anything else, no answer included.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise ServiceConfigError(
+            "no S3 credentials for uploads: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_PROFILE"
+        ) from error
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+            raise ServiceConfigError(
+                f"S3 refused an upload to the bucket {bucket} ({code}): check the credentials, "
+                "or choose another bucket with LABELYARD_UPLOAD_BUCKET"
+            ) from error
+        raise StorageUnavailableError(f"s3://{bucket}: {code}") from error
+    except BotoCoreError as error:
+        raise StorageUnavailableError(f"s3://{bucket}: {error}") from error
+    except ValueError as error:  # botocore's way to say that an endpoint is no address
+        raise ServiceConfigError(f"LABELYARD_S3_ENDPOINT_URL: {error}") from error
+
+
+def upload_files(
+    paths: Sequence[Path],
+    settings: ClientSettings,
+    *,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Upload *paths*, each under the digest of its content, unless it is there already.
+
+    Args:
+        on_done: Called after each file.
+
+    Returns:
+        Their ``s3://`` addresses, in the order of *paths*.
+
+    Raises:
+        ServiceConfigError: S3 refused; the text says what to set.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    bucket = settings.upload_bucket
+    with storage_errors_as_ours(bucket), closing(_s3_client(settings)) as s3:
+        _make_bucket(s3, settings)
+
+        def upload(path: Path) -> str:
+            key = f"{settings.upload_prefix}{_digest(path)}{path.suffix.lower()}"
+            if not _is_there(s3, bucket, key):
+                s3.upload_file(str(path), bucket, key)
+            on_done()
+            return f"s3://{bucket}/{key}"
+
+        with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="labelyard-upload") as pool:
+            return list(pool.map(upload, paths))
+
+
+def _s3_client(settings: ClientSettings) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # A server of one's own seldom answers to bucket names in its host name.
+    style: Any = {"addressing_style": "path"} if settings.s3_endpoint_url else {}
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name=settings.s3_region,
+        config=Config(
+            s3=style,
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"total_max_attempts": 4, "mode": "standard"},
+            max_pool_connections=UPLOADS_AT_ONCE,
+        ),
+    )
+
+
+def _make_bucket(s3: Any, settings: ClientSettings) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_bucket(Bucket=settings.upload_bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        region = s3.meta.region_name
+        # S3 wants no constraint for its first region, and one for every other.
+        place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        is_placed = region not in {None, "us-east-1", "aws-global"}
+        s3.create_bucket(Bucket=settings.upload_bucket, **(place if is_placed else {}))
+
+
+def _is_there(s3: Any, bucket: str, key: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        return False
+    return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
