@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from labelyard_worker.local import embedded, servers
-from labelyard_worker.local.embedded import COMPANION_OFFSET, choose_ports
+from labelyard_worker.local.embedded import choose_ports
 from labelyard_worker.local.servers import (
     EmbeddedServer,
     SeaweedServer,
@@ -86,10 +86,16 @@ def family(server_class: type[EmbeddedServer], data_dir: Path) -> Iterator[Famil
             parent.kill()
 
 
-def listening_addresses(pid: int) -> set[str]:
-    """Return the addresses on which a process listens."""
+def listening(pid: int) -> set[tuple[str, int]]:
+    """Return the addresses and ports on which a process listens."""
     connections = psutil.Process(pid).net_connections("tcp")
-    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return {
+        (one.laddr.ip, one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN
+    }
+
+
+def listening_ports(pid: int) -> set[int]:
+    return {port for _, port in listening(pid)}
 
 
 def answers(server: ValkeyServer) -> bool:
@@ -114,7 +120,7 @@ def test_a_parent_that_just_ends_takes_its_server_along(tmp_path):
 
 
 def test_a_server_that_ignores_its_end_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "STOP_GRACE_S", 0.2)
+    monkeypatch.setattr(ValkeyServer, "stop_grace_s", 0.2)
     server = ValkeyServer(tmp_path).start()
     process = psutil.Process(server.pid)
     process.suspend()  # it cannot act on SIGTERM
@@ -198,7 +204,7 @@ def recall(server: EmbeddedServer) -> bytes:
 def test_servers_listen_on_the_loopback_address_only(fixture, request):
     server = request.getfixturevalue(fixture)
 
-    assert listening_addresses(server.pid) == {"127.0.0.1"}
+    assert {address for address, _ in listening(server.pid)} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("fixture", ["valkey", "seaweed"])
@@ -208,8 +214,7 @@ def test_ports_are_none_that_the_system_gives_to_clients(fixture, request):
         Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split(maxsplit=1)[0]
     )
 
-    connections = psutil.Process(server.pid).net_connections("tcp")
-    ports = [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]
+    ports = listening_ports(server.pid)
 
     assert server.port in ports
     assert all(port < first_ephemeral for port in ports)
@@ -223,22 +228,24 @@ def test_chosen_ports_differ_and_are_free():
 
 
 def test_a_server_that_loses_its_port_to_another_takes_the_next(tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as rival:
-        choices = iter([(rival.getsockname()[1],), choose_ports(1)])
-        monkeypatch.setattr(embedded, "choose_ports", lambda *_, **__: next(choices))
+    taken, free = choose_ports(2)
+    choices = iter([(taken,), (free,)])
+    monkeypatch.setattr(embedded, "choose_ports", lambda *_, **__: next(choices))
 
-        with ValkeyServer(tmp_path) as server:
-            assert server.port != rival.getsockname()[1]
-            assert answers(server)
+    with socket.create_server(("127.0.0.1", taken)), ValkeyServer(tmp_path) as server:
+        assert server.port == free
+        assert answers(server)
 
 
 @BOTH
 def test_a_given_port_that_is_taken_is_named(server_class, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as rival:
-        port = rival.getsockname()[1]
+    (port,) = choose_ports(1)
 
-        with pytest.raises(ServerStartError, match=f"port {port} is taken; end what uses it"):
-            server_class(tmp_path, port=port).start()
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(ServerStartError, match=f"port {port} is taken; end what uses it"),
+    ):
+        server_class(tmp_path, port=port).start()
 
 
 def test_a_failed_start_shows_the_last_lines_of_the_log(tmp_path):
@@ -341,15 +348,30 @@ def test_the_keys_of_a_folder_are_kept_and_are_private(tmp_path):
     assert stat.S_IMODE((tmp_path / "s3.json").stat().st_mode) == 0o600
 
 
-def test_a_stopped_seaweedfs_leaves_no_socket_in_tmp(tmp_path):
-    with SeaweedServer(tmp_path) as server:
-        grpc_ports = [port + COMPANION_OFFSET for port in server.ports]
-        made = [
-            path for port in grpc_ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")
-        ]
+def sockets_in_tmp(ports: set[int]) -> list[Path]:
+    """Return the sockets that SeaweedFS made outside its folder for these ports."""
+    sockets = Path("/tmp").glob("seaweedfs-*-grpc-*.sock")
+    return [path for path in sockets if int(path.stem.rpartition("-")[2]) in ports]
 
-    assert made
-    assert not [path for path in made if path.exists()]
+
+def test_seaweedfs_leaves_no_socket_in_tmp_not_even_when_its_parent_is_killed(tmp_path):
+    with family(SeaweedServer, tmp_path) as members:
+        ports = listening_ports(members.server.pid)
+        assert sockets_in_tmp(ports)
+
+        members.parent.kill()
+        members.wait_until_gone(within_s=3)
+
+    assert not sockets_in_tmp(ports)
+
+
+def test_an_old_failure_in_the_log_does_not_explain_a_new_one(tmp_path):
+    (tmp_path / "valkey.log").write_text("bind: Address already in use\n")
+
+    with pytest.raises(ServerStartError, match=r"it ended at once") as failed:
+        ValkeyServer(tmp_path, options={"maxmemory-policy": "nonsense"}).start()
+
+    assert "already in use" not in str(failed.value)
 
 
 def test_a_dozen_buckets_fit(seaweed, s3):

@@ -70,6 +70,7 @@ class EmbeddedServer(ABC):
         self._ports: tuple[int, ...] = ()
         self._guardian: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
+        self._log_start_bytes = 0
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -82,6 +83,10 @@ class EmbeddedServer(ABC):
     def _environment(self) -> dict[str, str]:
         """Return the server's environment."""
         return server_environment(self.data_dir)
+
+    def _litter(self) -> list[str]:
+        """Return the files outside the folder that the server may leave behind."""
+        return []
 
     @property
     def log_path(self) -> Path:
@@ -171,24 +176,20 @@ class EmbeddedServer(ABC):
         """Start guardian and server, and learn the server's process id."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ports = self._ports or choose_ports(self.port_count, first=self._wanted_port)
-        guardian = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(GUARDIAN),
-            str(os.getpid()),
-            str(self.stop_grace_s),
-        ]
+        guardian = [sys.executable, "-I", "-S", str(GUARDIAN)]
+        orders = [str(os.getpid()), str(self.stop_grace_s), os.pathsep.join(self._litter())]
         with ExitStack() as files:
             lock = files.enter_context((self.data_dir / f"{self.name}.lock").open("w"))
             self._lock_data(lock.fileno())
+            log = files.enter_context(self.log_path.open("ab"))
+            self._log_start_bytes = log.tell()
             self._guardian = subprocess.Popen(  # noqa: S603 - the command is our own
-                [*guardian, *self._command()],
+                [*guardian, *orders, *self._command()],
                 cwd=self.data_dir,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=files.enter_context(self.log_path.open("ab")),
+                stderr=log,
                 pass_fds=[lock.fileno()],  # the guardian's copy keeps the lock
                 start_new_session=True,  # Ctrl-C in the terminal is for us, not for our servers
             )
@@ -228,7 +229,10 @@ class EmbeddedServer(ABC):
         return ServerStartError(self.name, reason, self._log_tail())
 
     def _log_tail(self) -> str:
-        lines = self.log_path.read_text(errors="replace").splitlines()
+        """Return what the server said last, since its latest start."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start_bytes)
+            lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
     def _forget(self) -> None:

@@ -1,7 +1,8 @@
 """Keep one server exactly as long as the process that asked for it.
 
-Run by its path, never imported: ``guardian.py PARENT_PID GRACE_S COMMAND...``. It writes the
-server's process id on standard output, and exits with the server's code.
+Run by its path, never imported: ``guardian.py PARENT_PID GRACE_S LITTER COMMAND...``. It writes
+the server's process id on standard output, and exits with the server's code. LITTER are the files
+to remove after the server, separated by colons.
 
 Why a process: a SIGKILLed parent can clean up nothing, and Linux's parent-death signal follows
 the *thread* that forked, so a server started from a short-lived thread would die with it. This
@@ -9,6 +10,7 @@ process has one thread, so the signal is safe from here down: the server dies wi
 and the guardian watches the parent.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -58,17 +60,26 @@ def end(server: subprocess.Popen[bytes], *, grace_s: float) -> int:
     return code if code >= 0 else 128 - code
 
 
+def remove(litter: str) -> None:
+    """Remove the files that the server may have left behind."""
+    for path in filter(None, litter.split(os.pathsep)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - pathlib takes longer to load than all else here
+
+
 def main(arguments: list[str]) -> int:
     """Guard one server; see the head of this file."""
-    parent_pid, grace_s, command = int(arguments[0]), float(arguments[1]), arguments[2:]
+    parent_pid, grace_s, litter = int(arguments[0]), float(arguments[1]), arguments[2]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED_SIGNALS)
     if os.getppid() != parent_pid:
         return 1
-    server = start_server(command)
+    server = start_server(arguments[3:])
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.close()
     wait_until_unwanted(server, parent_pid=parent_pid)
-    return end(server, grace_s=grace_s)
+    code = end(server, grace_s=grace_s)
+    remove(litter)
+    return code
 
 
 if __name__ == "__main__":

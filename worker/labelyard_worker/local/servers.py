@@ -209,12 +209,12 @@ class SeaweedServer(EmbeddedServer):
         credentials: dict[str, str] = config["identities"][0]["credentials"][0]
         return credentials
 
-    def _forget(self) -> None:
-        super()._forget()
-        # SeaweedFS puts these here whatever TMPDIR says, and leaves some behind.
-        for component, port in zip(SEAWEED_COMPONENTS, self._ports, strict=True):
-            name = f"seaweedfs-{component}-grpc-{port + COMPANION_OFFSET}.sock"
-            Path("/tmp", name).unlink(missing_ok=True)  # noqa: S108
+    def _litter(self) -> list[str]:
+        # It puts its gRPC sockets here whatever TMPDIR says, and leaves some of them behind.
+        return [
+            f"/tmp/seaweedfs-{component}-grpc-{port + COMPANION_OFFSET}.sock"  # noqa: S108
+            for component, port in zip(SEAWEED_COMPONENTS, self._ports, strict=True)
+        ]
 
 
 def valkey_binary() -> Path:
