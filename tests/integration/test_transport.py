@@ -331,6 +331,23 @@ def test_a_consumer_without_acknowledgements_leaves_no_record(
     assert broker_redis.exists("unacked", "unacked_index") == 0
 
 
+@pytest.mark.parametrize("no_ack", [False, True])
+def test_an_error_of_the_consumer_is_not_blamed_on_the_message(
+    broker_url: str, broker_redis: redis.Redis, no_ack: bool
+) -> None:
+    def fail(message: Message) -> None:
+        raise ValueError(message.payload)
+
+    publish(broker_url, "x")
+    with inbox(broker_url, "other") as consumer:
+        Consumer(consumer.channel, [Queue("bulk")], no_ack=no_ack, on_message=fail).consume()
+
+        with pytest.raises(ValueError, match="x"):
+            wait_until(consumer.turn)
+
+    assert broker_redis.exists(MALFORMED_KEY) == 0
+
+
 def test_a_broker_that_forgot_the_script_is_told_it_again(
     broker_url: str, broker_redis: redis.Redis
 ) -> None:
@@ -356,8 +373,11 @@ def test_an_idle_connection_that_is_cut_is_renewed_and_nothing_is_restored(
         broker_redis.client_kill_filter(_type="normal", skipme=True)
         publish(broker_url, "next")
 
-        assert bodies(consumer.await_messages(2, within_s=1.0)) == ["in work", "next"]
+        assert bodies(consumer.await_messages(2, within_s=1.5)) == ["in work", "next"]
         assert broker_redis.hlen("unacked") == 2
+        consumer.await_quiet()
+        publish(broker_url, "the new connection wakes too")
+        consumer.await_messages(3, within_s=0.5)
 
 
 def test_a_half_open_connection_is_given_up_and_the_message_comes(

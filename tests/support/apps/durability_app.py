@@ -5,7 +5,6 @@ It is configured by the JSON object in ``DURABILITY_APP``, which ``Worker`` writ
 
 import json
 import os
-import signal
 import time
 
 from celery import Celery
@@ -59,11 +58,6 @@ def note(*words: object) -> None:
     os.write(EFFECTS, (" ".join(map(str, words)) + "\n").encode())
 
 
-@app.task(name="noop")
-def noop() -> None:
-    """Do nothing, to measure what the queue costs."""
-
-
 @app.task(name="mark", bind=True)
 def mark(self, number: int, seconds: float = 0.0) -> None:
     """Leave a line when it starts and one when it ends."""
@@ -80,9 +74,3 @@ def escape(self, error: str) -> None:
         return
     note("start", error)
     raise {"SystemExit": SystemExit, "MemoryError": MemoryError}.get(error, KeyboardInterrupt)("x")
-
-
-@app.task(name="kill")
-def kill() -> None:
-    """End the worker as the kernel does when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
