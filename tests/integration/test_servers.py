@@ -367,9 +367,11 @@ def test_seaweedfs_leaves_no_socket_in_tmp_not_even_when_its_parent_is_killed(tm
 
 def test_an_old_failure_in_the_log_does_not_explain_a_new_one(tmp_path):
     (tmp_path / "valkey.log").write_text("bind: Address already in use\n")
+    (port,) = choose_ports(1)
+    server = ValkeyServer(tmp_path, port=port, options={"maxmemory-policy": "nonsense"})
 
     with pytest.raises(ServerStartError, match=r"it ended at once") as failed:
-        ValkeyServer(tmp_path, options={"maxmemory-policy": "nonsense"}).start()
+        server.start()
 
     assert "already in use" not in str(failed.value)
 
