@@ -1,0 +1,65 @@
+# Every target makes .venv when it is missing: Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+SEED ?=
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint up bench bench-quick chaos chaos-long docs clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: .venv/.demo  ## Classify six photographs on an embedded stack; writes demo-report/
+	$(BIN)/python -m labelyard_worker.local.demo
+
+up: .venv/.demo  ## Run Valkey, SeaweedFS and a worker on 127.0.0.1 until Ctrl-C
+	$(BIN)/labelyard-worker up
+
+test: .venv/.dev  ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev  ## Check style, format, types and import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p labelyard -p labelyard_worker
+	$(BIN)/mypy tests/typing/api.py
+	$(BIN)/lint-imports
+
+bench: .venv/.dev  ## Measure this worker beside others; writes benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/.dev  ## The same in under three minutes
+	$(BIN)/python -m benchmarks --quick
+
+chaos: .venv/.dev  ## Two minutes of faults on real workers; writes chaos-report.json
+	$(BIN)/python -m tests.chaos --seconds 120 $(if $(SEED),--seed $(SEED))
+
+chaos-long: .venv/.dev  ## Twenty minutes of them
+	$(BIN)/python -m tests.chaos --seconds 1200 $(if $(SEED),--seed $(SEED))
+
+docs: .venv/.dev  ## Write the generated pages of docs/ again
+	$(BIN)/python docs/generate.py
+
+clean:  ## Remove .venv, caches and reports; a stack's data is kept
+	rm -rf .venv build dist demo-report chaos-report.json
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find producer worker tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps hold what is installed; the larger set contains the smaller one.
+.venv/.demo: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing labelyard[demo] into .venv (about a minute)"
+	@$(PIP_INSTALL) -e '.[demo]' -c constraints.txt
+	@touch $@
+
+.venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing labelyard[dev] into .venv (about a minute)"
+	@$(PIP_INSTALL) -e '.[dev]' -c constraints.txt
+	@touch .venv/.demo $@
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "labelyard needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv .venv
