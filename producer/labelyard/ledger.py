@@ -72,7 +72,7 @@ class Ledger:
         self.calls = LedgerCalls(settings)
         self._scripts = {
             name: client.register_script(getattr(ledger_scripts, name))
-            for name in ("OPEN", "START", "RELEASE", "FINISH", "REPLAY", "SENT")
+            for name in ("OPEN", "START", "RELEASE", "FINISH", "REPLAY", "SENT", "DELIVERED")
         }
 
     def _run(self, name: str, job_id: str, args: list[str]) -> list[str]:
@@ -196,11 +196,8 @@ class Ledger:
         return [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
 
     def delivered(self, job_id: str, *, undelivered: tuple[str, ...]) -> None:
-        """Note which deliveries are still owed."""
-        job_key = self.calls.keys(job_id).job
-        with ledger_errors_as_ours():
-            if self.client.exists(job_key):
-                self.client.hset(job_key, "undelivered", ",".join(undelivered))
+        """Note which deliveries are still owed, and when to try them again."""
+        self._run("DELIVERED", job_id, self.calls.args(job_id, ",".join(undelivered)))
 
     def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""

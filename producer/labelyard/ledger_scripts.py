@@ -1,6 +1,6 @@
 """The Lua scripts of the ledger: each change of a job's record is one atomic step.
 
-Every script gets the same seven keys, in the order of :class:`LedgerKeys`, so that
+Every script gets the same eight keys, in the order of :class:`LedgerKeys`, so that
 they share one prelude. Times are Redis' own clock, in seconds: no two machines need
 to agree. A record's states and who may change them::
 
@@ -26,6 +26,7 @@ class LedgerKeys(NamedTuple):
         open_images: Counter: images of the jobs that are not final.
         totals: Hash: how many jobs came to each final state.
         dead: Sorted set: dead letters, by the time they died.
+        owed: Sorted set: finished jobs with deliveries to try again, by when.
     """
 
     job: str
@@ -35,6 +36,7 @@ class LedgerKeys(NamedTuple):
     open_images: str
     totals: str
     dead: str
+    owed: str
 
     @classmethod
     def of(cls, namespace: str, job_id: str) -> "LedgerKeys":
@@ -47,12 +49,13 @@ class LedgerKeys(NamedTuple):
             f"{namespace}:open_images",
             f"{namespace}:totals",
             f"{namespace}:dead",
+            f"{namespace}:owed",
         )
 
 
 _PRELUDE = """
 local JOB, OPEN, DUE, EXPIRING = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local OPEN_IMAGES, TOTALS, DEAD = KEYS[5], KEYS[6], KEYS[7]
+local OPEN_IMAGES, TOTALS, DEAD, OWED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local ID, OPEN_TTL, RESULT_TTL = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local NAMESPACE = ARGV[4]
 local clock = redis.call('TIME')
@@ -246,5 +249,21 @@ if not state or FINAL[state] then return {'final', state or 'missing'} end
 redis.call('HSET', JOB, 'published_at', stamp)
 redis.call('ZADD', OPEN, now, ID)
 return {'sent', state, stamp}
+"""
+)
+
+# ARGV 5.. : undelivered. What is owed is tried again after as long as the job has been
+# finished: 2 s, 4 s, 8 s, up to an hour, until the record goes.
+DELIVERED = (
+    _PRELUDE
+    + """
+local finished_at = tonumber(redis.call('HGET', JOB, 'finished_at'))
+if not finished_at or ARGV[5] == '' then redis.call('ZREM', OWED, ID) end
+if not finished_at then return {'missing'} end
+redis.call('HSET', JOB, 'undelivered', ARGV[5])
+if ARGV[5] == '' then return {'delivered'} end
+redis.call('ZADD', OWED, now + math.max(2, math.min(3600, now - finished_at)), ID)
+keep(OWED)
+return {'owed'}
 """
 )

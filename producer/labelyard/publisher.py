@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 TASK: Final = "labelyard.classify"
+DELIVER_TASK: Final = "labelyard.deliver"
 JOB_ID_HEADER: Final = "labelyard_job_id"
 PUBLISHED_AT_HEADER: Final = "labelyard_published_at"
 MAX_IDLE_LANES: Final = 8
@@ -41,7 +42,7 @@ class Outgoing:
     """A message that is to be sent.
 
     Attributes:
-        message: The job as JSON.
+        message: The task's argument as JSON: the job.
         published_at: When, by the ledger's clock: the reconciler tells by it whether
             the message can still be in its queue.
     """
@@ -50,6 +51,7 @@ class Outgoing:
     message: str
     queue: str
     published_at: float
+    task: str = TASK
 
     @classmethod
     def of(cls, job: Job, *, queue: str, published_at: float) -> Self:
@@ -64,7 +66,7 @@ class Outgoing:
         """Write the headers of Celery's message protocol 2, and ours."""
         return {
             "lang": "py",
-            "task": TASK,
+            "task": self.task,
             "id": self.job_id,
             "root_id": self.job_id,
             "parent_id": None,

@@ -23,9 +23,9 @@ from labelyard_worker.durability.presence import Presence
 from labelyard_worker.durability.reconciler import Reconciler
 from labelyard_worker.durability.watchdog import Watchdog
 from labelyard_worker.embedding import Embedder, Room
+from labelyard_worker.intake.access import resolve_storage
 from labelyard_worker.intake.children import Intake
 from labelyard_worker.intake.spec import ImageLimits, Pixels
-from labelyard_worker.intake.access import resolve_storage
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher

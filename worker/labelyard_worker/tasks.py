@@ -1,4 +1,4 @@
-"""The Celery shell: one thin task, and the signals that build, drain and close the worker.
+"""The Celery shell: two thin tasks, and the signals that build, drain and close the worker.
 
 What a job is, is in ``classify.py``; how a delivery ends, in ``durability/attempts.py``.
 """
@@ -20,6 +20,7 @@ from celery.worker import state
 from labelyard.errors import WorkerError
 from labelyard.ledger import Queue
 from labelyard.messages import Job, Result
+from labelyard.publisher import DELIVER_TASK, TASK
 from labelyard_worker.classify import classify
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
@@ -96,6 +97,17 @@ class Runtime:
             state.should_stop = EXIT_CODE
             raise Reject(str(error), requeue=True) from error
 
+    def deliver(self, job_id: str) -> None:
+        """Try again what a finished job still owes.
+
+        Raises:
+            Reject: The message goes back to the broker.
+        """
+        try:
+            self.services.attempts.deliver_owed(job_id)
+        except MessageReturnedError as error:
+            raise Reject(str(error), requeue=True) from error
+
     def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
         priority: Priority = "interactive" if queue == "interactive" else "bulk"
         return classify(job, self.services, priority=priority, token=token)
@@ -117,9 +129,13 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
     """Register the task, and connect the signals of the worker's life."""
     runtime = Runtime(settings, load)
 
-    @app.task(name="labelyard.classify", bind=True)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
     def classify_task(task: Task, message: Any) -> None:
         runtime.run(message, queue_of(task, settings.namespace))
+
+    @app.task(name=DELIVER_TASK)  # type: ignore[untyped-decorator]
+    def deliver_task(job_id: str) -> None:
+        runtime.deliver(job_id)
 
     # Strong references: the handlers are closures, which Celery would let go.
     def on_setup_logging(**_: Any) -> None:

@@ -93,7 +93,7 @@ class Attempts:
                 case "dead":
                     self._bury(job, started)
                 case _:
-                    self._deliver_owed(job.job_id)
+                    self.deliver_owed(job.job_id)
 
     def _read(self, message: Any) -> Job | None:
         """Parse the message; one that is no job ends here, in the ledger if it has an id."""
@@ -211,6 +211,7 @@ class Attempts:
                     "status": result.status,
                     "first": is_first,
                     "images": len(job.images),
+                    **({"trace": job.trace} if job.trace else {}),
                     **result.timing.model_dump(),
                 }
             },
@@ -222,13 +223,11 @@ class Attempts:
         still_owed = self._delivery.deliver(result, job.deliver, owed)
         self._patiently(lambda: self._ledger.delivered(job.job_id, undelivered=still_owed))
 
-    def _deliver_owed(self, job_id: str) -> None:
+    def deliver_owed(self, job_id: str) -> None:
         """Finish what a dead worker left undone behind a final result."""
         record = self._patiently(lambda: self._ledger.read(job_id))
         if record is not None and record.undelivered and record.result is not None:
             self._deliver(record.job(), record.result, record.undelivered)
-
-    deliver_owed = _deliver_owed
 
     def _quarantine(self, job: Job, started: Started) -> None:
         log.warning(

@@ -6,6 +6,7 @@ unacknowledged and that its queue must have passed on has lost its message. So a
 emptied broker loses nothing, nor what was submitted while it was down.
 """
 
+import json
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ from redis.exceptions import RedisError
 
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
-from labelyard.publisher import Outgoing, Publisher
+from labelyard.publisher import DELIVER_TASK, Outgoing, Publisher
 from labelyard_worker.durability.broker_view import Broker, BrokerView
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Reconciler:
                     continue
                 self.send_due()
                 self.expire_overdue()
+                self.send_owed()
                 if self._is_on and time.monotonic() >= reconcile_at:
                     reconcile_at = time.monotonic() + self._every_s
                     self.send_lost()
@@ -138,6 +140,17 @@ class Reconciler:
         """Send the jobs whose retry is due; returns how many."""
         due = cast("list[str]", self._take_due(keys=[self._key("due")], args=[LEASE_S, AT_ONCE]))
         return sum(self._send(self._ledger.read(job_id), job_id) for job_id in due)
+
+    def send_owed(self) -> int:
+        """Have deliveries tried again that are due; returns how many."""
+        owed = cast("list[str]", self._take_due(keys=[self._key("owed")], args=[60, AT_ONCE]))
+        self._publisher.publish_many(
+            [
+                Outgoing(job_id, json.dumps(job_id), "control", self._now(), task=DELIVER_TASK)
+                for job_id in owed
+            ]
+        )
+        return len(owed)
 
     def expire_overdue(self) -> int:
         """Make final what nobody wants any more; returns how many."""

@@ -1,0 +1,101 @@
+"""From a bucket to a stored result, on real photographs, through real processes."""
+
+import json
+import sys
+
+import pytest
+
+from labelyard import Client
+from labelyard.messages import Deliver, ImageRef, Label, LabelSet
+from labelyard_worker.local.photographs import EVERYDAY_LABELS
+from tests.support.pictures import photo
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+
+SHOWN = {
+    "cat": "a cat",
+    "coffee": "a cup of coffee",
+    "rocket": "a rocket",
+    "astronaut": "an astronaut",
+    "temple": "a temple",
+    "flower": "a flower",
+}
+TIMEOUT_S = 60.0
+
+
+@pytest.mark.usefixtures("worker")
+def test_six_photographs_get_the_right_label(service: Service, client: Client):
+    images = [(name, service.pictures.put(f"{name}.img", photo(name))) for name in SHOWN]
+
+    result = client.classify(images, labels=list(EVERYDAY_LABELS), timeout_s=TIMEOUT_S)
+
+    assert result.status == "succeeded"
+    assert {image.id: image.labels[0].name for image in result.images} == SHOWN
+    assert all(image.matched == (image.labels[0].name,) for image in result.images)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_result_is_also_written_where_the_job_wants_it(service: Service, client: Client):
+    uri = service.pictures.put("cat.png", photo("cat"))
+    deliver = Deliver(object_uri="s3://results/jobs/cat.json", stream="moderation")
+
+    result = client.classify([uri], labels=["a cat", "a dog"], timeout_s=TIMEOUT_S, deliver=deliver)
+
+    wait_until(lambda: service.results.keys("jobs/") == ["jobs/cat.json"])
+    stored = service.results.get("jobs/cat.json")
+    assert json.loads(stored) == result.model_dump(mode="json")
+    entries = client._ledger.client.xrange("labelyard:stream:moderation")
+    assert [fields["job_id"] for _, fields in entries].count(result.job_id) == 1
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_fits_no_label_is_abstained(service: Service, client: Client):
+    uri = service.pictures.put("rocket.jpg", photo("rocket"))
+    labels = LabelSet(
+        labels=(Label(name="a cat"), Label(name="a dog")),
+        abstain=("a rocket", "a vehicle", "a building"),
+    )
+
+    result = client.classify([uri], labels=labels, timeout_s=TIMEOUT_S)
+
+    assert result.images[0].abstained
+    assert result.images[0].matched == ()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_registered_label_set_is_used_by_its_name(service: Service, client: Client):
+    uri = service.pictures.put("coffee.png", photo("coffee"))
+    labels = LabelSet(labels=(Label(name="a cup of coffee", threshold=0.5), Label(name="a cat")))
+    reference = client.label_sets.register("kitchen", labels)
+
+    result = client.classify([uri], labels=reference, timeout_s=TIMEOUT_S)
+
+    assert result.label_set == reference.partition("@")[2]
+    assert result.images[0].matched == ("a cup of coffee",)
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_same_key_gives_the_same_job(service: Service, client: Client):
+    uri = service.pictures.put("cat.png", photo("cat"))
+
+    first = client.submit([uri], labels=["a cat", "a dog"], idempotency_key="order-1")
+    second = client.submit([uri], labels=["a cat", "a dog"], idempotency_key="order-1")
+
+    assert second.id == first.id
+    assert (first.is_new, second.is_new) == (True, False)
+    assert first.result(timeout_s=TIMEOUT_S) == second.result(timeout_s=TIMEOUT_S)
+
+
+def test_plain_celery_runs_the_same_worker(service: Service):
+    command = (sys.executable, "-m", "celery", "-A", "labelyard_worker", "worker")
+    uri = service.pictures.put("flower.jpg", photo("flower"))
+
+    with (
+        service.worker(name="plain", command=command, namespace="plain"),
+        service.client(namespace="plain") as producer,
+    ):
+        result = producer.classify(
+            [ImageRef(id="f", uri=uri)], labels=list(EVERYDAY_LABELS), timeout_s=TIMEOUT_S
+        )
+
+    assert result.images[0].labels[0].name == "a flower"
