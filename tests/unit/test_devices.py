@@ -1,0 +1,160 @@
+"""What is chosen from the machine, and which errors mean what."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from labelyard.errors import ModelLoadError
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision.cores import available_cores
+from labelyard_worker.vision.devices import (
+    ThreadPlan,
+    ThreadShare,
+    choose_dtype,
+    cpu_flags,
+    halve_when_out_of_memory,
+    is_device_lost,
+    is_out_of_memory,
+    plan_batch_size,
+    plan_threads,
+)
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("flags", "model_type", "expected"),
+    [
+        ({"avx512_bf16"}, "clip", torch.bfloat16),
+        ({"amx_bf16"}, "siglip", torch.bfloat16),
+        ({"avx2"}, "clip", torch.float32),
+        ({"avx512_bf16"}, "lite_zeroshot", torch.float32),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_is_fast_and_holds_the_answers(
+    flags: set[str], model_type: str, expected: torch.dtype
+) -> None:
+    assert choose_dtype("auto", CPU, model_type, flags=frozenset(flags)) is expected
+
+
+def test_a_dtype_that_is_asked_for_is_taken() -> None:
+    assert choose_dtype("bfloat16", CPU, "lite_zeroshot") is torch.bfloat16
+    assert choose_dtype("float16", CUDA, "clip") is torch.float16
+    with pytest.raises(ModelLoadError, match="float16 needs CUDA"):
+        choose_dtype("float16", CPU, "clip")
+
+
+def test_cpu_flags_are_read_and_may_be_missing(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16 sse\n\nprocessor\t: 1\n")
+
+    assert "avx512_bf16" in cpu_flags(cpuinfo)
+    assert cpu_flags(tmp_path / "missing") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "options", "expected"),
+    [
+        (CPU, 1, {}, ThreadPlan(1, 1, 1)),
+        (CPU, 2, {}, ThreadPlan(2, 1, 2)),
+        (CPU, 16, {}, ThreadPlan(2, 8, 16)),
+        (CPU, 8, {"model_streams": 4}, ThreadPlan(4, 2, 8)),
+        (CPU, 8, {"model_threads": 3}, ThreadPlan(2, 3, 3)),
+        (CUDA, 16, {}, ThreadPlan(2, 1, 1)),
+    ],
+)
+def test_threads_follow_the_cores_unless_they_are_set(
+    device: torch.device, cores: int, options: dict[str, int], expected: ThreadPlan
+) -> None:
+    assert plan_threads(WorkerSettings(**options), device, cores) == expected  # type: ignore[arg-type]
+
+
+def test_a_gpu_gets_larger_batches_unless_they_are_set() -> None:
+    assert plan_batch_size(WorkerSettings(), CUDA) > plan_batch_size(WorkerSettings(), CPU)
+    assert plan_batch_size(WorkerSettings(max_batch_size=3), CUDA) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_bounds_the_cores(
+    files: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+
+    unbounded = available_cores(tmp_path / "none")
+    assert available_cores(tmp_path) == (unbounded if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "out_of_memory", "lost"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, False),
+        (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, False),
+        (MemoryError(), True, False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False, True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access"), False, True),
+        (RuntimeError("The size of tensor a (3) must match"), False, False),
+        (ValueError("out of memory"), False, False),
+    ],
+)
+def test_errors_of_a_device_are_told_apart(
+    error: Exception, out_of_memory: bool, lost: bool
+) -> None:
+    assert is_out_of_memory(error) is out_of_memory
+    assert is_device_lost(error) is lost
+
+
+def test_prompts_that_do_not_fit_are_encoded_in_halves() -> None:
+    sizes = []
+
+    def encode(prompts: list[int]) -> list[int]:
+        sizes.append(len(prompts))
+        if len(prompts) > 3:
+            raise MemoryError
+        return list(prompts)
+
+    encoded = halve_when_out_of_memory(encode, list(range(10)))  # type: ignore[arg-type]
+
+    assert encoded == list(range(10))
+    assert sizes == [10, 5, 2, 3, 5, 2, 3]
+
+
+def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:
+    share = ThreadShare(ThreadPlan(streams=2, threads_per_stream=1, cores=2))
+    seen: dict[str, int] = {}
+    inside, done = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with share.taken():
+            seen["alone"] = torch.get_num_threads()
+            inside.set()
+            done.wait(5)
+
+    def second() -> None:
+        with share.taken():
+            seen["beside another"] = torch.get_num_threads()
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    inside.wait(5)
+    threads[1].start()
+    threads[1].join(5)
+    done.set()
+    threads[0].join(5)
+
+    assert seen == {"alone": 2, "beside another": 1}
