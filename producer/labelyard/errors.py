@@ -11,7 +11,8 @@ LabelyardError
 │       ├── ImageTooLargeError         image_too_large
 │       ├── ImageUndecodableError      image_undecodable
 │       ├── ImageCrashedDecoderError   image_crashed_decoder
-│       └── ImageTimedOutError         image_timed_out
+│       ├── ImageTimedOutError         image_timed_out
+│       └── ImageNotEmbeddedError      image_not_embedded
 ├── TransientError               time; retried with backoff and jitter
 │   ├── StorageUnavailableError  storage_unavailable
 │   ├── BatcherFullError         batcher_full
@@ -129,6 +130,12 @@ class ImageTimedOutError(ImageError):
     """Fetching and decoding took longer than the limit for one image."""
 
     code = "image_timed_out"
+
+
+class ImageNotEmbeddedError(ImageError):
+    """A re-scoring job names an image whose embedding is not known: classify it first."""
+
+    code = "image_not_embedded"
 
 
 class TransientError(LabelyardError):

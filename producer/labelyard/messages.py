@@ -129,6 +129,8 @@ class Job(Message):
         images: 1 to 64 pictures with distinct ids.
         label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
         top_k: How many labels, best first, the result names for each image.
+        rescore: Score from embeddings that are known, without looking at the pictures; an
+            image that was never classified gets ``image_not_embedded``.
         expires_at: After this instant nobody wants the result any more.
         deliver: Where the result goes besides the ledger.
         trace: Carried into logs as it is, for example a W3C ``traceparent``.
@@ -140,6 +142,7 @@ class Job(Message):
     images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
     label_set: LabelSet | LabelSetRef
     top_k: int = Field(default=5, ge=1, le=MAX_LABELS)
+    rescore: bool = False
     expires_at: AwareDatetime | None = None
     deliver: Deliver = Deliver()
     trace: dict[str, str] = Field(default_factory=dict, max_length=20)

@@ -32,6 +32,7 @@ class JobOptions(TypedDict, total=False):
 
     Attributes:
         top_k: How many labels, best first, the result names for each image.
+        rescore: Score from known embeddings, without reading the pictures.
         tenant: On whose behalf; the settings' tenant if not given.
         expires_at: After this instant nobody wants the result any more.
         expires_in_s: The same, in seconds from now.
@@ -42,6 +43,7 @@ class JobOptions(TypedDict, total=False):
     """
 
     top_k: int
+    rescore: bool
     tenant: str
     expires_at: datetime
     expires_in_s: float
@@ -63,7 +65,7 @@ def make_job(
     """
     tenant = options.get("tenant", settings.tenant)
     key = options.get("idempotency_key")
-    plain = {name: options[name] for name in ("top_k", "deliver", "trace") if name in options}
+    plain = {name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options}
     return parse_job(
         {
             **plain,
