@@ -6,7 +6,7 @@ becomes an embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 
 from concurrent.futures import Future
 
-from labelyard.errors import ImageError, LabelyardError, TransientError
+from labelyard.errors import ImageError, TransientError
 from labelyard.messages import (
     Failure,
     ImageRef,
@@ -20,7 +20,8 @@ from labelyard.messages import (
 from labelyard_worker.embedding import Embedded
 from labelyard_worker.services import Services
 from labelyard_worker.tokens import Token
-from labelyard_worker.vision.scoring import LabelMatrix
+from labelyard_worker.vision.known_images import KnownImage
+from labelyard_worker.vision.scoring import ImageScores, LabelMatrix
 from labelyard_worker.vision.waiting import Priority
 
 Outcome = Embedded | ImageError | TransientError
@@ -40,12 +41,13 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
         LabelyardError: The job is cancelled, expired or handed back.
     """
     labels = services.label_index.matrix(label_set_of(job, services))
-    on_their_way = services.embedder.embed(job.images, priority=priority, token=token)
+    if job.rescore:
+        on_their_way = services.embedder.recall(job.images)
+    else:
+        on_their_way = services.embedder.embed(job.images, priority=priority, token=token)
     outcomes = [outcome_of(future, token) for future in on_their_way]
-    images = tuple(
-        describe(image, outcome, labels, services=services, top_k=job.top_k)
-        for image, outcome in zip(job.images, outcomes, strict=True)
-    )
+    services.embedder.keep(job.images, outcomes)
+    images = describe_all(job, outcomes, labels, services)
     return Result(
         job_id=job.job_id,
         status=status_of(images),
@@ -75,20 +77,29 @@ def outcome_of(future: "Future[Embedded]", token: Token) -> Outcome:
         return error
 
 
-def describe(
-    image: ImageRef, outcome: Outcome, labels: LabelMatrix, *, services: Services, top_k: int
-) -> ImageResult:
-    """Score one image, or say why it has no scores."""
-    if isinstance(outcome, LabelyardError):
-        return ImageResult(id=image.id, uri=image.uri, error=Failure.of(outcome))
-    scores = services.score(outcome.image_embeds, labels, top_k=top_k)
+def describe_all(
+    job: Job, outcomes: list[Outcome], labels: LabelMatrix, services: Services
+) -> tuple[ImageResult, ...]:
+    """Score all images that have an embedding; the others say why they have none."""
+    embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
+    scores = iter(services.score(embeds, labels, top_k=job.top_k))
+    return tuple(
+        scored(image, outcome.image, next(scores))
+        if isinstance(outcome, Embedded)
+        else ImageResult(id=image.id, uri=image.uri, error=Failure.of(outcome))
+        for image, outcome in zip(job.images, outcomes, strict=True)
+    )
+
+
+def scored(image: ImageRef, known: KnownImage, scores: ImageScores) -> ImageResult:
+    """Write down what was found on one image."""
     return ImageResult(
         id=image.id,
         uri=image.uri,
-        etag=outcome.etag,
-        sha256=outcome.sha256,
-        width=outcome.width,
-        height=outcome.height,
+        etag=known.etag,
+        sha256=known.sha256,
+        width=known.width,
+        height=known.height,
         labels=scores.labels,
         matched=scores.matched,
         abstained=scores.abstained,

@@ -3,16 +3,18 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 
-from labelyard.errors import LabelyardError
+from labelyard.errors import ImageNotEmbeddedError, LabelyardError
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.children import Intake, Unchanged
 from labelyard_worker.intake.images import Pixels
 from labelyard_worker.tokens import Token
 from labelyard_worker.vision.batcher import Batcher
+from labelyard_worker.vision.known_images import KnownImage, KnownImages, address_of
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.waiting import BatchAnswer, Priority
 
@@ -22,26 +24,21 @@ IMAGES_IN_A_CALL = 4
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture's embedding, and what is known of the picture.
+    """A picture's embedding, and what it took.
 
     Attributes:
-        image_embeds: Unit-length vector, shape (dim,).
-        sha256: Digest of the bytes as read, lower-case hex.
-        width: Pixels, after EXIF orientation.
-        height: Pixels, after EXIF orientation.
+        image: The embedding, and what is known of the picture.
         intake_s: From being asked for to being resized.
         wait_s: Waiting for its batch.
         model_s: The forward pass of its batch.
+        is_new: Whether the model, or the intake, had to see the picture.
     """
 
-    image_embeds: Floats
-    etag: str | None
-    sha256: str
-    width: int
-    height: int
+    image: KnownImage
     intake_s: float = 0.0
     wait_s: float = 0.0
     model_s: float = 0.0
+    is_new: bool = True
 
 
 class Room:
@@ -88,14 +85,11 @@ class Embedder:
     """Makes embeddings of pictures; every picture is answered exactly once."""
 
     def __init__(
-        self,
-        intake: Intake,
-        batcher: Batcher[Pixels, Floats],
-        *,
-        room: Room,
+        self, intake: Intake, batcher: Batcher[Pixels, Floats], *, room: Room, known: KnownImages
     ) -> None:
         self._intake = intake
         self._batcher = batcher
+        self._known = known
         self.room = room
 
     def embed(
@@ -110,6 +104,7 @@ class Embedder:
         Raises:
             LabelyardError: What the token says, while there was no room.
         """
+        known = self._known.look_up(images)
         futures: list[Future[Embedded]] = []
         rest = deque(images)
         while rest:
@@ -121,18 +116,44 @@ class Embedder:
                 and self.room.take(priority=priority, timeout_s=0)
             ):
                 group.append(rest.popleft())
-            futures += self._embed_group(group, priority=priority)
+            futures += self._embed_group(group, known, priority=priority)
         return futures
 
+    def recall(self, images: Sequence[ImageRef]) -> "list[Future[Embedded]]":
+        """Find the embeddings of *images* without looking at the pictures.
+
+        Returns:
+            One future for each image, in order, answered: with ImageNotEmbeddedError
+            where nothing is known.
+        """
+        known = self._known.look_up(images)
+        return [recalled(image, known.get(address_of(image))) for image in images]
+
+    def keep(self, images: Sequence[ImageRef], outcomes: Sequence[object]) -> None:
+        """Keep the embeddings that were made, for when the pictures come again."""
+        self._known.keep(
+            (image, outcome.image)
+            for image, outcome in zip(images, outcomes, strict=True)
+            if isinstance(outcome, Embedded) and outcome.is_new
+        )
+
     def _embed_group(
-        self, images: Sequence[ImageRef], *, priority: Priority
+        self, images: Sequence[ImageRef], known: Mapping[str, KnownImage], *, priority: Priority
     ) -> "list[Future[Embedded]]":
-        journeys = [_Journey(self._batcher, priority=priority) for _ in images]
+        journeys = [
+            _Journey(self._batcher, self._known, known.get(address_of(image)), priority=priority)
+            for image in images
+        ]
         for journey in journeys:
             journey.embedded.add_done_callback(lambda _: self.room.give_back())
         self._batcher.announce(len(images))
+        etags = {
+            image.uri: journey.known.etag
+            for image, journey in zip(images, journeys, strict=True)
+            if journey.known is not None and journey.known.etag and image.version_id is None
+        }
         try:
-            futures = self._intake.submit(images)
+            futures = self._intake.submit(images, known_etags=etags)
         except BaseException as error:
             self._batcher.retract(len(images))
             for journey in journeys:
@@ -143,12 +164,31 @@ class Embedder:
         return [journey.embedded for journey in journeys]
 
 
+def recalled(image: ImageRef, known: KnownImage | None) -> "Future[Embedded]":
+    """Answer at once with what is known of *image*."""
+    future: Future[Embedded] = Future()
+    if known is None:
+        future.set_exception(ImageNotEmbeddedError(image.uri, "classify it first"))
+    else:
+        future.set_result(Embedded(known, is_new=False))
+    return future
+
+
 class _Journey:
     """One picture's way: callbacks, run by whichever thread finished a stage."""
 
-    def __init__(self, batcher: Batcher[Pixels, Floats], *, priority: Priority) -> None:
+    def __init__(
+        self,
+        batcher: Batcher[Pixels, Floats],
+        images: KnownImages,
+        known: KnownImage | None,
+        *,
+        priority: Priority,
+    ) -> None:
         self.embedded: Future[Embedded] = Future()
+        self.known = known
         self._batcher = batcher
+        self._images = images
         self._priority = priority
         self._asked_at = time.monotonic()
         self._pixels: Pixels | None = None
@@ -156,14 +196,26 @@ class _Journey:
 
     def has_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
         try:
-            pixels = future.result()
-            assert isinstance(pixels, Pixels)  # noqa: S101 - no etags were given
+            answer = future.result()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
             self._batcher.retract(1)
             self.fail(error)
             return
-        self._pixels = pixels
         self._intake_s = time.monotonic() - self._asked_at
+        if isinstance(answer, Pixels):
+            self._score(answer)
+        elif self.known is not None:
+            self._batcher.retract(1)
+            self._answer(Embedded(self.known, intake_s=self._intake_s, is_new=False))
+
+    def _score(self, pixels: Pixels) -> None:
+        """Ask the model, unless it has seen this very content under another address."""
+        self._pixels = pixels
+        embeds = self._images.embeds_of(pixels.sha256)
+        if embeds is not None:
+            self._batcher.retract(1)
+            self._answer(Embedded(seen(pixels, embeds), intake_s=self._intake_s))
+            return
         try:
             answer = self._batcher.submit(pixels, priority=self._priority)
         except LabelyardError as error:
@@ -174,26 +226,31 @@ class _Journey:
     def _has_embeds(self, future: "Future[BatchAnswer[Floats]]") -> None:
         try:
             answer = future.result()
-            assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
-            embedded = Embedded(
-                image_embeds=answer.result,
-                etag=self._pixels.etag,
-                sha256=self._pixels.sha256,
-                width=self._pixels.source_width,
-                height=self._pixels.source_height,
-                intake_s=self._intake_s,
-                wait_s=answer.wait_s,
-                model_s=answer.model_s,
-            )
         except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
             self.fail(error)
             return
+        assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
+        image = seen(self._pixels, answer.result)
         self._pixels = None
-        if not self.embedded.done():
+        self._answer(
+            Embedded(image, intake_s=self._intake_s, wait_s=answer.wait_s, model_s=answer.model_s)
+        )
+
+    def _answer(self, embedded: Embedded) -> None:
+        with suppress(InvalidStateError):  # the job gave up on it
             self.embedded.set_result(embedded)
 
     def fail(self, error: BaseException) -> None:
-        try:
+        with suppress(InvalidStateError):
             self.embedded.set_exception(error)
-        except InvalidStateError:
-            return
+
+
+def seen(pixels: Pixels, image_embeds: Floats) -> KnownImage:
+    """Describe a picture whose embedding is now known."""
+    return KnownImage(
+        image_embeds=image_embeds,
+        etag=pixels.etag,
+        sha256=pixels.sha256,
+        width=pixels.source_width,
+        height=pixels.source_height,
+    )

@@ -5,12 +5,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import numpy as np
 
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
@@ -30,8 +31,9 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
+from labelyard_worker.vision.known_images import open_known_images
 from labelyard_worker.vision.label_index import LabelIndex
-from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_image
+from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_images
 from labelyard_worker.vision.text_store import TextStore
 
 log = logging.getLogger(__name__)
@@ -62,10 +64,14 @@ class Services:
     broker: Broker
     _closing: ExitStack = field(default_factory=ExitStack)
 
-    def score(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> ImageScores:
-        """Score one image with the checkpoint's own scale and bias."""
-        return score_image(
-            image_embeds,
+    def score(
+        self, image_embeds: Sequence[Floats], labels: LabelMatrix, *, top_k: int
+    ) -> list[ImageScores]:
+        """Score images with the checkpoint's own scale and bias, in one matrix product."""
+        if not image_embeds:
+            return []
+        return score_images(
+            np.stack(image_embeds),
             labels,
             logit_scale=self.checkpoint.logit_scale,
             logit_bias=self.checkpoint.logit_bias,
@@ -134,6 +140,16 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
             TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
         )
     )
+    known = stack.enter_context(
+        closing(
+            open_known_images(
+                settings,
+                info=checkpoint.info,
+                spec=checkpoint.pixel_spec,
+                dim=checkpoint.dim,
+            )
+        )
+    )
     running = RunningJobs()
     watchdog = Watchdog(
         model_busy_s=lambda: batcher.busy_for_s,
@@ -153,7 +169,9 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         label_sets=LabelSetRegistry(connection, namespace=settings.namespace),
         batcher=batcher,
         intake=intake,
-        embedder=Embedder(intake, batcher, room=Room(places_for(settings, checkpoint))),
+        embedder=Embedder(
+            intake, batcher, room=Room(places_for(settings, checkpoint)), known=known
+        ),
         ledger=ledger,
         running=running,
         attempts=Attempts(

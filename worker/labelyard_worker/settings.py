@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from labelyard.settings import ClientSettings, ConnectionSettings, refuse_unknown_variables
+from labelyard.settings import DAY_S, ClientSettings, ConnectionSettings, refuse_unknown_variables
 
 MIB = 1024 * 1024
 
@@ -45,7 +45,12 @@ class WorkerSettings(ConnectionSettings):
         max_pixels_in_flight_bytes: Decoded pixels held at once, over all jobs.
         inference_timeout_s: Longest that an image may wait for its scores.
         label_cache_bytes: Text embeddings kept in memory.
-        image_cache_bytes: Image embeddings kept in memory, for pictures that come again.
+        image_cache_bytes: Image embeddings kept in memory, for pictures that come again;
+            0 keeps none.
+        embeddings_url: Redis that keeps image embeddings for all workers and for
+            re-scoring, about 3 kB an image. It may evict: give it an instance of its own
+            with ``maxmemory-policy allkeys-lru``. Unset keeps them in memory only.
+        embeddings_ttl_s: Seconds that it keeps them.
 
         decode: ``draft`` decodes JPEGs at the smallest DCT scale that is at least twice
             the model's size; ``exact`` decodes every pixel.
@@ -104,6 +109,8 @@ class WorkerSettings(ConnectionSettings):
     inference_timeout_s: PositiveFloat = 60.0
     label_cache_bytes: PositiveInt = 256 * MIB
     image_cache_bytes: NonNegativeInt = 64 * MIB
+    embeddings_url: str | None = None
+    embeddings_ttl_s: PositiveInt = 7 * DAY_S
 
     decode: Literal["draft", "exact"] = "draft"
     transparency: Literal["white", "drop"] = "white"

@@ -94,6 +94,7 @@ class Stack:
         return {
             "LABELYARD_BROKER_URL": self.valkey.url_of(0),
             "LABELYARD_LEDGER_URL": self.valkey.url_of(1),
+            "LABELYARD_EMBEDDINGS_URL": self.valkey.url_of(2),
             "AWS_ENDPOINT_URL": self.seaweed.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.seaweed.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,

@@ -1,0 +1,49 @@
+"""A picture that comes again costs little; one that is known needs no picture at all."""
+
+import pytest
+
+from labelyard import Client
+from tests.support.pictures import photo
+from tests.support.service import Service
+
+TIMEOUT_S = 60.0
+
+
+@pytest.mark.usefixtures("worker")
+def test_known_pictures_are_scored_again_without_reading_them(service: Service, client: Client):
+    uri = service.pictures.put("rescored.png", photo("coffee"))
+    first = client.classify([uri], labels=["a cat", "a dog"], timeout_s=TIMEOUT_S)
+    service.s3.delete_object(Bucket="pictures", Key="rescored.png")
+
+    again = client.classify(
+        [uri], labels=["a cup of coffee", "a dog"], rescore=True, timeout_s=TIMEOUT_S
+    )
+
+    assert again.images[0].labels[0].name == "a cup of coffee"
+    assert again.images[0].sha256 == first.images[0].sha256
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_picture_nobody_classified_cannot_be_scored_again(service: Service, client: Client):
+    uri = service.pictures.put("unseen.png", photo("cat"))
+
+    result = client.classify([uri], labels=["a cat"], rescore=True, timeout_s=TIMEOUT_S)
+
+    assert result.images[0].error is not None
+    assert result.images[0].error.code == "image_not_embedded"
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_picture_that_changed_is_seen_anew(service: Service, client: Client):
+    labels = ["a cat", "a flower"]
+    uri = service.pictures.put("changing.img", photo("cat"))
+    before = client.classify([uri], labels=labels, timeout_s=TIMEOUT_S)
+    unchanged = client.classify([uri], labels=labels, timeout_s=TIMEOUT_S)
+    service.pictures.put("changing.img", photo("flower"))
+
+    after = client.classify([uri], labels=labels, timeout_s=TIMEOUT_S)
+
+    assert before.images[0].labels[0].name == "a cat"
+    assert unchanged.images == before.images
+    assert unchanged.timing.model_s == 0.0
+    assert after.images[0].labels[0].name == "a flower"

@@ -1,0 +1,205 @@
+"""Embeddings of pictures that were seen before: in memory, and in Redis for all workers.
+
+An embedding belongs to a picture's content, not to its address: the address only says
+which content was there, and with which ETag, so that an unchanged picture is not even
+downloaded. All of it is a cache: what is missing is made again.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+import redis
+from redis.exceptions import RedisError
+
+from labelyard.ledger import SOCKET_OPTIONS
+from labelyard.messages import ImageRef, ModelInfo
+from labelyard_worker.intake.spec import PREPROCESSING_VERSION, PixelSpec
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision.lru import ByteLru
+from labelyard_worker.vision.scoring import Floats
+
+log = logging.getLogger(__name__)
+
+ENTRY_BYTES: Final = 512  # of an entry in memory, besides its vector
+PAUSE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """A picture's embedding, and what is known of the picture.
+
+    Attributes:
+        image_embeds: Unit-length vector, shape (dim,).
+        etag: ETag that the object had.
+        sha256: Digest of the bytes, lower-case hex.
+        width: Pixels, after EXIF orientation.
+        height: Pixels, after EXIF orientation.
+    """
+
+    image_embeds: Floats
+    etag: str | None
+    sha256: str
+    width: int
+    height: int
+
+
+class SharedImages:
+    """The part in Redis; a server that may forget, and may be away."""
+
+    def __init__(self, connection: "redis.Redis", *, prefix: str, ttl_s: int, dim: int) -> None:
+        """Use a connection that does not decode responses."""
+        self._redis = connection
+        self._prefix = prefix
+        self._ttl_s = ttl_s
+        self._dim = dim
+        self._paused_until = 0.0
+
+    def look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
+        """Find what is known of *addresses*; nothing while Redis gives no answer."""
+        try:
+            return {} if self._is_paused() else self._look_up(addresses)
+        except (RedisError, OSError) as error:
+            self._pause(error)
+            return {}
+
+    def _look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
+        entries = cast("list[Any]", self._redis.mget([self._address_key(a) for a in addresses]))
+        found = {
+            address: entry.decode().split(" ", 3)
+            for address, entry in zip(addresses, entries, strict=True)
+            if entry is not None
+        }
+        if not found:
+            return {}
+        vectors = cast(
+            "list[Any]", self._redis.mget([self._embeds_key(e[0]) for e in found.values()])
+        )
+        return {
+            address: KnownImage(
+                np.frombuffer(vector, dtype="<f4"), etag or None, sha256, int(width), int(height)
+            )
+            for (address, (sha256, width, height, etag)), vector in zip(
+                found.items(), vectors, strict=True
+            )
+            if vector is not None and len(vector) == 4 * self._dim
+        }
+
+    def keep(self, images: dict[str, KnownImage]) -> None:
+        """Keep *images*, by address; one round trip."""
+        if self._is_paused():
+            return
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for address, image in images.items():
+                    entry = f"{image.sha256} {image.width} {image.height} {image.etag or ''}"
+                    vector = image.image_embeds.astype("<f4").tobytes()
+                    pipeline.set(self._address_key(address), entry, ex=self._ttl_s)
+                    pipeline.set(self._embeds_key(image.sha256), vector, ex=self._ttl_s)
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            self._pause(error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
+    def _pause(self, error: Exception) -> None:
+        """Do without it for a while: jobs must not wait for a cache."""
+        self._paused_until = time.monotonic() + PAUSE_S
+        log.warning(
+            "known_images_unavailable",
+            extra={"fields": {"error": type(error).__name__, "pause_s": PAUSE_S}},
+        )
+
+    def _address_key(self, address: str) -> str:
+        return f"{self._prefix}:image:{hashlib.sha256(address.encode()).hexdigest()}"
+
+    def _embeds_key(self, sha256: str) -> str:
+        return f"{self._prefix}:embeds:{sha256}"
+
+
+class KnownImages:
+    """Both parts together. Nothing is known when both are switched off."""
+
+    def __init__(self, *, capacity_bytes: int, shared: SharedImages | None) -> None:
+        self._is_remembering = capacity_bytes > 0
+        self._by_address: ByteLru[str, KnownImage] = ByteLru(capacity_bytes)
+        self._by_content: ByteLru[str, Floats] = ByteLru(capacity_bytes)
+        self._shared = shared
+
+    def look_up(self, images: Sequence[ImageRef]) -> dict[str, KnownImage]:
+        """Find what is known of *images*, by :func:`address_of`."""
+        addresses = {address_of(image) for image in images}
+        found = {a: known for a in addresses if (known := self._by_address.get(a)) is not None}
+        missing = sorted(addresses - found.keys())
+        if self._shared is not None and missing:
+            shared = self._shared.look_up(missing)
+            self._remember(shared)
+            found |= shared
+        return found
+
+    def embeds_of(self, sha256: str) -> Floats | None:
+        """Find the embedding of this very content, under whatever address it was."""
+        return self._by_content.get(sha256)
+
+    def keep(self, images: Iterable[tuple[ImageRef, KnownImage]]) -> None:
+        """Keep what was just made."""
+        by_address = {address_of(image): known for image, known in images}
+        if by_address:
+            self._remember(by_address)
+            if self._shared is not None:
+                self._shared.keep(by_address)
+
+    def _remember(self, images: dict[str, KnownImage]) -> None:
+        if not self._is_remembering:
+            return
+        for address, known in images.items():
+            self._by_address.put(address, known, size_bytes=ENTRY_BYTES + len(address))
+            size_bytes = ENTRY_BYTES + known.image_embeds.nbytes
+            self._by_content.put(known.sha256, known.image_embeds, size_bytes=size_bytes)
+
+    def close(self) -> None:
+        """Close the connection of the shared part."""
+        if self._shared is not None:
+            self._shared.close()
+
+
+def address_of(image: ImageRef) -> str:
+    """Name the object that *image* refers to, its version included."""
+    return image.uri if image.version_id is None else f"{image.uri}?versionId={image.version_id}"
+
+
+def identity_of(info: ModelInfo, spec: PixelSpec, settings: WorkerSettings) -> str:
+    """Name everything that decides what embedding a content gets, 16 hex digits."""
+    parts = (
+        info.fingerprint,
+        info.dtype,
+        sorted(asdict(spec).items()),
+        settings.decode,
+        settings.transparency,
+        PREPROCESSING_VERSION,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def open_known_images(
+    settings: WorkerSettings, *, info: ModelInfo, spec: PixelSpec, dim: int
+) -> KnownImages:
+    """Open what the settings ask for."""
+    shared = None
+    if settings.embeddings_url is not None:
+        shared = SharedImages(
+            redis.Redis.from_url(settings.embeddings_url, **SOCKET_OPTIONS),
+            prefix=f"{settings.namespace}:{identity_of(info, spec, settings)}",
+            ttl_s=settings.embeddings_ttl_s,
+            dim=dim,
+        )
+    return KnownImages(capacity_bytes=settings.image_cache_bytes, shared=shared)
