@@ -7,11 +7,14 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelyard.errors import LabelyardError
+
+if TYPE_CHECKING:
+    from labelyard_worker.settings import WorkerSettings
 
 app = typer.Typer(
     name="labelyard-worker",
@@ -49,12 +52,18 @@ def start(
     celery_options: Annotated[
         list[str] | None, typer.Argument(help="Further options for 'celery worker', after --.")
     ] = None,
+    *,
+    devices: Annotated[
+        str, typer.Option(help="One worker for each: 'all', 'cuda:0,cuda:1', 'cpu,cpu'.")
+    ] = "",
 ) -> None:
     """Run one worker until SIGTERM, with the pool, the concurrency and the flags it needs."""
     from labelyard_worker.settings import read_settings
 
     try:
-        read_settings()
+        settings = read_settings()
+        if devices:
+            raise typer.Exit(start_fleet(settings, devices, celery_options or []))
     except LabelyardError as error:
         raise fail(str(error)) from error
     command = [sys.executable, "-m", "celery", "-A", "labelyard_worker", "worker"]
@@ -62,6 +71,24 @@ def start(
         sys.executable,
         [*command, *CELERY_FLAGS, *(celery_options or [])],
         {**MALLOC_VARIABLES, **os.environ},
+    )
+
+
+def start_fleet(settings: "WorkerSettings", devices: str, celery_options: list[str]) -> int:
+    """Run one worker for each device; their health ports count up from the setting's."""
+    from labelyard_worker.operations import fleet, logs
+
+    logs.set_up(level=settings.log_level, form=settings.log_format)
+    first_port = settings.health_port
+    return fleet.run_fleet(
+        [
+            fleet.Member(
+                device,
+                health_port=first_port + index if first_port > 0 else first_port,
+                command=fleet.worker_command(celery_options),
+            )
+            for index, device in enumerate(fleet.devices_of(devices))
+        ]
     )
 
 
