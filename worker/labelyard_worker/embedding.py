@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.known_images import KnownImage, KnownImages, address_of
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.waiting import BatchAnswer, Priority
-
-# A call to a child costs the parent's CPU; jobs of many images share it.
-IMAGES_IN_A_CALL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +101,10 @@ class Embedder:
             LabelyardError: What the token says, while there was no room.
         """
         known = self._known.look_up(images)
-        futures: list[Future[Embedded]] = []
-        rest = deque(images)
-        while rest:
+        futures = []
+        for image in images:
             token.wait_until(lambda wait_s: self.room.take(priority=priority, timeout_s=wait_s))
-            group = [rest.popleft()]
-            while (
-                rest
-                and len(group) < IMAGES_IN_A_CALL
-                and self.room.take(priority=priority, timeout_s=0)
-            ):
-                group.append(rest.popleft())
-            futures += self._embed_group(group, known, priority=priority)
+            futures.append(self._embed(image, known.get(address_of(image)), priority=priority))
         return futures
 
     def recall(self, images: Sequence[ImageRef]) -> "list[Future[Embedded]]":
@@ -137,31 +125,22 @@ class Embedder:
             if isinstance(outcome, Embedded) and outcome.is_new
         )
 
-    def _embed_group(
-        self, images: Sequence[ImageRef], known: Mapping[str, KnownImage], *, priority: Priority
-    ) -> "list[Future[Embedded]]":
-        journeys = [
-            _Journey(self._batcher, self._known, known.get(address_of(image)), priority=priority)
-            for image in images
-        ]
-        for journey in journeys:
-            journey.embedded.add_done_callback(lambda _: self.room.give_back())
-        self._batcher.announce(len(images))
-        etags = {
-            image.uri: journey.known.etag
-            for image, journey in zip(images, journeys, strict=True)
-            if journey.known is not None and journey.known.etag and image.version_id is None
-        }
+    def _embed(
+        self, image: ImageRef, known: KnownImage | None, *, priority: Priority
+    ) -> "Future[Embedded]":
+        """Send one image on its way; it has its place in the room until it is answered."""
+        journey = _Journey(self._batcher, self._known, known, priority=priority)
+        journey.embedded.add_done_callback(lambda _: self.room.give_back())
+        etags = {image.uri: known.etag} if known is not None and known.etag else {}
+        self._batcher.announce(1)
         try:
-            futures = self._intake.submit(images, known_etags=etags)
+            (future,) = self._intake.submit([image], known_etags=etags)
         except BaseException as error:
-            self._batcher.retract(len(images))
-            for journey in journeys:
-                journey.fail(error)
+            self._batcher.retract(1)
+            journey.fail(error)
             raise
-        for journey, future in zip(journeys, futures, strict=True):
-            future.add_done_callback(journey.has_pixels)
-        return [journey.embedded for journey in journeys]
+        future.add_done_callback(journey.has_pixels)
+        return journey.embedded
 
 
 def recalled(image: ImageRef, known: KnownImage | None) -> "Future[Embedded]":
