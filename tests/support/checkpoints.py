@@ -120,6 +120,8 @@ def make_align(folder: Path) -> None:
     config = transformers.AlignConfig(
         text_config={**TEXT, **_ids(tokenizer)}, vision_config=vision, projection_dim=DIM
     )
+    model = transformers.AlignModel(config)
+    model.temperature.data.fill_(0.05)  # 1 as initialised: no test could see it
     images = transformers.EfficientNetImageProcessorPil(
         size={"height": 36, "width": 36},
         crop_size={"height": IMAGE_PX, "width": IMAGE_PX},
@@ -127,7 +129,7 @@ def make_align(folder: Path) -> None:
         rescale_offset=True,
         include_top=False,
     )
-    _save(folder, transformers.AlignModel(config), images, tokenizer)
+    _save(folder, model, images, tokenizer)
 
 
 def make_siglip(folder: Path) -> None:
