@@ -40,7 +40,7 @@ chaos-long: .venv/.dev  ## Twenty minutes of them
 	$(BIN)/python -m tests.chaos --seconds 1200 $(if $(SEED),--seed $(SEED))
 
 docs: .venv/.dev  ## Write the generated pages of docs/ again
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:  ## Remove .venv, caches and reports; a stack's data is kept
 	rm -rf .venv build dist demo-report chaos-report.json
