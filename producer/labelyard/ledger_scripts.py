@@ -85,6 +85,9 @@ local function finalise(state, result, ttl)
     redis.call('EXPIRE', stream, OPEN_TTL)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)
+  if state == 'cancelled' or state == 'expired' then
+    redis.call('PUBLISH', NAMESPACE .. ':stopped', ID)
+  end
 end
 
 local function is_overdue()

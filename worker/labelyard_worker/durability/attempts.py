@@ -198,9 +198,7 @@ class Attempts:
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
         owed = owed_by(job.deliver)
-        is_first = self._patiently(
-            lambda: self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead)
-        )
+        is_first = self._patiently(lambda: self._write(job, result, owed, is_dead=is_dead))
         self.finished += 1
         self.last_finished_at = time.monotonic()
         log.info(
@@ -218,6 +216,15 @@ class Attempts:
         )
         if is_first and owed:
             self._deliver(job, result, owed)
+
+    def _write(self, job: Job, result: Result, owed: tuple[str, ...], *, is_dead: bool) -> bool:
+        """Write the result, with a new record if the ledger lost the old one meanwhile."""
+        if self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead):
+            return True
+        if self._ledger.state(job.job_id) is not None:
+            return False
+        self._ledger.open(job, queue="bulk", is_limited=False)
+        return self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead)
 
     def _deliver(self, job: Job, result: Result, owed: tuple[str, ...]) -> None:
         still_owed = self._delivery.deliver(result, job.deliver, owed)

@@ -1,9 +1,11 @@
-"""Says that this worker lives, and hears which jobs were cancelled.
+"""Says that this worker lives and what it runs, and hears which jobs were cancelled.
 
 A job whose worker no longer says so when the job is delivered again has seen its
-worker die; that is how deaths are counted.
+worker die; that is how deaths are counted. A job that its worker does not name has ended
+there, whatever the ledger says: the ledger may have lost its last second.
 """
 
+import json
 import logging
 import threading
 from typing import Any
@@ -42,7 +44,8 @@ class Presence:
     def _renew(self) -> None:
         while True:
             try:
-                self._ledger.client.set(self._key, "1", px=int(self._ttl_s * 1000))
+                running = json.dumps([token.job_id for token in self._running.all()])
+                self._ledger.client.set(self._key, running, px=int(self._ttl_s * 1000))
             except (RedisError, OSError) as error:
                 log.warning("presence_failed", extra={"fields": {"why": type(error).__name__}})
             if self._closed.wait(self._ttl_s / 4):
@@ -50,22 +53,20 @@ class Presence:
 
     def _hear(self) -> None:
         """Stop the attempts of jobs that became final elsewhere, until closed."""
-        prefix = self._ledger.calls.done_channel("")
         while not self._closed.is_set():
             try:
                 with self._ledger.client.pubsub(  # type: ignore[no-untyped-call]
                     ignore_subscribe_messages=True
                 ) as pubsub:
-                    pubsub.psubscribe(prefix + "*")
+                    pubsub.subscribe(self._ledger.calls.key("stopped"))
                     while not self._closed.is_set():
-                        self._heard(pubsub.get_message(timeout=1.0), prefix)
+                        self._heard(pubsub.get_message(timeout=1.0))
             except (RedisError, OSError):
                 self._closed.wait(1.0)
 
-    def _heard(self, message: dict[str, Any] | None, prefix: str) -> None:
-        if message is not None and message["data"] in ("cancelled", "expired"):
-            job_id = message["channel"].removeprefix(prefix)
-            self._running.stop(job_id, cancelled(job_id))
+    def _heard(self, message: dict[str, Any] | None) -> None:
+        if message is not None:
+            self._running.stop(message["data"], cancelled(message["data"]))
 
     def close(self) -> None:
         """Say no more, and take the key away: jobs handed back have not seen a death."""

@@ -51,9 +51,13 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LI
 """
 
 
-def is_orphan(record: Record, view: BrokerView, *, is_runner_alive: bool) -> bool:
-    """Decide whether the message of a job that is not final is lost."""
-    if record.is_final or (record.runner and is_runner_alive):
+def is_orphan(record: Record, view: BrokerView, *, is_running: bool) -> bool:
+    """Decide whether the message of a job that is not final is lost.
+
+    Args:
+        is_running: Whether the worker that began it last says that it runs it.
+    """
+    if record.is_final or is_running:
         return False
     if record.job_id in view.unacked_job_ids:
         return False
@@ -173,7 +177,7 @@ class Reconciler:
         for job_id, record in records.items():
             if record is None:
                 self._ledger.client.zrem(self._key("open"), job_id)
-            elif is_orphan(record, view, is_runner_alive=self._is_alive(record.runner)):
+            elif is_orphan(record, view, is_running=self._is_running(record)):
                 lost += self._send(record, job_id)
             else:
                 # Looked at, and held by somebody: come to the others next time.
@@ -182,8 +186,11 @@ class Reconciler:
             log.warning("messages_sent_again", extra={"fields": {"jobs": lost}})
         return lost
 
-    def _is_alive(self, runner: str) -> bool:
-        return bool(runner) and bool(self._ledger.client.exists(self._key(f"worker:{runner}")))
+    def _is_running(self, record: Record) -> bool:
+        if not record.runner:
+            return False
+        running = self._ledger.client.get(self._key(f"worker:{record.runner}"))
+        return running is not None and record.job_id in json.loads(running)
 
     def _send(self, record: Record | None, job_id: str) -> bool:
         """Publish a job's message from its record, and note that it was sent."""
