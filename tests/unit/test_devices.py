@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labelyard.errors import ModelLoadError
+from labelyard.errors import BatcherFullError, DeviceFailedError, ModelLoadError
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.cores import available_cores
 from labelyard_worker.vision.devices import (
@@ -14,6 +14,7 @@ from labelyard_worker.vision.devices import (
     ThreadShare,
     choose_dtype,
     cpu_flags,
+    device_errors_as_ours,
     halve_when_out_of_memory,
     is_device_lost,
     is_out_of_memory,
@@ -132,6 +133,19 @@ def test_prompts_that_do_not_fit_are_encoded_in_halves() -> None:
 
     assert encoded == list(range(10))
     assert sizes == [10, 5, 2, 3, 5, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("raised", "heard"),
+    [
+        (MemoryError(), BatcherFullError),
+        (RuntimeError("CUDA error: device-side assert triggered"), DeviceFailedError),
+        (ValueError("a bug"), ValueError),
+    ],
+)
+def test_errors_of_a_device_become_ours(raised: Exception, heard: type[Exception]) -> None:
+    with pytest.raises(heard), device_errors_as_ours():
+        raise raised
 
 
 def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:

@@ -136,12 +136,17 @@ class Checkpoint:
 
         Returns:
             Unit-length vectors in the order of *prompts*, shape (prompts, dim).
+
+        Raises:
+            BatcherFullError: There is no memory left, even for one prompt.
+            DeviceFailedError: The device is lost.
         """
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         rows: list[Floats] = []
         for start in range(0, len(order), PROMPTS_IN_A_PASS):
             part = [prompts[index] for index in order[start : start + PROMPTS_IN_A_PASS]]
-            rows += devices.halve_when_out_of_memory(self._encode, part)
+            with devices.device_errors_as_ours():
+                rows += devices.halve_when_out_of_memory(self._encode, part)
         embeds = np.empty((len(prompts), rows[0].shape[0]), dtype=np.float32)
         embeds[order] = rows
         return embeds

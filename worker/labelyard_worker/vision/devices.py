@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from labelyard.errors import ModelLoadError
+from labelyard.errors import BatcherFullError, DeviceFailedError, ModelLoadError
 from labelyard_worker.settings import WorkerSettings
 
 Item = TypeVar("Item")
@@ -194,6 +194,24 @@ def halve_when_out_of_memory(
         for half in (items[:middle], items[middle:])
         for part in halve_when_out_of_memory(run, half)
     ]
+
+
+@contextmanager
+def device_errors_as_ours() -> Iterator[None]:
+    """Turn what a device raises inside the block into our errors; leave other errors alone.
+
+    Raises:
+        BatcherFullError: There is no memory left, even for the smallest piece of work.
+        DeviceFailedError: The device is lost.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise BatcherFullError("the device has no memory left") from error
+        if is_device_lost(error):
+            raise DeviceFailedError(str(error).partition("\n")[0]) from error
+        raise
 
 
 class ThreadShare:
