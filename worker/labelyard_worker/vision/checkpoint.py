@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from labelyard.errors import ModelLoadError
 from labelyard.messages import ModelInfo
-from labelyard_worker.intake.images import Pixels, PixelSpec
+from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision import devices, lite
 from labelyard_worker.vision.cores import available_cores
@@ -30,6 +30,7 @@ from labelyard_worker.vision.pixels import Normalizer, pixel_spec
 from labelyard_worker.vision.prompts import PromptTokenizer
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.towers import (
+    blank_pixels,
     logit_scale_and_bias,
     padded,
     pooled,
@@ -249,13 +250,6 @@ def check_type(checkpoint: str, model_type: str) -> None:
         f"is of type {model_type!r}, which is {kind}: labelyard serves dual encoders of the "
         f"types {', '.join(SUPPORTED_TYPES)}",
     )
-
-
-def blank_pixels(spec: PixelSpec) -> Pixels:
-    """Make a black picture of the shape that the checkpoint takes."""
-    edge = spec.patch_size * math.isqrt(spec.max_num_patches)
-    height, width = spec.output_size or (edge, edge)
-    return Pixels(bytes(3 * height * width), height, width, width, height, sha256="")
 
 
 def _load_model(name: str, config: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import torch
 
+from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.vision.scoring import Floats
 
 IMAGE_MODULES: Final = ("vision_model", "visual_projection")
@@ -57,3 +58,10 @@ def padded(values: torch.Tensor, size: int) -> torch.Tensor:
     if missing <= 0:
         return values
     return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
+
+
+def blank_pixels(spec: PixelSpec) -> Pixels:
+    """Make a black picture of the shape that the checkpoint takes."""
+    edge = spec.patch_size * math.isqrt(spec.max_num_patches)
+    height, width = spec.output_size or (edge, edge)
+    return Pixels(bytes(3 * height * width), height, width, width, height, sha256="")
