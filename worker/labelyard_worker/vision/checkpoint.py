@@ -38,6 +38,8 @@ from labelyard_worker.vision.towers import (
     unit_length,
 )
 
+__all__ = ["SUPPORTED_TYPES", "Checkpoint", "blank_pixels", "load_checkpoint"]
+
 log = logging.getLogger(__name__)
 
 # Dual encoders whose image processor needs no torchvision.
