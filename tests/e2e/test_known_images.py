@@ -1,5 +1,11 @@
 """A picture that comes again costs little; one that is known needs no picture at all."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from labelyard import Client
@@ -47,3 +53,26 @@ def test_a_picture_that_changed_is_seen_anew(service: Service, client: Client):
     assert unchanged.images == before.images
     assert unchanged.timing.model_s == 0.0
     assert after.images[0].labels[0].name == "a flower"
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_command_line_scores_again_what_a_file_names(
+    service: Service, client: Client, tmp_path: Path
+):
+    uris = [service.pictures.put(f"again/{n}.png", photo("cat")) for n in range(3)]
+    client.classify(uris, labels=["a cat", "a dog"], timeout_s=TIMEOUT_S)
+    listing = tmp_path / "uris.txt"
+    listing.write_text("\n".join(uris) + "\n")
+    command = (sys.executable, "-m", "labelyard.cli", "rescore", "--uris-file", str(listing))
+
+    done = subprocess.run(
+        [*command, "--labels", "a kitten,a car", "--json"],
+        env={**os.environ, **service.variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (result,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [image["labels"][0]["name"] for image in result["images"]] == ["a kitten"] * 3

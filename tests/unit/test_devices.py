@@ -8,7 +8,6 @@ import torch
 
 from labelyard.errors import BatcherFullError, DeviceFailedError, ModelLoadError
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision.cores import available_cores
 from labelyard_worker.vision.devices import (
     ThreadPlan,
     ThreadShare,
@@ -76,27 +75,6 @@ def test_threads_follow_the_cores_unless_they_are_set(
 def test_a_gpu_gets_larger_batches_unless_they_are_set() -> None:
     assert plan_batch_size(WorkerSettings(), CUDA) > plan_batch_size(WorkerSettings(), CPU)
     assert plan_batch_size(WorkerSettings(max_batch_size=3), CUDA) == 3
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_a_containers_quota_bounds_the_cores(
-    files: dict[str, str], expected: int | None, tmp_path: Path
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-
-    unbounded = available_cores(tmp_path / "none")
-    assert available_cores(tmp_path) == (unbounded if expected is None else expected)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(jobs.classify)
 app.command()(jobs.submit)
+app.command()(jobs.rescore)
 app.command()(jobs.result)
 app.command()(jobs.wait)
 app.command()(jobs.cancel)

@@ -32,6 +32,12 @@ Templates = Annotated[
     list[str] | None,
     typer.Option("--template", help="Sentence with {} for the label; several are averaged"),
 ]
+Uris = Annotated[
+    list[str] | None, typer.Argument(metavar="URI...", help="s3://… or https://…, as classified")
+]
+UrisFile = Annotated[
+    Path | None, typer.Option("--uris-file", help="A URI a line; as many as you like")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line")]
 TimeoutS = Annotated[float, typer.Option("--timeout-s", min=0, help="Seconds to wait")]
 
@@ -71,6 +77,29 @@ def _label_set_in(file: Path, **options: Any) -> LabelSet:
     except (OSError, ValueError) as error:
         raise InvalidMessageError(f"{file}: {error}") from error
     return as_label_set([line.strip() for line in text.splitlines() if line.strip()], **options)
+
+
+def read_uris(uris: Sequence[str], file: Path | None) -> Iterator[str]:
+    """Read addresses from the command line and from a file, a line at a time.
+
+    Raises:
+        InvalidMessageError: Neither names any, or the file cannot be read.
+    """
+    if not uris and file is None:
+        raise InvalidMessageError("name pictures, or a file of their addresses with --uris-file")
+    yield from uris
+    if file is not None:
+        try:
+            with file.open(encoding="utf-8") as lines:
+                yield from filter(None, map(str.strip, lines))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidMessageError(f"{file}: {error}") from error
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Cut *items* into parts of *size*; the last may be smaller."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def image_refs(images: Sequence[str], settings: ClientSettings) -> list[tuple[str, str]]:

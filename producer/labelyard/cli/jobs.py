@@ -13,14 +13,21 @@ from labelyard.cli.inputs import (
     LabelText,
     Templates,
     TimeoutS,
+    Uris,
+    UrisFile,
+    batched,
     image_refs,
     read_labels,
+    read_uris,
 )
 from labelyard.cli.output import print_error, print_json, print_outcome
 from labelyard.client import Client, JobHandle, SubmitQueue
 from labelyard.errors import LabelyardError
 from labelyard.messages import MAX_IMAGES, Job
 from labelyard.submission import Labels
+
+# Enough to keep several workers busy, few enough to hold in memory.
+JOBS_AT_ONCE = 64
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID...")]
 TopK = Annotated[int, typer.Option("--top-k", min=1, help="Labels shown for an image")]
@@ -67,6 +74,33 @@ def submit(
                 print_json({"job_id": handle.id, "images": images_of})
             else:
                 typer.echo(handle.id)
+
+
+def rescore(
+    uris: Uris = None,
+    uris_file: UrisFile = None,
+    labels: LabelText = "",
+    labels_file: LabelsFile = None,
+    template: Templates = None,
+    top_k: TopK = 5,
+    timeout_s: TimeoutS = 600.0,
+    queue: Queue = "bulk",
+    as_json: AsJson = False,
+) -> None:
+    """Score pictures that were classified before against other labels, without reading them."""
+    label_set = read_labels(labels, labels_file, template)
+    images = read_uris(uris or [], uris_file)
+    has_failed = False
+    with Client() as client:
+        while some := list(islice(images, MAX_IMAGES * JOBS_AT_ONCE)):
+            jobs = [
+                client.prepare(part, label_set, top_k=top_k, rescore=True)
+                for part in batched(some, MAX_IMAGES)
+            ]
+            handles = _submit(client, jobs, queue)
+            has_failed |= not _have_outcomes(client, handles, timeout_s, as_json=as_json)
+    if has_failed:
+        raise typer.Exit(1)
 
 
 def result(job_id: JobIds, as_json: AsJson = False) -> None:
@@ -132,9 +166,16 @@ def _print_outcomes(
     client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
 ) -> None:
     """Print results as they come; a shell hears whether all is well."""
+    if not _have_outcomes(client, jobs, timeout_s, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def _have_outcomes(
+    client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
+) -> bool:
+    """Print results as they come, and say whether every image has its labels."""
     outcomes = [
         print_outcome(record, as_json=as_json)
         for record in client.as_completed(jobs, timeout_s=timeout_s)
     ]
-    if not all(outcomes):
-        raise typer.Exit(1)
+    return all(outcomes)

@@ -21,9 +21,9 @@ from transformers.utils import logging as transformers_logging
 from labelyard.errors import ModelLoadError
 from labelyard.messages import ModelInfo
 from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.machine import usable_cores
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision import devices, lite
-from labelyard_worker.vision.cores import available_cores
 from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
 from labelyard_worker.vision.fingerprint import fingerprint_of
 from labelyard_worker.vision.pixels import Normalizer, pixel_spec
@@ -228,7 +228,7 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
             ),
             device=device,
             dtype=dtype,
-            threads=devices.plan_threads(settings, device, available_cores()),
+            threads=devices.plan_threads(settings, device, usable_cores()),
             max_batch_size=devices.plan_batch_size(settings, device),
             is_compiled=settings.compile,
         )

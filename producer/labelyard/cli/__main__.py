@@ -1,0 +1,5 @@
+"""Lets ``python -m labelyard.cli`` do what ``labelyard`` does."""
+
+from labelyard.cli.app import app
+
+app()
