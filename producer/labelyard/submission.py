@@ -65,7 +65,9 @@ def make_job(
     """
     tenant = options.get("tenant", settings.tenant)
     key = options.get("idempotency_key")
-    plain = {name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options}
+    plain = {
+        name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options
+    }
     return parse_job(
         {
             **plain,

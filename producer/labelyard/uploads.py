@@ -83,7 +83,8 @@ def _s3_client(settings: ClientSettings) -> Any:
 
     # A server of one's own seldom answers to bucket names in its host name.
     style: Any = {"addressing_style": "path"} if settings.s3_endpoint_url else {}
-    return boto3.client(
+    # A session of our own: the default one keeps the first credentials that it ever saw.
+    return boto3.session.Session().client(
         "s3",
         endpoint_url=settings.s3_endpoint_url,
         region_name=settings.s3_region,

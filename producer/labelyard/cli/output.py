@@ -94,7 +94,9 @@ def print_fields(fields: dict[str, Any]) -> None:
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a plain table."""
-    table = Table(*columns, box=None)
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # ids are there to be copied
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)

@@ -1,0 +1,70 @@
+"""Uses of the public API that mypy checks and nobody runs."""
+
+from datetime import UTC, datetime
+from typing import assert_type
+
+from labelyard import (
+    AsyncClient,
+    AsyncJobHandle,
+    Client,
+    ClientSettings,
+    Deliver,
+    ImageRef,
+    Job,
+    JobHandle,
+    Label,
+    LabelSet,
+    Record,
+    Result,
+)
+from labelyard.ledger import State
+from labelyard.testing import AsyncFakeClient, FakeClient, answer_by_scores
+
+
+def submits(client: Client) -> None:
+    assert_type(client.submit(["s3://a/b.jpg"], ["cat", "dog"]), JobHandle)
+    animals = LabelSet(labels=(Label(name="cat"),), scoring="sigmoid")
+    client.submit([("id", "s3://a/b.jpg"), ImageRef(id="c", uri="s3://a/c.jpg")], animals)
+    job = client.prepare(
+        ["s3://a/b.jpg"],
+        ("cat", Label(name="dog", threshold=0.5)),
+        top_k=3,
+        tenant="shop-eu",
+        expires_at=datetime.now(UTC),
+        idempotency_key="order-1",
+        deliver=Deliver(stream="events"),
+        trace={"traceparent": "00-1"},
+    )
+    assert_type(job, Job)
+    assert_type(client.submit_many([job], queue="bulk"), list[JobHandle])
+    client.submit(["s3://a/b.jpg"], ["cat"], topk=3)  # type: ignore[call-arg]
+    client.submit(["s3://a/b.jpg"], ["cat"], queue="quarantine")  # type: ignore[arg-type]
+    client.submit(["s3://a/b.jpg"], [1])  # type: ignore[list-item]
+
+
+def waits(client: Client, job: JobHandle) -> None:
+    assert_type(job.result(timeout_s=1), Result)
+    assert_type(job.state(), State)
+    assert_type(client.wait([job, "id"], timeout_s=1), list[Record])
+    for record in client.as_completed([job], timeout_s=1):
+        assert_type(record.outcome(), Result)
+    for image in client.classify(["s3://a/b.jpg"], ["cat"]).images:
+        assert_type([(label.name, label.score) for label in image.labels], list[tuple[str, float]])
+
+
+async def awaits(client: AsyncClient) -> None:
+    job = await client.submit(["s3://a/b.jpg"], ["cat"], expires_in_s=60)
+    assert_type(job, AsyncJobHandle)
+    assert_type(await job.result(timeout_s=1), Result)
+    assert_type(await client.wait([job], timeout_s=1), list[Record])
+    async for record in client.as_completed([job], timeout_s=1):
+        assert_type(record, Record)
+
+
+async def fakes_stand_in() -> None:
+    submits(FakeClient(answer_by_scores({"s3://a/b.jpg": {"cat": 1.0}})))
+    await awaits(AsyncFakeClient(FakeClient(answer=None)))
+
+
+def settings_are_keywords() -> Client:
+    return Client(ClientSettings(broker_url="redis://h/0", max_queued_images=10))

@@ -1,0 +1,149 @@
+"""The fakes that users test with: they behave as the real clients do, without servers."""
+
+import asyncio
+import inspect
+
+import pytest
+
+from labelyard import AsyncClient, Client, LabelSet
+from labelyard.errors import (
+    ImageTooLargeError,
+    JobCancelledError,
+    JobExpiredError,
+    JobNotFoundError,
+    QueueFullError,
+    ResultTimeoutError,
+    UnknownLabelSetError,
+)
+from labelyard.messages import Label, Status
+from labelyard.testing import (
+    AsyncFakeClient,
+    FakeClient,
+    answer_by_scores,
+    sample_job,
+    sample_result,
+)
+
+IMAGES = ["s3://photos/cat.jpg", "s3://photos/dog.jpg"]
+LABELS = ["cat", "dog"]
+# Made of the others, which are overridden.
+DERIVED = {"prepare", "submit", "classify", "result", "wait"}
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"), [(Client, FakeClient), (AsyncClient, AsyncFakeClient)], ids=str
+)
+def test_a_fake_overrides_all_that_would_need_a_server(real: type, fake: type) -> None:
+    public = {name for name, _ in inspect.getmembers(real, inspect.isfunction)}
+    needed = {name for name in public if not name.startswith("_")} - DERIVED
+
+    assert needed <= set(vars(fake))
+
+
+def test_a_fake_answers_at_once() -> None:
+    client = FakeClient()
+
+    result = client.classify(IMAGES, LABELS, top_k=1)
+
+    assert result.status == "succeeded"
+    assert [image.labels[0].name for image in result.images] == ["cat", "cat"]
+    assert [len(image.labels) for image in result.images] == [1, 1]
+    assert [job.top_k for job in client.jobs] == [1]
+    assert (client.open_images(), client.totals()) == (0, {"succeeded": 1})
+
+
+def test_a_rule_answers_by_address() -> None:
+    client = FakeClient(
+        answer_by_scores(
+            {IMAGES[0]: {"cat": 0.1, "dog": 0.9}, IMAGES[1]: ImageTooLargeError(IMAGES[1])}
+        )
+    )
+
+    result = client.classify(IMAGES, LABELS)
+
+    assert result.status == "partial"
+    assert [label.name for label in result.images[0].labels] == ["dog", "cat"]
+    assert result.images[1].error is not None
+    assert result.images[1].error.code == "image_too_large"
+
+
+def test_a_test_can_take_the_workers_part() -> None:
+    client = FakeClient(answer=None)
+    done, cancelled, expired, stuck = [client.submit(IMAGES, LABELS) for _ in range(4)]
+
+    client.finish(done.id, sample_result(job=client.jobs[0]))
+    cancelled.cancel()
+    client.expire(expired.id)
+    client.finish(cancelled.id, sample_result(job=client.jobs[1]))
+
+    assert done.result().status == "succeeded"
+    with pytest.raises(JobCancelledError):
+        cancelled.result()
+    with pytest.raises(JobExpiredError):
+        expired.result()
+    with pytest.raises(ResultTimeoutError):
+        stuck.result(timeout_s=60)
+    assert not done.cancel()
+
+
+def test_keys_refusals_and_unknown_jobs_are_as_with_the_real_one() -> None:
+    client = FakeClient()
+    first = client.submit(IMAGES, LABELS, idempotency_key="order-1")
+    second = client.submit(IMAGES, LABELS, idempotency_key="order-1")
+    client.refuse_with = QueueFullError("8 images wait, limit 8")
+
+    assert (first.is_new, second.is_new, second.id) == (True, False, first.id)
+    with pytest.raises(QueueFullError):
+        client.submit(IMAGES, LABELS)
+    with pytest.raises(JobNotFoundError):
+        client.status("nothing")
+    client.ping()
+
+
+def test_a_fake_knows_label_sets() -> None:
+    client = FakeClient()
+    animals = LabelSet(labels=(Label(name="cat"),))
+
+    reference = client.label_sets.register("animals", animals)
+
+    assert client.label_sets.get(reference) == animals
+    assert (client.label_sets.names(), client.label_sets.versions("animals")) == (
+        ["animals"],
+        [reference],
+    )
+    with pytest.raises(UnknownLabelSetError):
+        client.label_sets.get("other")
+
+
+def test_the_async_fake_answers_as_the_fake_does() -> None:
+    async def scenario() -> None:
+        async with AsyncFakeClient() as client:
+            result = await client.classify(IMAGES, LABELS)
+            job = (await client.submit_many([client.prepare(IMAGES, LABELS)]))[0]
+            ended = [record.job_id async for record in client.as_completed([job], timeout_s=0)]
+
+            assert result.status == "succeeded"
+            assert ended == [job.id]
+            assert await job.state() == "succeeded"
+            assert not await job.cancel()
+            assert len(client.fake.jobs) == 2
+            await client.ping()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", ["succeeded", "partial", "failed"])
+def test_sample_results_are_of_the_status_asked_for(status: Status) -> None:
+    job = sample_job()
+
+    result = sample_result(status, job=job)
+
+    assert (result.status, result.job_id) == (status, job.job_id)
+    assert len(result.images) == len(job.images)
+
+
+def test_a_job_of_one_image_cannot_be_partial() -> None:
+    job = sample_job(images=sample_job().images[:1])
+
+    with pytest.raises(ValueError, match="a job of 1 image cannot be partial"):
+        sample_result("partial", job=job)
