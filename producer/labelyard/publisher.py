@@ -85,7 +85,11 @@ class Outgoing:
 
 
 class Lane:
-    """One connection to the broker, used by one thread at a time."""
+    """One connection to the broker, used by one thread at a time.
+
+    Args:
+        timeout_s: Longest that one answer of the broker is waited for.
+    """
 
     def __init__(self, settings: ConnectionSettings, *, timeout_s: float) -> None:
         self._settings = settings
@@ -182,8 +186,7 @@ class Publisher:
         """Connect when there is something to send.
 
         Args:
-            timeout_s: Seconds to go on trying when the broker does not answer; one that
-                accepts connections and is silent can take twice that.
+            timeout_s: Seconds to go on trying when the broker does not answer.
         """
         self._settings = settings
         self._timeout_s = timeout_s
@@ -246,7 +249,8 @@ class Publisher:
         self._forget_if_forked()
         with self._lock:
             lane = self._idle.pop() if self._idle else None
-        lane = lane or Lane(self._settings, timeout_s=self._timeout_s)
+        # Half the time, so that a half-open connection leaves enough to try another.
+        lane = lane or Lane(self._settings, timeout_s=self._timeout_s / 2)
         try:
             yield lane
         except BaseException:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from labelyard.queues import DELIVERY_LIMIT, queues
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 CONTRACT = Path(__file__).parents[2] / "docs" / "message-contract.md"
@@ -139,6 +141,24 @@ def test_a_publisher_survives_the_restart_of_its_broker(own_valkey: ValkeyServer
 
     assert is_published
     publisher.close()
+
+
+def test_a_half_open_connection_is_given_up_for_another(
+    clean_valkey: ValkeyServer, broker_url: str
+) -> None:
+    with TcpProxy(clean_valkey.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        publisher = Publisher(ClientSettings(broker_url=url, namespace="test"), timeout_s=1.0)
+        publisher.publish_many([outgoing()])
+        proxy.freeze()
+        started = time.monotonic()
+
+        is_published = publisher.publish_many([outgoing()])
+
+        assert is_published
+        assert time.monotonic() - started < 1.5
+        publisher.close()
+    assert len(received(broker_url, "bulk")) >= 2
 
 
 def test_a_broker_at_maxmemory_takes_nothing(
