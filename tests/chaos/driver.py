@@ -1,0 +1,156 @@
+"""Runs the whole play: traffic, faults at their times, rest, and the check at the end."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.effects import EffectsLog
+from tests.chaos.faults import draw_schedule
+from tests.chaos.invariants import Findings, check, left_to_do, settle
+from tests.chaos.recovery import Recoveries
+from tests.chaos.report import Report, examples_of, exits_by_cause
+from tests.chaos.scene import Fault, NoVictimError, Scene
+from tests.chaos.stage import SETTINGS, STOCK_SETTINGS, set_stage
+from tests.chaos.traffic import Traffic
+
+FAULTS_AT_ONCE: Final = 3
+WORKERS_UP_WITHIN_S: Final = 120.0
+RECOVERED_WITHIN_S: Final = 90.0
+# Retries are put off by up to 32 s, half-open connections are noticed after 10.
+QUIET_S: Final = 60.0
+SETTLED_WITHIN_S: Final = 180.0
+LOOK_EVERY_S: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is like.
+
+    Attributes:
+        seconds: How long faults come.
+        is_stock: Run what Celery on Redis has as it comes.
+        disk: Folder on a small disk of its own, for the broker's data.
+    """
+
+    seconds: float
+    seed: int
+    workers: int = 2
+    is_stock: bool = False
+    disk: Path | None = None
+    say: Callable[[str], None] = print
+
+
+@dataclass
+class Injector:
+    """Inflicts faults at their times, a few at once.
+
+    Attributes:
+        inflicted: How many of each kind.
+        missed: Kinds that found nothing to hit, and why.
+    """
+
+    scene: Scene
+    recoveries: Recoveries
+    say: Callable[[str], None]
+    inflicted: Counter[str] = field(default_factory=Counter)
+    missed: dict[str, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def play(self, schedule: list[tuple[float, Fault]], *, seed: int) -> None:
+        """Inflict *schedule*, and return when the last fault is over."""
+        started_at = time.monotonic()
+        with ThreadPoolExecutor(FAULTS_AT_ONCE, thread_name_prefix="chaos-fault") as pool:
+            futures = []
+            for number, (at_s, fault) in enumerate(schedule):
+                time.sleep(max(0.0, started_at + at_s - time.monotonic()))
+                futures.append(pool.submit(self._inflict, fault, random.Random(f"{seed}-{number}")))
+        for future in futures:
+            future.result()
+
+    def _inflict(self, fault: Fault, rng: random.Random) -> None:
+        hit = self.recoveries.begin(fault.name)
+        try:
+            fault.inflict(self.scene, rng, hit)
+        except NoVictimError as error:
+            with self._lock:
+                self.missed[fault.name] = str(error)
+            return
+        self.recoveries.over(hit)
+        with self._lock:
+            self.inflicted[fault.name] += 1
+        where = " ".join(sorted(hit.slots)) or hit.job_id
+        self.say(f"{fault.name} ({time.time() - hit.started_at:.1f} s) on {where}")
+
+
+def run(folder: Path, options: Options) -> Report:
+    """Play one run in *folder*, which keeps the logs.
+
+    Returns:
+        What came of it.
+    """
+    recoveries = Recoveries()
+    settings = STOCK_SETTINGS if options.is_stock else {}
+    rng = random.Random(options.seed)
+    schedule = draw_schedule(rng, seconds=options.seconds)
+    skipped = {}
+    if options.disk is None:
+        skipped["broker_disk_full"] = "needs the right to mount a small disk for the broker"
+        schedule = [one for one in schedule if one[1].name not in skipped]
+    with (
+        set_stage(folder, workers=options.workers, settings=settings, disk=options.disk) as stage,
+        EffectsLog(stage.effects_path, on_effect=recoveries.on_effect) as effects,
+    ):
+        traffic = Traffic(stage, rng, on_final=recoveries.buried)
+        injector = Injector(Scene(stage, effects, traffic), recoveries, options.say)
+        try:
+            findings = play(injector, schedule, options)
+        finally:
+            traffic.close()
+    return Report(
+        submitted=len(traffic.submitted),
+        final=dict(findings.final),
+        lost=len(findings.lost),
+        stuck=len(findings.stuck),
+        twice_visible=len(findings.twice_visible),
+        executions=effects.begun.total(),
+        faults=dict(injector.inflicted),
+        recovery_s=recoveries.summary(),
+        seed=options.seed,
+        doubtful=len(traffic.doubtful),
+        violations=findings.violations,
+        unrecovered=[hit.name for hit in recoveries.pending()],
+        missed_faults=injector.missed,
+        skipped_faults=skipped,
+        worker_exits=exits_by_cause(one for slot in stage.slots for one in slot.exits),
+        settings={**SETTINGS, **settings},
+        examples=examples_of(findings),
+    )
+
+
+def play(injector: Injector, schedule: list[tuple[float, Fault]], options: Options) -> Findings:
+    """Go through the acts: workers come up, faults under traffic, recovery, rest."""
+    stage, traffic = injector.scene.stage, injector.scene.traffic
+    wait_for(lambda: all(slot.pid for slot in stage.slots), within_s=WORKERS_UP_WITHIN_S)
+    options.say(f"{len(stage.slots)} workers are up; {len(schedule)} faults come")
+    traffic.start()
+    injector.play(schedule, seed=options.seed)
+    options.say(f"faults are over; {len(traffic.submitted)} jobs submitted")
+    wait_for(lambda: not injector.recoveries.pending(), within_s=RECOVERED_WITHIN_S)
+    traffic.end()
+    settle(lambda: left_to_do(stage), quiet_s=QUIET_S, within_s=SETTLED_WITHIN_S)
+    while traffic.drain_stream():
+        continue
+    return check(stage, traffic)
+
+
+def wait_for(is_true: Callable[[], bool], *, within_s: float) -> None:
+    """Wait for a condition; its absence shows in the report."""
+    until = time.monotonic() + within_s
+    while not is_true() and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)

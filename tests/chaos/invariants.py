@@ -1,0 +1,168 @@
+"""What must hold when the faults are over and what was left has run."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from labelyard.ledger import FINAL_STATES
+from labelyard.queues import QUEUE_NAMES
+from tests.chaos.stage import Stage
+from tests.chaos.traffic import Traffic
+
+LOOK_EVERY_S: Final = 0.25
+NAMESPACE: Final = "labelyard"
+
+
+@dataclass
+class Findings:
+    """What the checker found, by job id.
+
+    Attributes:
+        final: How many jobs came to each final state.
+        lost: No final state, and nothing that could bring it.
+        stuck: No final state, though something holds the job.
+        twice_visible: A result that changed, or was delivered to the stream twice.
+        not_visible: A final state without its entry in the stream.
+        unjustly_dead: Dead letters that are no poison.
+        alive_poison: Poison that is no dead letter.
+        undelivered: Final, but the object that was asked for is still owed.
+        leftovers: What queues and counters hold although no job is open.
+    """
+
+    final: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    twice_visible: list[str] = field(default_factory=list)
+    not_visible: list[str] = field(default_factory=list)
+    unjustly_dead: list[str] = field(default_factory=list)
+    alive_poison: list[str] = field(default_factory=list)
+    undelivered: list[str] = field(default_factory=list)
+    leftovers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def violations(self) -> dict[str, int]:
+        """Count what must not be."""
+        found = {
+            name: len(getattr(self, name))
+            for name in (
+                "lost",
+                "stuck",
+                "twice_visible",
+                "not_visible",
+                "unjustly_dead",
+                "alive_poison",
+                "undelivered",
+            )
+        }
+        return {name: count for name, count in {**found, **self.leftovers}.items() if count}
+
+
+def settle(is_settled: Callable[[], int], *, quiet_s: float, within_s: float) -> None:
+    """Wait until nothing is left to do, or nothing has changed for too long.
+
+    Args:
+        is_settled: Counts what is left to do.
+        quiet_s: Seconds without a change after which nothing more is expected.
+    """
+    until = time.monotonic() + within_s
+    before, changed_at = -1, time.monotonic()
+    while time.monotonic() < until:
+        left = before
+        with suppress(redis.RedisError):
+            left = is_settled()
+        if left == 0:
+            return
+        if left != before:
+            before, changed_at = left, time.monotonic()
+        if time.monotonic() - changed_at > quiet_s:
+            return
+        time.sleep(LOOK_EVERY_S)
+
+
+def left_to_do(stage: Stage) -> int:
+    """Count open jobs, messages that wait, and messages that nobody acknowledged."""
+    ledger, broker = stage.admin["ledger"], stage.admin["broker"]
+    counts: list[Any] = [ledger.zcard(f"{NAMESPACE}:open"), broker.hlen(f"{NAMESPACE}.unacked")]
+    counts += [broker.llen(f"{NAMESPACE}.{queue}") for queue in QUEUE_NAMES]
+    return sum(counts)
+
+
+def check(stage: Stage, traffic: Traffic) -> Findings:
+    """Compare what was promised with what the ledger, the broker and the stream hold."""
+    findings = Findings()
+    known = list(traffic.submitted)
+    doubtful = traffic.read(traffic.doubtful)
+    known += [job for job, state in zip(traffic.doubtful, doubtful, strict=True) if state]
+    held = jobs_held(stage)
+    for job_id, state in zip(known, traffic.read(known), strict=True):
+        if state in FINAL_STATES:
+            findings.final[str(state)] += 1
+        else:
+            (findings.stuck if job_id in held else findings.lost).append(job_id)
+    check_visibility(findings, traffic, known)
+    check_dead_letters(findings, stage, traffic)
+    check_deliveries(findings, stage, known)
+    findings.leftovers = leftovers(stage)
+    return findings
+
+
+def jobs_held(stage: Stage) -> set[str]:
+    """Name the jobs that a message, a retry or a living worker may still bring to an end."""
+    broker, ledger = stage.admin["broker"], stage.admin["ledger"]
+    waiting: list[Any] = []
+    for queue in QUEUE_NAMES:
+        waiting += broker.lrange(f"{NAMESPACE}.{queue}", 0, -1)
+    unacked: Any = broker.hvals(f"{NAMESPACE}.unacked")
+    held = {json.loads(message)["headers"]["id"] for message in waiting}
+    held |= {json.loads(entry)[0]["headers"]["id"] for entry in unacked}
+    due: Any = ledger.zrange(f"{NAMESPACE}:due", 0, -1)
+    held |= set(due)
+    open_ids: Any = ledger.zrange(f"{NAMESPACE}:open", 0, -1)
+    for job_id in open_ids:
+        runner: Any = ledger.hget(f"{NAMESPACE}:job:{job_id}", "runner")
+        if runner and ledger.exists(f"{NAMESPACE}:worker:{runner}"):
+            held.add(job_id)
+    return held
+
+
+def check_visibility(findings: Findings, traffic: Traffic, known: Sequence[str]) -> None:
+    """Every result is seen once and stays as it was."""
+    entries = traffic.seen.entries
+    twice = {job_id for job_id, count in entries.items() if count > 1}
+    findings.twice_visible = sorted(traffic.seen.changed | twice)
+    findings.not_visible = [
+        job_id for job_id in known if job_id in traffic.seen.final and not entries[job_id]
+    ]
+
+
+def check_dead_letters(findings: Findings, stage: Stage, traffic: Traffic) -> None:
+    """Poison is buried, and nothing else is."""
+    dead: Any = stage.admin["ledger"].zrange(f"{NAMESPACE}:dead", 0, -1)
+    findings.unjustly_dead = sorted(set(dead) - set(traffic.poison))
+    findings.alive_poison = sorted(set(traffic.poison) - set(dead))
+
+
+def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> None:
+    """Nothing is owed to a consumer any more."""
+    with stage.admin["ledger"].pipeline(transaction=False) as pipeline:
+        for job_id in known:
+            pipeline.hget(f"{NAMESPACE}:job:{job_id}", "undelivered")
+        owed = pipeline.execute()
+    findings.undelivered = [job for job, what in zip(known, owed, strict=True) if what]
+
+
+def leftovers(stage: Stage) -> dict[str, int]:
+    """Count what queues and counters still hold."""
+    broker, ledger = stage.admin["broker"], stage.admin["ledger"]
+    counts: dict[str, Any] = {
+        f"queue_{queue}": broker.llen(f"{NAMESPACE}.{queue}") for queue in QUEUE_NAMES
+    }
+    counts["unacked"] = broker.hlen(f"{NAMESPACE}.unacked")
+    counts["open_images"] = int(ledger.get(f"{NAMESPACE}:open_images") or 0)
+    return {name: int(count) for name, count in counts.items()}

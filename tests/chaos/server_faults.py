@@ -1,0 +1,141 @@
+"""What happens to servers, and to the network before them."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import redis
+
+from labelyard_worker.local.servers import EmbeddedServer
+from tests.chaos.recovery import Hit
+from tests.chaos.scene import NoVictimError, Scene
+from tests.chaos.slots import let_go_on
+
+OUTAGE_S: Final = 4.0
+FULL_S: Final = 2.0
+START_WITHIN_S: Final = 60.0
+RETRY_S: Final = 0.1
+MIB: Final = 1024 * 1024
+
+
+def kill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Kill the broker, and start it again on its append-only file."""
+    with scene.stage.turns["broker"]:
+        scene.stage.broker.kill()
+        time.sleep(rng.uniform(0, 1.0))
+        scene.stage.broker.start(within_s=START_WITHIN_S)
+    scene.hit_all_workers(hit)
+
+
+def empty_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Kill the broker, and start it again without its data."""
+    with scene.stage.turns["broker"]:
+        scene.stage.broker.kill()
+        shutil.rmtree(scene.stage.broker.data_dir / "appendonlydir")
+        scene.stage.broker.start(within_s=START_WITHIN_S)
+    scene.hit_all_workers(hit)
+
+
+def kill_ledger(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Kill the ledger, and start it again on its append-only file, which syncs always."""
+    with scene.stage.turns["ledger"]:
+        scene.stage.ledger.kill()
+        scene.stage.ledger.start(within_s=START_WITHIN_S)
+    scene.hit_all_workers(hit)
+
+
+def half_open(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Let nothing pass any more on what is open to broker and ledger, and tell nobody."""
+    slots = rng.choice((scene.stage.slots, [rng.choice(scene.stage.slots)]))
+    for slot in slots:
+        slot.links.broker.freeze()
+        slot.links.ledger.freeze()
+        hit.slots.add(slot.name)
+
+
+def take_ledger_away(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Have the ledger hang, or refuse the workers, for four seconds."""
+    with scene.stage.turns["ledger"]:
+        outage(scene, rng, scene.stage.ledger, link="ledger")
+    scene.hit_all_workers(hit)
+
+
+def take_storage_away(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Have the object storage hang, or refuse the workers, for four seconds."""
+    with scene.stage.turns["storage"]:
+        outage(scene, rng, scene.stage.storage, link="storage")
+    scene.hit_all_workers(hit)
+
+
+def outage(scene: Scene, rng: random.Random, server: EmbeddedServer, *, link: str) -> None:
+    """Stop a server's process, or cut all workers off it."""
+    if rng.random() < 0.5:
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(OUTAGE_S)
+        let_go_on(server.pid)
+        return
+    links = [getattr(slot.links, link) for slot in scene.stage.slots]
+    for one in links:
+        one.sever()
+    time.sleep(OUTAGE_S)
+    for one in links:
+        one.start()
+
+
+def kill_clients(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Have broker and ledger close every connection."""
+    for name, admin in scene.stage.admin.items():
+        with scene.stage.turns[name]:
+            for kind in ("normal", "pubsub"):
+                insist(partial(admin.client_kill_filter, _type=kind))
+    scene.hit_all_workers(hit)
+
+
+def fill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Have the broker refuse what takes memory, for two seconds."""
+    admin = scene.stage.admin["broker"]
+    with scene.stage.turns["broker"]:
+        insist(partial(admin.config_set, "maxmemory", "1mb"))
+        time.sleep(FULL_S)
+        insist(partial(admin.config_set, "maxmemory", "0"))
+    scene.hit_all_workers(hit)
+
+
+def fill_disk(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Leave no room for the broker's append-only file, for two seconds.
+
+    Raises:
+        NoVictimError: The broker has no disk of its own.
+    """
+    disk = scene.stage.disk
+    if disk is None:
+        raise NoVictimError("the broker has no disk of its own")
+    filler = disk / "filler"
+    with scene.stage.turns["broker"]:
+        with filler.open("wb") as file, suppress(OSError):
+            while True:
+                file.write(bytes(MIB))
+        time.sleep(FULL_S)
+        filler.unlink()
+    scene.hit_all_workers(hit)
+
+
+def insist(command: Callable[[], Any]) -> None:
+    """Send a command until the server takes it: another fault may have cut our connection.
+
+    Raises:
+        NoVictimError: It took none for too long.
+    """
+    until = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < until:
+        with suppress(redis.RedisError):
+            command()
+            return
+        time.sleep(RETRY_S)
+    raise NoVictimError("the server takes no command")

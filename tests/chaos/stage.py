@@ -1,0 +1,176 @@
+"""The stage of a run: three servers, workers behind links that can fail, pictures, producers."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from labelyard.client import Client
+from labelyard.settings import ClientSettings
+from labelyard_worker.local.servers import HOST, SeaweedServer, ValkeyServer
+from tests.chaos.slots import Link, Links, Slot
+from tests.support import pictures
+
+ROOT: Final = Path(__file__).parents[2]
+BUCKET: Final = "pictures"
+RESULTS: Final = "results"
+PICTURES: Final = 8
+APP: Final = "tests.support.apps.instant"
+COMMAND: Final = (
+    *(sys.executable, "-m", "celery", "-A", APP, "worker"),
+    *("--without-mingle", "--without-gossip", "--loglevel", "WARNING"),
+)
+# Short, so that minutes show what takes hours in production.
+SETTINGS: Final = {
+    "LABELYARD_CONCURRENCY": "8",
+    "LABELYARD_INTAKE_CHILDREN": "1",
+    "LABELYARD_IMAGE_TIMEOUT_S": "5",
+    "LABELYARD_JOB_TIMEOUT_S": "6",
+    "LABELYARD_INFERENCE_TIMEOUT_S": "4",
+    "LABELYARD_DRAIN_S": "5",
+    "LABELYARD_VISIBILITY_TIMEOUT_S": "8",
+    "LABELYARD_RECONCILE_EVERY_S": "1",
+    "LABELYARD_RECONCILE_AFTER_S": "5",
+}
+# What Celery on Redis has as it comes, to show that the suite can fail.
+STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}
+# A record that was answered for must outlive kill -9; the broker may lose a second.
+LEDGER_OPTIONS: Final = {"appendfsync": "always"}
+BROKER_OPTIONS: Final = {"auto-aof-rewrite-min-size": "16mb"}
+
+
+@dataclass
+class Stage:
+    """Everything that faults are inflicted on.
+
+    Attributes:
+        admin: Clients of the broker and the ledger that pass no link.
+        turns: A lock for each server, held by the fault that works on it.
+        disk: Folder on a disk of its own that holds the broker's data, if there is one.
+    """
+
+    folder: Path
+    broker: ValkeyServer
+    ledger: ValkeyServer
+    storage: SeaweedServer
+    slots: list[Slot]
+    admin: dict[str, "redis.Redis"]
+    uris: list[str]
+    disk: Path | None = None
+    turns: dict[str, threading.Lock] = field(
+        default_factory=lambda: {
+            name: threading.Lock() for name in ("broker", "ledger", "storage", "model")
+        }
+    )
+
+    @property
+    def effects_path(self) -> Path:
+        """Log that workers note their effects in."""
+        return self.folder / "effects.log"
+
+    @property
+    def flags(self) -> Path:
+        """Folder of orders to the workers."""
+        return self.folder / "flags"
+
+    def client(self) -> Client:
+        """Make a producer, which passes no link; the caller closes it."""
+        settings = ClientSettings(
+            broker_url=self.broker.url, ledger_url=self.ledger.url, publish_timeout_s=0.5
+        )
+        return Client(settings)
+
+
+def plain_redis(server: ValkeyServer) -> "redis.Redis":
+    """Connect to a server without any patience."""
+    return redis.Redis.from_url(
+        server.url, decode_responses=True, socket_timeout=5, socket_connect_timeout=2
+    )
+
+
+@contextmanager
+def set_stage(
+    folder: Path,
+    *,
+    workers: int,
+    settings: dict[str, str] | None = None,
+    disk: Path | None = None,
+) -> Iterator[Stage]:
+    """Start the servers, store the pictures, and begin to keep workers running.
+
+    Args:
+        folder: Holds all data and logs.
+        settings: Added to ``SETTINGS``.
+        disk: Folder on a small disk of its own, for the broker's data.
+    """
+    with ExitStack() as stack:
+        broker_folder = disk / "broker" if disk else folder / "broker"
+        broker = stack.enter_context(ValkeyServer(broker_folder, options=BROKER_OPTIONS))
+        ledger = stack.enter_context(ValkeyServer(folder / "ledger", options=LEDGER_OPTIONS))
+        storage = stack.enter_context(SeaweedServer(folder / "storage"))
+        stage = Stage(
+            folder,
+            broker,
+            ledger,
+            storage,
+            slots=[],
+            admin={
+                "broker": stack.enter_context(closing(plain_redis(broker))),
+                "ledger": stack.enter_context(closing(plain_redis(ledger))),
+            },
+            uris=store_pictures(storage),
+            disk=disk,
+        )
+        stage.flags.mkdir(exist_ok=True)
+        for number in range(workers):
+            slot = make_slot(stage, str(number), settings={**SETTINGS, **(settings or {})})
+            stage.slots.append(slot)
+            stack.callback(slot.close)
+            slot.start()
+        yield stage
+        close_all(stage.slots)
+
+
+def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
+    """Describe a worker, and what leads it to the servers through its own links."""
+    links = Links(Link(stage.broker), Link(stage.ledger), Link(stage.storage))
+    variables = {
+        **settings,
+        "LABELYARD_BROKER_URL": f"redis://{HOST}:{links.broker.port}/0",
+        "LABELYARD_LEDGER_URL": f"redis://{HOST}:{links.ledger.port}/0",
+        "LABELYARD_S3_ENDPOINT_URL": f"http://{HOST}:{links.storage.port}",
+        "LABELYARD_S3_REGION": stage.storage.region,
+        "AWS_ACCESS_KEY_ID": stage.storage.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": stage.storage.secret_access_key,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "TEST_EFFECTS": str(stage.effects_path),
+        "TEST_FLAGS": str(stage.flags),
+        "TEST_SLOT": name,
+    }
+    return Slot(name, stage.folder / f"worker-{name}", links, command=COMMAND, variables=variables)
+
+
+def store_pictures(storage: SeaweedServer) -> list[str]:
+    """Store a handful of small pictures that all jobs share."""
+    with closing(storage.s3_client()) as s3:
+        for bucket in (BUCKET, RESULTS):
+            s3.create_bucket(Bucket=bucket)
+        for number in range(PICTURES):
+            body = pictures.jpeg((64, 48), seed=number)
+            s3.put_object(Bucket=BUCKET, Key=f"{number}.jpg", Body=body)
+    return [f"s3://{BUCKET}/{number}.jpg" for number in range(PICTURES)]
+
+
+def close_all(slots: list[Slot]) -> None:
+    """End all workers at once: each may take its grace."""
+    threads = [threading.Thread(target=slot.close) for slot in slots]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

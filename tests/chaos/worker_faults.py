@@ -1,0 +1,85 @@
+"""What happens to workers: killed, asked to end, stopped for a while."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from tests.chaos.recovery import Hit
+from tests.chaos.scene import NoVictimError, Scene
+from tests.chaos.slots import Slot, let_go_on, wait_for_end
+
+LOOK_EVERY_S: Final = 0.005
+VICTIM_WITHIN_S: Final = 60.0
+# Above the drain, and what Celery needs to close on a busy machine.
+END_WITHIN_S: Final = 40.0
+
+
+@contextmanager
+def busy_slot(scene: Scene, rng: random.Random) -> Iterator[Slot]:
+    """Pick a worker that has jobs in work, and keep other faults off it.
+
+    Raises:
+        NoVictimError: None came to work in time.
+    """
+    until = time.monotonic() + VICTIM_WITHIN_S
+    while time.monotonic() < until:
+        for slot in rng.sample(scene.stage.slots, len(scene.stage.slots)):
+            if not slot.turn.acquire(blocking=False):
+                continue
+            try:
+                if slot.pid and scene.effects.in_work(slot.pid):
+                    yield slot
+                    return
+            finally:
+                slot.turn.release()
+        time.sleep(LOOK_EVERY_S)
+    raise NoVictimError("no worker had a job in work")
+
+
+def sigkill_busy_worker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Kill a worker with jobs in work, as the kernel does when memory runs out."""
+    with busy_slot(scene, rng) as slot:
+        end_process(slot, signal.SIGKILL, hit, within_s=END_WITHIN_S)
+
+
+def sigterm_under_load(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Ask a worker with jobs in work to end; it must do so with exit code 0."""
+    with busy_slot(scene, rng) as slot:
+        end_process(slot, signal.SIGTERM, hit, within_s=END_WITHIN_S)
+
+
+def sigterm_then_sigkill(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Ask a worker to end, and kill it while it drains."""
+    with busy_slot(scene, rng) as slot:
+        pid = end_process(slot, signal.SIGTERM, hit, within_s=rng.uniform(0.05, 1.5))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_for_end(slot, pid, within_s=END_WITHIN_S)
+
+
+def end_process(slot: Slot, number: signal.Signals, hit: Hit, *, within_s: float) -> int:
+    """Send what ends a worker, wait until it has, and expect its successor to work.
+
+    Raises:
+        NoVictimError: The process had ended by itself.
+    """
+    pid = slot.signal(number, cause=hit.name)
+    if not pid:
+        raise NoVictimError("the worker had just ended")
+    hit.slots.add(slot.name)
+    hit.old_pids.add(pid)
+    wait_for_end(slot, pid, within_s=within_s)
+    return pid
+
+
+def sigstop_worker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Stop a worker for a while, shorter or longer than the visibility timeout."""
+    with busy_slot(scene, rng) as slot:
+        pid = slot.signal(signal.SIGSTOP)
+        hit.slots.add(slot.name)
+        time.sleep(rng.choice((2.0, 5.0, 10.0)))
+        let_go_on(pid)

@@ -1,0 +1,1 @@
+"""Celery applications that tests start as processes."""

@@ -1,0 +1,16 @@
+"""How the worker of ``instant`` is told to misbehave: by a job's tenant, or by a file."""
+
+import re
+from typing import Final
+
+KILLS_PROCESS: Final = "poison-kill"
+RAISES_MEMORY_ERROR: Final = "poison-memory-error"
+RAISES_SYSTEM_EXIT: Final = "poison-system-exit"
+HANGS: Final = "poison-hang"
+# A job that takes this many seconds, and stops when it is told to.
+SLOW: Final = re.compile(r"slow-([0-9.]+)")
+
+# Files in TEST_FLAGS: the first forward pass that sees one takes it away and obeys.
+HANG_MODEL: Final = "hang-model"
+RUN_OUT_OF_MEMORY: Final = "run-out-of-memory"
+LOSE_DEVICE: Final = "lose-device"
