@@ -18,8 +18,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 # A page may name a file as it is known in its package, for example durability/claim.py.
 BASES = [ROOT, *CODE, CODE[1] / "durability"]
-# Read by the commands live and ready, never by a worker.
-VARIABLES_OF_COMMANDS = {"LABELYARD_HEALTH_URL"}
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -72,7 +70,7 @@ def test_variables_that_are_named_are_settings(page: Path) -> None:
 
     unknown = unknown_variables(named, [WorkerSettings, ClientSettings])
 
-    assert unknown - VARIABLES_OF_COMMANDS == set()
+    assert unknown == set()
 
 
 @every_page

@@ -180,12 +180,7 @@ def probe(what: str, url: str) -> None:
     typer.echo(f"{what}: yes")
 
 
-HealthUrl = Annotated[
-    str,
-    typer.Option(
-        "--url", envvar="LABELYARD_HEALTH_URL", help="Where the worker's health is answered."
-    ),
-]
+HealthUrl = Annotated[str, typer.Option("--url", help="Where the worker's health is answered.")]
 
 
 def health_url() -> str:

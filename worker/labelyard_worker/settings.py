@@ -72,7 +72,7 @@ class WorkerSettings(ConnectionSettings):
         job_timeout_s: Seconds that one attempt may take; twice that ends the worker.
         max_attempts: Attempts before a job's transient errors become its result.
         quarantine_after: Deaths of its worker after which a job runs alone.
-        dead_after: Deaths of its worker after which a job is a dead letter.
+        dead_after: Deaths while it ran alone after which a job is a dead letter.
         drain_s: Seconds that SIGTERM leaves for what is running.
 
         atomic_claim: Take messages by one atomic step (Redis brokers).
@@ -129,7 +129,7 @@ class WorkerSettings(ConnectionSettings):
     job_timeout_s: PositiveFloat = 300.0
     max_attempts: PositiveInt = 5
     quarantine_after: PositiveInt = 2
-    dead_after: PositiveInt = 3
+    dead_after: PositiveInt = 2
     drain_s: NonNegativeFloat = 30.0
 
     atomic_claim: bool = True
