@@ -1,40 +1,65 @@
-"""What of the machine a worker may use."""
+"""Cores are counted as the container leaves them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from labelyard_worker.intake.children import default_children
 from labelyard_worker.machine import usable_cores
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 cores without any limit."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_without_limits_affinity_counts(root: Path) -> None:
+    """Even where /proc and /sys are missing."""
+    assert usable_cores(root) == 64
+
+
 @pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
+    ("quota", "cores"),
+    [("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 64)],
 )
-def test_a_containers_quota_bounds_the_cores(
-    files: dict[str, str], expected: int | None, tmp_path: Path
+def test_a_quota_of_cgroup_2_is_rounded_up(root: Path, quota: str, cores: int) -> None:
+    """Half a core more is worth a process."""
+    write(root / "sys/fs/cgroup/cpu.max", quota + "\n")
+
+    assert usable_cores(root) == cores
+
+
+def test_the_smallest_quota_above_us_counts(root: Path) -> None:
+    """A pod's limit holds for its containers."""
+    write(root / "proc/self/cgroup", "0::/pod/container\n")
+    write(root / "sys/fs/cgroup/pod/cpu.max", "300000 100000\n")
+    write(root / "sys/fs/cgroup/pod/container/cpu.max", "max 100000\n")
+
+    assert usable_cores(root) == 3
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("400000", 4), ("-1", 64)])
+def test_a_quota_of_cgroup_1_counts_too(root: Path, quota: str, cores: int) -> None:
+    """-1 is none."""
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota)
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
+
+    assert usable_cores(root) == cores
+
+
+@pytest.mark.parametrize(("cores", "children"), [(1, 2), (2, 2), (16, 16), (500, 32)])
+def test_there_is_a_child_for_each_core_and_never_one_alone(
+    cores: int, children: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in files.items():
-        file = tmp_path / "sys/fs/cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content + "\n")
+    """Nor hundreds."""
+    monkeypatch.setattr("labelyard_worker.intake.children.usable_cores", lambda: cores)
 
-    unbounded = usable_cores(tmp_path / "none")
-    assert usable_cores(tmp_path) == (unbounded if expected is None else expected)
-
-
-def test_a_group_is_bound_by_those_above_it(tmp_path: Path) -> None:
-    group = tmp_path / "sys/fs/cgroup/outer/inner"
-    group.mkdir(parents=True)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/outer/inner\n")
-    (group / "cpu.max").write_text("max 100000\n")
-    (group.parent / "cpu.max").write_text("100000 100000\n")
-
-    assert usable_cores(tmp_path) == 1
+    assert default_children() == children

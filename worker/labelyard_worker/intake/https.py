@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from labelyard.errors import (
@@ -85,15 +85,16 @@ class HttpsSource:
             where = uri
             for _ in range(MAX_REDIRECTS + 1):
                 target = self._checked(where, asked_for=shown(uri))
-                with closing(self._connect(target, asked_for=shown(uri), due=due)) as connection:
-                    path = target.path or "/"
+                with ExitStack() as opened:
+                    connection = self._connect(target, asked_for=shown(uri), due=due)
+                    opened.enter_context(closing(connection))
                     query = f"?{target.query}" if target.query else ""
-                    connection.request("GET", path + query, headers=headers)
-                    answer = connection.getresponse()
+                    connection.request("GET", (target.path or "/") + query, headers=headers)
+                    # Closed too: it keeps the socket where the server will not.
+                    answer = opened.enter_context(closing(connection.getresponse()))
+                    if answer.status == http.client.NOT_MODIFIED:
+                        return Unchanged(if_none_match or "")
                     if answer.status not in REDIRECTS:
-                        known = if_none_match or ""
-                        if answer.status == http.client.NOT_MODIFIED:
-                            return Unchanged(known)
                         return self._read(answer, uri=shown(uri), if_match=if_match, due=due)
                     where = urljoin(where, answer.headers.get("Location", ""))
         raise UnsupportedUriError(shown(uri), f"more than {MAX_REDIRECTS} redirects")

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from multiprocessing import get_context, popen_forkserver
+from multiprocessing import get_context, popen_forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -13,6 +13,7 @@ from labelyard_worker.intake.child import READY, ChildSettings, serve
 
 START_TIMEOUT_S = 60.0
 CONTEXT = get_context("forkserver")
+SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
 PRELOAD = ["labelyard_worker.intake.preload"]
 
 # multiprocessing keeps its children in a set, and reads their exit codes, unguarded.
@@ -57,6 +58,7 @@ class ChildProcess:
             target=serve, args=(theirs, settings), name="labelyard-intake", daemon=True
         )
         with _bookkeeping:
+            _ignore_termination()
             CONTEXT.set_forkserver_preload(PRELOAD)
             self._process.start()
         theirs.close()
@@ -81,9 +83,7 @@ class ChildProcess:
             code = self._process.exitcode
             self._process.close()
         self.connection.close()
-        if code is not None and code < 0:
-            return signal.Signals(-code).name
-        return f"exit code {code}"
+        return SIGNAL_NAMES.get(-(code or 0), f"exit code {code}")
 
     def _wait_until_ready(self) -> None:
         try:
@@ -94,11 +94,12 @@ class ChildProcess:
             raise ChildStartError(f"an intake child did not start: {self.end()}")
 
 
-def ignore_termination() -> None:
+def _ignore_termination() -> None:
     """Block SIGTERM and SIGINT in this thread, and so in all that is started from it.
 
-    A fork server and its children inherit the mask with their first instruction; a
+    The fork server and its children inherit the mask with their first instruction; a
     handler would come too late. Ctrl-C and some supervisors signal the whole group, and
     the drain still needs the children.
     """
+    resource_tracker.ensure_running()  # first: starting it unblocks both signals
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -23,7 +23,6 @@ class Call:
         answer: Gets the pixels or the error, once.
         attempt: Transient errors so far.
         deaths: Children that died over it.
-        begun_at: When a child got to it, by the monotonic clock.
     """
 
     image: ImageRef
@@ -31,7 +30,6 @@ class Call:
     answer: Future[Pixels | Unchanged]
     attempt: int = 0
     deaths: int = 0
-    begun_at: float = 0.0
 
     def begin(self) -> bool:
         """Say that work begins; ``False`` if the caller has given up before."""
