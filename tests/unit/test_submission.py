@@ -69,10 +69,17 @@ def test_what_is_said_is_kept() -> None:
     at = datetime(2030, 1, 1, tzinfo=UTC)
 
     job = make_job(
-        SETTINGS, IMAGES, ["cat"], tenant="b", top_k=1, expires_at=at, idempotency_key="order-1"
+        SETTINGS,
+        IMAGES,
+        ["cat"],
+        tenant="b",
+        top_k=1,
+        expires_at=at,
+        idempotency_key="order-1",
+        rescore=True,
     )
 
-    assert (job.tenant, job.top_k, job.expires_at) == ("b", 1, at)
+    assert (job.tenant, job.top_k, job.expires_at, job.rescore) == ("b", 1, at, True)
     assert job.job_id == job_id_for("b", "order-1")
 
 
