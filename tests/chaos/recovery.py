@@ -1,10 +1,10 @@
 """How long the part that a fault hit took until it finished a job again.
 
-The time counts from the beginning of the fault, its duration included, to the first delivery
-that an affected worker brought to its end (the job's fate is in the ledger by then) after the
-fault was over. Where several workers are affected, the last of them counts. A worker whose
-process was ended must have done it with a new process. A poison job is its own affected part:
-it has recovered when it is a dead letter.
+The time counts from the beginning of the fault, its duration included, to the end of the first
+attempt that an affected worker both began and brought to its end after the fault was over (the
+job's fate is in the ledger by then). Where several workers are affected, the last of them counts.
+A worker whose process was ended must have done it with a new process. A poison job is its own
+affected part: it has recovered when it is a dead letter.
 """
 
 import statistics
@@ -46,6 +46,7 @@ class Recoveries:
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self._pending: list[Hit] = []
+        self._begun_at: dict[tuple[int, str], float] = {}
         self._lock = threading.Lock()
 
     def begin(self, name: str) -> Hit:
@@ -60,11 +61,15 @@ class Recoveries:
 
     def on_effect(self, effect: Effect) -> None:
         """Take note of what a worker did."""
-        if effect.event != "end" or not self._pending:
+        attempt = (effect.pid, effect.job_id)
+        if effect.event == "begin":
+            self._begun_at[attempt] = effect.at
+        if effect.event != "end":
             return
+        begun_at = self._begun_at.pop(attempt, 0.0)
         with self._lock:
             for hit in list(self._pending):
-                if effect.at > (hit.over_at or 0) and effect.pid not in hit.old_pids:
+                if begun_at > (hit.over_at or 0) and effect.pid not in hit.old_pids:
                     hit.slots.discard(effect.slot)
                 self._settle(hit, effect.at)
 

@@ -30,6 +30,7 @@ COMMAND: Final = (
 SETTINGS: Final = {
     "LABELYARD_CONCURRENCY": "8",
     "LABELYARD_INTAKE_CHILDREN": "1",
+    "LABELYARD_IMAGE_CACHE_BYTES": "0",  # storage and model are to be asked each time
     "LABELYARD_IMAGE_TIMEOUT_S": "5",
     "LABELYARD_JOB_TIMEOUT_S": "6",
     "LABELYARD_INFERENCE_TIMEOUT_S": "4",

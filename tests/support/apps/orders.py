@@ -13,4 +13,5 @@ SLOW: Final = re.compile(r"slow-([0-9.]+)")
 # Files in TEST_FLAGS: the first forward pass that sees one takes it away and obeys.
 HANG_MODEL: Final = "hang-model"
 RUN_OUT_OF_MEMORY: Final = "run-out-of-memory"
+LEAVE_NO_MEMORY: Final = "leave-no-memory"  # not even for a single picture
 LOSE_DEVICE: Final = "lose-device"
