@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 
 from labelyard.errors import ServiceConfigError
+from labelyard_worker.machine import usable_cores
 
 log = logging.getLogger(__name__)
 
+LIBC = ctypes.CDLL(None)  # here: loading is not safe between fork and exec
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 LOOK_EVERY_S = 0.2
 # A worker that ends sooner than this has not been of use: wait before the next try.
@@ -26,19 +29,55 @@ def devices_of(wanted: str) -> list[str]:
     """Read ``all``, or ``cuda:0,cuda:1``, or ``cpu,cpu``.
 
     Raises:
-        ServiceConfigError: There is no CUDA device, or nothing is named.
+        ServiceConfigError: There is no CUDA device, or what is named is no device.
     """
     if wanted != "all":
         names = [name.strip() for name in wanted.split(",") if name.strip()]
         if not names:
             raise ServiceConfigError("--devices names none: write all, or cuda:0,cuda:1")
+        for name in names:
+            _check(name)
         return names
     import torch
 
     count = torch.cuda.device_count()
     if not count:
-        raise ServiceConfigError("--devices all: torch sees no CUDA device here")
+        raise ServiceConfigError(
+            "--devices all: torch sees no CUDA device here; write cpu, or cpu,cpu"
+        )
     return [f"cuda:{index}" for index in range(count)]
+
+
+def _check(name: str) -> None:
+    """Refuse what no worker could start on; it would be started again for ever."""
+    kind, _, index = name.partition(":")
+    if name != "cpu" and not (kind == "cuda" and index.isascii() and index.isdigit()):
+        raise ServiceConfigError(
+            f"--devices: {name!r} is no device: write all, or cpu and cuda:N with commas between"
+        )
+
+
+def shares_of(devices: Sequence[str], environ: Mapping[str, str], *, cores: int) -> dict[str, str]:
+    """Share *cores* among CPU members: each would take all of them.
+
+    Args:
+        devices: Of all members.
+        environ: What the operator set, which is left as it is.
+        cores: To share.
+
+    Returns:
+        Variables for each CPU member; none where one has the cores to itself.
+    """
+    members = devices.count("cpu")
+    if members < 2:
+        return {}
+    share = str(max(1, cores // members))
+    variables = {
+        "LABELYARD_MODEL_THREADS": share,
+        "LABELYARD_MODEL_STREAMS": "1",
+        "LABELYARD_INTAKE_CHILDREN": share,
+    }
+    return {name: value for name, value in variables.items() if name not in environ}
 
 
 class Member:
@@ -46,7 +85,7 @@ class Member:
 
     def __init__(self, device: str, *, health_port: int, command: Sequence[str]) -> None:
         self.device = device
-        self._environment = {
+        self.environment = {
             **os.environ,
             "LABELYARD_DEVICE": device,
             "LABELYARD_HEALTH_PORT": str(health_port),
@@ -55,12 +94,13 @@ class Member:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._not_before = 0.0
+        self._last_code = 0
 
     def start(self) -> None:
         """Start the process; it gets SIGTERM when the fleet dies."""
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command, env=self._environment, preexec_fn=_follow_the_fleet
+            self._command, env=self.environment, preexec_fn=partial(_follow, os.getpid())
         )
 
     def keep_running(self) -> None:
@@ -76,6 +116,7 @@ class Member:
             )
             lived_s = time.monotonic() - self._started_at
             self._not_before = time.monotonic() + (0 if lived_s > USEFUL_S else PAUSE_S)
+            self._last_code = as_exit_code(code)
             self._process = None
 
     def drain(self) -> None:
@@ -84,13 +125,33 @@ class Member:
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end, and return its exit code."""
-        return 0 if self._process is None else self._process.wait()
+        """Wait for its end, and return its exit code; the last one if it was not running."""
+        return self._last_code if self._process is None else as_exit_code(self._process.wait())
 
 
-def _follow_the_fleet() -> None:
+def as_exit_code(code: int) -> int:
+    """Say what a shell would: 128 more than the signal that ended a process.
+
+    SIGTERM counts as a clean end: who drains a worker may meet it before it listens.
+    """
+    if code == -signal.SIGTERM:
+        return 0
+    return 128 - code if code < 0 else code
+
+
+def _follow(fleet_pid: int) -> None:
     """Have the kernel end this process with its parent; runs between fork and exec."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != fleet_pid:  # it died before the kernel knew
+        os._exit(1)
+
+
+def share_cores(members: Sequence[Member]) -> None:
+    """Give each CPU member its share of the cores, unless the operator shared them."""
+    shares = shares_of([member.device for member in members], os.environ, cores=usable_cores())
+    for member in members:
+        if member.device == "cpu":
+            member.environment |= shares
 
 
 def run_fleet(members: Sequence[Member]) -> int:
@@ -102,6 +163,7 @@ def run_fleet(members: Sequence[Member]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    share_cores(members)
     for member in members:
         member.start()
     while not ended.wait(LOOK_EVERY_S):
