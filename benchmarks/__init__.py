@@ -1,0 +1,1 @@
+"""Side-by-side measurements of labelyard and of what it stands against."""

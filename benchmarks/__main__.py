@@ -1,0 +1,71 @@
+"""Run the benchmark: ``python -m benchmarks``."""
+
+import argparse
+import faulthandler
+import os
+import sys
+import time
+from dataclasses import replace
+
+from benchmarks.report import LATEST, errors, table, write
+from benchmarks.machine import load_before, usable_cores
+from benchmarks.measure import Effort
+from benchmarks.plans import PLANS, SECTIONS, Plan
+from benchmarks.stack import isolate
+
+GRACE_S = 600.0
+
+
+def main() -> int:
+    """Read the command line, measure, and report."""
+    options = read_options()
+    plan = plan_of(options)
+    isolate(os.environ)
+    if load_before() > 0.5 * usable_cores():
+        say(f"the load is {load_before():.1f} on {usable_cores()} cores: the figures will be off")
+    # The servers end with this process, whatever hangs.
+    faulthandler.dump_traceback_later(plan.limit_s + GRACE_S, exit=True)
+    from benchmarks.run import run_plan  # torch: seconds that --help need not pay
+
+    results = run_plan(plan, say=say)
+    faulthandler.cancel_dump_traceback_later()
+    write(results)
+    print(table(results))
+    say(f"written to {LATEST.parent}")
+    return 1 if errors(results) else 0
+
+
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under three minutes")
+    parser.add_argument("--cases", choices=sorted(PLANS), help="which cases; 'full' if not given")
+    parser.add_argument("--seconds", type=float, help="length of each measured run")
+    parser.add_argument("--rounds", type=int, help="runs of each system")
+    parser.add_argument(
+        "--sections", help=f"comma-separated, of: {', '.join(sorted(SECTIONS))}; or 'none'"
+    )
+    return parser.parse_args()
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Turn the command line into a plan."""
+    plan = PLANS[options.cases or ("quick" if options.quick else "full")]
+    effort = Effort(
+        rounds=options.rounds or plan.effort.rounds, seconds=options.seconds or plan.effort.seconds
+    )
+    if options.sections is None:
+        return replace(plan, effort=effort)
+    wanted = frozenset(name for name in options.sections.split(",") if name != "none")
+    if wanted - SECTIONS:
+        sys.exit(f"--sections: no such section: {', '.join(sorted(wanted - SECTIONS))}")
+    return replace(plan, effort=effort, sections=wanted)
+
+
+def say(line: str) -> None:
+    """Tell what is going on."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

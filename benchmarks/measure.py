@@ -1,0 +1,161 @@
+"""Alternating rounds over systems: rates, CPU seconds by stage, memory, errors, answers."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.processes import Meter
+from benchmarks.systems.system import Case, Outcome, System
+
+OWN_STAGES = ("worker", "children")
+FIRST_RUN_WITHIN_S = 180.0
+SLACK_S = 60.0
+SLOWER = 6.0  # than in the warm-up, until a run counts as hung
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        rounds: Runs of each system, alternating with the others.
+        seconds: Length of each run, about.
+    """
+
+    rounds: int
+    seconds: float
+
+
+@dataclass
+class Measured:
+    """What came out for one system.
+
+    Attributes:
+        rates: Images per second, one for each round.
+        cpu_s: CPU seconds for each image, by stage, one for each round.
+        failed: Why it could not be measured; empty if it could.
+    """
+
+    name: str
+    rates: list[float] = field(default_factory=list)
+    cpu_s: list[dict[str, float]] = field(default_factory=list)
+    peak_rss_bytes: int = 0
+    images: int = 0
+    errors: int = 0
+    problems: list[str] = field(default_factory=list)
+    top: dict[str, str] = field(default_factory=dict)
+    failed: str = ""
+
+    @property
+    def images_per_s(self) -> float:
+        """Median of the rounds; 0 where nothing could be measured or something failed."""
+        return statistics.median(self.rates) if self.rates and not self.errors else 0.0
+
+    def add(self, outcome: Outcome, meter: Meter) -> None:
+        """Add a round."""
+        self.images += outcome.images
+        self.errors += outcome.errors
+        self.problems = (self.problems + outcome.problems)[:3]
+        self.top |= outcome.top
+        self.peak_rss_bytes = max(self.peak_rss_bytes, meter.peak_rss_bytes)
+        if outcome.images:
+            self.rates.append(outcome.images / outcome.seconds)
+            self.cpu_s.append({stage: s / outcome.images for stage, s in meter.cpu_s.items()})
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what ``latest.json`` says of it."""
+        stages = self.cpu_s[0] if self.cpu_s else {}
+        by_stage = {
+            stage: round(statistics.median(one.get(stage, 0.0) for one in self.cpu_s), 5)
+            for stage in stages
+        }
+        found: dict[str, Any] = {
+            "images_per_s": round(self.images_per_s, 2),
+            "images_per_s_rounds": [round(rate, 2) for rate in self.rates],
+            "cpu_s_per_image": round(sum(by_stage.values()), 5),
+            "cpu_s_per_image_by_stage": by_stage,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "images": self.images,
+            "errors": self.errors,
+        }
+        if self.problems or self.failed:
+            found["problems"] = self.problems + [self.failed] * bool(self.failed)
+        return found
+
+
+def measure(
+    systems: Sequence[System], case: Case, effort: Effort, *, say: Say
+) -> dict[str, Measured]:
+    """Measure *systems* in alternating rounds; one that fails is left out from then on."""
+    found = {system.name: Measured(system.name) for system in systems}
+    sizes = _warm_up_all(systems, case, effort, found)
+    for number in range(effort.rounds):
+        turn = number % max(1, len(systems))
+        for system in (*systems[turn:], *systems[:turn]):
+            if not found[system.name].failed:
+                _run(system, case, sizes[system.name], effort, found[system.name])
+                say(_line(number, found[system.name]))
+    return found
+
+
+def _warm_up_all(
+    systems: Sequence[System], case: Case, effort: Effort, found: Mapping[str, Measured]
+) -> dict[str, int]:
+    sizes = {}
+    for system in systems:
+        try:
+            sizes[system.name] = warm_up(system, case, seconds=effort.seconds)
+        except Exception as error:  # noqa: BLE001 - the others must be measured
+            found[system.name].failed = f"{type(error).__name__}: {error}"
+    return sizes
+
+
+def warm_up(system: System, case: Case, *, seconds: float) -> int:
+    """Start a system, run it until it is warm, and say how many images take *seconds*."""
+    system.start()
+    first = system.run(case, system.unit, timeout_s=FIRST_RUN_WITHIN_S)
+    images = max(1, first.images)
+    until = time.monotonic() + seconds / 2
+    rate = 0.0
+    while time.monotonic() < until:
+        outcome = system.run(case, images, timeout_s=FIRST_RUN_WITHIN_S)
+        rate = (outcome.images + outcome.errors) / outcome.seconds
+        images = whole_units(rate * seconds / 3, system.unit)
+    return whole_units(rate * seconds, system.unit)
+
+
+def whole_units(images: float, unit: int) -> int:
+    """Round up to whole units, at least two of them."""
+    return max(2, math.ceil(images / unit)) * unit
+
+
+def _run(system: System, case: Case, images: int, effort: Effort, found: Measured) -> None:
+    meter = Meter(system.stages, measured=OWN_STAGES)
+    try:
+        with meter:
+            outcome = system.run(case, images, timeout_s=SLACK_S + SLOWER * effort.seconds)
+    except Exception as error:  # noqa: BLE001 - the others must be measured
+        found.failed = f"{type(error).__name__}: {error}"
+        system.stop()
+        return
+    found.add(outcome, meter)
+
+
+def _line(number: int, found: Measured) -> str:
+    if found.failed:
+        return f"  {found.name}: failed: {found.failed}"
+    rate = found.rates[-1] if found.rates else 0.0
+    return f"  round {number + 1} {found.name}: {rate:.1f} images/s, {found.errors} errors"
+
+
+def agreement(answers: Mapping[str, str], reference: Mapping[str, str]) -> float | None:
+    """Give the part of the pictures that got the same best label from both."""
+    shared = answers.keys() & reference.keys()
+    if not shared:
+        return None
+    return sum(answers[key] == reference[key] for key in shared) / len(shared)
