@@ -29,8 +29,10 @@ from labelyard.ledger_records import (
     read_record,
     read_started,
 )
-from labelyard.messages import Job, Result
+from labelyard.messages import Failure, Job, Result
 from labelyard.settings import ConnectionSettings
+
+REFUSED_KEPT = 1000
 
 __all__ = [
     "FINAL_STATES",
@@ -143,6 +145,29 @@ class Ledger:
             job_id, result.status, result.model_dump_json(), ",".join(undelivered), int(is_dead)
         )
         return self._run("FINISH", job_id, args)[0] == "finished"
+
+    def refuse(self, job_id: str, message: str, failure: Failure) -> bool:
+        """Fail a *message* that is no job where its sender looks: under its id.
+
+        Returns:
+            ``False`` if the record under this id is final, or is that of a real job, which
+            somebody else's bad message must not end.
+        """
+        self._run("OPEN", job_id, self.calls.refused_args(job_id, message))
+        record = self.read(job_id)
+        if record is None or record.is_job:
+            return False
+        result = Result(job_id=job_id, status="failed", tenant=record.tenant, error=failure)
+        return self.finish(job_id, result)
+
+    def keep_refused(self, message: str) -> None:
+        """Keep a *message* that has no id to fail it under, for the operator to look at."""
+        key = self.calls.key("refused")
+        with ledger_errors_as_ours(), self.client.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(key, message)
+            pipeline.ltrim(key, 0, REFUSED_KEPT - 1)
+            pipeline.expire(key, self.calls.result_ttl_s)
+            pipeline.execute()
 
     def cancel(self, job_id: str) -> bool:
         """Make the job ``cancelled`` at once, running or not; ``False`` if it was final."""

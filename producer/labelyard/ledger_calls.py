@@ -84,6 +84,10 @@ class LedgerCalls:
             uuid.uuid4().hex,
         )
 
+    def refused_args(self, job_id: str, message: str) -> list[str]:
+        """Write the arguments that open a record for a *message* that is no job."""
+        return self.args(job_id, message, 0, "default", "interactive", "", "", 0, uuid.uuid4().hex)
+
     def read_opened(self, answer: list[str]) -> Opened:
         """Read what opening a record came to.
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+from pydantic import ValidationError
+
 from labelyard.errors import JobCancelledError, JobExpiredError, ResultTimeoutError
 from labelyard.messages import Job, Result
 
@@ -49,6 +51,15 @@ class Record:
     def is_final(self) -> bool:
         """Whether the state can change no more."""
         return self.state in FINAL_STATES
+
+    @property
+    def is_job(self) -> bool:
+        """Whether what was submitted is a job that is read here."""
+        try:
+            self.job()
+        except ValidationError:
+            return False
+        return True
 
     def job(self) -> Job:
         """Read the job as it was submitted."""

@@ -1,4 +1,4 @@
-"""One service and one worker with the lite checkpoint for all end-to-end tests."""
+"""One service and two workers, of the lite checkpoint and of none, for all end-to-end tests."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ import pytest
 from labelyard import Client
 from labelyard_worker.local.worker_process import WorkerProcess
 from tests.conftest import SESSION_SERVERS
+from tests.e2e.instant import InstantService, instant_service
 from tests.support.service import READY_WITHIN_S, Service, running_service
 
 
@@ -27,6 +28,15 @@ def worker(service: Service) -> Iterator[WorkerProcess]:
         SESSION_SERVERS.append(process)
         yield process
         SESSION_SERVERS.remove(process)
+
+
+@pytest.fixture(scope="session")
+def instant(service: Service) -> Iterator[InstantService]:
+    """Run a worker without a real model, which tests may order to misbehave or restart."""
+    with instant_service(service) as running:
+        SESSION_SERVERS.append(running.worker)
+        yield running
+        SESSION_SERVERS.remove(running.worker)
 
 
 @pytest.fixture

@@ -74,14 +74,21 @@ def leaky_threads() -> Remains:
 def child_processes(kept: Iterable[EmbeddedServer] = ()) -> Remains:
     """Return the processes below this one, without *kept* servers and Python's own helpers."""
     ours = psutil.Process()
-    kept_pids = {
-        pid for server in kept if server.is_running() for pid in (server.guardian_pid, server.pid)
-    }
+    of_kept = {process for server in kept for process in family(server)}
     return {
         child
-        for child in ours.children(recursive=True)
-        if child.pid not in kept_pids and not is_standard_helper(child, parent=ours)
+        for child in set(ours.children(recursive=True)) - of_kept
+        if not is_standard_helper(child, parent=ours)
     }
+
+
+def family(server: EmbeddedServer) -> list[psutil.Process]:
+    """Return a server's guardian and all below it: workers replace their children as they like."""
+    try:
+        guardian = psutil.Process(server.guardian_pid)
+        return [guardian, *guardian.children(recursive=True)]
+    except (RuntimeError, psutil.NoSuchProcess):  # it is not running
+        return []
 
 
 def is_standard_helper(process: psutil.Process, *, parent: psutil.Process) -> bool:

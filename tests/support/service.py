@@ -67,17 +67,27 @@ class Service:
         )
 
     def worker(
-        self, *, name: str = "worker", command: tuple[str, ...] = (), **settings: str
+        self,
+        *,
+        name: str = "worker",
+        command: tuple[str, ...] = (),
+        variables: Mapping[str, str] | None = None,
+        **settings: str,
     ) -> WorkerProcess:
         """Describe a worker; start it, or use it as a context.
 
         Args:
             name: Folder of its log.
+            variables: Other variables of its environment.
             settings: Lower-case names of LABELYARD_ variables.
         """
-        variables = {f"LABELYARD_{key.upper()}": value for key, value in settings.items()}
+        environment = {
+            **self.variables,
+            **{f"LABELYARD_{key.upper()}": value for key, value in settings.items()},
+            **(variables or {}),
+        }
         more: dict[str, Any] = {"command": command} if command else {}
-        return WorkerProcess(self.folder / name, variables={**self.variables, **variables}, **more)
+        return WorkerProcess(self.folder / name, variables=environment, **more)
 
 
 @contextmanager

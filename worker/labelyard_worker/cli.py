@@ -6,6 +6,7 @@ import shlex
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,16 +169,22 @@ def down(data: DataDir = None) -> None:
 def probe(what: str, url: str) -> None:
     """Ask a worker how it is, and end with 1 if it is not well."""
     try:
-        with urllib.request.urlopen(f"{url}/{what}", timeout=5) as answer:  # noqa: S310 - http only
-            body = json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            body = json.load(error)
-    except OSError as error:
-        raise fail(f"{what}: no answer from {url}: {error}") from error
-    if not body["ok"]:
-        raise fail(f"{what}: " + "; ".join(body["why"]))
+        why = read_health(f"{url}/{what}")
+    except (OSError, ValueError, LookupError, HTTPException) as error:
+        raise fail(f"{what}: no worker answers at {url}: {error}") from error
+    if why:
+        raise fail(f"{what}: " + "; ".join(why))
     typer.echo(f"{what}: yes")
+
+
+def read_health(address: str) -> list[str]:
+    """Read why the answer is no; an empty list is yes."""
+    try:
+        answer = urllib.request.urlopen(address, timeout=5)  # noqa: S310 - a worker's, or an error
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return [str(reason) for reason in json.load(answer)["why"]]
 
 
 HealthUrl = Annotated[str, typer.Option("--url", help="Where the worker's health is answered.")]

@@ -2,7 +2,8 @@
 
 The ledger's own stream entry is written in the same step as the result. Objects and
 webhooks can fail: what is still owed stands in the record and is tried again, so a
-webhook may come twice (its id tells), an object is simply written again.
+webhook may come twice (its id tells), an object is simply written again. What this
+worker is not allowed to do is dropped with a warning: trying again would not help.
 """
 
 import base64
@@ -10,6 +11,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +24,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from labelyard.errors import ServiceConfigError, StorageUnavailableError, UnsupportedUriError
 from labelyard.messages import Deliver, Result
 from labelyard_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 WEBHOOK_TIMEOUT_S = 5.0
 
@@ -65,13 +69,18 @@ class Delivery:
 
     def deliver(self, result: Result, deliver: Deliver, owed: tuple[str, ...]) -> tuple[str, ...]:
         """Try what is *owed*, and return what still is."""
-        steps = {"object": self._write_object, "webhook": self._call_webhook}
-        return tuple(name for name in owed if not self._try(steps[name], result, deliver))
+        return tuple(name for name in owed if not self._is_settled(name, result, deliver))
 
-    def _try(self, step: Any, result: Result, deliver: Deliver) -> bool:
+    def _is_settled(self, name: str, result: Result, deliver: Deliver) -> bool:
+        """Try one delivery; one that is not allowed is settled, too. No address is logged."""
+        step = {"object": self._write_object, "webhook": self._call_webhook}[name]
+        fields = {"job_id": result.job_id, "delivery": name}
         try:
             step(result, deliver)
-        except (StorageUnavailableError, UnsupportedUriError):
+        except UnsupportedUriError as error:
+            log.warning("delivery_refused", extra={"fields": {**fields, "why": error.reason}})
+        except StorageUnavailableError as error:
+            log.warning("delivery_failed", extra={"fields": {**fields, "why": error.args[1]}})
             return False
         return True
 
@@ -87,8 +96,10 @@ class Delivery:
                 Body=result.model_dump_json().encode(),
                 ContentType="application/json",
             )
-        except (ClientError, BotoCoreError) as error:
-            raise StorageUnavailableError(uri) from error
+        except ClientError as error:
+            raise StorageUnavailableError(uri, error.response["Error"]["Code"]) from error
+        except BotoCoreError as error:
+            raise StorageUnavailableError(uri, type(error).__name__) from error
 
     def _call_webhook(self, result: Result, deliver: Deliver) -> None:
         url = deliver.webhook or ""
@@ -104,8 +115,11 @@ class Delivery:
             opener = urllib.request.build_opener(_NoRedirects)
             with opener.open(request, timeout=WEBHOOK_TIMEOUT_S):
                 return
-        except (OSError, http.client.HTTPException) as error:
-            raise StorageUnavailableError(url) from error
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise StorageUnavailableError(url, f"status {error.code}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise StorageUnavailableError(url, type(error).__name__) from error
 
 
 def owed_by(deliver: Deliver) -> tuple[str, ...]:

@@ -52,13 +52,19 @@ class Runtime:
             raise RuntimeError("tasks run in a worker: start one with labelyard-worker start")
         return self._services
 
+    def set_up_logging(self) -> None:
+        """Have our events written as the settings say."""
+        logs.set_up(level=self.settings.log_level, form=self.settings.log_format)
+
     def open(self) -> None:
         """Build everything before the first job is taken, or end with the reason."""
+        self.set_up_logging()  # Celery asks for it only after this
         try:
             self._services = open_services(self.settings, load=self._load)
             self._drain = Drain(self._services, drain_s=self.settings.drain_s)
             self._health = health.serve(self._services)
         except WorkerError as error:
+            self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
 
     def ready(self, pool: Any) -> None:
@@ -138,13 +144,10 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
         runtime.deliver(job_id)
 
     # Strong references: the handlers are closures, which Celery would let go.
-    def on_setup_logging(**_: Any) -> None:
-        logs.set_up(level=settings.log_level, form=settings.log_format)
-
     def on_ready(sender: Any, **_: Any) -> None:
         runtime.ready(sender.pool)
 
-    setup_logging.connect(on_setup_logging, weak=False)
+    setup_logging.connect(lambda **_: runtime.set_up_logging(), weak=False)
     worker_init.connect(lambda **_: runtime.open(), weak=False)
     worker_ready.connect(on_ready, weak=False)
     worker_shutting_down.connect(lambda **_: runtime.drain(), weak=False)

@@ -7,11 +7,14 @@ what killed some is run alone (quarantine), what kills its worker even then is b
 (dead letter).
 """
 
+import json
 import logging
 import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from labelyard.errors import (
     InvalidMessageError,
@@ -25,7 +28,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.ledger import Ledger, Queue, Started, backoff_s
-from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
+from labelyard.messages import Failure, ImageResult, Job, JobId, Result, parse_job
 from labelyard_worker.delivery import Delivery, owed_by
 from labelyard_worker.durability.lanes import Lanes
 from labelyard_worker.durability.single_flight import SingleFlight
@@ -35,6 +38,7 @@ from labelyard_worker.tokens import HandedBackError, RunningJobs, Token
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 Classify = Callable[[Job, Queue, Token], Result]
 
 
@@ -96,18 +100,23 @@ class Attempts:
                     self.deliver_owed(job.job_id)
 
     def _read(self, message: Any) -> Job | None:
-        """Parse the message; one that is no job ends here, in the ledger if it has an id."""
+        """Parse the message; one that is no job ends here."""
         try:
             return parse_job(message)
         except InvalidMessageError as error:
-            log.error("job_refused", extra={"fields": {"code": error.code, "why": str(error)}})  # noqa: TRY400 - an event, not a crash
-            job_id = message.get("job_id") if isinstance(message, dict) else None
-            if isinstance(job_id, str) and self._patiently(lambda: self._ledger.state(job_id)):
-                result = Result(
-                    job_id=job_id, status="failed", tenant="default", error=Failure.of(error)
-                )
-                self._patiently(lambda: self._ledger.finish(job_id, result))
+            self._refuse(message, error)
             return None
+
+    def _refuse(self, message: Any, error: InvalidMessageError) -> None:
+        """Fail a message that is no job, under its id; without one, keep it for the operator."""
+        job_id = id_in(message)
+        text = json.dumps(message)
+        if job_id:
+            self._patiently(lambda: self._ledger.refuse(job_id, text, Failure.of(error)))
+        else:
+            self._patiently(lambda: self._ledger.keep_refused(text))
+        fields = {"job_id": job_id, "code": error.code, "why": str(error)}
+        log.error("job_refused", extra={"fields": fields})
 
     def _start(self, job: Job, queue: Queue) -> Started:
         """Ask the ledger; adopt the job if it came without a record."""
@@ -268,6 +277,14 @@ class Attempts:
                 log.warning("ledger_unavailable", extra={"fields": {"delay_s": delay_s}})
                 time.sleep(random.uniform(0, delay_s))
                 delay_s = min(2.0, delay_s * 2)
+
+
+def id_in(message: Any) -> str:
+    """Read the id of a message that is no job otherwise; empty if it has none."""
+    try:
+        return JOB_ID.validate_python(message["job_id"])
+    except (ValidationError, LookupError, TypeError):
+        return ""
 
 
 def failed(job: Job, failure: Failure) -> Result:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from labelyard.errors import LabelyardError
+from labelyard.errors import LabelyardError, ServiceConfigError
 
 if TYPE_CHECKING:
     from labelyard_worker.services import Services
@@ -132,8 +132,18 @@ def handler_for(health: Health) -> type[BaseHTTPRequestHandler]:
 
 
 def serve(services: "Services") -> Server | None:
-    """Start to answer, unless LABELYARD_HEALTH_PORT is -1."""
-    settings = services.settings
-    if settings.health_port < 0:
+    """Start to answer, unless LABELYARD_HEALTH_PORT is -1.
+
+    Raises:
+        ServiceConfigError: The address cannot be listened on.
+    """
+    host, port = services.settings.health_host, services.settings.health_port
+    if port < 0:
         return None
-    return Server(Health(services), host=settings.health_host, port=settings.health_port)
+    try:
+        return Server(Health(services), host=host, port=port)
+    except OSError as error:
+        raise ServiceConfigError(
+            f"the health port {host}:{port} cannot be opened ({error.strerror}): set "
+            "LABELYARD_HEALTH_PORT to a free one, 0 to pick one, -1 for none"
+        ) from error

@@ -1,0 +1,327 @@
+"""Every error code is provoked once, and seen by whom it concerns, through the whole path."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from labelyard import Client, errors
+from labelyard.errors import LabelyardError, all_errors
+from labelyard.messages import Result, new_job_id
+from labelyard_worker.local.embedded import choose_ports
+from tests.e2e.instant import NAMESPACE, InstantService
+from tests.support import broken_pictures
+from tests.support.apps import orders
+from tests.support.apps.durability_worker import send
+from tests.support.service import READY_WITHIN_S, Service
+from tests.support.waiting import wait_until
+
+TIMEOUT_S = 30.0
+LABELS = ["a cat", "a dog"]
+# Errors with errors below them are families; no code of theirs is ever sent.
+CODES = {
+    cls.code
+    for cls in all_errors()
+    if cls.__module__ == errors.__name__ and not cls.__subclasses__()
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What scenarios are played on.
+
+    Attributes:
+        client: Producer of the worker that is started.
+    """
+
+    instant: InstantService
+    client: Client
+
+    @property
+    def service(self) -> Service:
+        """The servers."""
+        return self.instant.service
+
+    def classify(self, uri: str, **options: Any) -> Result:
+        """Have one picture classified."""
+        labels = options.pop("labels", LABELS)
+        return self.client.classify([uri], labels=labels, timeout_s=TIMEOUT_S, **options)
+
+    def image_code(self, uri: str, **options: Any) -> str:
+        """Have one picture fail, and return its code."""
+        return image_code_in(self.classify(uri, **options))
+
+    def job_code(self, **options: Any) -> str:
+        """Have a whole job fail, and return its code."""
+        return code_in(self.classify(self.instant.picture(), **options))
+
+
+@pytest.fixture
+def stage(instant: InstantService) -> Iterator[Stage]:
+    with instant.client() as client:
+        yield Stage(instant, client)
+
+
+def code_in(result: Result) -> str:
+    assert result.error is not None
+    return result.error.code
+
+
+def image_code_in(result: Result) -> str:
+    (image,) = result.images
+    assert image.error is not None
+    return image.error.code
+
+
+def code_raised(call: Callable[[], object]) -> str:
+    with pytest.raises(LabelyardError) as raised:
+        call()
+    return raised.value.code
+
+
+def invalid_message(stage: Stage) -> str:
+    job = stage.client.prepare([stage.instant.picture()], labels=LABELS)
+    broken = job.model_copy(update={"top_k": 0})
+    return code_in(stage.client.submit_job(broken).result(timeout_s=TIMEOUT_S))
+
+
+def unknown_label_set(stage: Stage) -> str:
+    return stage.job_code(labels=f"nobody-registered-it@sha256:{'0' * 64}")
+
+
+def unsupported_uri(stage: Stage) -> str:
+    return stage.image_code("/etc/hostname")
+
+
+def image_not_found(stage: Stage) -> str:
+    return stage.image_code(stage.service.pictures.uri("nobody/put/this.jpg"))
+
+
+def image_access_denied(stage: Stage) -> str:
+    return stage.image_code(stage.service.private.put("secret.jpg", b""))
+
+
+def image_too_large(stage: Stage) -> str:
+    return stage.image_code(
+        stage.service.pictures.put("huge.png", broken_pictures.huge_png_header())
+    )
+
+
+def image_undecodable(stage: Stage) -> str:
+    return stage.image_code(stage.service.pictures.put("empty.jpg", b""))
+
+
+def image_crashed_decoder(stage: Stage) -> str:
+    """Kill the child over one image as often as it takes until the image is blamed."""
+    uri = stage.instant.picture()
+    with stage.instant.stalled_storage():
+        job = stage.client.submit([uri], labels=LABELS)
+        for _ in range(2):
+            (child,) = wait_until(stage.instant.fetching_children, within_s=TIMEOUT_S)
+            child.kill()
+            wait_until(lambda child=child: not child.is_running() or child.status() == "zombie")
+        return image_code_in(job.result(timeout_s=TIMEOUT_S))
+
+
+def image_timed_out(stage: Stage) -> str:
+    """Stop the child, as a decoder that hangs: the client's own timeout is never heard of."""
+    uri = stage.instant.picture()
+    with stage.instant.stalled_storage():
+        job = stage.client.submit([uri], labels=LABELS)
+        (child,) = wait_until(stage.instant.fetching_children, within_s=TIMEOUT_S)
+        child.suspend()
+        return image_code_in(job.result(timeout_s=TIMEOUT_S))
+
+
+def image_not_embedded(stage: Stage) -> str:
+    return stage.image_code(stage.instant.picture("unseen.jpg"), rescore=True)
+
+
+def storage_unavailable(stage: Stage) -> str:
+    uri = stage.instant.picture()
+    with stage.instant.storage_away():
+        return stage.image_code(uri)
+
+
+def batcher_full(stage: Stage) -> str:
+    stage.instant.order(orders.LEAVE_NO_MEMORY)
+    return stage.image_code(stage.instant.picture())
+
+
+def inference_timeout(stage: Stage) -> str:
+    return stage.job_code(tenant="slow-30")
+
+
+def model_load(stage: Stage) -> str:
+    return code_of_refused_start(stage, LABELYARD_CHECKPOINT="/no/such/folder")
+
+
+def service_config(stage: Stage) -> str:
+    return code_of_refused_start(stage, LABELYARD_CONCURENCY="8")
+
+
+def code_of_refused_start(stage: Stage, **variables: str) -> str:
+    """Start a worker that cannot start: its last line says why."""
+    done = subprocess.run(
+        [sys.executable, "-m", "labelyard_worker", "start"],
+        env={**os.environ, **stage.service.variables, "LABELYARD_HEALTH_PORT": "0", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return code_before_a_colon(done.stderr.splitlines()[-1])
+
+
+def code_before_a_colon(line: str) -> str:
+    match = re.search(r"\b([a-z]+_[a-z_]+): ", line)
+    assert match is not None, line
+    return match[1]
+
+
+def device_failed(stage: Stage) -> str:
+    """Lose the device: the worker ends, and the next one does the job."""
+    worker, guardian = stage.instant.worker, stage.instant.worker._guardian
+    stage.instant.order(orders.LOSE_DEVICE)
+    job = stage.client.submit([stage.instant.picture()], labels=LABELS)
+    wait_until(lambda: not worker.is_running(), within_s=TIMEOUT_S)
+    assert guardian is not None
+    assert guardian.returncode == 70
+    worker.start(within_s=READY_WITHIN_S)
+    assert job.result(timeout_s=TIMEOUT_S).status == "succeeded"
+    return re.findall(r"critical worker_stops code=(\w+)", stage.instant.log())[-1]
+
+
+def broker_unavailable(stage: Stage) -> str:
+    (port,) = choose_ports(1)
+    settings = stage.service.client_settings(publish_timeout_s=0.2)
+    dead = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}/0"})
+    with Client(dead) as client:
+        return code_raised(client.queue_lengths)
+
+
+def ledger_unavailable(stage: Stage) -> str:
+    (port,) = choose_ports(1)
+    dead = {"ledger_url": f"redis://127.0.0.1:{port}/0"}
+    with Client(stage.service.client_settings().model_copy(update=dead)) as client:
+        return code_raised(lambda: client.submit(["s3://a/b"], labels=LABELS))
+
+
+def queue_full(stage: Stage) -> str:
+    with stage.service.client(namespace="full", max_queued_images=1) as client:
+        client.submit(["s3://a/b"], labels=LABELS, idempotency_key="the first one")
+        return code_raised(lambda: client.submit(["s3://a/c"], labels=LABELS))
+
+
+def result_timeout(stage: Stage) -> str:
+    with stage.service.client(namespace="nobody-works-here") as client:
+        return code_raised(client.submit(["s3://a/b"], labels=LABELS).result)
+
+
+def job_not_found(stage: Stage) -> str:
+    return code_raised(lambda: stage.client.result("nobody-submitted-this"))
+
+
+def job_cancelled(stage: Stage) -> str:
+    job = stage.client.submit([stage.instant.picture()], labels=LABELS, tenant="slow-3")
+    wait_until(lambda: job.state() == "running", within_s=TIMEOUT_S)
+    assert job.cancel()
+    return code_raised(lambda: job.result(timeout_s=TIMEOUT_S))
+
+
+def job_expired(stage: Stage) -> str:
+    return code_raised(
+        lambda: stage.classify(stage.instant.picture(), tenant="slow-3", expires_in_s=0.5)
+    )
+
+
+def job_dead_lettered(stage: Stage) -> str:
+    return stage.job_code(tenant=orders.RAISES_MEMORY_ERROR)
+
+
+SCENARIOS: dict[str, Callable[[Stage], str]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        invalid_message,
+        unknown_label_set,
+        unsupported_uri,
+        image_not_found,
+        image_access_denied,
+        image_too_large,
+        image_undecodable,
+        image_crashed_decoder,
+        image_timed_out,
+        image_not_embedded,
+        storage_unavailable,
+        batcher_full,
+        inference_timeout,
+        model_load,
+        service_config,
+        device_failed,
+        broker_unavailable,
+        ledger_unavailable,
+        queue_full,
+        result_timeout,
+        job_not_found,
+        job_cancelled,
+        job_expired,
+        job_dead_lettered,
+    )
+}
+
+
+def test_there_is_a_scenario_for_every_code_and_no_other() -> None:
+    assert set(SCENARIOS) == CODES
+
+
+@pytest.mark.parametrize("code", SCENARIOS)
+def test_a_code_reaches_whom_it_concerns(code: str, stage: Stage) -> None:
+    provoke = SCENARIOS[code]
+
+    assert provoke(stage) == code
+
+
+def test_after_an_image_that_failed_the_next_one_is_scored(stage: Stage) -> None:
+    storage_unavailable(stage)
+
+    result = stage.classify(stage.instant.picture())
+
+    assert result.status == "succeeded"
+
+
+def test_a_producer_without_our_client_reads_why_its_message_was_refused(stage: Stage) -> None:
+    job_id = new_job_id()
+    message = {"job_id": job_id, "images": [], "label_set": "cats"}
+
+    with (
+        Connection(stage.service.variables["LABELYARD_BROKER_URL"]) as connection,
+        connection.Producer() as producer,
+    ):
+        send(producer, "labelyard.classify", message, queue=f"{NAMESPACE}.bulk")
+
+    wait_until(lambda: stage.client._ledger.state(job_id), within_s=TIMEOUT_S)
+    result = stage.client.result(job_id, timeout_s=TIMEOUT_S)
+    assert code_in(result) == "invalid_message"
+    assert result.error is not None
+    assert "images" in result.error.message
+
+
+def test_a_message_without_an_id_is_kept_for_the_operator(stage: Stage) -> None:
+    with (
+        Connection(stage.service.variables["LABELYARD_BROKER_URL"]) as connection,
+        connection.Producer() as producer,
+    ):
+        send(producer, "labelyard.classify", ["no", "job"], queue=f"{NAMESPACE}.bulk")
+
+    redis = stage.client._ledger.client
+    wait_until(lambda: redis.llen(f"{NAMESPACE}:refused"), within_s=TIMEOUT_S)
+    assert json.loads(redis.lindex(f"{NAMESPACE}:refused", 0)) == ["no", "job"]
+    assert redis.ttl(f"{NAMESPACE}:refused") > 0
