@@ -3,7 +3,8 @@
 Celery's warm shutdown takes no new message and waits for the running tasks, without
 any limit. After the grace, what still runs is told to stop and goes back to the
 queue; what cannot hear (it hangs in native code) is given to the ledger to be sent
-again, and the process ends.
+again, and the process ends. So it does when closing takes too long: a broker behind a
+half-open connection lets each farewell wait for its time-out.
 """
 
 import logging
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # What is told to stop looks at its token every 0.2 s.
 STOP_S = 1.5
+CLOSE_S = 5.0
 
 
 class Drain:
@@ -31,6 +33,10 @@ class Drain:
         self._drain_s = drain_s
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-drain", daemon=True)
+        # Never cancelled: it goes on while the interpreter closes, and dies with it.
+        self._limit = threading.Timer(drain_s + STOP_S + CLOSE_S, self._end_process)
+        self._limit.name = "labelyard-drain-limit"
+        self._limit.daemon = True
 
     def start(self) -> None:
         """Take no new job, and begin the grace period. A second call does nothing."""
@@ -41,6 +47,7 @@ class Drain:
             "worker_drains",
             extra={"fields": {"jobs": len(self._services.running), "drain_s": self._drain_s}},
         )
+        self._limit.start()
         self._thread.start()
 
     def _run(self) -> None:
@@ -51,6 +58,10 @@ class Drain:
             return
         for token in self._services.running.all():
             self._give_to_ledger(token.job_id)
+        self._end_process()
+
+    def _end_process(self) -> None:
+        """Leave the rest to the visibility timeout."""
         log.error("drain_ends_process", extra={"fields": {"jobs": len(self._services.running)}})
         os._exit(0)
 
