@@ -10,11 +10,13 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from labelyard.ledger import SOCKET_OPTIONS
 from labelyard.messages import ImageRef, ModelInfo
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 ENTRY_BYTES: Final = 512  # of an entry in memory, besides its vector
 PAUSE_S: Final = 30.0
+TIMEOUT_S: Final = 1.0  # for a round trip of at most 200 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,38 @@ class KnownImage:
     sha256: str
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept by address: all of a :class:`KnownImage` but the vector."""
+
+    etag: str | None
+    sha256: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: KnownImage) -> Self:
+        """Leave the vector out."""
+        return cls(image.etag, image.sha256, image.width, image.height)
+
+    @classmethod
+    def read(cls, value: bytes) -> Self | None:
+        """Read what :meth:`written` gave; ``None`` for anything else."""
+        try:
+            sha256, width, height, etag = value.decode().split(" ", 3)
+            return cls(etag or None, sha256, int(width), int(height))
+        except ValueError:  # a cache may hold anything, and must fail no job
+            return None
+
+    def written(self) -> str:
+        """Write it for Redis."""
+        return f"{self.sha256} {self.width} {self.height} {self.etag or ''}"
+
+    def with_embeds(self, image_embeds: Floats) -> KnownImage:
+        """Put the vector back."""
+        return KnownImage(image_embeds, self.etag, self.sha256, self.width, self.height)
 
 
 class SharedImages:
@@ -68,24 +103,19 @@ class SharedImages:
             return {}
 
     def _look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
-        entries = cast("list[Any]", self._redis.mget([self._address_key(a) for a in addresses]))
-        found = {
-            address: entry.decode().split(" ", 3)
-            for address, entry in zip(addresses, entries, strict=True)
-            if entry is not None
+        values = cast("list[Any]", self._redis.mget([self._address_key(a) for a in addresses]))
+        entries = {
+            address: entry
+            for address, value in zip(addresses, values, strict=True)
+            if value is not None and (entry := Entry.read(value)) is not None
         }
-        if not found:
+        if not entries:
             return {}
-        vectors = cast(
-            "list[Any]", self._redis.mget([self._embeds_key(e[0]) for e in found.values()])
-        )
+        keys = [self._embeds_key(entry.sha256) for entry in entries.values()]
+        vectors = cast("list[Any]", self._redis.mget(keys))
         return {
-            address: KnownImage(
-                np.frombuffer(vector, dtype="<f4"), etag or None, sha256, int(width), int(height)
-            )
-            for (address, (sha256, width, height, etag)), vector in zip(
-                found.items(), vectors, strict=True
-            )
+            address: entry.with_embeds(np.frombuffer(vector, dtype="<f4"))
+            for (address, entry), vector in zip(entries.items(), vectors, strict=True)
             if vector is not None and len(vector) == 4 * self._dim
         }
 
@@ -96,7 +126,7 @@ class SharedImages:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for address, image in images.items():
-                    entry = f"{image.sha256} {image.width} {image.height} {image.etag or ''}"
+                    entry = Entry.of(image).written()
                     vector = image.image_embeds.astype("<f4").tobytes()
                     pipeline.set(self._address_key(address), entry, ex=self._ttl_s)
                     pipeline.set(self._embeds_key(image.sha256), vector, ex=self._ttl_s)
@@ -131,14 +161,15 @@ class KnownImages:
 
     def __init__(self, *, capacity_bytes: int, shared: SharedImages | None) -> None:
         self._is_remembering = capacity_bytes > 0
-        self._by_address: ByteLru[str, KnownImage] = ByteLru(capacity_bytes)
-        self._by_content: ByteLru[str, Floats] = ByteLru(capacity_bytes)
+        # An entry takes about a quarter of what its vector of 512 numbers takes.
+        self._by_address: ByteLru[str, Entry] = ByteLru(capacity_bytes // 5)
+        self._by_content: ByteLru[str, Floats] = ByteLru(capacity_bytes - capacity_bytes // 5)
         self._shared = shared
 
     def look_up(self, images: Sequence[ImageRef]) -> dict[str, KnownImage]:
         """Find what is known of *images*, by :func:`address_of`."""
         addresses = {address_of(image) for image in images}
-        found = {a: known for a in addresses if (known := self._by_address.get(a)) is not None}
+        found = {a: known for a in addresses if (known := self._recall(a)) is not None}
         missing = sorted(addresses - found.keys())
         if self._shared is not None and missing:
             shared = self._shared.look_up(missing)
@@ -158,13 +189,19 @@ class KnownImages:
             if self._shared is not None:
                 self._shared.keep(by_address)
 
+    def _recall(self, address: str) -> KnownImage | None:
+        entry = self._by_address.get(address)
+        embeds = None if entry is None else self._by_content.get(entry.sha256)
+        return None if entry is None or embeds is None else entry.with_embeds(embeds)
+
     def _remember(self, images: dict[str, KnownImage]) -> None:
         if not self._is_remembering:
             return
         for address, known in images.items():
-            self._by_address.put(address, known, size_bytes=ENTRY_BYTES + len(address))
-            size_bytes = ENTRY_BYTES + known.image_embeds.nbytes
-            self._by_content.put(known.sha256, known.image_embeds, size_bytes=size_bytes)
+            entry = Entry.of(known)
+            self._by_address.put(address, entry, size_bytes=ENTRY_BYTES + len(address))
+            embeds = known.image_embeds.copy()  # a row would keep its whole batch in memory
+            self._by_content.put(known.sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
 
     def close(self) -> None:
         """Close the connection of the shared part."""
@@ -197,9 +234,19 @@ def open_known_images(
     shared = None
     if settings.embeddings_url is not None:
         shared = SharedImages(
-            redis.Redis.from_url(settings.embeddings_url, **SOCKET_OPTIONS),
+            redis.Redis.from_url(settings.embeddings_url, **connection_options()),
             prefix=f"{settings.namespace}:{identity_of(info, spec, settings)}",
             ttl_s=settings.embeddings_ttl_s,
             dim=dim,
         )
     return KnownImages(capacity_bytes=settings.image_cache_bytes, shared=shared)
+
+
+def connection_options() -> dict[str, Any]:
+    """Give up sooner than on the ledger: a job waits, and can do without."""
+    return {
+        **SOCKET_OPTIONS,
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
+    }
