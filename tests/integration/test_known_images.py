@@ -312,7 +312,7 @@ def test_a_redis_that_is_slow_holds_up_one_job_and_fails_none(
             took_s = [timed(lambda: one.look_up([image()])) for _ in range(5)]
 
     assert 0.3 <= took_s[0] < 2.0  # with the ledger's patience it would be 40
-    assert max(took_s[1:]) < 0.1
+    assert max(took_s[1:]) < 0.3  # not asked
 
 
 @contextmanager
