@@ -44,32 +44,41 @@ class Room:
     """
 
     def __init__(self, places: int) -> None:
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._called: dict[Priority, threading.Condition] = {
+            "interactive": threading.Condition(lock),
+            "bulk": threading.Condition(lock),
+        }
+        self._lock = lock
         self._free = self.places = max(1, places)
         self._interactive_waiting = 0
 
     def take(self, *, priority: Priority, timeout_s: float) -> bool:
         """Take one place, waiting up to *timeout_s* for it."""
         is_interactive = priority == "interactive"
-        with self._changed:
+        with self._lock:
             self._interactive_waiting += is_interactive
             try:
-                is_free = self._changed.wait_for(
+                is_free = self._called[priority].wait_for(
                     lambda: self._free > 0 and (is_interactive or not self._interactive_waiting),
                     timeout=timeout_s,
                 )
                 self._free -= is_free
             finally:
                 self._interactive_waiting -= is_interactive
-                if is_interactive:
-                    self._changed.notify_all()
+                self._call_next()
         return is_free
 
     def give_back(self) -> None:
         """Free one place."""
-        with self._changed:
+        with self._lock:
             self._free += 1
-            self._changed.notify()
+            self._call_next()
+
+    def _call_next(self) -> None:
+        """Wake one who may take a place, and nobody who may not: the call would be lost."""
+        if self._free:
+            self._called["interactive" if self._interactive_waiting else "bulk"].notify()
 
     @property
     def taken(self) -> int:

@@ -50,7 +50,8 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    return json.dumps(text) if " " in text or "=" in text else text
+    is_one_word = text.isprintable() and text and not set(' ="') & set(text)
+    return text if is_one_word else json.dumps(text)
 
 
 def set_up(*, level: str, form: Literal["text", "json"]) -> None:

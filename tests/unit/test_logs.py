@@ -1,0 +1,111 @@
+"""A log line is an event with fields, for people or for programs."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from labelyard_worker.operations import logs
+
+
+@pytest.fixture
+def restored_loggers() -> Iterator[None]:
+    """Give the process its loggers back."""
+    loggers = [logging.getLogger(name) for name in ("", *logs.NAMES)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+
+    yield
+
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+def record(event: str = "batch_done", **fields: object) -> logging.LogRecord:
+    made = logging.LogRecord("labelyard_worker.x", logging.INFO, __file__, 1, event, (), None)
+    made.fields = fields
+    return made
+
+
+def failed_record() -> logging.LogRecord:
+    made = record("job_broke", job_id="a")
+    try:
+        raise MemoryError("no room")
+    except MemoryError:
+        made.exc_info = sys.exc_info()
+    return made
+
+
+def test_a_text_line_is_an_event_and_its_fields() -> None:
+    line = logs.TextFormatter().format(record(batch_size=7, model_s=0.0213456, why="no answer"))
+
+    at, level, rest = line.split(" ", 2)
+    assert len(at) == len("2026-01-31T12:00:00")
+    assert level == "info"
+    assert rest == 'batch_done batch_size=7 model_s=0.02135 why="no answer"'
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "a=b", "", 'with "quotes"', "tab\there"])
+def test_no_value_can_pass_for_another_line_or_field(value: str) -> None:
+    line = logs.TextFormatter().format(record(why=value, code="x"))
+
+    assert line.endswith(f"why={json.dumps(value)} code=x")
+
+
+def test_a_json_line_is_one_object() -> None:
+    line = logs.JsonFormatter().format(record(batch_size=7, path=logging))
+
+    event = json.loads(line)
+    assert (event["event"], event["level"], event["batch_size"]) == ("batch_done", "info", 7)
+    assert event["logger"] == "labelyard_worker.x"
+    assert isinstance(event["path"], str)
+
+
+def test_a_traceback_stands_behind_a_text_line_and_inside_a_json_line() -> None:
+    text = logs.TextFormatter().format(failed_record())
+    line = logs.JsonFormatter().format(failed_record())
+
+    assert "job_broke job_id=a\nTraceback" in text
+    assert "MemoryError: no room" in json.loads(line)["traceback"]
+    assert "\n" not in line
+
+
+def test_records_of_others_have_no_fields() -> None:
+    foreign = record()
+    foreign.fields = "not ours"
+
+    assert logs.TextFormatter().format(foreign).endswith(" info batch_done")
+
+
+@pytest.mark.usefixtures("restored_loggers")
+def test_ours_are_heard_from_their_level_on_and_others_from_warnings_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.set_up(level="info", form="json")
+
+    for name in ("labelyard_worker.tasks", "labelyard.publisher", "botocore"):
+        logging.getLogger(name).debug("debugged")
+        logging.getLogger(name).info("told")
+        logging.getLogger(name).warning("warned")
+
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    heard = [(event["logger"], event["event"]) for event in events]
+    assert heard == [
+        ("labelyard_worker.tasks", "told"),
+        ("labelyard_worker.tasks", "warned"),
+        ("labelyard.publisher", "told"),
+        ("labelyard.publisher", "warned"),
+        ("botocore", "warned"),
+    ]
+
+
+@pytest.mark.usefixtures("restored_loggers")
+def test_setting_it_up_twice_writes_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(level="info", form="text")
+    logs.set_up(level="info", form="text")
+
+    logging.getLogger("labelyard_worker").info("told")
+
+    assert capsys.readouterr().err.count("told") == 1

@@ -1,0 +1,95 @@
+"""Settings are read once, and a mistake in one stops the start with a sentence that helps."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from labelyard.errors import ServiceConfigError
+from labelyard.settings import ClientSettings, unknown_variables
+from labelyard_worker.celery_app import bulk_slots
+from labelyard_worker.settings import WorkerSettings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("LABELYARD_")]:
+        monkeypatch.delenv(name)
+    return
+
+
+def test_nothing_needs_to_be_set() -> None:
+    assert read_settings() == WorkerSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LABELYARD_CONCURRENCY", "0"),
+        ("LABELYARD_DEVICE", "gpu"),
+        ("LABELYARD_DTYPE", "int3"),
+        ("LABELYARD_BULK_SHARE", "1.5"),
+        ("LABELYARD_HEALTH_PORT", "70000"),
+        ("LABELYARD_NAMESPACE", "with a space"),
+        ("LABELYARD_ATOMIC_CLAIM", "perhaps"),
+        ("LABELYARD_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_value_that_is_refused_is_named_and_not_repeated(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be a password in the wrong place."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ServiceConfigError, match=f"{name}: ") as raised:
+        read_settings()
+
+    assert raised.value.code == "service_config"
+    assert f"input_value={value!r}" not in str(raised.value)
+
+
+def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELYARD_CONCURRENCY", "many")
+    monkeypatch.setenv("LABELYARD_DRAIN_S", "-1")
+
+    with pytest.raises(ServiceConfigError) as raised:
+        read_settings()
+
+    assert "LABELYARD_CONCURRENCY: " in str(raised.value)
+    assert "LABELYARD_DRAIN_S: " in str(raised.value)
+
+
+def test_a_misspelt_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELYARD_CONCURENCY", "8")
+
+    with pytest.raises(ServiceConfigError, match="LABELYARD_CONCURENCY: no such setting"):
+        read_settings()
+
+
+def test_a_producers_variables_may_stand_beside_a_workers() -> None:
+    environ = {"LABELYARD_TENANT": "shop", "LABELYARD_CONCURRENCY": "8", "PATH": "/bin"}
+
+    assert unknown_variables(environ, [WorkerSettings, ClientSettings]) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("a,b", ("a", "b")), (" a , b ,", ("a", "b")), ("a", ("a",)), ("", ())],
+)
+def test_lists_are_written_as_an_environment_file_would(
+    text: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELYARD_ALLOWED_BUCKETS", text)
+
+    assert read_settings().allowed_buckets == names
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "share", "slots"), [(64, 0.75, 48), (1, 0.75, 1), (2, 0.9, 1), (8, 1.0, 8)]
+)
+def test_bulk_jobs_leave_a_share_of_the_slots_free(
+    concurrency: int, share: float, slots: int
+) -> None:
+    settings = WorkerSettings(concurrency=concurrency, bulk_share=share)
+
+    assert bulk_slots(settings) == slots
