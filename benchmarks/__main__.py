@@ -7,10 +7,10 @@ import sys
 import time
 from dataclasses import replace
 
-from benchmarks.report import LATEST, errors, table, write
 from benchmarks.machine import load_before, usable_cores
 from benchmarks.measure import Effort
 from benchmarks.plans import PLANS, SECTIONS, Plan
+from benchmarks.report import LATEST, errors, table, write
 from benchmarks.stack import isolate
 
 GRACE_S = 600.0

@@ -30,6 +30,7 @@ from benchmarks.systems.limit import Limit
 from benchmarks.systems.limit_candidates import Candidate, candidates
 from benchmarks.systems.system import Case, Engine, System
 
+CASE_S = 30.0
 TRIAL = Effort(rounds=1, seconds=3.0)
 ANSWERS_WITHIN_S = 300.0
 # Random weights put pictures nearer to each other than trained ones do.
@@ -89,7 +90,9 @@ class EngineRun:
         with ExitStack() as exits:
             field = self._set_up(case_of(self._stack, engine_plan.cases[0]), exits)
             for number, case_plan in enumerate(engine_plan.cases):
-                if not self._clock.has(30, for_what=f"{self._engine.title} {case_plan}"):
+                if number and not self._clock.has(
+                    CASE_S, for_what=f"{self._engine.title}, {case_plan}"
+                ):
                     return
                 found = self._run_case(field, case_plan)
                 if with_latency and number == 0 and self._clock.has(20, for_what="latency"):
@@ -113,7 +116,8 @@ class EngineRun:
         field.batches = self._batches(case, is_quick=is_quick)
         others = [*tutorials, *([field.batches] if field.batches else []), limit]
         start_all([Labelyard(field.worker, job_size=16), *others], case, say=self._say)
-        self._choose_limit(limit, ways, case)
+        if len(ways) > 1:
+            self._choose_limit(limit, ways, case)
         return field
 
     def _batches(self, case: Case, *, is_quick: bool) -> CelerySystem | None:

@@ -27,7 +27,9 @@ def measure_overhead(stack: Stack, effort: Effort, *, say: Say) -> dict[str, Any
     stack.upload(case.pictures)
     engine = Engine(Checkpoint("instant", cache_dir()))
     with ExitStack() as exits:
-        noop = CelerySystem(stack, engine, title="noop", module="noop_worker", pool="threads")
+        noop = CelerySystem(
+            stack, engine, title="noop", module="noop_worker", pool="threads", processes=16
+        )
         exits.callback(noop.stop)
         systems: list[System] = [noop]
         for name, cache_bytes in (("new", 0), ("unchanged", CACHE_BYTES)):

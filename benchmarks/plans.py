@@ -114,7 +114,7 @@ SMOKE = Plan(
     name="smoke",
     engines=(EnginePlan(LITE, (CasePlan(20, 0.3, (1, 16)),)),),
     effort=Effort(rounds=1, seconds=1.0),
-    limit_s=170.0,
+    limit_s=900.0,
     sections=SECTIONS - {"workers"},
     many_labels=1_000,
     reuse_images=64,

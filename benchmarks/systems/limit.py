@@ -6,7 +6,6 @@ import secrets
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.machine import usable_cores
 from benchmarks.processes import Stages, descendants
 from benchmarks.stack import Stack
 from benchmarks.systems.limit_candidates import Candidate

@@ -47,7 +47,7 @@ def candidates(engine: Engine, *, is_quick: bool) -> list[Candidate]:
     found = [Candidate("solo", cores, 1, size, best) for size in (8, 16, 32)]
     found.append(Candidate("overlapped", 1, cores, 32, best, decoders=cores))
     if is_quick:
-        return found[1:2] + found[-1:]
+        return found[1:2]
     found += [Candidate("solo", cores, 1, size, best) for size in (4, 64)]
     halves = max(1, cores // 2)
     found += [Candidate("overlapped", 2, halves, size, best, decoders=cores) for size in (12, 16)]
