@@ -23,8 +23,6 @@ from labelyard.errors import (
     JobExpiredError,
     LabelyardError,
     LedgerUnavailableError,
-    TransientError,
-    UnknownLabelSetError,
     WorkerError,
 )
 from labelyard.ledger import Ledger, Queue, Started, backoff_s
@@ -143,11 +141,8 @@ class Attempts:
                 if self.is_draining:
                     raise HandedBackError(job.job_id)
                 result = classify(job, queue, token)
-        except Exception as error:  # noqa: BLE001 - every end of an attempt is handled there
+        except BaseException as error:  # noqa: BLE001 - SystemExit is the job's end, not ours
             self._attempt_failed(job, started, error)
-        except BaseException as error:
-            self._attempt_broke(job, error)
-            raise
         else:
             self._attempt_succeeded(job, started, result)
 
@@ -160,7 +155,7 @@ class Attempts:
         timing = result.timing.model_copy(update={"queued_s": started.queued_s})
         self._finish(job, result.model_copy(update={"timing": timing}))
 
-    def _attempt_failed(self, job: Job, started: Started, error: Exception) -> None:
+    def _attempt_failed(self, job: Job, started: Started, error: BaseException) -> None:
         match error:
             case JobExpiredError():
                 self._patiently(lambda: self._ledger.expire(job.job_id))
@@ -172,9 +167,11 @@ class Attempts:
             case WorkerError():
                 self._return(job)
                 raise error
-            case TransientError() if started.attempt < self._settings.max_attempts:
+            case LabelyardError() if error.is_retryable and (
+                started.attempt < self._settings.max_attempts
+            ):
                 self._retry(job, started, code=error.code)
-            case TransientError() | UnknownLabelSetError():
+            case LabelyardError():
                 self._finish(job, failed(job, Failure.of(error)))
             case _:
                 self._attempt_broke(job, error)
