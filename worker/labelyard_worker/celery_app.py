@@ -8,19 +8,54 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from labelyard.ledger import SOCKET_OPTIONS
-from labelyard.queues import QUEUE_NAMES, is_amqp, queue_name, queues
+from labelyard.queues import QUEUE_NAMES, QueueName, is_amqp, queue_name, queues
 from labelyard_worker.durability import transport
 from labelyard_worker.durability.broker_view import unacked_key
 from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
+from labelyard_worker.durability.rabbitmq import metered
 from labelyard_worker.settings import WorkerSettings, read_settings
 
 if TYPE_CHECKING:
     from labelyard_worker.services import LoadCheckpoint
 
+# Deliveries that finished jobs still owe; they run no model.
+CONTROL_SLOTS = 4
+HEARTBEAT_S = 20
+
 
 def bulk_slots(settings: WorkerSettings) -> int:
     """Count the jobs in work that may be bulk, so that interactive ones find room."""
     return max(1, int(settings.concurrency * settings.bulk_share))
+
+
+def allowances(settings: WorkerSettings) -> dict[QueueName, int]:
+    """Count the messages of each queue that a worker may hold on RabbitMQ."""
+    return {
+        "control": CONTROL_SLOTS,
+        "interactive": settings.concurrency,
+        "bulk": bulk_slots(settings),
+        "quarantine": 1,
+    }
+
+
+def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
+    """Choose the settings that only RabbitMQ needs."""
+    counts = allowances(settings)
+    declared = zip(QUEUE_NAMES, queues(settings.namespace, settings.broker_url), strict=True)
+    return {
+        "worker_consumer": "labelyard_worker.durability.rabbitmq:Consumer",
+        "task_queues": [metered(queue, counts[name]) for name, queue in declared],
+        # A thread for each message that may come: none waits in a worker while others idle.
+        "worker_concurrency": sum(counts.values()),
+        # A half-open connection is noticed after two of these. RabbitMQ gives up on us after as
+        # long, and a worker that drains for its default time sends none.
+        "broker_heartbeat": HEARTBEAT_S,
+        # Several workers of one machine have one name. An exclusive queue would lock all but one
+        # out, and a worker that left a half-open connection behind as well.
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
+        "broker_transport_options": {"read_timeout": 5, "write_timeout": 5},
+    }
 
 
 def redis_options(settings: WorkerSettings) -> dict[str, Any]:
@@ -102,6 +137,8 @@ def build_app(settings: WorkerSettings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
+    if is_amqp(broker_url):
+        app.conf.update(amqp_settings(settings))
     return app
 
 

@@ -157,7 +157,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         is_on=settings.watchdog,
     )
     stack.callback(watchdog.close)
-    broker = stack.enter_context(closing(broker_of(settings)))
+    broker = stack.enter_context(closing(broker_of(settings, ledger)))
     _start_caretakers(settings, stack, worker=worker, ledger=ledger, running=running, broker=broker)
     return Services(
         worker=worker,
@@ -238,10 +238,10 @@ def places_for(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
     return max(1, min(places, settings.queue_capacity))
 
 
-def broker_of(settings: WorkerSettings) -> Broker:
+def broker_of(settings: WorkerSettings, ledger: Ledger) -> Broker:
     """Choose how to look into the broker."""
     if is_amqp(settings.broker_url):
-        return AmqpBroker(settings)
+        return AmqpBroker(settings, ledger)
     return RedisBroker(settings)
 
 

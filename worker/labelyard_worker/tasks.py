@@ -20,7 +20,7 @@ from celery.worker import state
 from labelyard.errors import WorkerError
 from labelyard.ledger import Queue
 from labelyard.messages import Job, Result
-from labelyard.publisher import DELIVER_TASK, TASK
+from labelyard.publisher import DELIVER_TASK, PUBLISHED_AT_HEADER, TASK
 from labelyard_worker.classify import classify
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
@@ -131,13 +131,22 @@ def queue_of(task: Task, namespace: str) -> Queue:
             return "interactive"
 
 
+def first_published_at(task: Task) -> float:
+    """Read when the message was published; 0 if it doesn't say, or has lost its place."""
+    published_at = task.request.get(PUBLISHED_AT_HEADER)
+    is_again = (task.request.delivery_info or {}).get("redelivered")
+    return published_at if isinstance(published_at, float) and not is_again else 0.0
+
+
 def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) -> None:
     """Register the task, and connect the signals of the worker's life."""
     runtime = Runtime(settings, load)
 
     @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
     def classify_task(task: Task, message: Any) -> None:
-        runtime.run(message, queue_of(task, settings.namespace))
+        queue = queue_of(task, settings.namespace)
+        runtime.services.broker.delivered(queue, first_published_at(task))
+        runtime.run(message, queue)
 
     @app.task(name=DELIVER_TASK)  # type: ignore[untyped-decorator]
     def deliver_task(job_id: str) -> None:

@@ -4,16 +4,18 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import redis
 
-from labelyard.ledger import SOCKET_OPTIONS
+from labelyard.ledger import SOCKET_OPTIONS, Ledger
 from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
 from labelyard.queues import QUEUE_NAMES, queue_name
 from labelyard.settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
+
+NOTE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ def job_ids(unacked: Iterable[str]) -> frozenset[str]:
 class Broker(Protocol):
     """Something that can say what the broker holds."""
 
+    def delivered(self, queue: str, published_at: float) -> None:
+        """Note when a message was published that *queue* has passed on, for the first time."""
+
     def look(self) -> BrokerView:
         """Take one look."""
 
@@ -82,6 +87,9 @@ class RedisBroker:
         self._queues: dict[str, str] = {
             name: queue_name(settings.namespace, name) for name in QUEUE_NAMES
         }
+
+    def delivered(self, queue: str, published_at: float) -> None:
+        """Do nothing: each look sees which message is next."""
 
     def look(self) -> BrokerView:
         """Take one consistent look.
@@ -112,21 +120,48 @@ class RedisBroker:
 class AmqpBroker:
     """Asks RabbitMQ how long its queues are; what is in them it does not tell.
 
-    What was delivered to a worker that lives is not known either, so an empty queue
-    is all that says that a message is gone: it may be sent twice, which costs little.
+    Queues are first in, first out. What was published before a message that workers got, or
+    before the queue was empty, has left it; and what has left it is in work by the next look.
+    Workers share what they know of it through the ledger.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, ledger: Ledger) -> None:
         self._publisher = Publisher(settings)
+        self._ledger = ledger
+        self._key = ledger.calls.key("passed")
+        self._key_ttl_s = settings.open_ttl_s
+        self._noted: dict[str, float] = {}
+        self._empty_at: dict[str, float] = {}
+
+    def delivered(self, queue: str, published_at: float) -> None:
+        """Share that *queue* has passed on a message; seconds between messages are enough."""
+        if published_at < self._noted.get(queue, 0.0) + NOTE_EVERY_S:
+            return
+        self._noted[queue] = published_at
+        try:
+            with self._ledger.client.pipeline(transaction=False) as pipeline:
+                pipeline.zadd(self._key, {queue: published_at}, gt=True)
+                pipeline.expire(self._key, self._key_ttl_s)
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            log.warning("delivery_not_noted", extra={"fields": {"why": type(error).__name__}})
 
     def look(self) -> BrokerView:
-        """Take one look.
+        """Take one look, of which the next one can make use.
 
         Raises:
             BrokerUnavailableError: The broker gave no answer.
+            redis.RedisError: The ledger gave none.
         """
+        seconds, microseconds = self._ledger.client.time()
         depths = self._publisher.depths()
-        return BrokerView({name: QueueView(is_empty=not depth) for name, depth in depths.items()})
+        shared = self._ledger.client.zrange(self._key, 0, -1, withscores=True)
+        passed = dict(cast("list[tuple[str, float]]", shared))
+        for queue, empty_at in self._empty_at.items():
+            passed[queue] = max(empty_at, passed.get(queue, 0.0))
+        now = seconds + microseconds / 1_000_000
+        self._empty_at |= {queue: now for queue, depth in depths.items() if not depth}
+        return BrokerView({queue: QueueView(False, passed.get(queue, 0.0)) for queue in depths})
 
     def waiting(self) -> int:
         """Count the messages that wait in all queues."""

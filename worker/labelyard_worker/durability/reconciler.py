@@ -166,13 +166,15 @@ class Reconciler:
 
     def send_lost(self) -> int:
         """Send the jobs whose message is lost; returns how many."""
+        # Before the records: what it passes on meanwhile has left no queue for us. Each round:
+        # RabbitMQ shows what it has passed on only from one look to the next.
+        view = self._broker.look()
         old = cast(
             "list[str]", self._take_old(keys=[self._key("open")], args=[self._after_s, AT_ONCE])
         )
         if not old:
             return 0
         records = {job_id: self._ledger.read(job_id) for job_id in old}
-        view = self._broker.look()  # after the records: what moves meanwhile looks held
         lost = 0
         for job_id, record in records.items():
             if record is None:
