@@ -114,7 +114,7 @@ def up(
             tell_how_to_reach(data_dir)
         else:
             stack.supervise(data_dir, on_up=lambda _: tell_how_to_reach(data_dir))
-    except ServerStartError as error:
+    except (ServerStartError, OSError) as error:
         raise fail(str(error)) from error
 
 
@@ -170,7 +170,7 @@ def probe(what: str, url: str) -> None:
     """Ask a worker how it is, and end with 1 if it is not well."""
     try:
         why = read_health(f"{url}/{what}")
-    except (OSError, ValueError, LookupError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         raise fail(f"{what}: no worker answers at {url}: {error}") from error
     if why:
         raise fail(f"{what}: " + "; ".join(why))

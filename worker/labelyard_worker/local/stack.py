@@ -178,14 +178,18 @@ def running_stack(data_dir: Path) -> Iterator[Stack]:
 
 def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
     """Run a stack until SIGTERM or Ctrl-C, and start again what dies meanwhile."""
-    ended = threading.Event()
+    ended, is_up = threading.Event(), threading.Event()
 
     def end(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
+        is_first = not ended.is_set()
         ended.set()
+        if is_first and not is_up.is_set():
+            raise SystemExit(128 + signal_number)  # out of whatever start() waits for
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     with running_stack(data_dir) as stack:
+        is_up.set()
         on_up(stack)
         while not ended.wait(LOOK_EVERY_S):
             stack.keep_running()
@@ -213,9 +217,18 @@ def detach(data_dir: Path) -> StackState:
         if state is not None:
             return state
         time.sleep(LOOK_EVERY_S / 4)
-    if supervisor.poll() is None:
-        supervisor.terminate()
+    end_process(supervisor)
     raise ServerStartError("the stack", "it ended or took too long", log_path.read_text()[-2000:])
+
+
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, gently first."""
+    process.terminate()
+    try:
+        process.wait(DOWN_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def take_down(data_dir: Path) -> bool:
