@@ -79,6 +79,7 @@ class Slot:
         pid: Process id while it takes jobs, else 0.
         exits: How its processes ended.
         turn: Held by the fault that works on this slot.
+        worker: What is started again and again; only the slot's own thread does.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class Slot:
         self.exits: list[Exit] = []
         self.turn = threading.Lock()
         self._causes: dict[int, str] = {}
-        self._worker = WorkerProcess(folder, variables=variables, command=command)
+        self.worker = WorkerProcess(folder, variables=variables, command=command)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep_running, name=f"chaos-slot-{name}")
 
     @property
     def log_path(self) -> Path:
         """What the worker said."""
-        return self._worker.log_path
+        return self.worker.log_path
 
     def start(self) -> None:
         """Begin to keep a worker running; it may take a while until it is ready."""
@@ -147,21 +148,21 @@ class Slot:
     def _keep_running(self) -> None:
         while not self._closed.is_set():
             try:
-                self._worker.start(within_s=READY_WITHIN_S)
+                self.worker.start(within_s=READY_WITHIN_S)
             except ServerStartError:
                 self.exits.append(Exit(self.name, 0, None, ""))
                 self._closed.wait(PAUSE_AFTER_FAILED_START_S)
                 continue
-            self._stay_with(self._worker.pid)
+            self._stay_with(self.worker.pid)
 
     def _stay_with(self, pid: int) -> None:
         self.pid = pid
-        guardian = self._worker._guardian
+        guardian = self.worker._guardian
         assert guardian is not None  # it is ready
         while guardian.poll() is None:
             if self._closed.wait(LOOK_EVERY_S):
                 self._causes.setdefault(pid, "end_of_run")
-                self._worker.stop()
+                self.worker.stop()
         self.pid = 0
         cause = self._causes.pop(pid, "")
         self.exits.append(Exit(self.name, pid, guardian.returncode, cause))

@@ -1,8 +1,8 @@
 """A worker whose model answers at once, misbehaves on demand, and leaves a line for all it does.
 
 Everything else is the real worker. Configured by ``TEST_EFFECTS`` (file that gets the lines),
-``TEST_SLOT`` (name of this worker in them) and ``TEST_FLAGS`` (folder of orders to the process).
-How it is told to misbehave is in ``orders``.
+``TEST_SLOT`` (name of this worker in them), ``TEST_FLAGS`` (folder of orders to the process) and
+``TEST_DECODER`` (what the intake's children decode with, in place of ``images.decode``). How it is told to misbehave is in ``orders``.
 """
 
 import sys

@@ -4,14 +4,17 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from celery.signals import task_postrun
 
 from labelyard.messages import Job, Result
-from labelyard_worker import tasks
+from labelyard_worker import services, tasks
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import classify
+from labelyard_worker.intake.children import Intake
 from labelyard_worker.services import Services
 from labelyard_worker.tokens import Token
 from tests.support.apps import orders
@@ -33,11 +36,18 @@ def raise_system_exit() -> None:
     raise SystemExit("poison")
 
 
+def raise_memory_error_until_cured() -> None:
+    """Fail as long as nobody has mended what is wrong."""
+    if not Path(os.environ["TEST_FLAGS"], orders.CURED).exists():
+        raise_memory_error()
+
+
 MISBEHAVIOUR: Final[dict[str, Callable[[], None]]] = {
     orders.KILLS_PROCESS: end_process,
     orders.RAISES_MEMORY_ERROR: raise_memory_error,
     orders.RAISES_SYSTEM_EXIT: raise_system_exit,
     orders.HANGS: hang,
+    orders.CURABLE: raise_memory_error_until_cured,
 }
 
 
@@ -49,14 +59,14 @@ def be_slow(seconds: float, token: Token) -> None:
         time.sleep(0.05)
 
 
-def noted_classify(job: Job, services: Services, *, token: Token, **options: Any) -> Result:
+def noted_classify(job: Job, built: Services, *, token: Token, **options: Any) -> Result:
     """Note that an attempt begins and that its result is there; misbehave if ordered to."""
     note("begin", job.job_id)
     if job.tenant in MISBEHAVIOUR:
         MISBEHAVIOUR[job.tenant]()
     if slow := orders.SLOW.fullmatch(job.tenant):
         be_slow(float(slow[1]), token)
-    result = classify(job, services, token=token, **options)
+    result = classify(job, built, token=token, **options)
     note("result", job.job_id)
     return result
 
@@ -68,5 +78,7 @@ def on_postrun(task_id: str, state: str, **_: Any) -> None:
 
 
 vars(tasks)["classify"] = noted_classify
+if decoder := os.environ.get("TEST_DECODER"):
+    vars(services)["Intake"] = partial(Intake, decoder=decoder)
 task_postrun.connect(on_postrun, weak=False)
 app = make_app()

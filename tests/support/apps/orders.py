@@ -7,6 +7,9 @@ KILLS_PROCESS: Final = "poison-kill"
 RAISES_MEMORY_ERROR: Final = "poison-memory-error"
 RAISES_SYSTEM_EXIT: Final = "poison-system-exit"
 HANGS: Final = "poison-hang"
+# Raises a MemoryError, unless the file CURED is among the orders.
+CURABLE: Final = "poison-until-cured"
+CURED: Final = "cured"
 # A job that takes this many seconds, and stops when it is told to.
 SLOW: Final = re.compile(r"slow-([0-9.]+)")
 

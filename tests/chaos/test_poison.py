@@ -1,0 +1,149 @@
+"""Jobs and images that break whatever touches them, among good ones."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.chaos.play import PATIENCE_S, Play, playing
+from tests.chaos.stage import BUCKET, Stage, set_stage
+from tests.chaos.traffic import LABELS
+from tests.conftest import SESSION_SERVERS
+from tests.integration import poison
+from tests.support.apps import orders
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+
+# CHAOS_POISON_SCALE=1 sends 3,000 good pictures and 300 that are poison.
+SCALE = float(os.environ.get("CHAOS_POISON_SCALE", "0.1"))
+GOOD_IN_A_JOB = 10
+POISON_PICTURES = {
+    "crash": (poison.CRASH, "image_crashed_decoder"),
+    "hang": (poison.HANG, "image_timed_out"),
+    "memory": (poison.EAT_MEMORY, "image_too_large"),
+}
+MIB = 1024 * 1024
+PICTURE_SETTINGS = {
+    "TEST_DECODER": poison.DECODER,
+    "LABELYARD_INTAKE_CHILDREN": "4",
+    "LABELYARD_IMAGE_TIMEOUT_S": "2",
+    "LABELYARD_MAX_CHILD_MEMORY_BYTES": str(256 * MIB),
+    "LABELYARD_JOB_TIMEOUT_S": "300",
+}
+# The first death makes a suspect, and the second, alone, a culprit.
+JOB_SETTINGS = {
+    "LABELYARD_QUARANTINE_AFTER": "1",
+    "LABELYARD_DEAD_AFTER": "1",
+    "LABELYARD_JOB_TIMEOUT_S": "4",
+    "LABELYARD_VISIBILITY_TIMEOUT_S": "4",
+}
+
+
+@contextmanager
+def kept(stage: Stage) -> Iterator[None]:
+    """Keep servers and workers out of what a test must not leave behind."""
+    servers = [stage.broker, stage.ledger, stage.storage, *(slot.worker for slot in stage.slots)]
+    SESSION_SERVERS.extend(servers)
+    yield
+    for server in servers:
+        SESSION_SERVERS.remove(server)
+
+
+@pytest.fixture(scope="module")
+def picture_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Run one worker, whose decoder does what a file's bytes say."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with set_stage(folder, workers=1, settings=PICTURE_SETTINGS) as stage, kept(stage):
+        with closing(stage.storage.s3_client()) as s3:
+            for name, (body, _) in POISON_PICTURES.items():
+                s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def job_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Run two workers with little patience for jobs that end them."""
+    folder = tmp_path_factory.mktemp("jobs")
+    with set_stage(folder, workers=2, settings=JOB_SETTINGS) as stage, kept(stage):
+        yield stage
+
+
+def test_poison_pictures_cost_themselves_and_the_worker_lives(
+    picture_stage: Stage, record_property: Callable[[str, Any], None]
+) -> None:
+    """Must-show 3, at a tenth of its size."""
+    count = int(100 * SCALE)
+    with playing(picture_stage, record_property) as play:
+        (slot,) = picture_stage.slots
+        pid = slot.pid
+        jobs = [
+            play.client.prepare(
+                [
+                    *((str(n), picture_stage.uris[n % 8]) for n in range(GOOD_IN_A_JOB)),
+                    (name, f"s3://{BUCKET}/{name}"),
+                ],
+                LABELS,
+            )
+            for name in POISON_PICTURES
+            for _ in range(count)
+        ]
+
+        play.fault()
+        handles = play.client.submit_many(jobs)
+        records = play.client.wait(handles, timeout_s=600)
+
+        results = [image for record in records for image in record.outcome().images]
+        errors = Counter((image.id, image.error.code) for image in results if image.error)
+        assert len(results) == (GOOD_IN_A_JOB + 1) * 3 * count
+        assert errors == {(name, code): count for name, (_, code) in POISON_PICTURES.items()}
+        assert slot.pid == pid
+        assert not slot.exits
+
+
+def test_poison_jobs_become_dead_letters_and_all_others_finish(
+    job_stage: Stage, record_property: Callable[[str, Any], None]
+) -> None:
+    """Must-show 4."""
+    tenants = [orders.KILLS_PROCESS, orders.RAISES_MEMORY_ERROR, orders.HANGS]
+    with playing(job_stage, record_property) as play:
+        play.fault()
+        good = play.submit(100)
+        bad = {tenant: play.submit(1, tenant=tenant)[0] for tenant in tenants}
+        good += play.submit(100)
+
+        assert play.outcomes(good) == {"succeeded": 200}
+        reasons = dead_letters(play, bad)
+        assert "died" in reasons[orders.KILLS_PROCESS]
+        assert "MemoryError" in reasons[orders.RAISES_MEMORY_ERROR]
+        assert "hung" in reasons[orders.HANGS]
+        assert set(play.client.dead_letters.ids()) == set(bad.values())
+        assert play.outcomes(play.submit(20)) == {"succeeded": 20}
+
+
+def dead_letters(play: Play, jobs: dict[str, str]) -> dict[str, str]:
+    """Wait until all of *jobs* are failed, and read why."""
+    records = play.client.wait(jobs.values(), timeout_s=2 * PATIENCE_S)
+    failures = [record.outcome().error for record in records]
+    assert all(failure and failure.code == "job_dead_lettered" for failure in failures)
+    return {
+        tenant: failure.message
+        for tenant, failure in zip(jobs, failures, strict=True)
+        if failure is not None
+    }
+
+
+def test_a_dead_letter_that_is_replayed_runs_again_and_can_succeed(
+    job_stage: Stage, record_property: Callable[[str, Any], None]
+) -> None:
+    with playing(job_stage, record_property) as play:
+        (job,) = play.submit(1, tenant=orders.CURABLE)
+        dead_letters(play, {"": job})
+
+        (job_stage.flags / orders.CURED).touch()
+        play.client.dead_letters.replay(job)
+
+        assert play.outcomes([job]) == {"succeeded": 1}
+        assert job not in play.client.dead_letters.ids()
