@@ -1,6 +1,7 @@
 """The append-only log in which workers note what they do, read while it grows."""
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class EffectsLog:
     Attributes:
         begun: How often an attempt of each job began.
         results: How often a result of each job was made.
+        ended: How many deliveries of each job came to an end.
         obeyed: Slot and process id of those that obeyed each order.
     """
 
@@ -47,7 +49,9 @@ class EffectsLog:
         self.path = path
         self.begun: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
         self.obeyed: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._bytes_read = 0
         self._on_effect = on_effect
         self._in_work: dict[int, set[str]] = {}
         self._lock = threading.Lock()
@@ -68,6 +72,12 @@ class EffectsLog:
         self._closed.set()
         self._thread.join()
 
+    def catch_up(self) -> None:
+        """Wait until all has been read that is in the log now."""
+        size = self.path.stat().st_size
+        while self._bytes_read < size:
+            time.sleep(READ_EVERY_S)
+
     def in_work(self, pid: int) -> int:
         """Count the attempts that a process began and did not end."""
         with self._lock:
@@ -81,6 +91,7 @@ class EffectsLog:
                 *lines, rest = (rest + log.read()).split("\n")
                 for line in lines:
                     self._take(Effect.read(line))
+                    self._bytes_read += len(line) + 1
                 if is_last:
                     return
                 self._closed.wait(READ_EVERY_S)
@@ -94,6 +105,7 @@ class EffectsLog:
             elif effect.event == "result":
                 self.results[effect.job_id] += 1
             elif effect.event == "end":
+                self.ended[effect.job_id] += 1
                 in_work.discard(effect.job_id)
             elif effect.event == "obey":
                 self.obeyed[effect.job_id].append((effect.slot, effect.pid))

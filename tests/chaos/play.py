@@ -73,6 +73,7 @@ class Play:
             lambda: all(slot.pid for slot in self.stage.slots) and not left_to_do(self.stage),
             within_s=PATIENCE_S,
         )
+        self.effects.catch_up()
 
 
 @contextmanager

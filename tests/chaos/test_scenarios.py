@@ -231,13 +231,15 @@ def test_connections_that_the_servers_close_cost_no_job(play: Play) -> None:
     assert play.outcomes(jobs) == {"succeeded": 40}
 
 
-def test_a_job_of_three_visibility_timeouts_is_begun_once(play: Play) -> None:
+def test_a_job_of_three_visibility_timeouts_is_delivered_and_begun_once(play: Play) -> None:
     """Fault 10: the heartbeat renews what is in work."""
     play.fault()
     jobs = play.submit(1, tenant=VERY_SLOW)
 
     assert play.outcomes(jobs) == {"succeeded": 1}
+    play.wait_for_rest()
     assert play.begun(jobs) == {jobs[0]: 1}
+    assert play.effects.ended[jobs[0]] == 1
 
 
 @pytest.mark.parametrize("moment", ["before", "at", "during"])
