@@ -60,6 +60,11 @@ def mean_difference(one: Image.Image, other: Image.Image) -> float:
     return sum(bands) / len(bands)
 
 
+def largest_difference(one: Image.Image, other: Image.Image) -> int:
+    """Find the worst channel of the worst pixel, 0 to 255."""
+    return max(most for _, most in ImageChops.difference(one, other).getextrema())
+
+
 def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
     raw = b"\x89PNG\r\n\x1a\n"
     for name, body in chunks:
@@ -331,3 +336,14 @@ def test_what_crosses_to_a_child_can_be_pickled() -> None:
 
     for one in (CLIP, EXACT, pixels):
         assert pickle.loads(pickle.dumps(one)) == one
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_draft_decoding_moves_nothing_in_pictures_of_odd_size(orientation: int) -> None:
+    """Half of 1027 columns is 513.5: a shift by half a pixel would show at every edge."""
+    raw = pictures.rotated_jpeg((1367, 1027), orientation=orientation)
+
+    drafted, exact = (pixels_of(raw, spec=CLIP, limits=limits) for limits in (None, EXACT))
+
+    assert drafted.data != exact.data
+    assert largest_difference(as_image(drafted), as_image(exact)) < 25

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from labelyard.errors import ImageError, ImageTooLargeError, ImageUndecodableError
 from labelyard_worker.intake.formats import open_image, sniff
 from labelyard_worker.intake.modes import orientation_of, to_rgb, turn
-from labelyard_worker.intake.resize import resize_and_crop, resized_size
+from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
 from labelyard_worker.intake.spec import PREPROCESSING_VERSION, ImageLimits, Pixels, PixelSpec
 
 __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decode"]
@@ -19,6 +19,9 @@ __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decod
 DRAFT_OVERSAMPLING = 2
 
 SIDEWAYS = (5, 6, 7, 8)
+# Orientations that bring a file's right, or lower, edge to the left, or to the top.
+PADDED_LEFT = (2, 3, 6, 7)
+PADDED_TOP = (3, 4, 7, 8)
 LONGEST_REASON = 120
 
 
@@ -39,12 +42,14 @@ def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pix
             width, height = opened.size
             if limits.decode == "draft" and opened.format in ("JPEG", "MPO"):
                 _draft(opened, spec)
+            is_drafted = opened.size != (width, height)
             opened.load()
             orientation = orientation_of(opened)  # a TIFF's is known, and undone, once loaded
             image = to_rgb(turn(opened, orientation), limits)
-            image = resize_and_crop(image, spec)
-        if orientation in SIDEWAYS:
-            width, height = height, width
+            if orientation in SIDEWAYS:
+                width, height = height, width
+            part = _drafted(image, orientation, height, width) if is_drafted else None
+            image = resize_and_crop(image, spec, drafted=part)
         return Pixels(
             data=image.tobytes(),
             height=image.height,
@@ -94,3 +99,19 @@ def _draft(image: Image.Image, spec: PixelSpec) -> None:
     else:
         wanted_height, wanted_width = resized_size(spec, height=height, width=width)
     image.draft(None, (DRAFT_OVERSAMPLING * wanted_width, DRAFT_OVERSAMPLING * wanted_height))
+
+
+def _drafted(image: Image.Image, orientation: int, height: int, width: int) -> Drafted:
+    """Find the picture in what was decoded; libjpeg fills up the last row and column.
+
+    Args:
+        image: Turned upright.
+        orientation: By which it was turned.
+        height: Of the picture, turned upright.
+        width: Of the picture, turned upright.
+    """
+    scale = round(width / image.width) if width > height else round(height / image.height)
+    exact_width, exact_height = width / scale, height / scale
+    left = image.width - exact_width if orientation in PADDED_LEFT else 0.0
+    top = image.height - exact_height if orientation in PADDED_TOP else 0.0
+    return Drafted(height, width, (left, top, left + exact_width, top + exact_height))

@@ -1,6 +1,7 @@
 """Resize and crop with Pillow exactly as transformers' PIL image processors do."""
 
 import math
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -34,23 +35,46 @@ def resized_size(spec: PixelSpec, *, height: int, width: int) -> tuple[int, int]
             return height, width
 
 
-def resize_and_crop(image: Image.Image, spec: PixelSpec) -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """How a picture that was decoded at a smaller scale lies in what was decoded.
+
+    Attributes:
+        height: Rows that a full decoding would have.
+        width: Columns that a full decoding would have.
+        box: Left, top, right and bottom of the picture, in decoded pixels: 1025 columns
+            at half the scale are 512.5, in 513 of which the last is half padding.
+    """
+
+    height: int
+    width: int
+    box: tuple[float, float, float, float]
+
+
+def resize_and_crop(
+    image: Image.Image, spec: PixelSpec, *, drafted: Drafted | None = None
+) -> Image.Image:
     """Bring an RGB picture to the size that the checkpoint expects."""
-    height, width = resized_size(spec, height=image.height, width=image.width)
+    if drafted is None:
+        drafted = Drafted(image.height, image.width, (0, 0, image.width, image.height))
+    height, width = resized_size(spec, height=drafted.height, width=drafted.width)
     resample = Image.Resampling(spec.resample)
     if spec.crop is None:
-        return image if spec.resize == "none" else image.resize((width, height), resample)
+        if spec.resize == "none":
+            return image
+        return image.resize((width, height), resample, box=drafted.box)
     top, left = (height - spec.crop[0]) // 2, (width - spec.crop[1]) // 2
     box = (left, top, left + spec.crop[1], top + spec.crop[0])
     if height * width > MAX_RESIZED_PX:
-        return _resize_middle(image, size=(height, width), box=box, resample=resample)
+        return _resize_middle(image, drafted, size=(height, width), box=box, resample=resample)
     if spec.resize != "none":
-        image = image.resize((width, height), resample)
+        image = image.resize((width, height), resample, box=drafted.box)
     return image.crop(box)  # what lies outside the picture becomes black, as there
 
 
 def _resize_middle(
     image: Image.Image,
+    drafted: Drafted,
     *,
     size: tuple[int, int],
     box: tuple[int, int, int, int],
@@ -60,11 +84,12 @@ def _resize_middle(
     height, width = size
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], width), min(box[3], height)
-    across, down = image.width / width, image.height / height
+    x, y, end_x, end_y = drafted.box
+    across, down = (end_x - x) / width, (end_y - y) / height
     middle = image.resize(
         (right - left, bottom - top),
         resample,
-        box=(left * across, top * down, right * across, bottom * down),
+        box=(x + left * across, y + top * down, x + right * across, y + bottom * down),
     )
     return middle.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
 

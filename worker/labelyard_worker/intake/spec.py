@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
 
 # Part of the identity of a cached image embedding: raise it when pixels change.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
