@@ -121,6 +121,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     worker = worker_name()
     checkpoint = load(settings)
     stack.callback(checkpoint.close)
+    settings = settings.model_copy(update={"decode": checkpoint.decode})
     intake = intake_of(settings, checkpoint)
     stack.callback(intake.close)
     checkpoint.warm_up()

@@ -53,7 +53,9 @@ class WorkerSettings(ConnectionSettings):
         embeddings_ttl_s: Seconds that it keeps them.
 
         decode: ``draft`` decodes JPEGs at the smallest DCT scale that is at least twice
-            the model's size; ``exact`` decodes every pixel.
+            the model's size, several times faster on large ones; ``exact`` decodes every
+            pixel; ``auto`` drafts for all checkpoints whose answers hold, which are all
+            but lite and ALIGN.
         transparency: ``white`` composes on white; ``drop`` drops the alpha channel.
         intake_children: Processes that fetch and decode; 0 decides from the cores.
         image_timeout_s: Seconds to fetch and decode one image.
@@ -112,7 +114,7 @@ class WorkerSettings(ConnectionSettings):
     embeddings_url: str | None = None
     embeddings_ttl_s: PositiveInt = 7 * DAY_S
 
-    decode: Literal["draft", "exact"] = "draft"
+    decode: Literal["auto", "draft", "exact"] = "auto"
     transparency: Literal["white", "drop"] = "white"
     intake_children: NonNegativeInt = 0
     image_timeout_s: PositiveFloat = 30.0

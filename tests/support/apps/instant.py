@@ -2,10 +2,18 @@
 
 Everything else is the real worker. Configured by ``TEST_EFFECTS`` (file that gets the lines),
 ``TEST_SLOT`` (name of this worker in them), ``TEST_FLAGS`` (folder of orders to the process) and
-``TEST_DECODER`` (what the intake's children decode with, in place of ``images.decode``). How it is told to misbehave is in ``orders``.
+``TEST_DECODER`` (what the intake's children decode with, in place of ``images.decode``) and
+``TEST_CLOCK`` (file that says how wrong its clock is). How it is told to misbehave is in ``orders``.
 """
 
+import os
 import sys
+from pathlib import Path
+
+from tests.support.apps import clock
+
+if path := os.environ.get("TEST_CLOCK"):
+    clock.follow(Path(path))
 
 from tests.support.apps import instant_model
 

@@ -30,6 +30,7 @@ class Checkpoint:
         self.info = ModelInfo(
             checkpoint="instant", fingerprint="sha256:instant", dtype="float32", device="cpu"
         )
+        self.decode = "exact"
         self.pixel_spec = PixelSpec(resize="exact", height=EDGE_PX, width=EDGE_PX)
         self.scoring = "softmax"
         self.logit_scale, self.logit_bias = 10.0, 0.0

@@ -5,6 +5,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from tests.support.apps.clock import real_time
+
 
 @cache
 def effects() -> int:
@@ -15,7 +17,7 @@ def effects() -> int:
 def note(event: str, job_id: str) -> None:
     """Append one line to the effects; a short write is atomic, also from several processes."""
     slot = os.environ.get("TEST_SLOT", "0")
-    os.write(effects(), f"{event} {job_id} {slot} {os.getpid()} {time.time():.3f}\n".encode())
+    os.write(effects(), f"{event} {job_id} {slot} {os.getpid()} {real_time():.3f}\n".encode())
 
 
 def is_ordered(flag: str) -> bool:

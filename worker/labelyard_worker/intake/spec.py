@@ -90,7 +90,7 @@ class ImageLimits:
         max_bytes: Largest file.
         max_pixels: Largest width x height.
         max_memory_bytes: Address space that decoding may take beyond the child's own.
-        decode: ``draft`` or ``exact``, as in the settings.
+        decode: ``draft`` or ``exact``; a checkpoint decides what ``auto`` means.
         transparency: ``white`` or ``drop``, as in the settings.
     """
 
@@ -107,7 +107,7 @@ class ImageLimits:
             max_bytes=settings.max_image_bytes,
             max_pixels=settings.max_image_pixels,
             max_memory_bytes=settings.max_child_memory_bytes,
-            decode=settings.decode,
+            decode="draft" if settings.decode == "draft" else "exact",
             transparency=settings.transparency,
         )
 

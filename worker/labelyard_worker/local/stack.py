@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 BUCKETS = ("labelyard-uploads", "labelyard-results")
 LOOK_EVERY_S = 0.2
-UP_WITHIN_S = 120.0
+UP_WITHIN_S = 180.0
 DOWN_WITHIN_S = 60.0
 
 
@@ -119,6 +119,7 @@ class Stack:
         if self._errors:
             raise self._errors[0]
         self._make_buckets()
+        build_checkpoint(self.data_dir / "checkpoint.log")
         self.worker = WorkerProcess(self.data_dir / "worker", variables=self.variables)
         self.worker.start(within_s=UP_WITHIN_S)
 
@@ -161,6 +162,28 @@ class Stack:
             variables=self.variables,
             health_url=self.worker.health_url,
         )
+
+
+def build_checkpoint(log_path: Path) -> None:
+    """Build the lite checkpoint if the worker will load it and it is not there yet.
+
+    In a process of its own: it needs torch, which this one never does.
+
+    Raises:
+        ServerStartError: It could not be built; the text has the last words.
+    """
+    if os.environ.get("LABELYARD_CHECKPOINT", "lite") != "lite":
+        return
+    with log_path.open("wb") as output:
+        code = subprocess.call(
+            [sys.executable, "-m", "labelyard_worker.vision.lite"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    if code:
+        words = log_path.read_text(errors="replace")[-2000:]
+        raise ServerStartError("the lite checkpoint", "it could not be built", words)
 
 
 @contextmanager

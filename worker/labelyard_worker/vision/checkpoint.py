@@ -74,6 +74,7 @@ class Checkpoint:
         dim: Length of an embedding.
         threads: How forward passes share the cores.
         max_batch_size: Most images in one forward pass.
+        decode: How JPEGs are decoded for it.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Checkpoint:
         dtype: torch.dtype,
         threads: ThreadPlan,
         max_batch_size: int,
+        decode: Literal["draft", "exact"] = "exact",
         is_compiled: bool = False,
     ) -> None:
         """Move a loaded model to *device*, its image tower to *dtype*."""
@@ -99,6 +101,7 @@ class Checkpoint:
         self.logit_scale, self.logit_bias = logit_scale_and_bias(model)
         self.threads = threads
         self.max_batch_size = max_batch_size
+        self.decode = decode
         self._device = device
         self._model = prepared(model, device, dtype)
         self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
@@ -230,6 +233,7 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
             dtype=dtype,
             threads=devices.plan_threads(settings, device, usable_cores()),
             max_batch_size=devices.plan_batch_size(settings, device),
+            decode=devices.choose_decode(settings.decode, config.model_type),
             is_compiled=settings.compile,
         )
     except ModelLoadError:
