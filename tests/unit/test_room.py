@@ -71,6 +71,24 @@ def test_an_interactive_picture_goes_before_bulk_ones_that_waited_longer(
     assert bulk.result(timeout=5)
 
 
+def test_two_places_that_are_freed_at_once_serve_two(pool: ThreadPoolExecutor) -> None:
+    """The one that is called first has to call the other."""
+    room = Room(2)
+    for _ in range(2):
+        room.take(priority="bulk", timeout_s=0)
+    waiting = [
+        pool.submit(room.take, priority=priority, timeout_s=30)
+        for priority in ("interactive", "bulk")
+    ]
+    wait_until(lambda: waiters(room) == 2)
+
+    with room._lock:
+        room._free += 1
+    room.give_back()
+
+    assert [each.result(timeout=5) for each in waiting] == [True, True]
+
+
 def test_bulk_pictures_go_on_when_an_interactive_one_gave_up(pool: ThreadPoolExecutor) -> None:
     """A bulk one that was passed over must be told, for nobody frees a place then."""
     room = Room(1)
