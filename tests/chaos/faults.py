@@ -5,6 +5,7 @@ from typing import Final
 
 from tests.chaos import job_faults, server_faults, worker_faults
 from tests.chaos.scene import Fault
+from tests.chaos.server_faults import take_away
 from tests.support.apps import orders
 
 TWENTY_MINUTES_S: Final = 1200.0
@@ -16,13 +17,16 @@ FAULTS: Final = (
     Fault("sigterm_under_load", worker_faults.sigterm_under_load, quota=46, least=2),
     Fault("sigterm_then_sigkill", worker_faults.sigterm_then_sigkill, quota=10, least=1),
     Fault("sigstop_worker", worker_faults.sigstop_worker, quota=8),
+    Fault("clock_jump", worker_faults.jump_clock, quota=8),
     Fault("broker_killed", server_faults.kill_broker, quota=18, least=1),
     Fault("broker_emptied", server_faults.empty_broker, quota=6, least=1),
     Fault("broker_full", server_faults.fill_broker, quota=5),
     Fault("broker_disk_full", server_faults.fill_disk, quota=4),
     Fault("ledger_killed", server_faults.kill_ledger, quota=6),
-    Fault("ledger_away", server_faults.take_ledger_away, quota=12, least=1),
-    Fault("storage_away", server_faults.take_storage_away, quota=12, least=1),
+    Fault("ledger_away", take_away("ledger", seconds=4), quota=12, least=1),
+    Fault("ledger_away_long", take_away("ledger", seconds=60), quota=1),
+    Fault("storage_away", take_away("storage", seconds=4), quota=12, least=1),
+    Fault("storage_away_long", take_away("storage", seconds=60), quota=1),
     Fault("half_open", server_faults.half_open, quota=12, least=1),
     Fault("clients_killed", server_faults.kill_clients, quota=8),
     Fault("poison_kill", job_faults.poison(orders.KILLS_PROCESS), quota=2),

@@ -14,10 +14,9 @@ import redis
 
 from labelyard_worker.local.servers import EmbeddedServer
 from tests.chaos.recovery import Hit
-from tests.chaos.scene import NoVictimError, Scene
-from tests.chaos.slots import let_go_on
+from tests.chaos.scene import Inflict, NoVictimError, Scene
+from tests.chaos.slots import Link, let_go_on
 
-OUTAGE_S: Final = 4.0
 FULL_S: Final = 2.0
 START_WITHIN_S: Final = 60.0
 RETRY_S: Final = 0.1
@@ -59,31 +58,33 @@ def half_open(scene: Scene, rng: random.Random, hit: Hit) -> None:
         hit.slots.add(slot.name)
 
 
-def take_ledger_away(scene: Scene, rng: random.Random, hit: Hit) -> None:
-    """Have the ledger hang, or refuse the workers, for four seconds."""
-    with scene.stage.turns["ledger"]:
-        outage(scene, rng, scene.stage.ledger, link="ledger")
-    scene.hit_all_workers(hit)
+def take_away(name: str, *, seconds: float) -> Inflict:
+    """Make the fault of ledger or storage hanging, or refusing the workers, for a while."""
+
+    def inflict(scene: Scene, rng: random.Random, hit: Hit) -> None:
+        server = getattr(scene.stage, name)
+        with scene.stage.turns[name]:
+            if rng.random() < 0.5:
+                stand_still(server, seconds=seconds)
+            else:
+                cut_off([getattr(slot.links, name) for slot in scene.stage.slots], seconds=seconds)
+        scene.hit_all_workers(hit)
+
+    return inflict
 
 
-def take_storage_away(scene: Scene, rng: random.Random, hit: Hit) -> None:
-    """Have the object storage hang, or refuse the workers, for four seconds."""
-    with scene.stage.turns["storage"]:
-        outage(scene, rng, scene.stage.storage, link="storage")
-    scene.hit_all_workers(hit)
+def stand_still(server: EmbeddedServer, *, seconds: float) -> None:
+    """Stop a server's process for a while."""
+    os.kill(server.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    let_go_on(server.pid)
 
 
-def outage(scene: Scene, rng: random.Random, server: EmbeddedServer, *, link: str) -> None:
-    """Stop a server's process, or cut all workers off it."""
-    if rng.random() < 0.5:
-        os.kill(server.pid, signal.SIGSTOP)
-        time.sleep(OUTAGE_S)
-        let_go_on(server.pid)
-        return
-    links = [getattr(slot.links, link) for slot in scene.stage.slots]
+def cut_off(links: list[Link], *, seconds: float) -> None:
+    """Close connections, and refuse new ones, for a while."""
     for one in links:
         one.sever()
-    time.sleep(OUTAGE_S)
+    time.sleep(seconds)
     for one in links:
         one.start()
 

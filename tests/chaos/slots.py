@@ -78,6 +78,7 @@ class Slot:
     Attributes:
         pid: Process id while it takes jobs, else 0.
         exits: How its processes ended.
+        clock_path: File that says how wrong the worker's clock is.
         turn: Held by the fault that works on this slot.
         worker: What is started again and again; only the slot's own thread does.
     """
@@ -90,8 +91,10 @@ class Slot:
         *,
         command: tuple[str, ...],
         variables: Mapping[str, str],
+        clock_path: Path,
     ) -> None:
         self.name = name
+        self.clock_path = clock_path
         self.links = links
         self.pid = 0
         self.exits: list[Exit] = []

@@ -1,6 +1,7 @@
 """The stage of a run: three servers, workers behind links that can fail, pictures, producers."""
 
 import os
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -140,6 +141,8 @@ def set_stage(
 
 def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
     """Describe a worker, and what leads it to the servers through its own links."""
+    clock_path = stage.folder / f"clock-{name}"
+    clock_path.write_bytes(struct.pack("d", 0.0))
     links = Links(Link(stage.broker), Link(stage.ledger), Link(stage.storage))
     variables = {
         **settings,
@@ -153,8 +156,10 @@ def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
         "TEST_EFFECTS": str(stage.effects_path),
         "TEST_FLAGS": str(stage.flags),
         "TEST_SLOT": name,
+        "TEST_CLOCK": str(clock_path),
     }
-    return Slot(name, stage.folder / f"worker-{name}", links, command=COMMAND, variables=variables)
+    folder = stage.folder / f"worker-{name}"
+    return Slot(name, folder, links, command=COMMAND, variables=variables, clock_path=clock_path)
 
 
 def store_pictures(storage: SeaweedServer) -> list[str]:

@@ -11,12 +11,16 @@ from typing import Final
 from tests.chaos.recovery import Hit
 from tests.chaos.scene import NoVictimError, Scene
 from tests.chaos.slots import Slot, let_go_on, wait_for_end
+from tests.support.apps.clock import set_jump
 
 LOOK_EVERY_S: Final = 0.005
 VICTIM_WITHIN_S: Final = 60.0
 LAST_ONE_SHARE: Final = 0.2
 # Above the drain, and what Celery needs to close on a busy machine.
 END_WITHIN_S: Final = 40.0
+# Jobs of a worker that is killed while its clock is ahead come back that much later.
+LONGEST_JUMP_S: Final = 30.0
+JUMPED_S: Final = 6.0
 
 
 @contextmanager
@@ -79,6 +83,15 @@ def end_process(slot: Slot, number: signal.Signals, hit: Hit, *, within_s: float
     hit.old_pids.add(pid)
     wait_for_end(slot, pid, within_s=within_s)
     return pid
+
+
+def jump_clock(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Put a worker's clock forward or back, and right again after a while."""
+    with busy_slot(scene, rng) as slot:
+        hit.slots.add(slot.name)
+        set_jump(slot.clock_path, rng.choice((-1, 1)) * rng.uniform(1, LONGEST_JUMP_S))
+        time.sleep(JUMPED_S)
+        set_jump(slot.clock_path, 0.0)
 
 
 def sigstop_worker(scene: Scene, rng: random.Random, hit: Hit) -> None:
