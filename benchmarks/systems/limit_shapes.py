@@ -1,6 +1,8 @@
 """Two ways to keep all cores busy with decoding and computing, without any server."""
 
 import multiprocessing
+import os
+import select
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -125,7 +127,9 @@ class Overlapped(Shape):
         self, candidate: Candidate, folder: Path, labels: Sequence[str], device: str
     ) -> None:
         super().__init__(candidate, folder, labels, device)
-        self._decoders = ProcessPoolExecutor(candidate.decoders, mp_context=SERVER)
+        self._decoders = ProcessPoolExecutor(
+            candidate.decoders, mp_context=SERVER, initializer=end_with, initargs=(os.getpid(),)
+        )
         self._spec = read_spec(folder)
         self._one_model = self._model()
 
@@ -166,6 +170,17 @@ class Overlapped(Shape):
             )
             for first in range(start, end, FILES_IN_A_CALL)
         ]
+
+
+def end_with(pid: int) -> None:
+    """End this process when process *pid* ends, however that happens."""
+    ended = os.pidfd_open(pid)
+
+    def watch() -> None:
+        select.select([ended], [], [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def decode_files(paths: Sequence[Path], spec: PixelSpec) -> list[bytes]:
