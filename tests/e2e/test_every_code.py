@@ -124,10 +124,14 @@ def image_crashed_decoder(stage: Stage) -> str:
     with stage.instant.stalled_storage():
         job = stage.client.submit([uri], labels=LABELS)
         for _ in range(2):
-            (child,) = wait_until(stage.instant.fetching_children, within_s=TIMEOUT_S)
-            child.kill()
-            wait_until(lambda child=child: not child.is_running() or child.status() == "zombie")
+            kill_child(stage.instant)
         return image_code_in(job.result(timeout_s=TIMEOUT_S))
+
+
+def kill_child(instant: InstantService) -> None:
+    (child,) = wait_until(instant.fetching_children, within_s=TIMEOUT_S)
+    child.kill()
+    wait_until(lambda: child not in instant.fetching_children())
 
 
 def image_timed_out(stage: Stage) -> str:
@@ -197,7 +201,7 @@ def device_failed(stage: Stage) -> str:
     assert guardian.returncode == 70
     worker.start(within_s=READY_WITHIN_S)
     assert job.result(timeout_s=TIMEOUT_S).status == "succeeded"
-    return re.findall(r"critical worker_stops code=(\w+)", stage.instant.log())[-1]
+    return str(re.findall(r"critical worker_stops code=(\w+)", stage.instant.log())[-1])
 
 
 def broker_unavailable(stage: Stage) -> str:
@@ -321,7 +325,7 @@ def test_a_message_without_an_id_is_kept_for_the_operator(stage: Stage) -> None:
     ):
         send(producer, "labelyard.classify", ["no", "job"], queue=f"{NAMESPACE}.bulk")
 
-    redis = stage.client._ledger.client
+    redis: Any = stage.client._ledger.client
     wait_until(lambda: redis.llen(f"{NAMESPACE}:refused"), within_s=TIMEOUT_S)
     assert json.loads(redis.lindex(f"{NAMESPACE}:refused", 0)) == ["no", "job"]
     assert redis.ttl(f"{NAMESPACE}:refused") > 0

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from labelyard import Client
@@ -44,9 +44,9 @@ def test_sigterm_lets_a_job_finish_however_often_it_comes(
     job = producer.submit([mortal.picture()], labels=LABELS, tenant="slow-2")
     wait_until(lambda: job.state() == "running", within_s=TIMEOUT_S)
 
-    for count in (1, 2):
+    for _ in range(2):
         os.kill(mortal.worker.pid, signal.SIGTERM)
-        wait_until(lambda count=count: mortal.log().count("worker_drains") >= min(count, 1))
+        wait_until(lambda: "worker_drains" in mortal.log())
 
     assert exit_code(mortal) == 0
     assert job.state() == "succeeded"

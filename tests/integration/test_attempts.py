@@ -538,7 +538,7 @@ def test_the_log_tells_of_a_job_without_its_labels_and_addresses(
         bench.run(job, fail_with(StorageUnavailableError("s3://photos/cat.jpg")))
         bench.run(job)
 
-    events = {record.getMessage(): record.fields for record in caplog.records}
+    events = {record.getMessage(): vars(record)["fields"] for record in caplog.records}
     assert events["job_done"]["trace"] == {"traceparent": "00-abc"}
     assert events["job_retry"]["code"] == "storage_unavailable"
     assert not any(word in str(events) for word in ("s3://", "a bowl of soup"))

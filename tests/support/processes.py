@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 
 def processes_on(folder: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """Settings are read once, and a mistake in one stops the start with a sentence that helps."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,10 +11,9 @@ from labelyard_worker.settings import WorkerSettings, read_settings
 
 
 @pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LABELYARD_")]:
         monkeypatch.delenv(name)
-    return
 
 
 def test_nothing_needs_to_be_set() -> None:

@@ -73,7 +73,8 @@ def test_waiting_gives_the_futures_error(error: Exception) -> None:
 def test_waiting_ends_when_the_job_is_stopped() -> None:
     waiting = token()
     with ThreadPoolExecutor(1) as pool:
-        waiter = pool.submit(waiting.wait, Future())
+        never_answered: Future[int] = Future()
+        waiter = pool.submit(waiting.wait, never_answered)
 
         waiting.stop(handed_back("job-1"))
 
