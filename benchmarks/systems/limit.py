@@ -83,7 +83,12 @@ class Limit(System):
         """Time fetch, decode and forward pass of pictures one by one, in one process."""
         keys = [picture.key for picture in case.take(images)]
         seconds: list[float] = self._ask(
-            "lone", timeout_s=timeout_s, keys=keys, labels=case.labels, dtype=dtype
+            "lone",
+            timeout_s=timeout_s,
+            keys=keys,
+            labels=case.labels,
+            dtype=dtype,
+            decode=self.candidate.decode,
         )
         return seconds
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.checkpoints import LITE
 from benchmarks.machine import has_bfloat16, usable_cores
@@ -19,6 +19,7 @@ class Candidate:
         streams: Processes (solo) or model threads (overlapped).
         threads: Torch threads of each stream.
         decoders: Decoding processes (overlapped).
+        decode: ``draft`` or ``exact``, as labelyard decodes for the same checkpoint.
     """
 
     shape: str
@@ -28,6 +29,7 @@ class Candidate:
     dtype: str
     decoders: int = 0
     is_compiled: bool = False
+    decode: str = "draft"
 
     def __str__(self) -> str:
         beside = f"+{self.decoders} decoders" if self.decoders else ""
@@ -39,9 +41,13 @@ class Candidate:
 
 
 def candidates(engine: Engine, *, is_quick: bool) -> list[Candidate]:
-    """List what is tried on this machine."""
-    if engine.device == "cuda":
-        return _on_cuda(is_quick=is_quick)
+    """List what is tried on this machine, with the shortcuts that leave answers as they are."""
+    every = _on_cuda if engine.device == "cuda" else _on_cpu
+    decode = "exact" if engine.checkpoint.name == LITE else "draft"
+    return [replace(one, decode=decode) for one in every(engine, is_quick=is_quick)]
+
+
+def _on_cpu(engine: Engine, *, is_quick: bool) -> list[Candidate]:
     gains_by_bfloat16 = has_bfloat16() and engine.checkpoint.name != LITE
     best, cores = ("bfloat16" if gains_by_bfloat16 else "float32"), usable_cores()
     found = [Candidate("solo", cores, 1, size, best) for size in (8, 16, 32)]
@@ -61,12 +67,13 @@ def candidates(engine: Engine, *, is_quick: bool) -> list[Candidate]:
     return found
 
 
-def _on_cuda(*, is_quick: bool) -> list[Candidate]:
+def _on_cuda(engine: Engine, *, is_quick: bool) -> list[Candidate]:
     decoders = max(1, usable_cores() - 1)
-    every = [
+    dtypes = ("float32",) if engine.checkpoint.name == LITE else ("float16", "bfloat16")
+    found = [
         Candidate("overlapped", streams, 1, size, dtype, decoders=decoders)
-        for dtype in ("float16", "bfloat16")
+        for dtype in dtypes
         for streams in (1, 2)
         for size in (32, 64, 128)
     ]
-    return every[1:5:3] if is_quick else every
+    return found[1:5:3] if is_quick else found

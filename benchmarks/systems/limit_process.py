@@ -51,7 +51,9 @@ class Commands:
             for best in model.best([decode_file(Path(path), model.spec, is_exact=True)])
         ]
 
-    def lone(self, *, keys: Sequence[str], labels: Sequence[str], dtype: str) -> list[float]:
+    def lone(
+        self, *, keys: Sequence[str], labels: Sequence[str], dtype: str, decode: str
+    ) -> list[float]:
         """Fetch, decode and compute pictures one by one; the seconds of each."""
         torch.set_num_threads(usable_cores())
         model = BareModel(self._folder, labels, dtype=dtype, device=self._device)
@@ -60,7 +62,7 @@ class Commands:
         for key in keys:
             started_at = time.monotonic()
             with Image.open(io.BytesIO(bytes(store.get(key).bytes()))) as image:
-                model.best([decode_image(image, model.spec)])
+                model.best([decode_image(image, model.spec, is_exact=decode == "exact")])
             seconds.append(time.monotonic() - started_at)
         return seconds
 

@@ -108,7 +108,7 @@ class Solo(Shape):
             pipe.send(error)
 
     def _parts(self, model: BareModel, paths: Sequence[Path]) -> Iterator[tuple[int, list[int]]]:
-        size = self._candidate.batch_size
+        size, is_exact = self._candidate.batch_size, self._candidate.decode == "exact"
         while True:
             with self._next.get_lock():
                 start = self._next.value
@@ -116,7 +116,7 @@ class Solo(Shape):
             part = paths[start : start + size]
             if not part:
                 return
-            pixels = [decode_file(path, model.spec) for path in part]
+            pixels = [decode_file(path, model.spec, is_exact=is_exact) for path in part]
             yield start, model.best(pixels)
 
 
@@ -166,7 +166,10 @@ class Overlapped(Shape):
         end = min(start + self._candidate.batch_size, len(paths))
         return [
             self._decoders.submit(
-                decode_files, paths[first : min(first + FILES_IN_A_CALL, end)], self._spec
+                decode_files,
+                paths[first : min(first + FILES_IN_A_CALL, end)],
+                self._spec,
+                self._candidate.decode,
             )
             for first in range(start, end, FILES_IN_A_CALL)
         ]
@@ -183,9 +186,9 @@ def end_with(pid: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def decode_files(paths: Sequence[Path], spec: PixelSpec) -> list[bytes]:
+def decode_files(paths: Sequence[Path], spec: PixelSpec, decode: str) -> list[bytes]:
     """Decode several files in one call."""
-    return [decode_file(path, spec) for path in paths]
+    return [decode_file(path, spec, is_exact=decode == "exact") for path in paths]
 
 
 def received(pipe: Connection) -> Any:
