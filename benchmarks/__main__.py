@@ -3,6 +3,7 @@
 import argparse
 import faulthandler
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ def main() -> int:
     """Read the command line, measure, and report."""
     options = read_options()
     plan = plan_of(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after Ctrl-C
     isolate(os.environ)
     if load_before() > 0.5 * usable_cores():
         say(f"the load is {load_before():.1f} on {usable_cores()} cores: the figures will be off")
