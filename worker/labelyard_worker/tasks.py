@@ -66,6 +66,11 @@ class Runtime:
         except WorkerError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
+        except Exception as error:
+            # Celery logs what a signal's receiver raises, and goes on without services.
+            log.exception("worker_build_failed")
+            self.close()
+            raise SystemExit(f"labelyard-worker cannot start: {error!r}") from error
 
     def ready(self, pool: Any) -> None:
         """Say that jobs are taken from now on."""
