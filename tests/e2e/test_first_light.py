@@ -9,7 +9,7 @@ from labelyard import Client
 from labelyard.messages import Deliver, ImageRef, Label, LabelSet
 from labelyard_worker.local.photographs import EVERYDAY_LABELS
 from tests.support.pictures import photo
-from tests.support.service import Service
+from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
 
 SHOWN = {
@@ -91,7 +91,9 @@ def test_plain_celery_runs_the_same_worker(service: Service):
     uri = service.pictures.put("flower.jpg", photo("flower"))
 
     with (
-        service.worker(name="plain", command=command, namespace="plain"),
+        service.worker(name="plain", command=command, namespace="plain").start(
+            within_s=READY_WITHIN_S
+        ),
         service.client(namespace="plain") as producer,
     ):
         result = producer.classify(
