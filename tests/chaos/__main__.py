@@ -4,6 +4,7 @@ Ends with 1 if a promise was not kept; ``--stock`` shows that it can fail.
 """
 
 import argparse
+import logging
 import os
 import random
 import resource
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
     """Play a run, write its report, and say how it went."""
     asked = parse(arguments)
     isolate(os.environ)
+    logging.basicConfig(level=logging.ERROR)  # that a dead broker takes no message is no news
     allow_many_files()
     folder = Path(tempfile.mkdtemp(prefix="labelyard-chaos-"))
     seed = random.randrange(10**6) if asked.seed is None else asked.seed

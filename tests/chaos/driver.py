@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from tests.chaos.invariants import Findings, check, left_to_do, settle
 from tests.chaos.recovery import Recoveries
 from tests.chaos.report import Report, examples_of, exits_by_cause
 from tests.chaos.scene import Fault, NoVictimError, Scene
-from tests.chaos.stage import SETTINGS, STOCK_SETTINGS, set_stage
+from tests.chaos.stage import SETTINGS, STOCK_SETTINGS, Stage, set_stage
 from tests.chaos.traffic import Traffic
 
 FAULTS_AT_ONCE: Final = 3
@@ -53,6 +54,7 @@ class Injector:
     Attributes:
         inflicted: How many of each kind.
         missed: Kinds that found nothing to hit, and why.
+        broken: What went wrong in the inflicting itself.
     """
 
     scene: Scene
@@ -60,18 +62,16 @@ class Injector:
     say: Callable[[str], None]
     inflicted: Counter[str] = field(default_factory=Counter)
     missed: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def play(self, schedule: list[tuple[float, Fault]], *, seed: int) -> None:
         """Inflict *schedule*, and return when the last fault is over."""
         started_at = time.monotonic()
         with ThreadPoolExecutor(FAULTS_AT_ONCE, thread_name_prefix="chaos-fault") as pool:
-            futures = []
             for number, (at_s, fault) in enumerate(schedule):
                 time.sleep(max(0.0, started_at + at_s - time.monotonic()))
-                futures.append(pool.submit(self._inflict, fault, random.Random(f"{seed}-{number}")))
-        for future in futures:
-            future.result()
+                pool.submit(self._inflict, fault, random.Random(f"{seed}-{number}"))
 
     def _inflict(self, fault: Fault, rng: random.Random) -> None:
         hit = self.recoveries.begin(fault.name)
@@ -80,6 +80,10 @@ class Injector:
         except NoVictimError as error:
             with self._lock:
                 self.missed[fault.name] = str(error)
+            return
+        except Exception:  # noqa: BLE001 - the run goes on, and says so
+            with self._lock:
+                self.broken.append(f"{fault.name}: {traceback.format_exc()}")
             return
         self.recoveries.over(hit)
         with self._lock:
@@ -123,14 +127,27 @@ def run(folder: Path, options: Options) -> Report:
         recovery_s=recoveries.summary(),
         seed=options.seed,
         doubtful=len(traffic.doubtful),
-        violations=findings.violations,
+        violations=findings.violations | own_violations(stage, injector),
         unrecovered=[hit.name for hit in recoveries.pending()],
         missed_faults=injector.missed,
         skipped_faults=skipped,
         worker_exits=exits_by_cause(one for slot in stage.slots for one in slot.exits),
         settings={**SETTINGS, **settings},
-        examples=examples_of(findings),
+        damaged_files=stage.damaged_files,
+        examples=examples_of(findings) | {"broken_faults": injector.broken},
     )
+
+
+def own_violations(stage: Stage, injector: Injector) -> dict[str, int]:
+    """Count exits that should have been with 0, and faults that could not be inflicted."""
+    codes = [
+        one.code for slot in stage.slots for one in slot.exits if one.cause == "sigterm_under_load"
+    ]
+    found = {
+        "sigterm_not_0": len(codes) - codes.count(0),
+        "broken_faults": len(injector.broken),
+    }
+    return {name: count for name, count in found.items() if count}
 
 
 def play(injector: Injector, schedule: list[tuple[float, Fault]], options: Options) -> Findings:

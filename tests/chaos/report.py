@@ -5,6 +5,7 @@ The keys: ``submitted`` (jobs whose submit returned), ``final`` (how many came t
 began), ``faults`` (how many of each kind were inflicted), ``recovery_s`` (see ``recovery``),
 ``seed``. And further: ``doubtful`` (submits that raised), ``violations`` (all that must not be),
 ``unrecovered``, ``missed_faults``, ``skipped_faults`` (kinds that this machine cannot make),
+``damaged_files`` (times that the broker could not read its own file, and began without),
 ``worker_exits`` (by cause and exit code), ``settings``, ``examples`` (ids to look at).
 """
 
@@ -37,6 +38,7 @@ class Report:
     unrecovered: list[str] = field(default_factory=list)
     missed_faults: dict[str, str] = field(default_factory=dict)
     skipped_faults: dict[str, str] = field(default_factory=dict)
+    damaged_files: int = 0
     worker_exits: dict[str, int] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)

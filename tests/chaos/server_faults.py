@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from labelyard_worker.local.servers import EmbeddedServer
+from labelyard_worker.local.servers import EmbeddedServer, ServerStartError
 from tests.chaos.recovery import Hit
 from tests.chaos.scene import Inflict, NoVictimError, Scene
 from tests.chaos.slots import Link, let_go_on
@@ -28,7 +28,7 @@ def kill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
     with scene.stage.turns["broker"]:
         scene.stage.broker.kill()
         time.sleep(rng.uniform(0, 1.0))
-        scene.stage.broker.start(within_s=START_WITHIN_S)
+        start_broker(scene)
     scene.hit_all_workers(hit)
 
 
@@ -36,9 +36,29 @@ def empty_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
     """Kill the broker, and start it again without its data."""
     with scene.stage.turns["broker"]:
         scene.stage.broker.kill()
-        shutil.rmtree(scene.stage.broker.data_dir / "appendonlydir")
-        scene.stage.broker.start(within_s=START_WITHIN_S)
+        drop_data(scene.stage.broker)
+        start_broker(scene)
     scene.hit_all_workers(hit)
+
+
+def start_broker(scene: Scene) -> None:
+    """Start the broker; without its data if it cannot read them, as an operator would.
+
+    A disk that fills up while Valkey rewrites its file can leave one that it refuses.
+    """
+    try:
+        scene.stage.broker.start(within_s=START_WITHIN_S)
+    except ServerStartError as error:
+        if "Bad file format" not in error.log_tail:
+            raise
+        scene.stage.damaged_files += 1
+        drop_data(scene.stage.broker)
+        scene.stage.broker.start(within_s=START_WITHIN_S)
+
+
+def drop_data(server: EmbeddedServer) -> None:
+    """Remove the append-only file."""
+    shutil.rmtree(server.data_dir / "appendonlydir")
 
 
 def kill_ledger(scene: Scene, rng: random.Random, hit: Hit) -> None:

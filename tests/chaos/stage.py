@@ -55,6 +55,7 @@ class Stage:
         admin: Clients of the broker and the ledger that pass no link.
         turns: A lock for each server, held by the fault that works on it.
         disk: Folder on a disk of its own that holds the broker's data, if there is one.
+        damaged_files: How often the broker could not read its file, and began without.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Stage:
     admin: dict[str, "redis.Redis"]
     uris: list[str]
     disk: Path | None = None
+    damaged_files: int = 0
     turns: dict[str, threading.Lock] = field(
         default_factory=lambda: {
             name: threading.Lock() for name in ("broker", "ledger", "storage", "model")
