@@ -22,7 +22,7 @@ from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint, load
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import ImageScores, score_image
 from tests.support import pictures
-from tests.support.checkpoints import MODEL_TYPES, tiny_checkpoint
+from tests.support.checkpoints import MODEL_TYPES, pipeline_for, tiny_checkpoint
 
 TOLERANCE = 1e-4
 AS_THE_PIPELINE = ImageLimits(decode="exact", transparency="drop")
@@ -82,19 +82,7 @@ def load(folder_of: Callable[[str], Path]) -> Load:
 def pipeline_of(folder_of: Callable[[str], Path]) -> Callable[[str], Any]:
     """Load transformers' pipeline on the same checkpoint."""
 
-    @cache
-    def pipeline_of(model_type: str) -> Any:
-        folder = folder_of(model_type)
-        auto = transformers.AutoModelForZeroShotImageClassification
-        return transformers.pipeline(
-            "zero-shot-image-classification",
-            model=auto.from_pretrained(folder, dtype=torch.float32),
-            tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
-            image_processor=transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"),
-            device="cpu",
-        )
-
-    return pipeline_of
+    return cache(lambda model_type: pipeline_for(folder_of(model_type)))
 
 
 def settings_for(folder: Path | str, **options: Any) -> WorkerSettings:

@@ -202,6 +202,18 @@ def tiny_checkpoint(model_type: str, folder: Path) -> Path:
     return made
 
 
+def pipeline_for(folder: Path) -> Any:
+    """Load transformers' pipeline on a checkpoint, in float32 on the CPU: the judge of parity."""
+    auto = transformers.AutoModelForZeroShotImageClassification
+    return transformers.pipeline(
+        "zero-shot-image-classification",
+        model=auto.from_pretrained(folder, dtype=torch.float32),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        image_processor=transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        device="cpu",
+    )
+
+
 def _save(folder: Path, model: Any, images: Any, tokenizer: Any) -> None:
     model.eval()
     for parameter in model.parameters():
