@@ -116,41 +116,22 @@ def open_services(settings: WorkerSettings, *, load: LoadCheckpoint) -> Services
     return services
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What makes embeddings: the model, and the processes and threads that feed it."""
+
+    checkpoint: Checkpoint
+    intake: Intake
+    batcher: Batcher[Pixels, Floats]
+
+
 def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Services:
     """Build what can fail to start first: the model, the intake; then what takes part."""
     worker = worker_name()
-    checkpoint = load(settings)
-    stack.callback(checkpoint.close)
-    settings = settings.model_copy(update={"decode": checkpoint.decode})
-    intake = intake_of(settings, checkpoint)
-    stack.callback(intake.close)
-    checkpoint.warm_up()
-    batcher: Batcher[Pixels, Floats] = Batcher(
-        lambda batch: list(checkpoint.image_embeds(batch)),
-        max_batch_size=checkpoint.max_batch_size,
-        queue_capacity=settings.queue_capacity,
-        streams=checkpoint.threads.streams,
-    )
-    stack.callback(batcher.close, timeout_s=5.0)
-    batcher.start()
-
+    engine = _start_engine(settings, stack, load)
+    checkpoint, batcher = engine.checkpoint, engine.batcher
     connection = stack.enter_context(closing(connect(settings)))
     ledger = Ledger(connection, settings)
-    text_store = stack.enter_context(
-        closing(
-            TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
-        )
-    )
-    known = stack.enter_context(
-        closing(
-            open_known_images(
-                settings,
-                info=checkpoint.info,
-                spec=checkpoint.pixel_spec,
-                dim=checkpoint.dim,
-            )
-        )
-    )
     running = RunningJobs()
     watchdog = Watchdog(
         model_busy_s=lambda: batcher.busy_for_s,
@@ -164,15 +145,11 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         worker=worker,
         settings=settings,
         checkpoint=checkpoint,
-        label_index=LabelIndex(
-            checkpoint, capacity_bytes=settings.label_cache_bytes, store=text_store
-        ),
+        label_index=_open_label_index(settings, stack, checkpoint),
         label_sets=LabelSetRegistry(connection, namespace=settings.namespace),
         batcher=batcher,
-        intake=intake,
-        embedder=Embedder(
-            intake, batcher, room=Room(places_for(settings, checkpoint)), known=known
-        ),
+        intake=engine.intake,
+        embedder=_open_embedder(settings, stack, engine),
         ledger=ledger,
         running=running,
         attempts=Attempts(
@@ -186,6 +163,52 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         watchdog=watchdog,
         broker=broker,
     )
+
+
+def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Engine:
+    """Load and warm up the model, start the intake's children and the model's threads."""
+    checkpoint = load(settings)
+    stack.callback(checkpoint.close)
+    intake = intake_of(as_decided(settings, checkpoint), checkpoint)
+    stack.callback(intake.close)
+    checkpoint.warm_up()
+    batcher: Batcher[Pixels, Floats] = Batcher(
+        lambda batch: list(checkpoint.image_embeds(batch)),
+        max_batch_size=checkpoint.max_batch_size,
+        queue_capacity=settings.queue_capacity,
+        streams=checkpoint.threads.streams,
+    )
+    stack.callback(batcher.close, timeout_s=5.0)
+    batcher.start()
+    return Engine(checkpoint, intake, batcher)
+
+
+def as_decided(settings: WorkerSettings, checkpoint: Checkpoint) -> WorkerSettings:
+    """Fill in what the checkpoint decided: how JPEGs are decoded for it."""
+    return settings.model_copy(update={"decode": checkpoint.decode})
+
+
+def _open_label_index(
+    settings: WorkerSettings, stack: ExitStack, checkpoint: Checkpoint
+) -> LabelIndex:
+    """Open the text embeddings that this process, and all workers, know."""
+    store = TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
+    stack.callback(store.close)
+    return LabelIndex(checkpoint, capacity_bytes=settings.label_cache_bytes, store=store)
+
+
+def _open_embedder(settings: WorkerSettings, stack: ExitStack, engine: Engine) -> Embedder:
+    """Open the image embeddings that are known, in front of the engine."""
+    checkpoint = engine.checkpoint
+    known = open_known_images(
+        as_decided(settings, checkpoint),
+        info=checkpoint.info,
+        spec=checkpoint.pixel_spec,
+        dim=checkpoint.dim,
+    )
+    stack.callback(known.close)
+    room = Room(places_for(settings, checkpoint))
+    return Embedder(engine.intake, engine.batcher, room=room, known=known)
 
 
 def _start_caretakers(
