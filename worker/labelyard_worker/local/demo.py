@@ -15,7 +15,7 @@ from labelyard.client import Client
 from labelyard.errors import LabelyardError
 from labelyard.messages import Deliver, ImageRef, Result
 from labelyard.settings import ClientSettings
-from labelyard_worker.local.photographs import EVERYDAY_LABELS, read_all
+from labelyard_worker.local.photographs import EVERYDAY_LABELS, credits_line, read_all
 from labelyard_worker.local.report import write_report
 from labelyard_worker.local.servers import ServerStartError
 from labelyard_worker.local.stack import Stack, running_stack
@@ -118,7 +118,7 @@ def run(console: Console) -> None:
         with running_stack(Path(folder)) as stack, client_of(stack) as client:
             upload(stack, pictures)
             shown = classify_each(client, pictures)
-    write_report(REPORT, shown)
+    write_report(REPORT, shown, credits_line=credits_line())
     print_table(console, shown)
     print_next_steps(console)
 

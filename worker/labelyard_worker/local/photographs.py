@@ -79,6 +79,11 @@ EVERYDAY_LABELS = (
 )
 
 
+def credits_line() -> str:
+    """Say whose photographs these are."""
+    return "Photographs: " + "; ".join(f"{each.name} {each.credit}" for each in PHOTOGRAPHS)
+
+
 def read_all() -> Mapping[str, bytes]:
     """Read every photograph, by name."""
     return {photograph.name: photograph.read() for photograph in PHOTOGRAPHS}

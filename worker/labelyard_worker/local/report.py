@@ -44,7 +44,8 @@ h1 { margin: 0; font-size: 1.9rem; letter-spacing: -.02em }
 .cards { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
   overflow: hidden }
-article img { display: block; width: 100%; aspect-ratio: 3 / 2; object-fit: cover }
+article img { display: block; width: 100%; aspect-ratio: 3 / 2; object-fit: cover;
+  object-position: 50% 20% }
 .body { padding: 1rem 1.1rem 1.1rem }
 h2 { margin: 0; font-size: 1.15rem }
 .meta { color: var(--dim); font-size: .85rem; margin: 0 0 .75rem }
@@ -57,15 +58,19 @@ footer { margin-top: 2rem; color: var(--dim); font-size: .85rem; overflow-wrap: 
 """
 
 
-def write_report(folder: Path, entries: Sequence[Entry]) -> None:
-    """Write ``results.json`` and ``index.html`` into *folder*."""
+def write_report(folder: Path, entries: Sequence[Entry], *, credits_line: str = "") -> None:
+    """Write ``results.json`` and ``index.html`` into *folder*.
+
+    Args:
+        credits_line: Whose photographs these are, where their licence asks for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     results = [entry.result.model_dump(mode="json") for entry in entries]
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "index.html").write_text(page(entries))
+    (folder / "index.html").write_text(page(entries, credits_line=credits_line))
 
 
-def page(entries: Sequence[Entry]) -> str:
+def page(entries: Sequence[Entry], *, credits_line: str = "") -> str:
     """Make the page."""
     model = entries[0].result.model
     about = (
@@ -90,7 +95,7 @@ Nobody trained a model for them: the labels are plain words.</p>
 <div class="cards">
 {"".join(card(entry) for entry in entries)}
 </div>
-<footer>{about}</footer>
+<footer><p>{about}</p><p>{html.escape(credits_line)}</p></footer>
 </main>
 </body>
 </html>
