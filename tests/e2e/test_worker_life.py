@@ -46,7 +46,7 @@ def test_sigterm_lets_a_job_finish_however_often_it_comes(
 
     for _ in range(2):
         os.kill(mortal.worker.pid, signal.SIGTERM)
-        wait_until(lambda: "worker_drains" in mortal.log())
+        wait_until(lambda: "worker_drains" in mortal.log(), within_s=TIMEOUT_S)
 
     assert exit_code(mortal) == 0
     assert job.state() == "succeeded"
@@ -60,6 +60,6 @@ def test_a_job_that_hangs_ends_its_process_and_leaves_no_child(
 
     assert exit_code(mortal) == 70
     job.cancel()
-    wait_until(lambda: not any(child.is_running() for child in family))
+    wait_until(lambda: not any(child.is_running() for child in family), within_s=TIMEOUT_S)
     assert f'watchdog_ends_process reason="job {job.id} runs for' in mortal.log()
     assert "in hang" in mortal.log()  # its stack
