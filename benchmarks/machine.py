@@ -2,11 +2,17 @@
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labelyard_worker.vision.devices import cpu_flags
+from labelyard_worker.vision.precision import (
+    BFLOAT16_FLAGS,
+    WORTHWHILE,
+    bfloat16_speed_up,
+    cpu_flags,
+)
 
 FLAGS_THAT_MATTER = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 DISTRIBUTIONS = ("torch", "transformers", "celery", "kombu", "redis", "obstore", "pillow")
@@ -18,8 +24,19 @@ def usable_cores() -> int:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether the CPU computes in bfloat16."""
-    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+    """Tell whether the CPU has instructions for bfloat16."""
+    return bool(cpu_flags() & BFLOAT16_FLAGS)
+
+
+@cache
+def speed_up_by_bfloat16() -> float:
+    """Measure how many times faster the CPU multiplies in bfloat16 than in float32."""
+    return bfloat16_speed_up() if has_bfloat16() else 0.0
+
+
+def gains_by_bfloat16() -> bool:
+    """Tell whether labelyard computes in bfloat16 here by itself."""
+    return speed_up_by_bfloat16() >= WORTHWHILE
 
 
 def cuda_devices() -> list[str]:
@@ -38,7 +55,7 @@ def describe() -> dict[str, Any]:
         "cpu": _line("/proc/cpuinfo", "model name"),
         "cores": usable_cores(),
         "flags": [flag for flag in FLAGS_THAT_MATTER if flag in flags],
-        "bfloat16": has_bfloat16(),
+        "bfloat16_speed_up": round(speed_up_by_bfloat16(), 2),
         "memory_kib": int(_line("/proc/meminfo", "MemTotal").split()[0]),
         "gpus": cuda_devices(),
         "system": f"{platform.system()} {platform.release()}",

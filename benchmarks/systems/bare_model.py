@@ -60,7 +60,7 @@ class BareModel:
         )
         self._device = torch.device(device)
         self._dtype = getattr(torch, dtype)
-        self._model: Any = prepared(model, self._device, self._dtype)
+        self._model: Any = prepared(model, self._device, self._dtype, is_compiled=is_compiled)
         self.spec = pixel_spec(processor)
         self._texts = self._encode(tokenizer, labels)  # (labels, dim)
         self._features = self._model.get_image_features

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass, replace
 
 from benchmarks.checkpoints import LITE
-from benchmarks.machine import has_bfloat16, usable_cores
+from benchmarks.machine import gains_by_bfloat16, has_bfloat16, usable_cores
 from benchmarks.systems.system import Engine
 
 
@@ -48,8 +48,9 @@ def candidates(engine: Engine, *, is_quick: bool) -> list[Candidate]:
 
 
 def _on_cpu(engine: Engine, *, is_quick: bool) -> list[Candidate]:
-    gains_by_bfloat16 = has_bfloat16() and engine.checkpoint.name != LITE
-    best, cores = ("bfloat16" if gains_by_bfloat16 else "float32"), usable_cores()
+    is_sensitive = engine.checkpoint.name == LITE
+    best = "bfloat16" if gains_by_bfloat16() and not is_sensitive else "float32"
+    cores = usable_cores()
     found = [Candidate("solo", cores, 1, size, best) for size in (8, 16, 32)]
     found.append(Candidate("overlapped", 1, cores, 32, best, decoders=cores))
     if is_quick:
@@ -60,8 +61,9 @@ def _on_cpu(engine: Engine, *, is_quick: bool) -> list[Candidate]:
     found += [Candidate("overlapped", 1, cores, size, best, decoders=cores) for size in (16, 64)]
     if cores >= 4:
         found += [Candidate("solo", cores // 2, 2, size, best) for size in (16, 32)]
-    if best != "float32":
-        found.append(Candidate("solo", cores, 1, 16, "float32"))
+    if has_bfloat16() and not is_sensitive:
+        other = "float32" if best == "bfloat16" else "bfloat16"
+        found.append(Candidate("solo", cores, 1, 16, other))
     if shutil.which(os.environ.get("CXX", "g++")):  # torch.compile calls it
         found.append(Candidate("solo", cores, 1, 16, best, is_compiled=True))
     return found

@@ -1,18 +1,15 @@
 """What is chosen from the machine, and which errors mean what."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
-from labelyard.errors import BatcherFullError, DeviceFailedError, ModelLoadError
+from labelyard.errors import BatcherFullError, DeviceFailedError
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import (
     ThreadPlan,
     ThreadShare,
-    choose_dtype,
-    cpu_flags,
     device_errors_as_ours,
     halve_when_out_of_memory,
     is_device_lost,
@@ -23,36 +20,6 @@ from labelyard_worker.vision.devices import (
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("flags", "model_type", "expected"),
-    [
-        ({"avx512_bf16"}, "clip", torch.bfloat16),
-        ({"amx_bf16"}, "siglip", torch.bfloat16),
-        ({"avx2"}, "clip", torch.float32),
-        ({"avx512_bf16"}, "lite_zeroshot", torch.float32),
-    ],
-)
-def test_bfloat16_is_chosen_where_it_is_fast_and_holds_the_answers(
-    flags: set[str], model_type: str, expected: torch.dtype
-) -> None:
-    assert choose_dtype("auto", CPU, model_type, flags=frozenset(flags)) is expected
-
-
-def test_a_dtype_that_is_asked_for_is_taken() -> None:
-    assert choose_dtype("bfloat16", CPU, "lite_zeroshot") is torch.bfloat16
-    assert choose_dtype("float16", CUDA, "clip") is torch.float16
-    with pytest.raises(ModelLoadError, match="float16 needs CUDA"):
-        choose_dtype("float16", CPU, "clip")
-
-
-def test_cpu_flags_are_read_and_may_be_missing(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16 sse\n\nprocessor\t: 1\n")
-
-    assert "avx512_bf16" in cpu_flags(cpuinfo)
-    assert cpu_flags(tmp_path / "missing") == frozenset()
 
 
 @pytest.mark.parametrize(

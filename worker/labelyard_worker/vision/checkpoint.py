@@ -23,7 +23,7 @@ from labelyard.messages import ModelInfo
 from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.machine import usable_cores
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision import devices, lite
+from labelyard_worker.vision import devices, lite, precision
 from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
 from labelyard_worker.vision.fingerprint import fingerprint_of
 from labelyard_worker.vision.pixels import Normalizer, pixel_spec
@@ -103,7 +103,7 @@ class Checkpoint:
         self.max_batch_size = max_batch_size
         self.decode = decode
         self._device = device
-        self._model = prepared(model, device, dtype)
+        self._model = prepared(model, device, dtype, is_compiled=is_compiled)
         self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
         self._tokenizer = PromptTokenizer(tokenizer, model.config)
         self._share = ThreadShare(threads)
@@ -218,7 +218,7 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         check_type(settings.checkpoint, config.model_type)
         device = devices.choose_device(settings.device)
-        dtype = devices.choose_dtype(settings.dtype, device, config.model_type)
+        dtype = precision.choose_dtype(settings.dtype, device, config.model_type)
         return Checkpoint(
             _load_model(name, config),
             AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
@@ -233,7 +233,7 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
             dtype=dtype,
             threads=devices.plan_threads(settings, device, usable_cores()),
             max_batch_size=devices.plan_batch_size(settings, device),
-            decode=devices.choose_decode(settings.decode, config.model_type),
+            decode=precision.choose_decode(settings.decode, config.model_type),
             is_compiled=settings.compile,
         )
     except ModelLoadError:

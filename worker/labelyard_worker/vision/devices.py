@@ -1,11 +1,10 @@
-"""What the model runs on: device, number format, threads, and how a device says that it failed."""
+"""What the model runs on: device, threads, batches, and how a device says that it failed."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,17 +13,6 @@ from labelyard_worker.settings import WorkerSettings
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-# In bfloat16 an EfficientNet is twice as fast on a CPU, but its answers change: over 120
-# cuts of photographs the lite checkpoint's scores moved by up to 0.08, and 2 top labels
-# with them. Transformers hold theirs.
-SENSITIVE_TYPES = frozenset({"align", "lite_zeroshot"})
 
 # A CPU gains little beyond 8 images in a batch and nothing beyond 32; with two forward
 # passes at once 12 to 16 is best. A GPU needs more to be filled.
@@ -104,56 +92,6 @@ def choose_device(wanted: str) -> torch.device:
             "or install a CUDA build of torch and a driver"
         )
     return device
-
-
-def choose_decode(
-    wanted: Literal["auto", "draft", "exact"], model_type: str
-) -> Literal["draft", "exact"]:
-    """Turn the setting into how JPEGs are decoded, so that answers hold.
-
-    Drafting moved scores of the lite checkpoint by up to 0.08 on 500 photographs, and
-    none of a CLIP by 0.02: ``tests/model/test_answers_hold.py``.
-    """
-    if wanted != "auto":
-        return wanted
-    return "exact" if model_type in SENSITIVE_TYPES else "draft"
-
-
-def choose_dtype(
-    wanted: str, device: torch.device, model_type: str, *, flags: frozenset[str] | None = None
-) -> torch.dtype:
-    """Turn the setting into the format that the image tower computes in.
-
-    Args:
-        wanted: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        device: What the image tower runs on.
-        model_type: Of the checkpoint: some towers need float32 to hold their answers.
-        flags: What the CPU can do; this machine's when left out.
-
-    Raises:
-        ModelLoadError: float16 on a CPU, which overflows and is slow there.
-    """
-    if wanted == "float16" and device.type == "cpu":
-        raise ModelLoadError("LABELYARD_DTYPE=float16 needs CUDA: set auto, bfloat16 or float32")
-    if wanted != "auto":
-        return DTYPES[wanted]
-    if model_type in SENSITIVE_TYPES:
-        return torch.float32
-    if device.type == "cuda":
-        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if ampere else torch.float32
-    flags = cpu_flags() if flags is None else flags
-    return torch.bfloat16 if flags & {"amx_bf16", "avx512_bf16"} else torch.float32
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Read what the CPU can do; nothing where the system does not say."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    found = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(found.partition(":")[2].split())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

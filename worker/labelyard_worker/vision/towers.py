@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 
 from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.vision.packed import can_pack, packed
 from labelyard_worker.vision.scoring import Floats
 
 IMAGE_MODULES: Final = ("vision_model", "visual_projection")
@@ -25,15 +26,24 @@ def logit_scale_and_bias(model: Any) -> tuple[float, float]:
     return math.exp(model.logit_scale.item()), bias
 
 
-def prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move *model* to *device*, and only its image tower to *dtype*."""
+def prepared(
+    model: Any, device: torch.device, dtype: torch.dtype, *, is_compiled: bool = False
+) -> Any:
+    """Move *model* to *device*, and only its image tower to *dtype*, in its fastest layout.
+
+    Args:
+        is_compiled: Whether ``torch.compile`` will see the tower, and lay it out itself.
+    """
     model = model.eval().requires_grad_(False).to(device)
     is_convolutional = model.config.model_type in CONVOLUTIONAL_TYPES
+    is_packed = not is_compiled and not is_convolutional and can_pack(device, dtype)
     for name in IMAGE_MODULES:
         if hasattr(model, name):
             module = getattr(model, name).to(dtype)
             if is_convolutional:
                 module.to(memory_format=torch.channels_last)
+            if is_packed:
+                setattr(model, name, packed(module))
     for parameter in model.parameters(recurse=False):  # logit scale and bias, read before
         parameter.data = parameter.data.to(dtype)  # the first says what pixels are cast to
     return model
