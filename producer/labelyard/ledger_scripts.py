@@ -192,7 +192,8 @@ return {'released', 'pending'}
 )
 
 # ARGV 5.. : state, result, undelivered, is_dead. A call that is repeated because its answer
-# was lost finds its own result.
+# was lost finds its own result. Who finishes delivers at once; what is owed a minute later
+# is tried again, for its worker and even its message may be gone.
 FINISH = (
     _PRELUDE
     + """
@@ -204,7 +205,11 @@ if FINAL[state] then
 end
 if ARGV[5] == 'expired' and not is_overdue() then return {'early', state} end
 local ttl = RESULT_TTL
-if ARGV[7] ~= '' then redis.call('HSET', JOB, 'undelivered', ARGV[7]) end
+if ARGV[7] ~= '' then
+  redis.call('HSET', JOB, 'undelivered', ARGV[7])
+  redis.call('ZADD', OWED, now + 60, ID)
+  keep(OWED)
+end
 if ARGV[8] == '1' then
   redis.call('ZADD', DEAD, now, ID)
   keep(DEAD)

@@ -500,6 +500,16 @@ def test_a_delivery_that_a_dead_worker_left_is_made_by_whoever_gets_the_message(
         assert bench.record(job.job_id).undelivered == ()
 
 
+def test_a_job_without_a_record_is_owed_nothing(bench: Bench) -> None:
+    job_id = new_job_id()
+    owed = bench.ledger.calls.key("owed")
+    bench.client.zadd(owed, {job_id: 0})
+
+    bench.attempts.deliver_owed(job_id)
+
+    assert bench.client.zcard(owed) == 0
+
+
 def test_the_end_of_a_job_waits_until_the_ledger_is_back(own_valkey: ValkeyServer) -> None:
     with closing(Bench(bench_settings(own_valkey.url))) as bench, ThreadPoolExecutor(1) as pool:
         job = bench.submit()

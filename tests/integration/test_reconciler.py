@@ -156,6 +156,21 @@ def test_an_owed_delivery_is_tried_again_by_a_task_of_its_own(bench: Bench) -> N
     assert arguments(message) == [job.job_id]
 
 
+def test_a_delivery_is_owed_from_the_moment_that_the_result_stands(bench: Bench) -> None:
+    """Its worker may be killed before it delivers, and its message may be gone by then."""
+    owed = bench.ledger.calls.key("owed")
+    job = bench.open(deliver=Deliver(webhook="https://example.com/"))
+    bench.ledger.finish(job.job_id, sample_result(job=job), undelivered=("webhook",))
+    at_once = bench.reconciler.send_owed()
+    bench.client.zincrby(owed, -60, job.job_id)
+
+    a_minute_later = bench.reconciler.send_owed()
+
+    assert (at_once, a_minute_later) == (0, 1)
+    bench.ledger.delivered(job.job_id, undelivered=())
+    assert bench.client.zcard(owed) == 0
+
+
 def test_a_job_that_expires_while_no_worker_has_it_becomes_final(bench: Bench) -> None:
     job = bench.open(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     kept = bench.open(expires_at=datetime.now(UTC) + timedelta(hours=1))

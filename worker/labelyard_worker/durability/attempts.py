@@ -241,6 +241,8 @@ class Attempts:
         record = self._patiently(lambda: self._ledger.read(job_id))
         if record is not None and record.undelivered and record.result is not None:
             self._deliver(record.job(), record.result, record.undelivered)
+        elif record is None or record.is_final:
+            self._patiently(lambda: self._ledger.delivered(job_id, undelivered=()))
 
     def _quarantine(self, job: Job, started: Started) -> None:
         log.warning(
