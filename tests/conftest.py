@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for, and what is checked after each of them."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -10,6 +11,7 @@ import pytest
 import redis
 
 from labelyard_worker.local.servers import EmbeddedServer, SeaweedServer, ValkeyServer
+from labelyard_worker.operations import logs
 from tests.support import leaks
 from tests.support.buckets import Bucket, fresh_bucket
 from tests.support.environment import isolate, service_variables
@@ -37,6 +39,19 @@ def nothing_is_left_over() -> Iterator[None]:
     left = leaks.left_over_since(before, SESSION_SERVERS)
     if left:
         pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def loggers_are_as_before() -> Iterator[None]:
+    """Take back what a test did to the loggers: its handlers write to a stream that is closed."""
+    loggers = [logging.getLogger(name) for name in ("", *logs.NAMES)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+
+    yield
+
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

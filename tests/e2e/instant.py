@@ -73,6 +73,10 @@ class InstantService:
         """Read all that the worker said."""
         return self.worker.log_path.read_text()
 
+    def has_begun(self, job_id: str) -> bool:
+        """Tell whether an attempt at the job is past what may still give it back."""
+        return f"begin {job_id} " in (self.service.folder / "effects.log").read_text()
+
     def fetching_children(self) -> list[psutil.Process]:
         """Find the intake children that have a connection to the storage."""
         children = psutil.Process(self.worker.pid).children(recursive=True)

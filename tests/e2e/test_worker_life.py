@@ -42,7 +42,7 @@ def test_sigterm_lets_a_job_finish_however_often_it_comes(
     mortal: InstantService, producer: Client
 ) -> None:
     job = producer.submit([mortal.picture()], labels=LABELS, tenant="slow-2")
-    wait_until(lambda: job.state() == "running", within_s=TIMEOUT_S)
+    wait_until(lambda: mortal.has_begun(job.id), within_s=TIMEOUT_S)
 
     for _ in range(2):
         os.kill(mortal.worker.pid, signal.SIGTERM)

@@ -3,24 +3,10 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from labelyard_worker.operations import logs
-
-
-@pytest.fixture
-def restored_loggers() -> Iterator[None]:
-    """Give the process its loggers back."""
-    loggers = [logging.getLogger(name) for name in ("", *logs.NAMES)]
-    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
-
-    yield
-
-    for logger, level, handlers in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
 
 
 def record(event: str = "batch_done", **fields: object) -> logging.LogRecord:
@@ -79,7 +65,6 @@ def test_records_of_others_have_no_fields() -> None:
     assert logs.TextFormatter().format(foreign).endswith(" info batch_done")
 
 
-@pytest.mark.usefixtures("restored_loggers")
 def test_ours_are_heard_from_their_level_on_and_others_from_warnings_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -101,7 +86,6 @@ def test_ours_are_heard_from_their_level_on_and_others_from_warnings_on(
     ]
 
 
-@pytest.mark.usefixtures("restored_loggers")
 def test_setting_it_up_twice_writes_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up(level="info", form="text")
     logs.set_up(level="info", form="text")
