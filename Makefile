@@ -1,6 +1,7 @@
 # Every target makes .venv when it is missing: Python 3.11 or newer and make are enough.
 PYTHON ?= python3
 SEED ?=
+BROKER ?= redis
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
@@ -34,10 +35,10 @@ bench-quick: .venv/.dev  ## The same in under three minutes
 	$(BIN)/python -m benchmarks --quick
 
 chaos: .venv/.dev  ## Two minutes of faults on real workers; writes chaos-report.json
-	$(BIN)/python -m tests.chaos --seconds 120 $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --seconds 120 $(if $(SEED),--seed $(SEED))
 
 chaos-long: .venv/.dev  ## Twenty minutes of them
-	$(BIN)/python -m tests.chaos --seconds 1200 $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --seconds 1200 $(if $(SEED),--seed $(SEED))
 
 docs: .venv/.dev  ## Write the generated pages of docs/ again
 	$(BIN)/python -m docs.generate

@@ -14,9 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.brokers import BROKERS
 from tests.chaos.disk import small_disk
 from tests.chaos.driver import Options, run
 from tests.support.environment import isolate
+from tests.support.rabbitmq import NOT_INSTALLED, is_installed
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -24,13 +26,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="how long faults come")
     parser.add_argument("--seed", type=int, help="draws the same run again")
+    parser.add_argument("--broker", choices=BROKERS, default="redis", help="carries the messages")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--stock", action="store_true", help="without our transport and reconciler")
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     parser.add_argument(
         "--keep", action="store_true", help="keep data and logs of a clean run, too"
     )
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if asked.broker == "rabbitmq" and not is_installed():
+        parser.error(NOT_INSTALLED)
+    return asked
 
 
 def allow_many_files() -> None:
@@ -54,7 +60,8 @@ def main(arguments: list[str]) -> int:
         seed=seed,
         workers=asked.workers,
         is_stock=asked.stock,
-        disk=small_disk(folder / "disk"),
+        broker=asked.broker,
+        disk=small_disk(folder / "disk") if asked.broker == "redis" else None,
         say=lambda line: print(f"{time.monotonic() - started_at:6.1f} s  {line}", flush=True),
     )
     report = run(folder, options)

@@ -1,6 +1,6 @@
 """What must hold when the faults are over and what was left has run."""
 
-import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import redis
 
+from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
-from labelyard.queues import QUEUE_NAMES
+from tests.chaos.brokers import NAMESPACE
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import Traffic
 
 LOOK_EVERY_S: Final = 0.25
-NAMESPACE: Final = "labelyard"
+# What a server that is just away, or busy, answers with.
+NO_ANSWER: Final = (redis.RedisError, LabelyardError, subprocess.SubprocessError)
 
 
 @dataclass
@@ -74,7 +76,7 @@ def settle(is_settled: Callable[[], int], *, quiet_s: float, within_s: float) ->
     before, changed_at = -1, time.monotonic()
     while time.monotonic() < until:
         left = before
-        with suppress(redis.RedisError):
+        with suppress(*NO_ANSWER):
             left = is_settled()
         if left == 0:
             return
@@ -86,11 +88,11 @@ def settle(is_settled: Callable[[], int], *, quiet_s: float, within_s: float) ->
 
 
 def left_to_do(stage: Stage) -> int:
-    """Count open jobs, messages that wait, and messages that nobody acknowledged."""
-    ledger, broker = stage.admin["ledger"], stage.admin["broker"]
-    counts: list[Any] = [ledger.zcard(f"{NAMESPACE}:open"), broker.hlen(f"{NAMESPACE}.unacked")]
-    counts += [broker.llen(f"{NAMESPACE}.{queue}") for queue in QUEUE_NAMES]
-    return sum(counts)
+    """Count open jobs, owed deliveries and messages; without any, what nobody acknowledged."""
+    open_jobs: Any = stage.ledger_admin.zcard(f"{NAMESPACE}:open")
+    owed: Any = stage.ledger_admin.zcard(f"{NAMESPACE}:owed")
+    # Asked last: on RabbitMQ it costs a process.
+    return open_jobs + owed + sum(stage.broker.depths().values()) or stage.broker.unacked()
 
 
 def check(stage: Stage, traffic: Traffic) -> Findings:
@@ -114,13 +116,8 @@ def check(stage: Stage, traffic: Traffic) -> Findings:
 
 def jobs_held(stage: Stage) -> set[str]:
     """Name the jobs that a message, a retry or a living worker may still bring to an end."""
-    broker, ledger = stage.admin["broker"], stage.admin["ledger"]
-    waiting: list[Any] = []
-    for queue in QUEUE_NAMES:
-        waiting += broker.lrange(f"{NAMESPACE}.{queue}", 0, -1)
-    unacked: Any = broker.hvals(f"{NAMESPACE}.unacked")
-    held = {json.loads(message)["headers"]["id"] for message in waiting}
-    held |= {json.loads(entry)[0]["headers"]["id"] for entry in unacked}
+    ledger = stage.ledger_admin
+    held = stage.broker.job_ids()
     due: Any = ledger.zrange(f"{NAMESPACE}:due", 0, -1)
     held |= set(due)
     open_ids: Any = ledger.zrange(f"{NAMESPACE}:open", 0, -1)
@@ -143,14 +140,14 @@ def check_visibility(findings: Findings, traffic: Traffic, known: Sequence[str])
 
 def check_dead_letters(findings: Findings, stage: Stage, traffic: Traffic) -> None:
     """Poison is buried, and nothing else is."""
-    dead: Any = stage.admin["ledger"].zrange(f"{NAMESPACE}:dead", 0, -1)
+    dead: Any = stage.ledger_admin.zrange(f"{NAMESPACE}:dead", 0, -1)
     findings.unjustly_dead = sorted(set(dead) - set(traffic.poison))
     findings.alive_poison = sorted(set(traffic.poison) - set(dead))
 
 
 def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> None:
     """Nothing is owed to a consumer any more."""
-    with stage.admin["ledger"].pipeline(transaction=False) as pipeline:
+    with stage.ledger_admin.pipeline(transaction=False) as pipeline:
         for job_id in known:
             pipeline.hget(f"{NAMESPACE}:job:{job_id}", "undelivered")
         owed = pipeline.execute()
@@ -159,10 +156,9 @@ def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> 
 
 def leftovers(stage: Stage) -> dict[str, int]:
     """Count what queues and counters still hold."""
-    broker, ledger = stage.admin["broker"], stage.admin["ledger"]
-    counts: dict[str, Any] = {
-        f"queue_{queue}": broker.llen(f"{NAMESPACE}.{queue}") for queue in QUEUE_NAMES
+    open_images: Any = stage.ledger_admin.get(f"{NAMESPACE}:open_images")
+    return {
+        **{f"queue_{queue}": depth for queue, depth in stage.broker.depths().items()},
+        "unacked": stage.broker.unacked(),
+        "open_images": int(open_images or 0),
     }
-    counts["unacked"] = broker.hlen(f"{NAMESPACE}.unacked")
-    counts["open_images"] = int(ledger.get(f"{NAMESPACE}:open_images") or 0)
-    return {name: int(count) for name, count in counts.items()}

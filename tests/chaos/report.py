@@ -3,8 +3,9 @@
 The keys: ``submitted`` (jobs whose submit returned), ``final`` (how many came to each state),
 ``lost``, ``stuck``, ``twice_visible`` (see ``invariants``), ``executions`` (attempts that workers
 began), ``faults`` (how many of each kind were inflicted), ``recovery_s`` (see ``recovery``),
-``seed``. And further: ``doubtful`` (submits that raised), ``violations`` (all that must not be),
-``unrecovered``, ``missed_faults``, ``skipped_faults`` (kinds that this machine cannot make),
+``seed``. And further: ``broker``, ``doubtful`` (submits that raised), ``violations`` (all that
+must not be), ``unrecovered``, ``missed_faults``, ``skipped_faults`` (kinds that this machine
+cannot make, or this broker cannot have),
 ``damaged_files`` (times that the broker could not read its own file, and began without),
 ``worker_exits`` (by cause and exit code), ``settings``, ``examples`` (ids to look at).
 """
@@ -33,6 +34,7 @@ class Report:
     faults: dict[str, int]
     recovery_s: dict[str, dict[str, float]]
     seed: int
+    broker: str = "redis"
     doubtful: int = 0
     violations: dict[str, int] = field(default_factory=dict)
     unrecovered: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Report:
 
     def lines(self) -> Iterable[str]:
         """Say it in a few lines."""
-        yield f"seed {self.seed}: {self.submitted} jobs submitted, {self.executions} executions"
+        yield f"seed {self.seed} on {self.broker}: {self.submitted} jobs submitted, {self.executions} executions"
         yield "final: " + in_words(self.final)
         yield "faults: " + in_words(self.faults)
         for name, times in self.recovery_s.items():

@@ -2,17 +2,18 @@
 
 import os
 import random
-import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from labelyard_worker.local.servers import EmbeddedServer, ServerStartError
+from tests.chaos.brokers import close_clients
 from tests.chaos.recovery import Hit
 from tests.chaos.scene import Inflict, NoVictimError, Scene
 from tests.chaos.slots import Link, let_go_on
@@ -24,7 +25,7 @@ MIB: Final = 1024 * 1024
 
 
 def kill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
-    """Kill the broker, and start it again on its append-only file."""
+    """Kill the broker, and start it again on its data."""
     with scene.stage.turns["broker"]:
         scene.stage.broker.kill()
         time.sleep(rng.uniform(0, 1.0))
@@ -36,7 +37,7 @@ def empty_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
     """Kill the broker, and start it again without its data."""
     with scene.stage.turns["broker"]:
         scene.stage.broker.kill()
-        drop_data(scene.stage.broker)
+        scene.stage.broker.empty()
         start_broker(scene)
     scene.hit_all_workers(hit)
 
@@ -52,13 +53,8 @@ def start_broker(scene: Scene) -> None:
         if "Bad file format" not in error.log_tail:
             raise
         scene.stage.damaged_files += 1
-        drop_data(scene.stage.broker)
+        scene.stage.broker.empty()
         scene.stage.broker.start(within_s=START_WITHIN_S)
-
-
-def drop_data(server: EmbeddedServer) -> None:
-    """Remove the append-only file."""
-    shutil.rmtree(server.data_dir / "appendonlydir")
 
 
 def kill_ledger(scene: Scene, rng: random.Random, hit: Hit) -> None:
@@ -111,20 +107,19 @@ def cut_off(links: list[Link], *, seconds: float) -> None:
 
 def kill_clients(scene: Scene, rng: random.Random, hit: Hit) -> None:
     """Have broker and ledger close every connection."""
-    for name, admin in scene.stage.admin.items():
-        with scene.stage.turns[name]:
-            for kind in ("normal", "pubsub"):
-                insist(partial(admin.client_kill_filter, _type=kind))
+    with scene.stage.turns["broker"]:
+        insist(scene.stage.broker.close_clients)
+    with scene.stage.turns["ledger"]:
+        insist(partial(close_clients, scene.stage.ledger_admin))
     scene.hit_all_workers(hit)
 
 
 def fill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
     """Have the broker refuse what takes memory, for two seconds."""
-    admin = scene.stage.admin["broker"]
     with scene.stage.turns["broker"]:
-        insist(partial(admin.config_set, "maxmemory", "1mb"))
+        insist(scene.stage.broker.fill)
         time.sleep(FULL_S)
-        insist(partial(admin.config_set, "maxmemory", "0"))
+        insist(scene.stage.broker.make_room)
     scene.hit_all_workers(hit)
 
 
@@ -147,7 +142,7 @@ def fill_disk(scene: Scene, rng: random.Random, hit: Hit) -> None:
     scene.hit_all_workers(hit)
 
 
-def insist(command: Callable[[], Any]) -> None:
+def insist(command: Callable[[], None]) -> None:
     """Send a command until the server takes it: another fault may have cut our connection.
 
     Raises:
@@ -155,7 +150,7 @@ def insist(command: Callable[[], Any]) -> None:
     """
     until = time.monotonic() + START_WITHIN_S
     while time.monotonic() < until:
-        with suppress(redis.RedisError):
+        with suppress(redis.RedisError, subprocess.SubprocessError):
             command()
             return
         time.sleep(RETRY_S)

@@ -15,6 +15,7 @@ import redis
 from labelyard.client import Client
 from labelyard.settings import ClientSettings
 from labelyard_worker.local.servers import HOST, SeaweedServer, ValkeyServer
+from tests.chaos.brokers import BROKERS, Broker, plain_redis
 from tests.chaos.slots import Link, Links, Slot
 from tests.support import pictures
 
@@ -22,11 +23,6 @@ ROOT: Final = Path(__file__).parents[2]
 BUCKET: Final = "pictures"
 RESULTS: Final = "results"
 PICTURES: Final = 8
-APP: Final = "tests.support.apps.instant"
-COMMAND: Final = (
-    *(sys.executable, "-m", "celery", "-A", APP, "worker"),
-    *("--without-mingle", "--without-gossip", "--loglevel", "WARNING"),
-)
 # Short, so that minutes show what takes hours in production.
 SETTINGS: Final = {
     "LABELYARD_CONCURRENCY": "8",
@@ -44,7 +40,9 @@ SETTINGS: Final = {
 STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}
 # A record that was answered for must outlive kill -9; the broker may lose a second.
 LEDGER_OPTIONS: Final = {"appendfsync": "always"}
-BROKER_OPTIONS: Final = {"auto-aof-rewrite-min-size": "16mb"}
+# RabbitMQ takes a worker that is silent for twice as long for dead: longer than LABELYARD_DRAIN_S,
+# since a worker that drains sends none.
+HEARTBEAT_S: Final = "4"
 
 
 @dataclass
@@ -52,18 +50,18 @@ class Stage:
     """Everything that faults are inflicted on.
 
     Attributes:
-        admin: Clients of the broker and the ledger that pass no link.
+        ledger_admin: Client of the ledger that passes no link.
         turns: A lock for each server, held by the fault that works on it.
         disk: Folder on a disk of its own that holds the broker's data, if there is one.
         damaged_files: How often the broker could not read its file, and began without.
     """
 
     folder: Path
-    broker: ValkeyServer
+    broker: Broker
     ledger: ValkeyServer
     storage: SeaweedServer
     slots: list[Slot]
-    admin: dict[str, "redis.Redis"]
+    ledger_admin: "redis.Redis"
     uris: list[str]
     disk: Path | None = None
     damaged_files: int = 0
@@ -86,16 +84,11 @@ class Stage:
     def client(self) -> Client:
         """Make a producer, which passes no link; the caller closes it."""
         settings = ClientSettings(
-            broker_url=self.broker.url, ledger_url=self.ledger.url, publish_timeout_s=0.5
+            broker_url=self.broker.url,
+            ledger_url=self.ledger.url,
+            publish_timeout_s=self.broker.publish_timeout_s,
         )
         return Client(settings)
-
-
-def plain_redis(server: ValkeyServer) -> "redis.Redis":
-    """Connect to a server without any patience."""
-    return redis.Redis.from_url(
-        server.url, decode_responses=True, socket_timeout=5, socket_connect_timeout=2
-    )
 
 
 @contextmanager
@@ -104,6 +97,7 @@ def set_stage(
     *,
     workers: int,
     settings: dict[str, str] | None = None,
+    broker_kind: str = "redis",
     disk: Path | None = None,
 ) -> Iterator[Stage]:
     """Start the servers, store the pictures, and begin to keep workers running.
@@ -111,11 +105,14 @@ def set_stage(
     Args:
         folder: Holds all data and logs.
         settings: Added to ``SETTINGS``.
+        broker_kind: What carries the messages, one of ``BROKERS``.
         disk: Folder on a small disk of its own, for the broker's data.
     """
     with ExitStack() as stack:
         broker_folder = disk / "broker" if disk else folder / "broker"
-        broker = stack.enter_context(ValkeyServer(broker_folder, options=BROKER_OPTIONS))
+        broker: Broker = BROKERS[broker_kind](broker_folder)
+        stack.enter_context(broker)
+        stack.callback(broker.disconnect)
         ledger = stack.enter_context(ValkeyServer(folder / "ledger", options=LEDGER_OPTIONS))
         storage = stack.enter_context(SeaweedServer(folder / "storage"))
         stage = Stage(
@@ -124,10 +121,7 @@ def set_stage(
             ledger,
             storage,
             slots=[],
-            admin={
-                "broker": stack.enter_context(closing(plain_redis(broker))),
-                "ledger": stack.enter_context(closing(plain_redis(ledger))),
-            },
+            ledger_admin=stack.enter_context(closing(plain_redis(ledger))),
             uris=store_pictures(storage),
             disk=disk,
         )
@@ -148,7 +142,7 @@ def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
     links = Links(Link(stage.broker), Link(stage.ledger), Link(stage.storage))
     variables = {
         **settings,
-        "LABELYARD_BROKER_URL": f"redis://{HOST}:{links.broker.port}/0",
+        "LABELYARD_BROKER_URL": stage.broker.url_at(links.broker.port),
         "LABELYARD_LEDGER_URL": f"redis://{HOST}:{links.ledger.port}/0",
         "LABELYARD_S3_ENDPOINT_URL": f"http://{HOST}:{links.storage.port}",
         "LABELYARD_S3_REGION": stage.storage.region,
@@ -159,9 +153,17 @@ def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
         "TEST_FLAGS": str(stage.flags),
         "TEST_SLOT": name,
         "TEST_CLOCK": str(clock_path),
+        "TEST_HEARTBEAT_S": HEARTBEAT_S,
     }
     folder = stage.folder / f"worker-{name}"
-    return Slot(name, folder, links, command=COMMAND, variables=variables, clock_path=clock_path)
+    command = worker_command(stage.broker.app)
+    return Slot(name, folder, links, command=command, variables=variables, clock_path=clock_path)
+
+
+def worker_command(app: str) -> tuple[str, ...]:
+    """Name the process that a worker is."""
+    flags = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
+    return (sys.executable, "-m", "celery", "-A", app, "worker", *flags)
 
 
 def store_pictures(storage: SeaweedServer) -> list[str]:

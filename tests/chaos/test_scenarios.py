@@ -1,7 +1,6 @@
 """The ten faults that must be survived, one by one, each with its outcome."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from functools import partial
 import pytest
 
 from labelyard.errors import LedgerUnavailableError
+from tests.chaos.brokers import close_clients
 from tests.chaos.play import PATIENCE_S, Play
 from tests.chaos.slots import Slot, let_go_on
 from tests.support.waiting import wait_until
@@ -124,9 +124,9 @@ def test_a_broker_that_comes_back_empty_loses_nothing(play: Play) -> None:
 
     play.fault()
     play.stage.broker.kill()
-    shutil.rmtree(play.stage.broker.data_dir / "appendonlydir")
+    play.stage.broker.empty()
     play.stage.broker.start(within_s=PATIENCE_S)
-    assert play.stage.admin["broker"].dbsize() == 0
+    assert not any(play.stage.broker.depths().values())
     for pid in pids:
         let_go_on(pid)
 
@@ -196,9 +196,9 @@ def test_a_broker_without_memory_refuses_and_loses_nothing_that_was_accepted(pla
     play.wait_until_begun(before)
 
     play.fault()
-    play.stage.admin["broker"].config_set("maxmemory", "1mb")
+    play.stage.broker.fill()
     handle = play.client.submit(play.stage.uris[:1], ["a cat", "a dog"])
-    play.stage.admin["broker"].config_set("maxmemory", "0")
+    play.stage.broker.make_room()
 
     assert not handle.is_published
     assert play.outcomes([*before, handle.id]) == {"succeeded": 101}
@@ -210,10 +210,10 @@ def test_a_ledger_without_memory_refuses_a_submit_and_keeps_what_it_has(play: Pl
     play.wait_until_begun(before)
 
     play.fault()
-    play.stage.admin["ledger"].config_set("maxmemory", "1mb")
+    play.stage.ledger_admin.config_set("maxmemory", "1mb")
     with pytest.raises(LedgerUnavailableError, match="maxmemory"):
         play.submit(1)
-    play.stage.admin["ledger"].config_set("maxmemory", "0")
+    play.stage.ledger_admin.config_set("maxmemory", "0")
 
     assert play.outcomes(before) == {"succeeded": 40}
 
@@ -224,9 +224,8 @@ def test_connections_that_the_servers_close_cost_no_job(play: Play) -> None:
     play.wait_until_begun(jobs, count=8)
 
     play.fault()
-    for admin in play.stage.admin.values():
-        admin.client_kill_filter(_type="normal")
-        admin.client_kill_filter(_type="pubsub")
+    play.stage.broker.close_clients()
+    close_clients(play.stage.ledger_admin)
 
     assert play.outcomes(jobs) == {"succeeded": 40}
 

@@ -14,7 +14,8 @@ import redis
 from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
 from labelyard.messages import Deliver, Job
-from tests.chaos.stage import BUCKET, RESULTS, Stage, plain_redis
+from tests.chaos.brokers import plain_redis
+from tests.chaos.stage import BUCKET, RESULTS, Stage
 
 Value = TypeVar("Value")
 LABELS: Final = ("a cat", "a dog", "a bowl of soup")
@@ -121,7 +122,7 @@ class Traffic:
     def read(self, job_ids: Sequence[str]) -> list[str | None]:
         """Read states past the client, and notice results that changed."""
         answers: list[Any] = []
-        with self._stage.admin["ledger"].pipeline(transaction=False) as pipeline:
+        with self._stage.ledger_admin.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hmget(f"labelyard:job:{job_id}", "state", "result")
             answers = pipeline.execute()

@@ -7,6 +7,7 @@ as a daemon outlives everybody.
 
 import shutil
 import socket
+import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,9 @@ from labelyard_worker.local.embedded import (
 # Debian's command in the PATH gives up its rights and writes to the machine's own folders.
 DEBIAN_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 NOT_INSTALLED = "rabbitmq-server is not installed; run: apt-get install rabbitmq-server"
+LOCAL_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
 MACHINE_VARIABLES = ("RABBITMQ_", "ERL_")
+CONTROL_WITHIN_S = 60.0
 CONFIG = """\
 listeners.tcp.1 = {host}:{port}
 # Messages are small here; the default keeps 512 MB for them.
@@ -39,6 +42,18 @@ def rabbitmq_script() -> Path | None:
         return DEBIAN_SCRIPT
     found = shutil.which("rabbitmq-server")
     return Path(found) if found else None
+
+
+def installed_script() -> Path:
+    """Find the script that starts a node.
+
+    Raises:
+        FileNotFoundError: RabbitMQ is not installed.
+    """
+    script = rabbitmq_script()
+    if script is None:
+        raise FileNotFoundError(NOT_INSTALLED)
+    return script
 
 
 def is_installed() -> bool:
@@ -114,6 +129,22 @@ class RabbitServer(EmbeddedServer):
             raise RuntimeError("the node runs: call stop() or kill() first")
         shutil.rmtree(self.data_dir / "mnesia")
 
+    def control(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` on the node, and return what it prints.
+
+        Raises:
+            subprocess.SubprocessError: It failed, or took too long.
+        """
+        done = subprocess.run(
+            [str(installed_script().with_name("rabbitmqctl")), "--quiet", *arguments],
+            env=self._environment() | {"RABBITMQ_CTL_ERL_ARGS": LOCAL_ONLY},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=CONTROL_WITHIN_S,
+        )
+        return done.stdout
+
     def servers(self) -> list[EmbeddedServer]:
         """List what must be named where processes are looked for that were left behind."""
         return [self.epmd, self]
@@ -135,11 +166,8 @@ class RabbitServer(EmbeddedServer):
         return is_taken or super()._lost_a_port()
 
     def _command(self) -> list[str]:
-        script = rabbitmq_script()
-        if script is None:
-            raise FileNotFoundError(NOT_INSTALLED)
         self._write_settings()
-        return [str(script)]
+        return [str(installed_script())]
 
     def _write_settings(self) -> None:
         (self.data_dir / "rabbitmq.conf").write_text(CONFIG.format(host=HOST, port=self.port))
@@ -178,7 +206,7 @@ class RabbitServer(EmbeddedServer):
             # A node that is distributed from its first instant starts no epmd.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 f"-sname {self.node}@localhost -start_epmd false "
-                "-kernel inet_dist_use_interface {127,0,0,1} "
+                f"{LOCAL_ONLY} "
                 f"-kernel inet_dist_listen_min {dist_port} "
                 f"-kernel inet_dist_listen_max {dist_port}"
             ),
