@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.driver import Options, run
+from tests.chaos.driver import Options, run, wrong_exits
 from tests.chaos.faults import FAULTS, TWENTY_MINUTES_S, draw_schedule
+from tests.chaos.slots import Exit
 from tests.support.rabbitmq import NOT_INSTALLED, is_installed
 
 # Of RabbitMQ each start takes seconds.
@@ -52,3 +53,17 @@ def test_a_seed_draws_the_same_faults_again() -> None:
     first, second = (draw_schedule(random.Random(7), seconds=120) for _ in range(2))
 
     assert first == second
+
+
+def test_a_worker_that_was_asked_to_end_must_leave_with_0_unless_its_model_broke_first() -> None:
+    exits = [
+        Exit("0", pid, code, cause)
+        for pid, code, cause in [
+            (1, 0, "sigterm_under_load"),
+            (2, 70, "sigterm_under_load"),
+            (3, 70, "sigterm_under_load"),
+            (4, 137, "sigkill_busy_worker"),
+        ]
+    ]
+
+    assert wrong_exits(exits, excused={3}) == 1
