@@ -4,10 +4,8 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -16,70 +14,12 @@ from kombu.message import Message
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labelyard_worker.durability.claim import MALFORMED_KEY, AtomicClaimError
-from labelyard_worker.durability.transport import atomic_url, install
+from labelyard_worker.durability.transport import atomic_url
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.apps.durability_worker import Worker, ended, send_marks
+from tests.support.inbox import Inbox, bodies, inbox, publish
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
-
-install()
-
-
-class Inbox:
-    """A consumer in this process, with what it was given and did not yet acknowledge."""
-
-    def __init__(self, connection: Connection, queues: list[str], prefetch: int) -> None:
-        self.connection = connection
-        self.channel: Any = connection.channel()
-        self.messages: list[Message] = []
-        bound = [Queue(name, channel=self.channel) for name in queues]
-        self.consumer = Consumer(self.channel, bound, on_message=self.messages.append)
-        self.consumer.qos(prefetch_count=prefetch)
-        self.consumer.consume()
-
-    def turn(self, *, timeout: float = 0.05) -> None:
-        """Let the transport work for a moment."""
-        with suppress(TimeoutError):
-            self.connection.drain_events(timeout=timeout)
-
-    def await_messages(self, count: int, *, within_s: float = 5.0) -> list[Message]:
-        """Turn until *count* messages have come in all."""
-        due = time.monotonic() + within_s
-        while len(self.messages) < count and time.monotonic() < due:
-            self.turn()
-        assert len(self.messages) >= count, f"only {len(self.messages)} of {count} came"
-        return self.messages
-
-    def await_quiet(self) -> None:
-        """Turn until the channel knows that its queues are empty."""
-        wait_until(lambda: self.turn() or self.channel._wakeup.empty_queues)
-
-
-@contextmanager
-def inbox(
-    url: str, *queues: str, prefetch: int = 0, is_atomic: bool = True, **options: Any
-) -> Iterator[Inbox]:
-    """Open a connection that consumes *queues*."""
-    address = atomic_url(url) if is_atomic else url
-    with Connection(address, transport_options=options) as connection:
-        opened = Inbox(connection, list(queues or ["bulk"]), prefetch)
-        yield opened
-        opened.channel.qos._delivered.clear()  # else closing restores what a test left
-
-
-def publish(url: str, *bodies: str, queue: str = "bulk", **options: Any) -> None:
-    """Publish as any producer does: through stock kombu, with one LPUSH each."""
-    transport_options = options.pop("transport_options", {})
-    with (
-        Connection(url, transport_options=transport_options) as connection,
-        connection.Producer() as producer,
-    ):
-        for body in bodies:
-            producer.publish(body, routing_key=queue, **options)
-
-
-def bodies(messages: list[Message]) -> list[str]:
-    return [message.payload for message in messages]
 
 
 def test_a_claimed_message_is_recorded_exactly_as_kombu_records_it(

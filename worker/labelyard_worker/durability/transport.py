@@ -2,8 +2,8 @@
 
 kombu pops with BRPOP and records the message one round trip later: a worker or broker that dies
 between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both.
-Only the claim is replaced; acknowledging, restoring and publishing stay kombu's. Why an idle worker
-wakes at once without polling is told in ``docs/decisions/0001-atomic-claim-wakeup.md``.
+The claim is replaced, and the acknowledgement (``acks.py``); restoring and publishing stay kombu's.
+Why an idle worker wakes at once without polling: ``docs/decisions/0001-atomic-claim-wakeup.md``.
 """
 
 import logging
@@ -20,6 +20,7 @@ from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
+from labelyard_worker.durability.acks import Acks
 from labelyard_worker.durability.claim import (
     CLAIM,
     CLAIM_SHA,
@@ -44,6 +45,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def __init__(self, channel: "Channel", prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
+        self._acks = Acks(channel)
         self._queue_by_tag: dict[str, str] = {}
 
     def in_flight(self, queue: str) -> int:
@@ -60,8 +62,24 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         super(kombu_redis.QoS, self).append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        super().ack(delivery_tag)
+        self._acks.add(delivery_tag)
+        if not self.channel.connection.cycle.has_event_loop or self.channel.closed:
+            self._acks.flush()
+        # The acks above replace kombu's command: keep the bookkeeping above it.
+        super(kombu_redis.QoS, self).ack(delivery_tag)
         self._queue_by_tag.pop(delivery_tag, None)
+
+    def flush_acks(self) -> None:
+        """Send the acks of this turn of the event loop."""
+        self._acks.flush()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what has not ended, and only that."""
+        try:
+            self._acks.flush()
+        except self.channel.connection_errors as error:  # what has ended comes again, and ends
+            log.warning("acks_lost", extra={"fields": {"error": repr(error)}})
+        super().restore_unacked_once(stderr)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         super().reject(delivery_tag, requeue=requeue)
@@ -239,7 +257,15 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
-    """The poller that also hears pushes on a connection without a claim on its way."""
+    """The poller that also hears pushes on a connection without a claim on its way.
+
+    Attributes:
+        has_event_loop: Whether somebody calls at each turn of a loop, so that acks can wait for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_event_loop = False
 
     def on_readable(self, fileno: int) -> Any:
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
@@ -247,6 +273,11 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             channel.read_wakeup()
             raise Empty
         return super().on_readable(fileno)
+
+    def on_poll_start(self) -> None:
+        for channel in self._channels:
+            channel.qos.flush_acks()
+        super().on_poll_start()
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait at most until the fallback is due; without an event loop no timer wakes us."""
@@ -265,6 +296,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
+        self.cycle.has_event_loop = True
         # A tick asks again when a push was lost; Celery cancels the timer with the connection.
         loop.call_repeatedly(float(self.brpop_timeout or 1), lambda: None)
 
