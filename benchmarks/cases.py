@@ -1,8 +1,6 @@
 """One engine after the other: its systems are started once, and run all of its cases."""
 
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from benchmarks.measure import (
     Say,
     agreement,
     measure,
+    start_all,
     warm_up,
 )
 from benchmarks.pictures import ensure_pictures
@@ -219,23 +218,6 @@ class EngineRun:
                 seconds=self._plan.latency_s,
                 say=self._say,
             )
-
-
-def start_all(systems: Sequence[System], case: Case, *, say: Say) -> None:
-    """Start systems at the same time; one that fails will fail again when it is measured."""
-
-    def start(system: System) -> None:
-        started_at = time.monotonic()
-        try:
-            system.start()
-            system.run(case, system.unit, timeout_s=FIRST_RUN_WITHIN_S)
-        except Exception as error:  # noqa: BLE001 - the others must be measured
-            say(f"  {system.name} does not start: {error}")
-            return
-        say(f"  {system.name} is warm after {time.monotonic() - started_at:.1f} s")
-
-    with ThreadPoolExecutor(len(systems)) as pool:
-        list(pool.map(start, systems))
 
 
 def ratios(found: dict[str, Measured]) -> dict[str, float | None]:

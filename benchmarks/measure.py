@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,13 +126,30 @@ def warm_up(system: System, case: Case, *, seconds: float) -> int:
     while time.monotonic() < until:
         outcome = system.run(case, images, timeout_s=FIRST_RUN_WITHIN_S)
         rate = (outcome.images + outcome.errors) / outcome.seconds
-        images = whole_units(rate * seconds / 3, system.unit)
-    return whole_units(rate * seconds, system.unit)
+        images = whole_units(rate * seconds / 3, system.unit, at_least=1)
+    return whole_units(rate * seconds, system.unit, at_least=2)
 
 
-def whole_units(images: float, unit: int) -> int:
-    """Round up to whole units, at least two of them."""
-    return max(2, math.ceil(images / unit)) * unit
+def whole_units(images: float, unit: int, *, at_least: int) -> int:
+    """Round up to whole units; a measured run needs two, so that one can overlap the other."""
+    return max(at_least, math.ceil(images / unit)) * unit
+
+
+def start_all(systems: Sequence[System], case: Case, *, say: Say) -> None:
+    """Start systems at the same time; one that fails will fail again when it is measured."""
+
+    def start(system: System) -> None:
+        started_at = time.monotonic()
+        try:
+            system.start()
+            system.run(case, system.unit, timeout_s=FIRST_RUN_WITHIN_S)
+        except Exception as error:  # noqa: BLE001 - the others must be measured
+            say(f"  {system.name} does not start: {error}")
+            return
+        say(f"  {system.name} is warm after {time.monotonic() - started_at:.1f} s")
+
+    with ThreadPoolExecutor(len(systems)) as pool:
+        list(pool.map(start, systems))
 
 
 def _run(system: System, case: Case, images: int, effort: Effort, found: Measured) -> None:

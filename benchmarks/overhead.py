@@ -1,4 +1,8 @@
-"""What the queue costs: a model that answers at once, beside a Celery task that does nothing."""
+"""What the queue costs: a model that answers at once, beside a Celery task that does nothing.
+
+Pictures that are new are fetched and decoded, unchanged ones asked for with If-None-Match;
+recalled ones are known, so that nothing is left but the queue, the ledger and the scoring.
+"""
 
 import sys
 from contextlib import ExitStack
@@ -7,7 +11,7 @@ from typing import Any
 from benchmarks.checkpoints import Checkpoint
 from benchmarks.folders import cache_dir
 from benchmarks.label_names import labels
-from benchmarks.measure import Effort, Say, measure
+from benchmarks.measure import Effort, Say, measure, start_all
 from benchmarks.pictures import ensure_pictures
 from benchmarks.stack import Stack
 from benchmarks.systems.celery_workers import CelerySystem
@@ -38,6 +42,11 @@ def measure_overhead(stack: Stack, effort: Effort, *, say: Say) -> dict[str, Any
             systems += [
                 Labelyard(worker, job_size=size, name=f"{name}_{size}") for size in JOB_SIZES
             ]
+        systems += [  # by the worker that knows them, once it has run the unchanged ones
+            Labelyard(worker, job_size=size, name=f"recalled_{size}", is_rescoring=True)
+            for size in JOB_SIZES
+        ]
+        start_all([noop, systems[1], systems[3]], case, say=say)
         found = measure(systems, case, effort, say=say)
     rates = {name: round(one.images_per_s, 1) for name, one in found.items()}
     tasks_per_s = rates.pop("noop")

@@ -60,7 +60,7 @@ JOB_SIZES = (1, 16, 64)
 QUICK = Plan(
     name="quick",
     engines=(
-        EnginePlan(CLIP, (CasePlan(20, 2.0, JOB_SIZES), CasePlan(100, 2.0, has_batches=False))),
+        EnginePlan(CLIP, (CasePlan(20, 2.0, (1, 16)), CasePlan(100, 2.0, has_batches=False))),
     ),
     effort=Effort(rounds=2, seconds=2.0),
     limit_s=165.0,

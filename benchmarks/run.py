@@ -9,7 +9,7 @@ from benchmarks.cases import EngineRun, case_of, check_exact_answers
 from benchmarks.checkpoints import CLIP, ensure_checkpoint
 from benchmarks.clock import Clock
 from benchmarks.label_cost import measure_label_cost
-from benchmarks.measure import Say
+from benchmarks.measure import Effort, Say
 from benchmarks.overhead import measure_overhead
 from benchmarks.plans import EnginePlan, Plan
 from benchmarks.reuse import measure_reuse
@@ -78,11 +78,12 @@ def engines(plan: EnginePlan) -> list[Engine]:
 def _run_sections(stack: Stack, plan: Plan, clock: Clock, *, say: Say) -> dict[str, Any]:
     engine = Engine(ensure_checkpoint(plan.engines[0].checkpoint))
     case = case_of(stack, plan.engines[0].cases[0])
+    effort = Effort(rounds=1, seconds=plan.effort.seconds) if plan.is_quick else plan.effort
     sections: dict[str, Callable[[], Any]] = {
-        "overhead": lambda: measure_overhead(stack, plan.effort, say=say),
+        "overhead": lambda: measure_overhead(stack, effort, say=say),
         "reuse": lambda: measure_reuse(stack, engine, case, images=plan.reuse_images, say=say),
         "labels": lambda: measure_label_cost(
-            stack, engine, case, plan.effort, many=plan.many_labels, say=say
+            stack, engine, case, effort, many=plan.many_labels, say=say
         ),
         "soak": lambda: measure_soak(stack, images=plan.soak_images, say=say),
         "workers": lambda: measure_workers(stack, engine, case, plan.effort, say=say),
