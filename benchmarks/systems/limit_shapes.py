@@ -17,6 +17,7 @@ import torch
 from benchmarks.systems.bare_model import BareModel, decode_file, read_spec
 from benchmarks.systems.limit_candidates import Candidate
 from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.vision.devices import in_passing_thread
 
 FILES_IN_A_CALL = 4
 BATCHES_AHEAD = 2
@@ -131,7 +132,7 @@ class Overlapped(Shape):
             candidate.decoders, mp_context=SERVER, initializer=end_with, initargs=(os.getpid(),)
         )
         self._spec = read_spec(folder)
-        self._one_model = self._model()
+        self._one_model = in_passing_thread(self._model)
 
     def run(self, paths: Sequence[Path]) -> list[int]:
         best = [-1] * len(paths)

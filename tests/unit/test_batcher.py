@@ -127,6 +127,32 @@ def test_a_second_stream_waits_for_images_that_are_announced(
     assert results(answers) == [2, 4, 6, 8]
 
 
+def test_lone_items_go_to_the_first_stream_and_the_second_takes_what_comes_beside_them(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    threads: list[str] = []
+
+    def run_model(items: Sequence[int]) -> list[int]:
+        threads.append(threading.current_thread().name)
+        return model(items)
+
+    batcher = start(run_model, streams=2, company_s=0)
+    model.let_pass(10)
+    for number in range(10):
+        results([batcher.submit(number, priority="bulk")])
+    alone, threads[:] = threads[:], []
+    answers = [batcher.submit(1, priority="bulk")]
+    wait_until(lambda: len(threads) == 1)
+
+    answers.append(batcher.submit(2, priority="bulk"))
+    wait_until(lambda: len(threads) == 2)
+
+    assert alone == ["model-0"] * 10
+    assert threads == ["model-0", "model-1"]
+    model.let_pass(2)
+    assert results(answers) == [2, 4]
+
+
 def test_images_that_will_not_come_are_not_waited_for(
     model: GatedModel, start: StartBatcher
 ) -> None:

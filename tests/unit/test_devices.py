@@ -1,6 +1,7 @@
 """What is chosen from the machine, and which errors mean what."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from labelyard_worker.vision.devices import (
     ThreadShare,
     device_errors_as_ours,
     halve_when_out_of_memory,
+    in_passing_thread,
     is_device_lost,
     is_out_of_memory,
     plan_batch_size,
@@ -117,3 +119,37 @@ def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:
     threads[0].join(5)
 
     assert seen == {"alone": 2, "beside another": 1}
+
+
+def threads_given(share: ThreadShare, *, is_passing: bool = False) -> int:
+    """Say how many threads this thread is given."""
+    with share.taken(is_passing=is_passing):
+        return torch.get_num_threads()
+
+
+def test_a_second_model_thread_gets_its_share_even_while_it_runs_alone() -> None:
+    """Two large teams would slow each other down, whichever of them works."""
+    share = ThreadShare(ThreadPlan(streams=2, threads_per_stream=1, cores=2))
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        given = [pool.submit(threads_given, share).result() for pool in (first, second, first)]
+
+    assert given == [2, 1, 2]
+
+
+def test_a_thread_that_passes_gets_all_cores_and_takes_nobodys_place() -> None:
+    share = ThreadShare(ThreadPlan(streams=2, threads_per_stream=1, cores=2))
+
+    with ThreadPoolExecutor(1) as model:
+        given = [
+            in_passing_thread(lambda: threads_given(share)),  # a warm-up
+            model.submit(threads_given, share).result(),
+            in_passing_thread(lambda: threads_given(share, is_passing=True)),  # prompts
+        ]
+
+    assert given == [2, 2, 2]
+
+
+def test_what_fails_in_a_passing_thread_fails_for_its_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        in_passing_thread(lambda: 1 / 0)

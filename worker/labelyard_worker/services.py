@@ -31,6 +31,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
+from labelyard_worker.vision.devices import in_passing_thread
 from labelyard_worker.vision.known_images import open_known_images
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_images
@@ -167,11 +168,11 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
 
 def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Engine:
     """Load and warm up the model, start the intake's children and the model's threads."""
-    checkpoint = load(settings)
+    checkpoint = in_passing_thread(lambda: load(settings))
     stack.callback(checkpoint.close)
     intake = intake_of(as_decided(settings, checkpoint), checkpoint)
     stack.callback(intake.close)
-    checkpoint.warm_up()
+    in_passing_thread(checkpoint.warm_up)
     batcher: Batcher[Pixels, Floats] = Batcher(
         lambda batch: list(checkpoint.image_embeds(batch)),
         max_batch_size=checkpoint.max_batch_size,

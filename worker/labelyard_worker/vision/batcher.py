@@ -35,7 +35,8 @@ class Batcher(Generic[Item, Result]):
     """Collects items of many callers, and runs the model over what waits.
 
     Work-conserving: a free device takes what waits at once, a busy one lets the
-    next batch fill. A batch that fails is halved, so that one bad item costs only
+    next batch fill. The first of its threads goes first, because it alone gets all
+    cores; the others take what comes while it is busy. A batch that fails is halved, so that one bad item costs only
     its own caller. Out of memory, it is halved too, and the size is remembered.
 
     Attributes:
@@ -136,7 +137,7 @@ class Batcher(Generic[Item, Result]):
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
             call: Call[Item, Result] = Call(item, priority)
             self._line.join(call)
-            self._changed.notify()
+            self._changed.notify_all()
             return call.answer
 
     def close(self, *, timeout_s: float) -> None:
@@ -175,12 +176,19 @@ class Batcher(Generic[Item, Result]):
         """Wait for work; an empty list means that it is time to end."""
         with self._changed:
             while not self._is_closing and self.failed is None:
+                if not self._is_turn_of(me):
+                    self._changed.wait()
+                    continue
                 wait_s = self._wait_s()
                 if wait_s == 0 and (batch := self._line.take(self.limit.current)):
                     self._taken[me] = batch
+                    self._changed.notify_all()  # it is the others' turn
                     return batch
                 self._changed.wait(wait_s or None)
         return []
+
+    def _is_turn_of(self, me: int) -> bool:
+        return bool(self._taken) or me == self._threads[0].ident
 
     def _wait_s(self) -> float:
         if not len(self._line):

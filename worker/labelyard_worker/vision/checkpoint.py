@@ -147,15 +147,9 @@ class Checkpoint:
             BatcherFullError: There is no memory left, even for one prompt.
             DeviceFailedError: The device is lost.
         """
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        rows: list[Floats] = []
-        for start in range(0, len(order), PROMPTS_IN_A_PASS):
-            part = [prompts[index] for index in order[start : start + PROMPTS_IN_A_PASS]]
-            with devices.device_errors_as_ours():
-                rows += devices.halve_when_out_of_memory(self._encode, part)
-        embeds = np.empty((len(prompts), rows[0].shape[0]), dtype=np.float32)
-        embeds[order] = rows
-        return embeds
+        if self._device.type == "cpu":
+            return devices.in_passing_thread(lambda: self._encode_all(prompts))
+        return self._encode_all(prompts)
 
     def warm_up(self) -> None:
         """Run every shape once, so that no job pays for first calls.
@@ -180,9 +174,20 @@ class Checkpoint:
         del self._model, self._image_features
         devices.free_cached_memory()
 
+    def _encode_all(self, prompts: Sequence[str]) -> Floats:
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        rows: list[Floats] = []
+        for start in range(0, len(order), PROMPTS_IN_A_PASS):
+            part = [prompts[index] for index in order[start : start + PROMPTS_IN_A_PASS]]
+            with devices.device_errors_as_ours():
+                rows += devices.halve_when_out_of_memory(self._encode, part)
+        embeds = np.empty((len(prompts), rows[0].shape[0]), dtype=np.float32)
+        embeds[order] = rows
+        return embeds
+
     def _encode(self, prompts: Sequence[str]) -> list[Floats]:
         tokens = self._tokenizer(prompts)
-        with torch.inference_mode(), self._share.taken(), self._own_stream():
+        with torch.inference_mode(), self._share.taken(is_passing=True), self._own_stream():
             inputs = {name: values.to(self._device) for name, values in tokens.items()}
             return list(unit_length(pooled(self._model.get_text_features(**inputs))))
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +14,7 @@ from labelyard_worker.settings import WorkerSettings
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 
 # A CPU gains little beyond 8 images in a batch and nothing beyond 32; with two forward
 # passes at once 12 to 16 is best. A GPU needs more to be filled.
@@ -46,9 +48,8 @@ class ThreadPlan:
 
     Attributes:
         streams: Forward passes at once.
-        threads_per_stream: CPU threads of each while others run; one that runs alone
-            gets all the cores.
-        cores: CPU threads of one that runs alone.
+        threads_per_stream: CPU threads of each while others run.
+        cores: CPU threads of the first stream while it runs alone.
     """
 
     streams: int
@@ -165,29 +166,66 @@ def device_errors_as_ours() -> Iterator[None]:
         raise
 
 
-class ThreadShare:
-    """Gives a forward pass all cores while it runs alone, its share of them otherwise.
+def in_passing_thread(run: Callable[[], Answer]) -> Answer:
+    """Run in a thread that ends, and whose OpenMP team ends with it.
 
-    OpenMP keeps the number of threads for each calling thread, so that two passes
-    can differ.
+    libgomp keeps a team of threads for every thread that ever computed in parallel. Once
+    all teams together have more threads than there are cores, none of them spins any
+    more, and each parallel region waits to be woken: a lone image took 81 ms in place of
+    64 on 2 cores. So only model threads may keep a team; see :class:`ThreadShare`.
+
+    Raises:
+        BaseException: What *run* raises.
+    """
+    answer: Future[Answer] = Future()
+
+    def fill() -> None:
+        try:
+            answer.set_result(run())
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=fill, name="labelyard-passing", daemon=True)
+    thread.start()
+    thread.join()
+    return answer.result()
+
+
+class ThreadShare:
+    """Gives the first model thread all cores while it runs alone, and its share otherwise.
+
+    The others get their share always: two teams as large as the machine would slow each
+    other down even when only one of them works (:func:`in_passing_thread`). OpenMP keeps
+    the number of threads for each calling thread, so that two passes can differ.
     """
 
     def __init__(self, plan: ThreadPlan) -> None:
         self._plan = plan
         self._lock = threading.Lock()
         self._running = 0
+        self._first: threading.Thread | None = None
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Set this thread's share for the block."""
+    def taken(self, *, is_passing: bool = False) -> Iterator[None]:
+        """Set this thread's share for the block.
+
+        Args:
+            is_passing: Whether this thread, and its team, end with the block.
+        """
         with self._lock:
             self._running += 1
-            is_alone = self._running == 1
+            may_have_all = self._running == 1 and (is_passing or self._is_first())
         try:
-            threads = self._plan.cores if is_alone else self._plan.threads_per_stream
+            threads = self._plan.cores if may_have_all else self._plan.threads_per_stream
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             yield
         finally:
             with self._lock:
                 self._running -= 1
+
+    def _is_first(self) -> bool:
+        """Tell whether this is the first of the living threads that came here."""
+        if self._first is None or not self._first.is_alive():
+            self._first = threading.current_thread()
+        return self._first is threading.current_thread()
