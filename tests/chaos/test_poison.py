@@ -74,7 +74,7 @@ def job_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def test_poison_pictures_cost_themselves_and_the_worker_lives(
     picture_stage: Stage, record_property: Callable[[str, Any], None]
 ) -> None:
-    """Must-show 3, at a tenth of its size."""
+    """Of every eleven pictures one is poison, of three kinds; CHAOS_POISON_SCALE=1 sends 3,300."""
     count = int(100 * SCALE)
     with playing(picture_stage, record_property) as play:
         (slot,) = picture_stage.slots
@@ -106,7 +106,7 @@ def test_poison_pictures_cost_themselves_and_the_worker_lives(
 def test_poison_jobs_become_dead_letters_and_all_others_finish(
     job_stage: Stage, record_property: Callable[[str, Any], None]
 ) -> None:
-    """Must-show 4."""
+    """One that ends its process, one that breaks its thread, one that hangs."""
     tenants = [orders.KILLS_PROCESS, orders.RAISES_MEMORY_ERROR, orders.HANGS]
     with playing(job_stage, record_property) as play:
         play.fault()
