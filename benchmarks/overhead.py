@@ -5,6 +5,7 @@ recalled ones are known, so that nothing is left but the queue, the ledger and t
 """
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -61,12 +62,19 @@ def measure_overhead(stack: Stack, effort: Effort, *, say: Say) -> dict[str, Any
     }
 
 
-def instant_worker(stack: Stack, engine: Engine, *, name: str, cache_bytes: int) -> LabelyardWorker:
+def instant_worker(
+    stack: Stack,
+    engine: Engine,
+    *,
+    name: str,
+    cache_bytes: int,
+    settings: Mapping[str, str] | None = None,
+) -> LabelyardWorker:
     """Describe a worker whose model answers at once, on queues of its own."""
     return LabelyardWorker(
         stack,
         engine,
         title=f"instant-{name}",
         command=(sys.executable, "-m", "celery", "-A", APP, "worker", *CELERY_FLAGS),
-        settings={"namespace": name, "image_cache_bytes": str(cache_bytes)},
+        settings={"namespace": name, "image_cache_bytes": str(cache_bytes), **(settings or {})},
     )

@@ -54,7 +54,9 @@ class Plan:
     is_quick: bool = False
 
 
-SECTIONS = frozenset({"latency", "overhead", "labels", "reuse", "soak", "workers", "answers"})
+SECTIONS = frozenset(
+    {"latency", "overhead", "durability", "labels", "reuse", "soak", "workers", "answers"}
+)
 JOB_SIZES = (1, 16, 64)
 
 QUICK = Plan(

@@ -8,6 +8,16 @@ from benchmarks import bars
 from benchmarks.folders import RESULTS
 
 LATEST = RESULTS / "latest.json"
+SECTIONS_SHOWN = (
+    "latency",
+    "scaling",
+    "overhead",
+    "durability",
+    "labels",
+    "reuse",
+    "soak",
+    "answers",
+)
 
 
 def write(results: dict[str, Any]) -> None:
@@ -36,7 +46,7 @@ def table(results: dict[str, Any]) -> str:
     lines.append(f"load before the start: {results['load_before']}")
     for case in results["cases"]:
         lines += ["", *_case_lines(case)]
-    for name in ("latency", "scaling", "overhead", "labels", "reuse", "soak", "answers"):
+    for name in SECTIONS_SHOWN:
         if results.get(name):
             lines += ["", f"{name}:", *_section_lines(results[name])]
     if results["left_out"]:

@@ -8,6 +8,7 @@ from benchmarks import machine, pictures
 from benchmarks.cases import EngineRun, case_of, check_exact_answers
 from benchmarks.checkpoints import CLIP, ensure_checkpoint
 from benchmarks.clock import Clock
+from benchmarks.durability_cost import measure_durability_cost
 from benchmarks.label_cost import measure_label_cost
 from benchmarks.measure import Effort, Say
 from benchmarks.overhead import measure_overhead
@@ -21,6 +22,7 @@ from benchmarks.systems.system import Engine
 # Seconds below which a section is not begun.
 SECTION_S = {
     "overhead": 20.0,
+    "durability": 20.0,
     "reuse": 18.0,
     "labels": 35.0,
     "soak": 15.0,
@@ -81,6 +83,7 @@ def _run_sections(stack: Stack, plan: Plan, clock: Clock, *, say: Say) -> dict[s
     effort = Effort(rounds=1, seconds=plan.effort.seconds) if plan.is_quick else plan.effort
     sections: dict[str, Callable[[], Any]] = {
         "overhead": lambda: measure_overhead(stack, effort, say=say),
+        "durability": lambda: measure_durability_cost(stack, effort, say=say),
         "reuse": lambda: measure_reuse(stack, engine, case, images=plan.reuse_images, say=say),
         "labels": lambda: measure_label_cost(
             stack, engine, case, effort, many=plan.many_labels, say=say

@@ -34,7 +34,8 @@ class WorkerSettings(ConnectionSettings):
     Attributes:
         checkpoint: ``lite``, a hub name, or a folder that transformers can load.
         device: ``auto`` (CUDA, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``auto`` is bfloat16 where the device computes in it, else float32.
+        dtype: ``auto`` is bfloat16 where the device is faster in it (a CPU is tried at the
+            start), else float32.
         compile: Compile the image tower with ``torch.compile``; a slower start.
         model_threads: Threads of one forward pass on a CPU; 0 decides from the cores.
         model_streams: Forward passes at once; 0 decides from the device and the cores.
