@@ -15,7 +15,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import AbstractConnection, Connection
 
-from labelyard_worker.durability import pool, transport
+from labelyard_worker.durability import pool, rabbitmq, transport
 
 
 class Relied(NamedTuple):
@@ -39,6 +39,7 @@ REQUEST = "celery.worker.request:Request"
 
 CLAIM_ADVICE = "transport.Channel replaces it; carry over what is new apart from BRPOP itself"
 RECORD_ADVICE = "claim.CLAIM writes the same record; a restore must be able to read it"
+ACK_ADVICE = "acks.Acks forgets what ack added, before each poll and when the channel closes"
 POLLER_ADVICE = "transport.Poller builds on it: pushes must be read while no claim is on its way"
 POOL_ADVICE = "pool.TaskPool replaces it; every escape must reach on_failure once"
 REQUEST_ADVICE = "pool.TaskPool calls it; check that a lost worker still gives its message back"
@@ -70,7 +71,9 @@ RELIED = [
     Relied("8b430df94e45b5b0", f"{CHANNEL}._do_restore_message", RECORD_ADVICE),
     Relied("35c655f6ecc62fe6", f"{QOS}.append", RECORD_ADVICE),
     Relied("58e161d81b6fe18d", f"{QOS}.restore_by_tag", RECORD_ADVICE),
-    Relied("1bc15a4ddf541af6", f"{QOS}.ack", BEAT_ADVICE),
+    Relied("1bc15a4ddf541af6", f"{QOS}.ack", ACK_ADVICE),
+    Relied("bc5b3f9d66b99d45", "kombu.asynchronous.hub:Hub.create_loop", ACK_ADVICE),
+    Relied("26368e1cadfc4ff9", "kombu.transport.virtual.base:Channel.close", ACK_ADVICE),
     Relied("747a02434344d1a6", f"{QOS}.reject", BEAT_ADVICE),
     Relied("d4a4a40a3eaf9f23", f"{QOS}.restore_visible", BEAT_ADVICE),
     Relied("f884d8db8d6405e1", "kombu.transport.virtual.base:QoS", BEAT_ADVICE),
@@ -103,6 +106,16 @@ RELIED = [
     ),
     Relied("af1e52bcafd94ef2", "celery.bootsteps:StartStopStep.terminate", STEP_ADVICE),
     Relied("a081dc7db4a98b33", "celery.worker.consumer.consumer:Consumer.shutdown", STEP_ADVICE),
+    Relied(
+        "4f84dbfff329d28f",
+        "celery.worker.consumer.consumer:Consumer.on_connection_error_after_connected",
+        "rabbitmq.Consumer closes the events' connection before it",
+    ),
+    Relied(
+        "61240b3933316f58",
+        "kombu.entity:Queue.consume",
+        "rabbitmq.MeteredQueue sets the channel's allowance before it",
+    ),
     Relied("53bd1abe3456722d", "celery.worker.consumer.consumer:Consumer.start", STEP_ADVICE),
 ]
 
@@ -130,11 +143,13 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 
 
 OVERRIDDEN = [
-    (transport.QoS, ["append", "ack", "reject"]),
+    (transport.QoS, ["append", "ack", "reject", "restore_unacked_once"]),
     (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
-    (transport.Poller, ["on_readable", "get"]),
+    (transport.Poller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),
     (pool.TaskPool, ["terminate_job", "on_apply"]),
+    (rabbitmq.MeteredQueue, ["consume"]),
+    (rabbitmq.Consumer, ["on_connection_error_after_connected"]),
 ]
 
 
