@@ -31,6 +31,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
+from labelyard_worker.vision.device_scoring import DeviceScorer
 from labelyard_worker.vision.devices import in_passing_thread
 from labelyard_worker.vision.known_images import open_known_images
 from labelyard_worker.vision.label_index import LabelIndex
@@ -40,6 +41,7 @@ from labelyard_worker.vision.text_store import TextStore
 log = logging.getLogger(__name__)
 
 LoadCheckpoint = Callable[[WorkerSettings], Checkpoint]
+ScoreImages = Callable[..., list[ImageScores]]
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Services:
     attempts: Attempts
     watchdog: Watchdog
     broker: Broker
+    score_images: ScoreImages
     _closing: ExitStack = field(default_factory=ExitStack)
 
     def score(
@@ -71,7 +74,7 @@ class Services:
         """Score images with the checkpoint's own scale and bias, in one matrix product."""
         if not image_embeds:
             return []
-        return score_images(
+        return self.score_images(
             np.stack(image_embeds),
             labels,
             logit_scale=self.checkpoint.logit_scale,
@@ -163,6 +166,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         ),
         watchdog=watchdog,
         broker=broker,
+        score_images=scorer_of(settings, checkpoint),
     )
 
 
@@ -261,6 +265,14 @@ def places_for(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
     blank = blank_pixels(checkpoint.pixel_spec)
     places = settings.max_pixels_in_flight_bytes // len(blank.data)
     return max(1, min(places, settings.queue_capacity))
+
+
+def scorer_of(settings: WorkerSettings, checkpoint: Checkpoint) -> ScoreImages:
+    """Choose where images are scored: on a GPU against large label sets, else on the host."""
+    if checkpoint.info.device == "cpu":
+        return score_images
+    capacity_bytes = settings.label_cache_bytes // 2  # as many as the host keeps matrices
+    return DeviceScorer(checkpoint.device, capacity_bytes=capacity_bytes).score_images
 
 
 def broker_of(settings: WorkerSettings, ledger: Ledger) -> Broker:

@@ -67,6 +67,7 @@ class Checkpoint:
 
     Attributes:
         info: Which model this is, for results.
+        device: What it computes on.
         pixel_spec: What the intake makes of a picture.
         scoring: What the checkpoint was trained for.
         logit_scale: Inverse temperature, no unit.
@@ -102,7 +103,7 @@ class Checkpoint:
         self.threads = threads
         self.max_batch_size = max_batch_size
         self.decode = decode
-        self._device = device
+        self.device = device
         self._model = prepared(model, device, dtype, is_compiled=is_compiled)
         self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
         self._tokenizer = PromptTokenizer(tokenizer, model.config)
@@ -147,7 +148,7 @@ class Checkpoint:
             BatcherFullError: There is no memory left, even for one prompt.
             DeviceFailedError: The device is lost.
         """
-        if self._device.type == "cpu":
+        if self.device.type == "cpu":
             return devices.in_passing_thread(lambda: self._encode_all(prompts))
         return self._encode_all(prompts)
 
@@ -188,15 +189,15 @@ class Checkpoint:
     def _encode(self, prompts: Sequence[str]) -> list[Floats]:
         tokens = self._tokenizer(prompts)
         with torch.inference_mode(), self._share.taken(is_passing=True), self._own_stream():
-            inputs = {name: values.to(self._device) for name, values in tokens.items()}
+            inputs = {name: values.to(self.device) for name, values in tokens.items()}
             return list(unit_length(pooled(self._model.get_text_features(**inputs))))
 
     def _own_stream(self) -> "torch.cuda.StreamContext":
         """Queue this thread's work beside that of the others; nothing on a CPU."""
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return torch.cuda.stream(None)
         if not hasattr(self._of_thread, "stream"):
-            self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._of_thread.stream)
 
     def _buckets(self) -> list[int]:
