@@ -63,7 +63,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def ack(self, delivery_tag: str) -> None:
         self._acks.add(delivery_tag)
-        if not self.channel.connection.cycle.has_event_loop or self.channel.closed:
+        if self.channel.closed or not self.channel.connection.cycle.has_event_loop:
             self._acks.flush()
         # The acks above replace kombu's command: keep the bookkeeping above it.
         super(kombu_redis.QoS, self).ack(delivery_tag)
