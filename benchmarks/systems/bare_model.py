@@ -10,7 +10,7 @@ import transformers
 from PIL import Image
 
 from benchmarks.checkpoints import TEMPLATE
-from labelyard_worker.intake.resize import resize_and_crop, resized_size
+from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
 from labelyard_worker.intake.spec import PixelSpec
 from labelyard_worker.vision import lite
 from labelyard_worker.vision.pixels import pixel_spec
@@ -33,10 +33,15 @@ def decode_file(path: Path, spec: PixelSpec, *, is_exact: bool = False) -> bytes
 
 def decode_image(image: Image.Image, spec: PixelSpec, *, is_exact: bool = False) -> bytes:
     """Bring an opened picture to the model's size."""
+    width, height = image.size
+    drafted = None
     if not is_exact:
-        height, width = resized_size(spec, height=image.height, width=image.width)
-        image.draft(None, (2 * width, 2 * height))
-    return resize_and_crop(image.convert("RGB"), spec).tobytes()
+        resized_height, resized_width = resized_size(spec, height=height, width=width)
+        image.draft(None, (2 * resized_width, 2 * resized_height))
+    if image.size != (width, height):
+        scale = round(width / image.width)
+        drafted = Drafted(height, width, (0, 0, width / scale, height / scale))
+    return resize_and_crop(image.convert("RGB"), spec, drafted=drafted).tobytes()
 
 
 class BareModel:

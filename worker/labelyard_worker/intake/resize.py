@@ -8,7 +8,7 @@ from PIL import Image
 from labelyard_worker.intake.spec import PixelSpec
 
 # A picture of 1 x 65,500 would be resized to 224 x 14,672,000 only to be cropped to its
-# middle: beyond this many pixels the middle alone is resized.
+# middle: beyond this many pixels the middle alone is resized, even of a whole one.
 MAX_RESIZED_PX = 50_000_000
 
 
@@ -54,7 +54,13 @@ class Drafted:
 def resize_and_crop(
     image: Image.Image, spec: PixelSpec, *, drafted: Drafted | None = None
 ) -> Image.Image:
-    """Bring an RGB picture to the size that the checkpoint expects."""
+    """Bring an RGB picture to the size that the checkpoint expects.
+
+    Of one that was decoded at a smaller scale, only what the crop keeps is resized: a
+    quarter less work, and a value in 10,000 differs by one. All others equal those of
+    transformers to the bit.
+    """
+    is_exact = drafted is None
     if drafted is None:
         drafted = Drafted(image.height, image.width, (0, 0, image.width, image.height))
     height, width = resized_size(spec, height=drafted.height, width=drafted.width)
@@ -65,7 +71,7 @@ def resize_and_crop(
         return image.resize((width, height), resample, box=drafted.box)
     top, left = (height - spec.crop[0]) // 2, (width - spec.crop[1]) // 2
     box = (left, top, left + spec.crop[1], top + spec.crop[0])
-    if height * width > MAX_RESIZED_PX:
+    if not is_exact or height * width > MAX_RESIZED_PX:
         return _resize_middle(image, drafted, size=(height, width), box=box, resample=resample)
     if spec.resize != "none":
         image = image.resize((width, height), resample, box=drafted.box)

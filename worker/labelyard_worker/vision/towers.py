@@ -6,6 +6,8 @@ from typing import Any, Final
 import torch
 
 from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.vision.attention import use_products
+from labelyard_worker.vision.last_layer import shorten_last_layer
 from labelyard_worker.vision.packed import can_pack, packed
 from labelyard_worker.vision.scoring import Floats
 
@@ -37,6 +39,9 @@ def prepared(
     model = model.eval().requires_grad_(False).to(device)
     is_convolutional = model.config.model_type in CONVOLUTIONAL_TYPES
     is_packed = not is_compiled and not is_convolutional and can_pack(device, dtype)
+    shorten_last_layer(model)
+    if is_packed and dtype is torch.bfloat16:
+        use_products(model)
     for name in IMAGE_MODULES:
         if hasattr(model, name):
             module = getattr(model, name).to(dtype)
