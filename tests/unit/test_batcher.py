@@ -302,3 +302,24 @@ def test_health_sees_how_long_a_pass_takes(model: GatedModel, start: StartBatche
     results([answer])
     assert batcher.busy_for_s == 0
     assert batcher.is_alive
+
+
+def test_it_expects_what_was_announced_and_what_waits(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    """A pass that more will follow takes less of the machine."""
+    batcher = start(model, max_batch_size=1)
+    assert not batcher.is_expecting
+
+    batcher.announce(2)
+    assert batcher.is_expecting
+    first = batcher.submit(1, priority="bulk")
+    wait_until(lambda: model.batches)
+    batcher.retract(1)
+    assert not batcher.is_expecting
+    second = batcher.submit(2, priority="bulk")
+    assert batcher.is_expecting
+
+    model.let_pass(2)
+    assert results([first, second]) == [2, 4]
+    assert not batcher.is_expecting

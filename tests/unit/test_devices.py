@@ -121,10 +121,24 @@ def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:
     assert seen == {"alone": 2, "beside another": 1}
 
 
-def threads_given(share: ThreadShare, *, is_passing: bool = False) -> int:
+def threads_given(
+    share: ThreadShare, *, is_passing: bool = False, is_followed: bool = False
+) -> int:
     """Say how many threads this thread is given."""
-    with share.taken(is_passing=is_passing):
+    with share.taken(is_passing=is_passing, is_followed=is_followed):
         return torch.get_num_threads()
+
+
+def test_a_pass_that_others_follow_leaves_cores_to_what_brings_them() -> None:
+    share = ThreadShare(ThreadPlan(streams=2, threads_per_stream=1, cores=2))
+
+    with ThreadPoolExecutor(1) as model:
+        given = [
+            model.submit(threads_given, share, is_followed=is_followed).result()
+            for is_followed in (True, False)
+        ]
+
+    assert given == [1, 2]
 
 
 def test_a_second_model_thread_gets_its_share_even_while_it_runs_alone() -> None:

@@ -178,7 +178,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
     stack.callback(intake.close)
     in_passing_thread(checkpoint.warm_up)
     batcher: Batcher[Pixels, Floats] = Batcher(
-        lambda batch: list(checkpoint.image_embeds(batch)),
+        lambda batch: list(checkpoint.image_embeds(batch, is_followed=batcher.is_expecting)),
         max_batch_size=checkpoint.max_batch_size,
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,

@@ -38,7 +38,7 @@ class Checkpoint:
         self.threads = ThreadPlan(streams=1, threads_per_stream=1, cores=1)
         self.max_batch_size = 16
 
-    def image_embeds(self, batch: Sequence[Pixels]) -> Floats:
+    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Embed pictures, or obey an order to fail."""
         if is_ordered(orders.HANG_MODEL):
             hang()

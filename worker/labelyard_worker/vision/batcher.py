@@ -98,6 +98,11 @@ class Batcher(Generic[Item, Result]):
         return len(self._line)
 
     @property
+    def is_expecting(self) -> bool:
+        """Whether items wait, or are on their way."""
+        return self._coming > 0 or len(self._line) > 0
+
+    @property
     def busy_for_s(self) -> float:
         """Seconds that the longest present forward pass has been running; 0 when idle."""
         starts = list(self._pass_started_at.values())

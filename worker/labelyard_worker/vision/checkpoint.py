@@ -116,8 +116,12 @@ class Checkpoint:
             self._image_features = torch.compile(self._image_features, dynamic=False)
         self.dim = int(self.text_embeds(["a"]).shape[1])
 
-    def image_embeds(self, batch: Sequence[Pixels]) -> Floats:
+    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Embed pictures.
+
+        Args:
+            batch: Pictures of the shape that ``pixel_spec`` gives them.
+            is_followed: Whether more are on their way: then this pass leaves them cores.
 
         Returns:
             Unit-length vectors in the order of *batch*, shape (batch, dim).
@@ -126,7 +130,7 @@ class Checkpoint:
             FloatingPointError: A vector is not finite, as float16 can overflow.
         """
         size = self._bucket(len(batch))
-        with torch.inference_mode(), self._share.taken(), self._own_stream():
+        with torch.inference_mode(), self._share.taken(is_followed=is_followed), self._own_stream():
             inputs = {
                 name: padded(values, size) for name, values in self._normalizer(batch).items()
             }

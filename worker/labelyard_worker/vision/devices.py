@@ -192,11 +192,14 @@ def in_passing_thread(run: Callable[[], Answer]) -> Answer:
 
 
 class ThreadShare:
-    """Gives the first model thread all cores while it runs alone, and its share otherwise.
+    """Gives the first model thread all cores while it is alone, and its share otherwise.
 
     The others get their share always: two teams as large as the machine would slow each
-    other down even when only one of them works (:func:`in_passing_thread`). OpenMP keeps
-    the number of threads for each calling thread, so that two passes can differ.
+    other down even when only one of them works (:func:`in_passing_thread`). And a pass
+    that others will follow gets its share as well: the intake needs the other cores to
+    bring them, and a team spins at each of its barriers for a member that has none.
+    OpenMP keeps the number of threads for each calling thread, so that two passes can
+    differ.
     """
 
     def __init__(self, plan: ThreadPlan) -> None:
@@ -206,15 +209,17 @@ class ThreadShare:
         self._first: threading.Thread | None = None
 
     @contextmanager
-    def taken(self, *, is_passing: bool = False) -> Iterator[None]:
+    def taken(self, *, is_passing: bool = False, is_followed: bool = False) -> Iterator[None]:
         """Set this thread's share for the block.
 
         Args:
             is_passing: Whether this thread, and its team, end with the block.
+            is_followed: Whether more work is on its way already.
         """
         with self._lock:
             self._running += 1
-            may_have_all = self._running == 1 and (is_passing or self._is_first())
+            is_alone = self._running == 1 and not is_followed
+            may_have_all = is_alone and (is_passing or self._is_first())
         try:
             threads = self._plan.cores if may_have_all else self._plan.threads_per_stream
             if torch.get_num_threads() != threads:
