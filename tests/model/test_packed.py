@@ -70,6 +70,21 @@ def test_every_linear_of_the_image_tower_is_packed_and_no_other(folder: Path) ->
 
 
 @needs_packing
+@pytest.mark.parametrize("padding", ["valid", "same", (1, 1)], ids=str)
+def test_a_pointwise_convolution_is_packed_unless_it_is_padded(padding: Any) -> None:
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(6, 8, kernel_size=1, padding=padding)
+    convolution.requires_grad_(requires_grad=False)
+    pictures = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    expected = convolution(pictures)
+
+    layer = packed.packed(convolution)
+
+    assert isinstance(layer, PackedPatches) == (padding != (1, 1))
+    torch.testing.assert_close(layer(pictures), expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_packing
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh", "relu"])
 def test_an_activation_is_fused_only_where_it_is_known(activation: str) -> None:
     torch.manual_seed(0)

@@ -1,5 +1,8 @@
 """Linear layers of an image tower on a CPU, laid out once for oneDNN.
 
+Convolutions whose windows tile the picture are such layers, too: patch embeddings, and
+the pointwise ones that most of an EfficientNet consists of.
+
 torch's own bfloat16 linear lays its weight out anew in every forward pass, and in every
 format the activation behind a linear is passes of its own over memory. Here the weight is
 laid out when the model is loaded, and oneDNN applies the activation while it writes the
@@ -55,7 +58,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 def packed(module: nn.Module) -> nn.Module:
     """Replace the linears inside *module*, and *module* itself if it is one.
 
-    A patch embedding is a linear, too: a convolution whose windows tile the picture.
+    A convolution whose windows tile the picture is a linear, too.
     """
     if type(module) is nn.Linear:  # the kinds of it are there because their weight is read
         return PackedLinear(module)
@@ -68,9 +71,11 @@ def packed(module: nn.Module) -> nn.Module:
 
 
 def _tiles_the_picture(convolution: nn.Conv2d) -> bool:
+    is_pointwise = convolution.kernel_size == (1, 1)
+    unpadded = ("valid", (0, 0), "same") if is_pointwise else ("valid", (0, 0))
     return (
         convolution.kernel_size == convolution.stride
-        and convolution.padding in ("valid", (0, 0))
+        and convolution.padding in unpadded
         and convolution.dilation == (1, 1)
         and convolution.groups == 1
     )

@@ -38,7 +38,7 @@ def prepared(
     """
     model = model.eval().requires_grad_(False).to(device)
     is_convolutional = model.config.model_type in CONVOLUTIONAL_TYPES
-    is_packed = not is_compiled and not is_convolutional and can_pack(device, dtype)
+    is_packed = not is_compiled and can_pack(device, dtype)
     shorten_last_layer(model)
     if is_packed and dtype is torch.bfloat16:
         use_products(model)
