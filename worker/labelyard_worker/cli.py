@@ -30,9 +30,14 @@ DataDir = Annotated[
 
 # The worker makes no use of these: peers are the ledger's affair, not Celery's.
 CELERY_FLAGS = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
-# glibc gives decoded pixels back to the system after each batch, and pays page faults
-# for it: up to 5 ms an image.
-MALLOC_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+# glibc gives pixels and activations back to the system after each batch, and pays page
+# faults for it: up to 5 ms an image. A thread's own arena gives back whatever is larger
+# than 64 MB, as the activations of a convolutional tower are, so all share one.
+MALLOC_VARIABLES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
 
 
 def fail(message: str) -> typer.Exit:

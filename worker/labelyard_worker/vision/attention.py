@@ -54,7 +54,7 @@ def attend(
     batch, heads, tokens, head_dim = query.shape
     scale = head_dim**-0.5 if scaling is None else scaling
     images = max(1, SCORES_AT_ONCE // (heads * tokens * tokens))
-    parts = zip(query.split(images), key.split(images), value.split(images), strict=True)
+    parts = zip(*(torch.split(each, images) for each in (query, key, value)), strict=True)
     attended = torch.cat([_products(*part, scale=scale) for part in parts])
     return attended.view(batch, heads, tokens, head_dim).transpose(1, 2).contiguous(), None
 

@@ -78,4 +78,4 @@ class LastLayer(nn.Module):
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
         """Split (batch, tokens, dim) into (batch, heads, tokens, dim / heads)."""
-        return projected.unflatten(-1, (-1, self.self_attn.head_dim)).transpose(1, 2)
+        return projected.view(*projected.shape[:2], -1, self.self_attn.head_dim).transpose(1, 2)
