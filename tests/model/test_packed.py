@@ -59,14 +59,21 @@ def test_a_packed_tower_gives_the_same_vectors(
 
 
 @needs_packing
-def test_every_linear_of_the_image_tower_is_packed_and_no_other(folder: Path) -> None:
+def test_every_linear_of_both_towers_is_packed(folder: Path) -> None:
     model = prepared(load("clip", folder), CPU, torch.float32)
 
-    image, text = model.vision_model, model.text_model
-    assert not any(type(module) is torch.nn.Linear for module in image.modules())
-    assert isinstance(image.embeddings.patch_embedding, PackedPatches)
+    assert not any(type(module) is torch.nn.Linear for module in model.modules())
+    assert isinstance(model.vision_model.embeddings.patch_embedding, PackedPatches)
     assert isinstance(model.visual_projection, PackedLinear)
-    assert not any(isinstance(module, PackedLinear) for module in text.modules())
+    assert isinstance(model.text_projection, PackedLinear)
+
+
+@needs_packing
+def test_prompts_keep_float32_whatever_the_image_tower_computes_in(folder: Path) -> None:
+    model = prepared(load("clip", folder), CPU, torch.bfloat16)
+
+    assert model.text_projection.weight.dtype is torch.float32
+    assert model.visual_projection.weight.dtype is torch.bfloat16
 
 
 @needs_packing

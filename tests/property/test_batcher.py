@@ -15,9 +15,11 @@ from labelyard_worker.vision.batcher import Batcher, Priority
 from labelyard_worker.vision.waiting import (
     GOOD_BATCHES_BEFORE_GROWTH,
     INTERACTIVE_IN_A_ROW,
+    LEAST_WORTH_SHARING,
     BatchLimit,
     Call,
     WaitingLine,
+    batch_size,
     company_wait_s,
 )
 
@@ -98,6 +100,30 @@ def test_callers_that_gave_up_take_no_place_in_a_batch(given_up: set[int], size:
     taken = [call.item for batch in batches for call in batch]
     assert taken == [number for number in range(30) if number not in given_up]
     assert all(len(batch) == size for batch in batches[:-1] if sum(map(len, batches)) > size)
+
+
+@given(
+    waiting=st.integers(1, 200),
+    coming=st.integers(0, 50),
+    streams=st.integers(1, 4),
+    most=st.integers(1, 64),
+)
+def test_the_last_images_are_shared_among_the_streams(
+    waiting: int, coming: int, streams: int, most: int
+) -> None:
+    """A batch is as large as may be while more come, then one stream's share of what is left."""
+    size = batch_size(waiting=waiting, coming=coming, streams=streams, most=most)
+
+    assert 1 <= size <= most
+    if coming or waiting >= streams * most:
+        assert size == most
+    else:
+        assert size >= min(most, waiting, LEAST_WORTH_SHARING)
+        assert (
+            size * streams < waiting + streams
+            or size == min(most, LEAST_WORTH_SHARING)
+            or (waiting <= LEAST_WORTH_SHARING)
+        )
 
 
 @given(

@@ -23,6 +23,7 @@ from labelyard_worker.vision.waiting import (
     Priority,
     Result,
     WaitingLine,
+    batch_size,
     company_wait_s,
 )
 
@@ -185,12 +186,21 @@ class Batcher(Generic[Item, Result]):
                     self._changed.wait()
                     continue
                 wait_s = self._wait_s()
-                if wait_s == 0 and (batch := self._line.take(self.limit.current)):
+                if wait_s == 0 and (batch := self._line.take(self._size())):
                     self._taken[me] = batch
                     self._changed.notify_all()  # it is the others' turn
                     return batch
                 self._changed.wait(wait_s or None)
         return []
+
+    def _size(self) -> int:
+        """Decide how many calls the next batch takes."""
+        return batch_size(
+            waiting=len(self._line),
+            coming=self._coming,
+            streams=len(self._threads),
+            most=self.limit.current,
+        )
 
     def _is_turn_of(self, me: int) -> bool:
         return bool(self._taken) or me == self._threads[0].ident

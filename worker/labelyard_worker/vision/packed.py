@@ -1,4 +1,4 @@
-"""Linear layers of an image tower on a CPU, laid out once for oneDNN.
+"""Linear layers of both towers on a CPU, laid out once for oneDNN.
 
 Convolutions whose windows tile the picture are such layers, too: patch embeddings, and
 the pointwise ones that most of an EfficientNet consists of.

@@ -12,6 +12,7 @@ from labelyard_worker.vision.packed import can_pack, packed
 from labelyard_worker.vision.scoring import Floats
 
 IMAGE_MODULES: Final = ("vision_model", "visual_projection")
+TEXT_MODULES: Final = ("text_model", "text_projection")
 CONVOLUTIONAL_TYPES: Final = frozenset({"align", "lite_zeroshot"})
 
 
@@ -34,7 +35,7 @@ def prepared(
     """Move *model* to *device*, and only its image tower to *dtype*, in its fastest layout.
 
     Args:
-        is_compiled: Whether ``torch.compile`` will see the tower, and lay it out itself.
+        is_compiled: Whether ``torch.compile`` will see the image tower, and lay it out itself.
     """
     model = model.eval().requires_grad_(False).to(device)
     is_convolutional = model.config.model_type in CONVOLUTIONAL_TYPES
@@ -49,6 +50,10 @@ def prepared(
                 module.to(memory_format=torch.channels_last)
             if is_packed:
                 setattr(model, name, packed(module))
+    if can_pack(device, torch.float32):
+        for name in TEXT_MODULES:
+            if hasattr(model, name):
+                setattr(model, name, packed(getattr(model, name)))
     for parameter in model.parameters(recurse=False):  # logit scale and bias, read before
         parameter.data = parameter.data.to(dtype)  # the first says what pixels are cast to
     return model

@@ -1,5 +1,6 @@
 """Who waits for the model, and which of them make the next batch: the rules, without threads."""
 
+import math
 import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
@@ -13,6 +14,8 @@ Priority = Literal["interactive", "bulk"]
 
 # Of images that wait, at least every eighth is a bulk one: slow, but never for ever.
 INTERACTIVE_IN_A_ROW = 7
+# Smaller batches cost more for each image than what sharing them saves.
+LEAST_WORTH_SHARING = 4
 # Full batches without an error, after which a batch size that ran out of memory is
 # tried again. What else used the memory may be gone; a wrong guess costs one halving.
 GOOD_BATCHES_BEFORE_GROWTH = 256
@@ -135,3 +138,20 @@ def company_wait_s(
     if running == 0 or coming == 0 or waiting >= enough:
         return 0.0
     return max(0.0, longest_s - waited_s)
+
+
+def batch_size(*, waiting: int, coming: int, streams: int, most: int) -> int:
+    """Decide how many of those who wait go together.
+
+    As many as may, while more are coming. The last ones are shared among all streams, so
+    that none is at work alone for a whole batch while the others have nothing left.
+
+    Args:
+        waiting: Images that could be taken now.
+        coming: Images on their way through the intake.
+        streams: Forward passes that can run at once.
+        most: Largest batch that is known to fit.
+    """
+    if coming > 0 or waiting <= LEAST_WORTH_SHARING:
+        return most
+    return min(most, max(LEAST_WORTH_SHARING, math.ceil(waiting / streams)))
