@@ -1,12 +1,14 @@
-"""Cores are counted as the container leaves them."""
+"""What a process may use of the machine, and what it keeps its libraries to."""
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from labelyard_worker.intake.children import default_children
-from labelyard_worker.machine import usable_cores
+from labelyard_worker.machine import keep_numpy_to_one_thread, usable_cores
 
 
 @pytest.fixture
@@ -63,3 +65,19 @@ def test_there_is_a_child_for_each_core_and_never_one_alone(
     monkeypatch.setattr("labelyard_worker.intake.children.usable_cores", lambda: cores)
 
     assert default_children() == children
+
+
+def numpy_threads() -> list[int]:
+    """Read how many threads numpy's own BLAS uses."""
+    libraries = ThreadpoolController().lib_controllers
+    return [each.num_threads for each in libraries if "numpy" in each.filepath]
+
+
+def test_numpy_multiplies_on_the_thread_that_asks_it_to() -> None:
+    """A team for each job that is scored would wait for cores that the model has."""
+    with threadpool_limits(limits=2):  # which gives back what was before
+        assert np.ones((2, 2)) @ np.ones(2) == pytest.approx([2, 2])
+
+        keep_numpy_to_one_thread()
+
+        assert numpy_threads() == [1]

@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+from threadpoolctl import ThreadpoolController
+
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Count the cores that affinity and container limits leave to this process, at least 1.
@@ -16,6 +18,18 @@ def usable_cores(root: Path = Path("/")) -> int:
     cores = len(os.sched_getaffinity(0))
     quotas = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota is not None]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+def keep_numpy_to_one_thread() -> None:
+    """Have numpy multiply on the thread that asks it to.
+
+    Many jobs are scored at once, beside forward passes that have the cores. From about a
+    hundred labels on, OpenBLAS would call a team of threads for each, and wait, spinning,
+    for members that get no core.
+    """
+    for library in ThreadpoolController().lib_controllers:
+        if "numpy" in library.filepath:
+            library.set_num_threads(1)
 
 
 def _quota_v2(root: Path) -> float | None:

@@ -27,6 +27,7 @@ from labelyard_worker.embedding import Embedder, Room
 from labelyard_worker.intake.access import resolve_storage
 from labelyard_worker.intake.children import Intake
 from labelyard_worker.intake.spec import ImageLimits, Pixels
+from labelyard_worker.machine import keep_numpy_to_one_thread
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
@@ -131,6 +132,7 @@ class Engine:
 
 def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Services:
     """Build what can fail to start first: the model, the intake; then what takes part."""
+    keep_numpy_to_one_thread()
     worker = worker_name()
     engine = _start_engine(settings, stack, load)
     checkpoint, batcher = engine.checkpoint, engine.batcher
