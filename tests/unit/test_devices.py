@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ import torch
 from labelyard.errors import BatcherFullError, DeviceFailedError
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import (
+    CPU_BATCH_SIZE,
+    CUDA_BATCH_SIZE,
     ThreadPlan,
     ThreadShare,
     device_errors_as_ours,
@@ -42,8 +45,17 @@ def test_threads_follow_the_cores_unless_they_are_set(
 
 
 def test_a_gpu_gets_larger_batches_unless_they_are_set() -> None:
-    assert plan_batch_size(WorkerSettings(), CUDA) > plan_batch_size(WorkerSettings(), CPU)
-    assert plan_batch_size(WorkerSettings(max_batch_size=3), CUDA) == 3
+    plan = partial(plan_batch_size, is_convolutional=False)
+
+    assert plan(WorkerSettings(), CUDA) > plan(WorkerSettings(), CPU)
+    assert plan(WorkerSettings(max_batch_size=3), CUDA) == 3
+
+
+def test_convolutions_take_smaller_batches_on_a_cpu_alone() -> None:
+    plan = partial(plan_batch_size, is_convolutional=True)
+
+    assert plan(WorkerSettings(), CPU) < CPU_BATCH_SIZE
+    assert plan(WorkerSettings(), CUDA) == CUDA_BATCH_SIZE
 
 
 @pytest.mark.parametrize(

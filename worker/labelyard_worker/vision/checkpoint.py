@@ -30,6 +30,7 @@ from labelyard_worker.vision.pixels import Normalizer, pixel_spec
 from labelyard_worker.vision.prompts import PromptTokenizer
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.towers import (
+    CONVOLUTIONAL_TYPES,
     blank_pixels,
     logit_scale_and_bias,
     padded,
@@ -242,7 +243,9 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
             device=device,
             dtype=dtype,
             threads=devices.plan_threads(settings, device, usable_cores()),
-            max_batch_size=devices.plan_batch_size(settings, device),
+            max_batch_size=devices.plan_batch_size(
+                settings, device, is_convolutional=config.model_type in CONVOLUTIONAL_TYPES
+            ),
             decode=precision.choose_decode(settings.decode, config.model_type),
             is_compiled=settings.compile,
         )

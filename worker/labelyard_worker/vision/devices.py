@@ -17,8 +17,10 @@ Part = TypeVar("Part")
 Answer = TypeVar("Answer")
 
 # A CPU gains little beyond 8 images in a batch and nothing beyond 32; with two forward
-# passes at once 12 to 16 is best. A GPU needs more to be filled.
+# passes at once 12 to 16 is best. A convolutional tower gains nothing beyond 8, and with 16
+# its activations take 500 MB more. A GPU needs more to be filled.
 CPU_BATCH_SIZE = 16
+CPU_CONVOLUTIONAL_BATCH_SIZE = 8
 CUDA_BATCH_SIZE = 64
 CUDA_STREAMS = 2
 
@@ -71,10 +73,12 @@ def plan_threads(settings: WorkerSettings, device: torch.device, cores: int) -> 
     return ThreadPlan(streams, threads, settings.model_threads or cores)
 
 
-def plan_batch_size(settings: WorkerSettings, device: torch.device) -> int:
+def plan_batch_size(
+    settings: WorkerSettings, device: torch.device, *, is_convolutional: bool
+) -> int:
     """Decide the most images in one forward pass."""
-    default = CUDA_BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
-    return settings.max_batch_size or default
+    on_cpu = CPU_CONVOLUTIONAL_BATCH_SIZE if is_convolutional else CPU_BATCH_SIZE
+    return settings.max_batch_size or (CUDA_BATCH_SIZE if device.type == "cuda" else on_cpu)
 
 
 def choose_device(wanted: str) -> torch.device:
