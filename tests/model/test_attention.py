@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -31,6 +31,7 @@ def heads(*shape: int, seed: int, dtype: torch.dtype = torch.bfloat16) -> list[t
     ]
 
 
+@settings(deadline=None)
 @given(
     batch=st.integers(1, 5),
     count=st.integers(1, 4),
