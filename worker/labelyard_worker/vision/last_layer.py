@@ -26,7 +26,8 @@ def shorten_last_layer(model: Any) -> None:
         return
     layers = model.vision_model.encoder.layers
     if not is_known(layers[-1]):
-        log.warning("last_layer_not_shortened", extra={"fields": {"layer": type(layers[-1])}})
+        layer = type(layers[-1]).__name__
+        log.warning("last_layer_not_shortened", extra={"fields": {"layer": layer}})
         return
     layers[-1] = LastLayer(layers[-1])
 
