@@ -104,20 +104,23 @@ class Started:
     """What a worker should do with a delivered job.
 
     Attributes:
-        verdict: ``run`` it; drop it because it is ``final`` or ``missing``; move it to
-            ``quarantine``; or bury it because it is ``dead``.
+        verdict: ``run`` it; drop it because it is ``final`` or ``missing``, or because it
+            runs ``elsewhere`` and will be sent again; move it to ``quarantine``; or bury it
+            because it is ``dead``.
         state: Its final state, if it is final.
         attempt: Which attempt this is, from 1.
         queued_s: Seconds from submission to this start.
         reason: What killed it, if it is dead.
+        runner: The worker that runs it, if that is another.
     """
 
-    verdict: Literal["run", "final", "missing", "quarantine", "dead"]
+    verdict: Literal["run", "final", "missing", "elsewhere", "quarantine", "dead"]
     state: str = ""
     attempt: int = 0
     deaths: int = 0
     queued_s: float = 0.0
     reason: str = ""
+    runner: str = ""
 
 
 def read_started(answer: list[str]) -> Started:
@@ -130,6 +133,8 @@ def read_started(answer: list[str]) -> Started:
             return Started("dead", deaths=int(deaths), reason=reason)
         case ["quarantine", deaths]:
             return Started("quarantine", deaths=int(deaths))
+        case ["elsewhere", runner]:
+            return Started("elsewhere", runner=runner)
         case ["final", state]:
             return Started("final", state=state)
         case _:

@@ -9,10 +9,14 @@ to agree. A record's states and who may change them::
        └─── release ◀─────┘          pending | running ──cancel──▶ cancelled
             (retry, hand back)       pending | running ──expire──▶ expired
 
-The first final state stands: each script looks before it writes.
+The first final state stands: each script looks before it writes. A worker says that it
+lives and which jobs it runs in a key of its own, which goes with it.
 """
 
 from typing import NamedTuple
+
+# Longest life in seconds of a worker's key after its worker: a death is known by then.
+PRESENCE_S = 10
 
 
 class LedgerKeys(NamedTuple):
@@ -127,9 +131,13 @@ return {'opened', 'pending', stamp}
 """
 )
 
-# ARGV 5.. : worker, is_alone, quarantine_after, dead_after
+# ARGV 5.. : worker, is_alone, quarantine_after, dead_after. A broker may bring a message
+# again while its job runs, or so soon after its worker's death that nobody knows of it yet:
+# it is sent once more when that worker's key has been renewed or is gone. Who lives and has
+# not named the job for longer than that runs it no more.
 START = (
     _PRELUDE
+    + f"local PRESENCE_S = {PRESENCE_S}"
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state then return {'missing'} end
@@ -140,12 +148,20 @@ if is_overdue() then
 end
 local worker, alone = ARGV[5], ARGV[6]
 local runner = redis.call('HGET', JOB, 'runner')
-if runner and runner ~= worker
-   and redis.call('EXISTS', NAMESPACE .. ':worker:' .. runner) == 0 then
-  redis.call('HINCRBY', JOB, 'deaths', 1)
-  if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
-  redis.call('HSET', JOB, 'last_death', 'its worker ' .. runner .. ' died or hung')
-  redis.call('HDEL', JOB, 'runner')
+if runner and runner ~= worker then
+  local key = NAMESPACE .. ':worker:' .. runner
+  local running = redis.call('GET', key)
+  if not running then
+    redis.call('HINCRBY', JOB, 'deaths', 1)
+    if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
+    redis.call('HSET', JOB, 'last_death', 'its worker ' .. runner .. ' died or hung')
+    redis.call('HDEL', JOB, 'runner')
+  elseif string.find(running, '"' .. ID .. '"', 1, true)
+         or now - tonumber(redis.call('HGET', JOB, 'started_at')) < PRESENCE_S then
+    redis.call('ZADD', DUE, now + math.max(redis.call('PTTL', key), 0) / 1000 + 0.05, ID)
+    keep(DUE)
+    return {'elsewhere', runner}
+  end
 end
 local deaths = tonumber(redis.call('HGET', JOB, 'deaths'))
 local deaths_alone = tonumber(redis.call('HGET', JOB, 'deaths_alone'))

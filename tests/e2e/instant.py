@@ -75,7 +75,8 @@ class InstantService:
 
     def has_begun(self, job_id: str) -> bool:
         """Tell whether an attempt at the job is past what may still give it back."""
-        return f"begin {job_id} " in (self.service.folder / "effects.log").read_text()
+        log = self.service.folder / "effects.log"  # made by the first attempt
+        return log.exists() and f"begin {job_id} " in log.read_text()
 
     def fetching_children(self) -> list[psutil.Process]:
         """Find the intake children that have a connection to the storage."""

@@ -353,14 +353,17 @@ def test_a_job_that_kills_its_worker_alone_is_buried_with_its_reason(bench: Benc
     assert (bench.ledger.dead(), bench.seen) == ([job.job_id], [])
 
 
-def test_a_worker_that_lives_elsewhere_is_no_death(bench: Bench) -> None:
+def test_a_job_that_runs_at_another_worker_is_left_to_it_and_looked_at_again(bench: Bench) -> None:
     job = bench.submit()
     bench.die_with(job, times=1)
     bench.live("gone-False-0")
 
     bench.run(job)
 
-    assert bench.record(job.job_id).deaths == 0
+    assert (bench.record(job.job_id).deaths, bench.seen) == (0, [])
+    due_in_s = bench.due_in_s(job)
+    assert due_in_s is not None
+    assert 55 < due_in_s < 61
 
 
 def test_while_a_suspect_runs_nothing_runs_beside_it(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """The ledger on a real Valkey: one final state, whatever happens and in whatever order."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from hypothesis.stateful import (
 
 from labelyard.errors import LedgerUnavailableError, QueueFullError
 from labelyard.ledger import FINAL_STATES, Ledger, Started, connect
-from labelyard.ledger_scripts import LedgerKeys
+from labelyard.ledger_scripts import PRESENCE_S, LedgerKeys
 from labelyard.messages import Deliver, ImageRef, Job, new_job_id
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
@@ -239,14 +240,48 @@ def test_a_job_that_kills_workers_on_its_own_is_dead(ledger: Ledger) -> None:
     assert "w3 died" in verdict.reason
 
 
-def test_a_worker_that_lives_is_no_death(ledger: Ledger) -> None:
+def test_a_job_runs_at_one_worker_at_a_time(ledger: Ledger) -> None:
     job = sample_job()
     ledger.open(job, queue="interactive")
     start(ledger, job.job_id, "w1")
 
     started = start(ledger, job.job_id, "w2")
 
-    assert (started.verdict, started.deaths, started.attempt) == ("run", 0, 2)
+    record = ledger.read(job.job_id)
+    due = ledger.client.zscore("test:due", job.job_id)
+    assert (started.verdict, started.runner) == ("elsewhere", "w1")
+    assert record is not None
+    assert (record.state, record.runner, record.attempts) == ("running", "w1", 1)
+    assert due is not None
+    assert 59 < float(due) - record.submitted_at < 65  # the life of w1's key
+
+
+def test_a_death_that_was_not_known_at_the_next_delivery_is_counted_later(ledger: Ledger) -> None:
+    job = sample_job()
+    ledger.open(job, queue="interactive")
+    start(ledger, job.job_id, "w1")
+    start(ledger, job.job_id, "w2")
+    kill(ledger, "w1")
+
+    started = start(ledger, job.job_id, "w2")
+
+    assert (started.verdict, started.deaths, started.attempt) == ("run", 1, 2)
+    assert ledger.client.zscore("test:due", job.job_id) is None
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+def test_a_job_that_its_worker_names_no_more_is_taken_over(ledger: Ledger, names_it: bool) -> None:
+    job = sample_job()
+    ledger.open(job, queue="interactive")
+    start(ledger, job.job_id, "w1")
+    named = json.dumps(["another", *([job.job_id] if names_it else [])])
+    ledger.client.set("test:worker:w1", named, ex=60)
+    long_ago = float(ledger.client.time()[0] - PRESENCE_S - 1)
+    ledger.client.hset(f"test:job:{job.job_id}", "started_at", str(long_ago))
+
+    started = start(ledger, job.job_id, "w2")
+
+    assert (started.verdict, started.deaths) == ("elsewhere" if names_it else "run", 0)
 
 
 def test_handing_back_costs_no_attempt(ledger: Ledger) -> None:
@@ -283,6 +318,7 @@ def test_a_worker_that_lost_the_job_cannot_release_it(ledger: Ledger) -> None:
     job = sample_job()
     ledger.open(job, queue="interactive")
     start(ledger, job.job_id, "w1")
+    kill(ledger, "w1")
     start(ledger, job.job_id, "w2")
 
     ledger.hand_back(job.job_id, worker="w1")
@@ -396,6 +432,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.end(job_id, "expired", is_first=True)
         elif started.verdict == "dead":
             self.finish(job_id, status="failed", is_dead=True)
+        elif started.verdict == "elsewhere":
+            assert self.states[job_id] == "running"
+            assert started.runner != worker
         else:
             assert started.verdict in {"run", "quarantine"}
             self.states[job_id] = "running" if started.verdict == "run" else "pending"

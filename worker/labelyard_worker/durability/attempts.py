@@ -94,6 +94,11 @@ class Attempts:
                     self._quarantine(job, started)
                 case "dead":
                     self._bury(job, started)
+                case "elsewhere":
+                    log.info(
+                        "job_runs_elsewhere",
+                        extra={"fields": {"job_id": job.job_id, "worker": started.runner}},
+                    )
                 case _:
                     self.deliver_owed(job.job_id)
 

@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import RedisError
 
 from labelyard.ledger import Ledger
+from labelyard.ledger_scripts import PRESENCE_S
 from labelyard_worker.tokens import RunningJobs, cancelled
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Presence:
         self._ledger = ledger
         self._key = ledger.calls.key(f"worker:{worker}")
         # It must be gone before the broker gives the dead worker's messages to another.
-        self._ttl_s = max(1.0, min(10.0, visibility_timeout_s / 2))
+        self._ttl_s = max(1.0, min(PRESENCE_S, visibility_timeout_s / 2))
         self._running = running
         self._closed = threading.Event()
         self._threads = [
