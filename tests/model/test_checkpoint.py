@@ -3,9 +3,10 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,23 @@ def test_warm_up_runs_and_close_lets_go(model_type: str, folder_of: Callable[[st
 
     checkpoint.warm_up()
     checkpoint.close()
+
+
+def test_warm_up_runs_as_many_passes_at_once_as_there_will_be(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(folder_of("clip"), model_streams=2, max_batch_size=4)
+    checkpoint = load_checkpoint(settings)
+    together = Barrier(2, timeout=30)
+    sizes: list[int] = []
+
+    def run(batch: Sequence[Pixels], *, is_followed: bool) -> None:
+        assert is_followed  # or the passes' teams would be larger than under load
+        together.wait()
+        sizes.append(len(batch))
+
+    monkeypatch.setattr(checkpoint, "image_embeds", run)
+
+    checkpoint.warm_up()
+
+    assert sorted(sizes) == [1, 1, 4, 4]

@@ -6,25 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
 from labelyard_worker.vision.last_layer import (
     POOLS_FIRST_TOKEN,
     LastLayer,
     shorten_last_layer,
 )
-from tests.support.checkpoints import IMAGE_PX, tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-def load(model_type: str, folder: Path) -> Any:
-    return transformers.AutoModelForZeroShotImageClassification.from_pretrained(
-        tiny_checkpoint(model_type, folder / model_type), dtype=torch.float32
-    ).eval()
+from tests.support.checkpoints import IMAGE_PX, tiny_model
 
 
 def features(model: Any) -> torch.Tensor:
@@ -37,7 +25,7 @@ def features(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("model_type", sorted(POOLS_FIRST_TOKEN))
 def test_a_shortened_tower_gives_the_same_vectors(model_type: str, folder: Path) -> None:
-    model = load(model_type, folder)
+    model = tiny_model(model_type, folder)
     whole = features(copy.deepcopy(model))
 
     shorten_last_layer(model)
@@ -47,7 +35,7 @@ def test_a_shortened_tower_gives_the_same_vectors(model_type: str, folder: Path)
 
 
 def test_only_the_first_token_leaves_the_last_layer(folder: Path) -> None:
-    model = load("clip", folder)
+    model = tiny_model("clip", folder)
     shorten_last_layer(model)
 
     hidden = torch.randn(2, 7, model.config.vision_config.hidden_size)
@@ -58,7 +46,7 @@ def test_only_the_first_token_leaves_the_last_layer(folder: Path) -> None:
 
 
 def test_towers_that_pool_all_tokens_keep_their_last_layer(folder: Path) -> None:
-    model = load("siglip", folder)
+    model = tiny_model("siglip", folder)
 
     shorten_last_layer(model)
 
@@ -67,7 +55,7 @@ def test_towers_that_pool_all_tokens_keep_their_last_layer(folder: Path) -> None
 
 def test_a_layer_of_unknown_parts_is_left_as_it_is(folder: Path) -> None:
     """As another release of transformers may have it."""
-    model = load("clip", folder)
+    model = tiny_model("clip", folder)
     layers = model.vision_model.encoder.layers
     layers[-1] = torch.nn.Identity()
 

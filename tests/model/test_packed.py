@@ -11,7 +11,7 @@ import transformers
 from labelyard_worker.vision import packed
 from labelyard_worker.vision.packed import PackedLinear, PackedPatches, can_pack
 from labelyard_worker.vision.towers import prepared
-from tests.support.checkpoints import IMAGE_PX, tiny_checkpoint
+from tests.support.checkpoints import IMAGE_PX, tiny_model
 
 CPU = torch.device("cpu")
 SMALLEST_COSINE = {torch.float32: 1 - 1e-6, torch.bfloat16: 0.999}
@@ -21,17 +21,6 @@ TYPES = ["clip", "metaclip_2", "altclip", "chinese_clip", "siglip"]
 needs_packing = pytest.mark.skipif(
     not can_pack(CPU, torch.float32), reason="this torch, or this processor, packs nothing"
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-def load(model_type: str, folder: Path) -> Any:
-    return transformers.AutoModelForZeroShotImageClassification.from_pretrained(
-        tiny_checkpoint(model_type, folder / model_type), dtype=torch.float32
-    )
 
 
 def features(model: Any, dtype: torch.dtype, *, count: int = 3) -> torch.Tensor:
@@ -48,7 +37,7 @@ def features(model: Any, dtype: torch.dtype, *, count: int = 3) -> torch.Tensor:
 def test_a_packed_tower_gives_the_same_vectors(
     model_type: str, dtype: torch.dtype, folder: Path
 ) -> None:
-    model = load(model_type, folder)
+    model = tiny_model(model_type, folder)
     plain = prepared(copy.deepcopy(model), CPU, dtype, is_compiled=True)
     tower = prepared(model, CPU, dtype)
 
@@ -60,7 +49,7 @@ def test_a_packed_tower_gives_the_same_vectors(
 
 @needs_packing
 def test_every_linear_of_both_towers_is_packed(folder: Path) -> None:
-    model = prepared(load("clip", folder), CPU, torch.float32)
+    model = prepared(tiny_model("clip", folder), CPU, torch.float32)
 
     assert not any(type(module) is torch.nn.Linear for module in model.modules())
     assert isinstance(model.vision_model.embeddings.patch_embedding, PackedPatches)
@@ -70,7 +59,7 @@ def test_every_linear_of_both_towers_is_packed(folder: Path) -> None:
 
 @needs_packing
 def test_prompts_keep_float32_whatever_the_image_tower_computes_in(folder: Path) -> None:
-    model = prepared(load("clip", folder), CPU, torch.bfloat16)
+    model = prepared(tiny_model("clip", folder), CPU, torch.bfloat16)
 
     assert model.text_projection.weight.dtype is torch.float32
     assert model.visual_projection.weight.dtype is torch.bfloat16
@@ -125,6 +114,6 @@ def test_a_tower_stays_as_it_is_where_torch_lacks_the_operators(
 ) -> None:
     monkeypatch.setattr(packed, "OPERATORS", ("_an_operator_of_another_torch",))
 
-    model = prepared(load("clip", folder), CPU, torch.float32)
+    model = prepared(tiny_model("clip", folder), CPU, torch.float32)
 
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

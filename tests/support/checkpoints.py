@@ -202,6 +202,13 @@ def tiny_checkpoint(model_type: str, folder: Path) -> Path:
     return made
 
 
+def tiny_model(model_type: str, folder: Path) -> Any:
+    """Load the model of a tiny checkpoint, in float32; *folder* is that of :func:`tiny_checkpoint`."""
+    return transformers.AutoModelForZeroShotImageClassification.from_pretrained(
+        tiny_checkpoint(model_type, folder), dtype=torch.float32
+    ).eval()
+
+
 def pipeline_for(folder: Path) -> Any:
     """Load transformers' pipeline on a checkpoint, in float32 on the CPU: the judge of parity."""
     auto = transformers.AutoModelForZeroShotImageClassification

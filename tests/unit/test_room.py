@@ -3,10 +3,16 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from labelyard_worker.embedding import Room
+from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.services import places_for
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision.devices import ThreadPlan
 from labelyard_worker.vision.waiting import Priority
 from tests.support.waiting import wait_until
 
@@ -125,3 +131,24 @@ def test_never_more_are_on_their_way_than_there_are_places(pool: ThreadPoolExecu
 
     assert most <= 3
     assert room.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "places"),
+    [
+        ({}, 16 * 2 * 8),
+        ({"max_pixels_in_flight_bytes": 50 * 4 * 4 * 3}, 50),
+        ({"queue_capacity": 7}, 7),
+        ({"max_pixels_in_flight_bytes": 1}, 1),
+    ],
+)
+def test_room_is_made_for_what_keeps_the_model_busy_within_the_limits(
+    limits: dict[str, Any], places: int
+) -> None:
+    checkpoint: Any = SimpleNamespace(
+        threads=ThreadPlan(streams=2, threads_per_stream=1, cores=2),
+        max_batch_size=8,
+        pixel_spec=PixelSpec(resize="exact", height=4, width=4),
+    )
+
+    assert places_for(WorkerSettings(**limits), checkpoint) == places

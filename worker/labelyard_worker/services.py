@@ -41,6 +41,10 @@ from labelyard_worker.vision.text_store import TextStore
 
 log = logging.getLogger(__name__)
 
+# For each stream: so many hide the storage's slow answers. More would only be decoded early,
+# to lie in memory behind interactive work that comes later.
+BATCHES_IN_FLIGHT = 16
+
 LoadCheckpoint = Callable[[WorkerSettings], Checkpoint]
 ScoreImages = Callable[..., list[ImageScores]]
 
@@ -263,10 +267,10 @@ def intake_of(settings: WorkerSettings, checkpoint: Checkpoint) -> Intake:
 
 
 def places_for(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
-    """Count the pictures that may be on their way, by the memory of their pixels."""
-    blank = blank_pixels(checkpoint.pixel_spec)
-    places = settings.max_pixels_in_flight_bytes // len(blank.data)
-    return max(1, min(places, settings.queue_capacity))
+    """Count the pictures that may be on their way: what keeps the model busy, and no more."""
+    batches = BATCHES_IN_FLIGHT * checkpoint.threads.streams
+    fit = settings.max_pixels_in_flight_bytes // len(blank_pixels(checkpoint.pixel_spec).data)
+    return max(1, min(batches * checkpoint.max_batch_size, fit, settings.queue_capacity))
 
 
 def scorer_of(settings: WorkerSettings, checkpoint: Checkpoint) -> ScoreImages:

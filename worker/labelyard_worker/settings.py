@@ -43,7 +43,8 @@ class WorkerSettings(ConnectionSettings):
 
         max_batch_size: Most images in one forward pass; 0 decides from the device.
         queue_capacity: Images that may wait for the model; past it a job is retried.
-        max_pixels_in_flight_bytes: Decoded pixels held at once, over all jobs.
+        max_pixels_in_flight_bytes: Most decoded pixels held at once, over all jobs; of these
+            no more than 16 batches for each stream of the model.
         inference_timeout_s: Seconds that one forward pass may take; twice that ends the worker.
         label_cache_bytes: Text embeddings kept in memory.
         image_cache_bytes: Image embeddings kept in memory, for pictures that come again;

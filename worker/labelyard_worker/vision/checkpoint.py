@@ -4,6 +4,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -160,15 +162,20 @@ class Checkpoint:
     def warm_up(self) -> None:
         """Run every shape once, so that no job pays for first calls.
 
+        On a CPU all streams run at once: what a worker's memory is under load, it is now.
+
         Raises:
             ModelLoadError: The model does not run; with ``LABELYARD_COMPILE=1`` often
                 because no C++ compiler is installed.
         """
         sizes = self._buckets() if self._has_buckets else [1, self.max_batch_size]
+        streams = 1 if self._has_buckets else self.threads.streams
         blank = blank_pixels(self.pixel_spec)
+        run = partial(self.image_embeds, is_followed=streams > 1)
         try:
             for size in sizes:
-                self.image_embeds([blank] * size)
+                with ThreadPoolExecutor(streams) as pool:
+                    list(pool.map(run, [[blank] * size] * streams))
         except Exception as error:
             if devices.is_out_of_memory(error):
                 log.warning("warm_up_out_of_memory", extra={"fields": {"batch_size": size}})
