@@ -53,15 +53,22 @@ def read_options() -> argparse.Namespace:
 def plan_of(options: argparse.Namespace) -> Plan:
     """Turn the command line into a plan."""
     plan = PLANS[options.cases or ("quick" if options.quick else "full")]
-    effort = Effort(
-        rounds=options.rounds or plan.effort.rounds, seconds=options.seconds or plan.effort.seconds
+    plan = replace(
+        plan,
+        effort=asked_for(plan.effort, options),
+        section_effort=asked_for(plan.section_effort, options),
     )
     if options.sections is None:
-        return replace(plan, effort=effort)
+        return plan
     wanted = frozenset(name for name in options.sections.split(",") if name != "none")
     if wanted - SECTIONS:
         sys.exit(f"--sections: no such section: {', '.join(sorted(wanted - SECTIONS))}")
-    return replace(plan, effort=effort, sections=wanted)
+    return replace(plan, sections=wanted)
+
+
+def asked_for(effort: Effort, options: argparse.Namespace) -> Effort:
+    """Change *effort* to what the command line asks for."""
+    return Effort(options.rounds or effort.rounds, options.seconds or effort.seconds)
 
 
 def say(line: str) -> None:

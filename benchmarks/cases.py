@@ -1,7 +1,6 @@
 """One engine after the other: its systems are started once, and run all of its cases."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from benchmarks.measure import (
     agreement,
     measure,
     start_all,
+    stop_all,
     warm_up,
 )
 from benchmarks.pictures import ensure_pictures
@@ -48,17 +48,16 @@ class Field:
 
     def systems(self, plan: CasePlan) -> list[System]:
         """List what a case measures."""
-        others: list[System] = [*self.tutorials, self.limit]
+        systems: list[System] = [Labelyard(self.worker, job_size=n) for n in plan.job_sizes]
+        systems += self.tutorials
         if self.batches is not None and plan.has_batches:
-            others.insert(-1, self.batches)
-        return [*(Labelyard(self.worker, job_size=size) for size in plan.job_sizes), *others]
+            systems.append(self.batches)
+        return [*systems, self.limit] if plan.has_limit else systems
 
     def stop(self) -> None:
         """Stop them all, at the same time."""
         batches = [self.batches] if self.batches else []
-        systems = [self.worker, self.limit, *self.tutorials, *batches]
-        with ThreadPoolExecutor(len(systems)) as pool:
-            list(pool.map(lambda system: system.stop(), systems))
+        stop_all([self.worker, self.limit, *self.tutorials, *batches])
 
 
 def case_of(stack: Stack, plan: CasePlan) -> Case:

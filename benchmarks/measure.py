@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.processes import Meter
 from benchmarks.systems.system import Case, Outcome, System
@@ -17,6 +17,13 @@ SLACK_S = 60.0
 SLOWER = 6.0  # than in the warm-up, until a run counts as hung
 
 Say = Callable[[str], None]
+
+
+class Stoppable(Protocol):
+    """A system, or the worker that several systems share."""
+
+    def stop(self) -> None:
+        """End its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,12 @@ def start_all(systems: Sequence[System], case: Case, *, say: Say) -> None:
 
     with ThreadPoolExecutor(len(systems)) as pool:
         list(pool.map(start, systems))
+
+
+def stop_all(systems: Sequence[Stoppable]) -> None:
+    """Stop systems at the same time; each takes seconds to drain."""
+    with ThreadPoolExecutor(len(systems)) as pool:
+        list(pool.map(lambda system: system.stop(), systems))
 
 
 def _run(system: System, case: Case, images: int, effort: Effort, found: Measured) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.checkpoints import Checkpoint
 from benchmarks.folders import cache_dir
 from benchmarks.label_names import labels
-from benchmarks.measure import Effort, Say, measure, start_all
+from benchmarks.measure import Effort, Say, Stoppable, measure, start_all, stop_all
 from benchmarks.pictures import ensure_pictures
 from benchmarks.stack import Stack
 from benchmarks.systems.celery_workers import CelerySystem
@@ -35,11 +35,12 @@ def measure_overhead(stack: Stack, effort: Effort, *, say: Say) -> dict[str, Any
         noop = CelerySystem(
             stack, engine, title="noop", module="noop_worker", pool="threads", processes=16
         )
-        exits.callback(noop.stop)
+        workers: list[Stoppable] = [noop]
+        exits.callback(stop_all, workers)
         systems: list[System] = [noop]
         for name, cache_bytes in (("new", 0), ("unchanged", CACHE_BYTES)):
             worker = instant_worker(stack, engine, name=name, cache_bytes=cache_bytes)
-            exits.callback(worker.stop)
+            workers.append(worker)
             systems += [
                 Labelyard(worker, job_size=size, name=f"{name}_{size}") for size in JOB_SIZES
             ]

@@ -15,12 +15,14 @@ class CasePlan:
     Attributes:
         job_sizes: Of labelyard's jobs.
         has_batches: Whether celery-batches is measured.
+        has_limit: Whether the hand-written loop is.
     """
 
     labels: int
     megapixels: float
     job_sizes: tuple[int, ...] = (16,)
     has_batches: bool = True
+    has_limit: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,9 @@ class Plan:
 
     Attributes:
         limit_s: Seconds after which nothing new is begun.
-        label_counts: Of the comparison of many labels with ten.
+        section_checkpoint: What known pictures and many labels are measured with.
+        section_effort: How long the sections' systems run.
+        many_labels: What ten labels are compared with.
         soak_images: 0 leaves the soak out.
         is_quick: Fewer candidates are tried for the limit and for the others.
     """
@@ -46,7 +50,9 @@ class Plan:
     engines: tuple[EnginePlan, ...]
     effort: Effort
     limit_s: float
+    section_effort: Effort
     sections: frozenset[str] = field(default_factory=frozenset)
+    section_checkpoint: str = CLIP
     many_labels: int = 10_000
     reuse_images: int = 512
     soak_images: int = 0
@@ -62,15 +68,22 @@ JOB_SIZES = (1, 16, 64)
 QUICK = Plan(
     name="quick",
     engines=(
-        EnginePlan(CLIP, (CasePlan(20, 2.0, (1, 16)), CasePlan(100, 2.0, has_batches=False))),
+        EnginePlan(
+            CLIP,
+            (
+                CasePlan(20, 2.0, (1, 16)),
+                CasePlan(100, 2.0, has_batches=False, has_limit=False),
+            ),
+        ),
     ),
-    effort=Effort(rounds=2, seconds=2.0),
-    limit_s=165.0,
+    effort=Effort(rounds=2, seconds=1.5),
+    limit_s=170.0,
+    section_effort=Effort(rounds=1, seconds=1.0),
     sections=frozenset({"latency", "overhead", "reuse", "labels", "soak"}),
-    many_labels=1_000,
+    section_checkpoint=LITE,
     reuse_images=64,
-    soak_images=1_280,
-    latency_s=4.0,
+    soak_images=640,
+    latency_s=3.0,
     is_quick=True,
 )
 FULL = Plan(
@@ -90,6 +103,7 @@ FULL = Plan(
         EnginePlan(LITE, (CasePlan(20, 2.0, JOB_SIZES), CasePlan(100, 2.0), CasePlan(20, 0.3))),
     ),
     effort=Effort(rounds=3, seconds=8.0),
+    section_effort=Effort(rounds=3, seconds=8.0),
     limit_s=2 * 3600.0,
     sections=SECTIONS,
     soak_images=50_000,
@@ -108,6 +122,7 @@ EVERY_CASE = Plan(
         for checkpoint in (CLIP, LITE)
     ),
     effort=Effort(rounds=3, seconds=8.0),
+    section_effort=Effort(rounds=3, seconds=8.0),
     limit_s=6 * 3600.0,
     sections=SECTIONS,
     soak_images=50_000,
@@ -116,6 +131,8 @@ SMOKE = Plan(
     name="smoke",
     engines=(EnginePlan(LITE, (CasePlan(20, 0.3, (1, 16)),)),),
     effort=Effort(rounds=1, seconds=1.0),
+    section_effort=Effort(rounds=1, seconds=1.0),
+    section_checkpoint=LITE,
     limit_s=900.0,
     sections=SECTIONS - {"workers"},
     many_labels=1_000,

@@ -10,7 +10,7 @@ from benchmarks.checkpoints import CLIP, ensure_checkpoint
 from benchmarks.clock import Clock
 from benchmarks.durability_cost import measure_durability_cost
 from benchmarks.label_cost import measure_label_cost
-from benchmarks.measure import Effort, Say
+from benchmarks.measure import Say
 from benchmarks.overhead import measure_overhead
 from benchmarks.plans import EnginePlan, Plan
 from benchmarks.reuse import measure_reuse
@@ -23,9 +23,9 @@ from benchmarks.systems.system import Engine
 SECTION_S = {
     "overhead": 20.0,
     "durability": 20.0,
-    "reuse": 18.0,
-    "labels": 35.0,
-    "soak": 15.0,
+    "reuse": 12.0,
+    "soak": 12.0,
+    "labels": 38.0,
     "workers": 60.0,
     "answers": 30.0,
 }
@@ -78,18 +78,18 @@ def engines(plan: EnginePlan) -> list[Engine]:
 
 
 def _run_sections(stack: Stack, plan: Plan, clock: Clock, *, say: Say) -> dict[str, Any]:
-    engine = Engine(ensure_checkpoint(plan.engines[0].checkpoint))
+    engine = Engine(ensure_checkpoint(plan.section_checkpoint))
     case = case_of(stack, plan.engines[0].cases[0])
-    effort = Effort(rounds=1, seconds=plan.effort.seconds) if plan.is_quick else plan.effort
+    effort = plan.section_effort
     sections: dict[str, Callable[[], Any]] = {
         "overhead": lambda: measure_overhead(stack, effort, say=say),
         "durability": lambda: measure_durability_cost(stack, effort, say=say),
         "reuse": lambda: measure_reuse(stack, engine, case, images=plan.reuse_images, say=say),
+        "soak": lambda: measure_soak(stack, images=plan.soak_images, say=say),
         "labels": lambda: measure_label_cost(
             stack, engine, case, effort, many=plan.many_labels, say=say
         ),
-        "soak": lambda: measure_soak(stack, images=plan.soak_images, say=say),
-        "workers": lambda: measure_workers(stack, engine, case, plan.effort, say=say),
+        "workers": lambda: measure_workers(stack, engine, case, effort, say=say),
         "answers": lambda: check_exact_answers(stack, engine, case),
     }
     found: dict[str, Any] = {}

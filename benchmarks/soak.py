@@ -30,7 +30,7 @@ def measure_soak(stack: Stack, *, images: int, say: Say) -> dict[str, Any]:
         ready_s = worker.start()
         say(f"  start to ready on the lite checkpoint: {ready_s:.1f} s")
         while done < images:
-            outcome = system.run(case, IMAGES_IN_A_ROUND, timeout_s=TIMEOUT_S)
+            outcome = system.run(case, min(images, IMAGES_IN_A_ROUND), timeout_s=TIMEOUT_S)
             if outcome.errors:
                 raise RuntimeError(f"{outcome.errors} images failed: {outcome.problems}")
             done += outcome.images
@@ -39,14 +39,16 @@ def measure_soak(stack: Stack, *, images: int, say: Say) -> dict[str, Any]:
             curve.append((done, rss_bytes(own)))
     finally:
         worker.stop()
-    settled = next((rss for count, rss in curve if count >= SETTLED_AFTER), curve[0][1])
-    growth = curve[-1][1] / settled - 1
-    say(f"  memory after {done} images: {growth:+.1%} of that after {SETTLED_AFTER}")
+    end = curve[-1][1]
+    settled = next((rss for count, rss in curve if count >= SETTLED_AFTER), None)
+    growth = None if settled is None else round(end / settled - 1, 4)
+    if growth is not None:
+        say(f"  memory after {done} images: {growth:+.1%} of that after {SETTLED_AFTER}")
     return {
         "start_to_ready_s": round(ready_s, 2),
         "images": done,
         "rss_bytes_settled": settled,
-        "rss_bytes_end": curve[-1][1],
-        "growth": round(growth, 4),
+        "rss_bytes_end": end,
+        "growth": growth,
         "curve": curve,
     }
