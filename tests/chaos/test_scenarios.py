@@ -253,12 +253,13 @@ def test_a_cancelled_job_is_final_at_once_and_stays_cancelled(play: Play, moment
 
     play.fault()
     is_cancelled = play.client.cancel(job)
+    state = play.client.status(job).state
     play.wait_for_rest()
 
     assert is_cancelled
-    assert time.monotonic() - play.started_at < 5
+    assert state == "cancelled"
     assert play.outcomes([job]) == {"cancelled": 1}
-    assert play.effects.results[job] == 0
+    assert play.effects.results[job] == 0  # it would have had one after 5 s
 
 
 def test_a_worker_that_stood_still_finds_its_jobs_done_by_another(play: Play) -> None:

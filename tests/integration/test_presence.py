@@ -14,6 +14,7 @@ from labelyard_worker.durability.presence import Presence
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import RunningJobs, Token
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 KEY = "test:worker:w1"
@@ -117,3 +118,22 @@ def test_a_worker_is_heard_and_hears_again_after_the_ledger_was_away(
         ledger.client.publish("test:stopped", "a")
 
         wait_until(lambda: is_stopped(one))
+
+
+def test_a_worker_hears_again_after_its_connection_became_half_open(
+    valkey: ValkeyServer, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {"socket_timeout": 2, "health_check_interval": 1}
+    monkeypatch.setattr("labelyard.ledger.SOCKET_OPTIONS", quick)
+    running = RunningJobs()
+    settings = WorkerSettings(ledger_url=ledger_url, namespace="test")
+    with TcpProxy(valkey.port) as proxy, closing(connect(settings)) as direct:
+        through = ledger_url.replace(f":{valkey.port}/", f":{proxy.port}/")
+        with presence(through, running), running.holding(token("a")) as one:
+            wait_until(lambda: direct.pubsub_numsub("test:stopped")[0][1] == 1)
+            proxy.freeze()
+
+            wait_until(
+                lambda: direct.publish("test:stopped", "a") is not None and is_stopped(one),
+                within_s=20,
+            )

@@ -19,6 +19,8 @@ from labelyard_worker.tokens import RunningJobs, cancelled
 
 log = logging.getLogger(__name__)
 
+UNANSWERED = 3  # one a second
+
 
 class Presence:
     """A key with a short life, renewed by a thread, on a connection of its own."""
@@ -62,6 +64,7 @@ class Presence:
                     pubsub.subscribe(self._ledger.calls.key("stopped"))
                     while not self._closed.is_set():
                         self._heard(pubsub.get_message(timeout=1.0))
+                        refuse_silence(pubsub)
             except (RedisError, OSError):
                 self._closed.wait(1.0)
 
@@ -79,3 +82,16 @@ class Presence:
             self._ledger.client.delete(self._key)
         except (RedisError, OSError, redis.ConnectionError):
             return
+
+
+def refuse_silence(pubsub: redis.client.PubSub) -> None:
+    """Tell a half-open connection from one on which nobody was cancelled.
+
+    redis-py asks after each ``health_check_interval``, with every look until it has an answer,
+    and counts what is missing; it draws no conclusion.
+
+    Raises:
+        redis.ConnectionError: Too many answers are missing.
+    """
+    if pubsub.health_check_response_counter > UNANSWERED:
+        raise redis.ConnectionError("the ledger does not answer on the cancellations' connection")
