@@ -162,7 +162,8 @@ class Checkpoint:
     def warm_up(self) -> None:
         """Run every shape once, so that no job pays for first calls.
 
-        On a CPU all streams run at once: what a worker's memory is under load, it is now.
+        On a CPU all streams run at once, so that the memory of their passes is touched before
+        the first job.
 
         Raises:
             ModelLoadError: The model does not run; with ``LABELYARD_COMPILE=1`` often
