@@ -1,8 +1,10 @@
 """Every served type of model gives the scores of transformers' own pipeline, and the rest is refused."""
 
+import gc
 import io
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -295,7 +297,11 @@ def test_warm_up_runs_and_close_lets_go(model_type: str, folder_of: Callable[[st
     checkpoint = load_checkpoint(settings_for(folder_of(model_type)))
 
     checkpoint.warm_up()
+    model = weakref.ref(checkpoint._model)
     checkpoint.close()
+    gc.collect()
+
+    assert model() is None
 
 
 def test_warm_up_runs_as_many_passes_at_once_as_there_will_be(
