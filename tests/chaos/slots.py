@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -10,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labelyard_worker.local.embedded import EmbeddedServer, ServerStartError, choose_ports
+from labelyard_worker.local.embedded import (
+    HOST,
+    EmbeddedServer,
+    ServerStartError,
+    choose_ports,
+)
 from labelyard_worker.local.worker_process import WorkerProcess
 from tests.support.proxy import TcpProxy
 
@@ -20,11 +26,20 @@ PAUSE_AFTER_FAILED_START_S: Final = 0.5
 
 
 class Link(TcpProxy):
-    """A proxy on a port that no outgoing connection is ever given by the system."""
+    """A proxy on a port that no outgoing connection is ever given by the system.
+
+    The port is held from the beginning until ``stop``, also while connections are refused.
+    """
 
     def __init__(self, server: EmbeddedServer) -> None:
         super().__init__(server.port)
-        (self.port,) = choose_ports(1)
+        self._claim = claim_port()
+        self.port = self._claim.getsockname()[1]
+
+    def stop(self) -> None:
+        """Refuse new connections, close the open ones, and give the port back."""
+        super().stop()
+        self._claim.close()
 
     def sever(self) -> None:
         """Close every connection, and let in no new one until ``start``."""
@@ -42,6 +57,24 @@ class Link(TcpProxy):
             self._connections = [one for one in self._connections if one not in ended]
         for connection in ended:
             connection.close()
+
+
+def claim_port() -> socket.socket:
+    """Bind a free port without listening on it.
+
+    Whoever connects is refused. ``choose_ports`` passes it over; a listener of our own that
+    reuses addresses may be bound beside it.
+    """
+    while True:
+        (port,) = choose_ports(1)
+        claim = socket.socket()
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            claim.bind((HOST, port))
+        except OSError:  # somebody took it since it was chosen
+            claim.close()
+            continue
+        return claim
 
 
 @dataclass(frozen=True)

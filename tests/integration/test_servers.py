@@ -1,6 +1,7 @@
 """The embedded servers: real, private, and never left behind."""
 
 import os
+import random
 import signal
 import socket
 import stat
@@ -225,6 +226,15 @@ def test_chosen_ports_differ_and_are_free():
 
     assert ports[0] == 20_001
     assert len(set(ports)) == 20
+
+
+def test_a_program_that_seeds_random_draws_other_ports_each_time():
+    draws = set()
+    for _ in range(3):
+        random.seed(1)
+        draws.add(choose_ports(5))
+
+    assert len(draws) == 3
 
 
 def test_a_server_that_loses_its_port_to_another_takes_the_next(tmp_path, monkeypatch):

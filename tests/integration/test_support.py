@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -13,6 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from labelyard_worker.local.embedded import can_bind, choose_ports
+from tests.chaos import slots
+from tests.chaos.slots import Link
 from tests.support import broken_pictures, leaks, pictures
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
@@ -47,6 +51,33 @@ def test_a_frozen_connections_end_is_hidden_from_the_server(proxy, clean_valkey)
     with redis.Redis.from_url(clean_valkey.url) as direct:
         names = [client["name"] for client in direct.client_list()]
         assert "doomed" in names
+
+
+def test_links_that_draw_one_port_get_two(clean_valkey, monkeypatch):
+    first, second = choose_ports(2)
+    draws = iter([(first,), (first,), (second,)])
+    monkeypatch.setattr(slots, "choose_ports", lambda _: next(draws))
+
+    with Link(clean_valkey) as one, Link(clean_valkey) as other:
+        assert (one.port, other.port) == (first, second)
+        with client_of(one) as client, client_of(other) as other_client:
+            assert client.ping()
+            assert other_client.ping()
+
+
+def test_a_link_holds_its_port_while_it_refuses(clean_valkey):
+    with Link(clean_valkey) as link, ExitStack() as held:
+        link.sever()
+
+        assert not can_bind(link.port, held=held)
+        with client_of(link) as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+
+        link.start()
+        with client_of(link) as client:
+            assert client.ping()
+    with ExitStack() as held:
+        assert can_bind(link.port, held=held)
 
 
 def test_a_thawed_connection_delivers_what_was_held_back(proxy):

@@ -25,6 +25,7 @@ PORT_ATTEMPTS = 5
 # With their companions below Linux's ephemeral ports: a client that reconnects while its server
 # is down can be given the server's own port as its source, connect to itself, and keep the port.
 PORTS = range(11_000, 22_768)
+DRAW = random.SystemRandom()  # a program that seeds random would draw the same ports again
 COMPANION_OFFSET = 10_000  # SeaweedFS's gRPC port; a part of it takes no other
 HIGHEST_PORT = 65_535 - COMPANION_OFFSET
 PORT_TAKEN_WORDS = ("address already in use", "port allocation failed")
@@ -252,7 +253,7 @@ def choose_ports(count: int, *, first: int | None = None) -> tuple[int, ...]:
     chosen = [] if first is None else [first]
     with ExitStack() as held:
         while len(chosen) < count:
-            port = random.choice(PORTS)
+            port = DRAW.choice(PORTS)
             if port not in chosen and can_bind(port, held=held):
                 chosen.append(port)
     return tuple(chosen)
