@@ -147,7 +147,7 @@ def test_a_job_that_succeeds_has_its_result_and_how_long_it_was_queued(bench: Be
     record = bench.record(job.job_id)
     assert (record.state, record.attempts) == ("succeeded", 1)
     assert record.result is not None
-    assert 0 < record.result.timing.queued_s < 5
+    assert 0 < record.result.timing.queued_s < 60
     assert bench.attempts.finished == 1
     assert len(bench.running) == 0
 

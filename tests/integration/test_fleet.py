@@ -47,7 +47,7 @@ def start_fleet(tmp_path: Path) -> Iterator[StartFleet]:
         fleets.append(
             subprocess.Popen([sys.executable, "-c", FLEET, MEMBER, str(tmp_path), *members])
         )
-        wait_until(lambda: len(started(tmp_path)) == len(members), within_s=20)
+        wait_until(lambda: len(started(tmp_path)) == len(members))
         return fleets[-1]
 
     yield start
@@ -84,7 +84,7 @@ def test_a_member_that_ends_is_started_again_and_the_others_go_on(
 
     os.kill(pid_of("cpu", tmp_path), signal.SIGKILL)
 
-    wait_until(lambda: [name for name, _, _ in started(tmp_path)].count("cpu") == 2, within_s=10)
+    wait_until(lambda: [name for name, _, _ in started(tmp_path)].count("cpu") == 2)
     assert [pid for name, pid, _ in started(tmp_path) if name == "cuda0"] == [other]
     assert is_running(other)
 

@@ -103,7 +103,7 @@ def test_a_job_longer_than_the_visibility_timeout_is_started_once(
     ]
     send_marks(own_valkey.url, first=0, count=1, seconds=2.5 * VISIBILITY_TIMEOUT_S)
 
-    wait_until(lambda: ended(tmp_path), within_s=20)
+    wait_until(lambda: ended(tmp_path))
 
     for worker in workers:
         worker.kill()
@@ -113,7 +113,7 @@ def test_a_job_longer_than_the_visibility_timeout_is_started_once(
 def test_a_draining_worker_goes_on_beating(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     worker = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
     send_marks(own_valkey.url, first=0, count=1, seconds=2.5 * VISIBILITY_TIMEOUT_S)
-    wait_until(lambda: started(tmp_path), within_s=20)
+    wait_until(lambda: started(tmp_path))
     other = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
 
     worker.process.terminate()
@@ -128,13 +128,13 @@ def test_the_jobs_of_a_killed_worker_come_back_after_one_timeout(
 ) -> None:
     worker = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
     send_marks(own_valkey.url, first=0, count=1, seconds=VISIBILITY_TIMEOUT_S)
-    wait_until(lambda: started(tmp_path), within_s=20)
+    wait_until(lambda: started(tmp_path))
     other = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
-    wait_until(other.is_ready, within_s=20)
+    wait_until(other.is_ready)
 
     worker.kill()
     killed_at = time.time()
-    wait_until(lambda: len(started(tmp_path)) == 2, within_s=20)
+    wait_until(lambda: len(started(tmp_path)) == 2)
 
     other.kill()
     assert time.time() - killed_at < VISIBILITY_TIMEOUT_S + RESTORE_INTERVAL_S + 1

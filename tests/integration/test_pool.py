@@ -168,7 +168,7 @@ def test_a_worker_keeps_all_its_slots_after_errors_that_escape(
             send(producer, "escape", error)
     send_marks(own_valkey.url, first=0, count=2, seconds=0.5)
 
-    wait_until(lambda: len(ended(tmp_path)) == 7, within_s=20)
+    wait_until(lambda: len(ended(tmp_path)) == 7)
 
     with redis.Redis.from_url(own_valkey.url) as client:
         wait_until(lambda: client.exists("bulk", "unacked") == 0)

@@ -66,10 +66,9 @@ class Family:
         self.parent = parent
         self.server, self.guardian = (psutil.Process(pid) for pid in pids)
 
-    def wait_until_gone(self, *, within_s: float) -> None:
+    def wait_until_gone(self) -> None:
         wait_until(
             lambda: not is_alive(self.server) and not is_alive(self.guardian),
-            within_s=within_s,
             message="server and guardian to end",
         )
 
@@ -109,14 +108,14 @@ def test_a_sigkilled_parent_takes_its_server_along(server_class, tmp_path):
     with family(server_class, tmp_path) as members:
         members.parent.send_signal(signal.SIGKILL)
 
-        members.wait_until_gone(within_s=3)
+        members.wait_until_gone()
 
 
 def test_a_parent_that_just_ends_takes_its_server_along(tmp_path):
     with family(ValkeyServer, tmp_path) as members:
         members.parent.communicate()
 
-        members.wait_until_gone(within_s=3)
+        members.wait_until_gone()
         assert members.parent.returncode == 0
 
 
@@ -142,7 +141,7 @@ def test_a_server_dies_with_its_guardian(tmp_path):
     with family(ValkeyServer, tmp_path) as members:
         members.guardian.kill()
 
-        wait_until(lambda: not is_alive(members.server), within_s=1, message="the server's end")
+        wait_until(lambda: not is_alive(members.server), message="the server's end")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -370,7 +369,7 @@ def test_seaweedfs_leaves_no_socket_in_tmp_not_even_when_its_parent_is_killed(tm
         assert sockets_in_tmp(ports)
 
         members.parent.kill()
-        members.wait_until_gone(within_s=3)
+        members.wait_until_gone()
 
     assert not sockets_in_tmp(ports)
 

@@ -31,7 +31,7 @@ class Inbox:
         with suppress(TimeoutError):
             self.connection.drain_events(timeout=timeout)
 
-    def await_messages(self, count: int, *, within_s: float = 5.0) -> list[Message]:
+    def await_messages(self, count: int, *, within_s: float = 30.0) -> list[Message]:
         """Turn until *count* messages have come in all."""
         due = time.monotonic() + within_s
         while len(self.messages) < count and time.monotonic() < due:

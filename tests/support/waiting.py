@@ -11,7 +11,7 @@ LONGEST_STEP_S = 0.05
 
 
 def wait_until(
-    condition: Callable[[], Value], *, within_s: float = 5.0, message: str = ""
+    condition: Callable[[], Value], *, within_s: float = 30.0, message: str = ""
 ) -> Value:
     """Ask *condition* again and again until its answer is truthy.
 
