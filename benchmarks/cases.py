@@ -162,8 +162,8 @@ class EngineRun:
         for way in ways:
             limit.candidate = way
             try:
-                images = warm_up(limit, case, seconds=1.5 if self._plan.is_quick else TRIAL.seconds)
-                outcome = limit.run(case, images, timeout_s=FIRST_RUN_WITHIN_S)
+                share = warm_up(limit, case, seconds=1.5 if self._plan.is_quick else TRIAL.seconds)
+                outcome = limit.run(case, share.images, timeout_s=FIRST_RUN_WITHIN_S)
             except RuntimeError as error:
                 self._say(f"  limit: {way}: {error}")
                 continue

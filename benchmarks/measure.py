@@ -38,6 +38,19 @@ class Effort:
     rounds: int
     seconds: float
 
+    @property
+    def total_s(self) -> float:
+        """Seconds of all rounds; a system so slow that it takes them sooner runs less often."""
+        return self.rounds * self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one system runs in each round: so many images, in about so many seconds."""
+
+    images: int
+    seconds: float
+
 
 @dataclass
 class Measured:
@@ -46,12 +59,14 @@ class Measured:
     Attributes:
         rates: Images per second, one for each round.
         cpu_s: CPU seconds for each image, by stage, one for each round.
+        seconds: Length of all rounds together.
         failed: Why it could not be measured; empty if it could.
     """
 
     name: str
     rates: list[float] = field(default_factory=list)
     cpu_s: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
     peak_rss_bytes: int = 0
     images: int = 0
     errors: int = 0
@@ -67,6 +82,7 @@ class Measured:
     def add(self, outcome: Outcome, meter: Meter) -> None:
         """Add a round."""
         self.images += outcome.images
+        self.seconds += outcome.seconds
         self.errors += outcome.errors
         self.problems = (self.problems + outcome.problems)[:3]
         self.top |= outcome.top
@@ -101,30 +117,31 @@ def measure(
 ) -> dict[str, Measured]:
     """Measure *systems* in alternating rounds; one that fails is left out from then on."""
     found = {system.name: Measured(system.name) for system in systems}
-    sizes = _warm_up_all(systems, case, effort, found)
+    shares = _warm_up_all(systems, case, effort, found)
     for number in range(effort.rounds):
         turn = number % max(1, len(systems))
         for system in (*systems[turn:], *systems[:turn]):
-            if not found[system.name].failed:
-                _run(system, case, sizes[system.name], effort, found[system.name])
-                say(_line(number, found[system.name]))
+            one = found[system.name]
+            if not one.failed and one.seconds < effort.total_s:
+                _run(system, case, shares[system.name], one)
+                say(_line(number, one))
     return found
 
 
 def _warm_up_all(
     systems: Sequence[System], case: Case, effort: Effort, found: Mapping[str, Measured]
-) -> dict[str, int]:
-    sizes = {}
+) -> dict[str, Share]:
+    shares = {}
     for system in systems:
         try:
-            sizes[system.name] = warm_up(system, case, seconds=effort.seconds)
+            shares[system.name] = warm_up(system, case, seconds=effort.seconds)
         except Exception as error:  # noqa: BLE001 - the others must be measured
             found[system.name].failed = f"{type(error).__name__}: {error}"
-    return sizes
+    return shares
 
 
-def warm_up(system: System, case: Case, *, seconds: float) -> int:
-    """Start a system, run it until it is warm, and say how many images take *seconds*."""
+def warm_up(system: System, case: Case, *, seconds: float) -> Share:
+    """Start a system, run it until it is warm, and find what takes it *seconds*."""
     system.start()
     first = system.run(case, system.unit, timeout_s=FIRST_RUN_WITHIN_S)
     images = max(1, first.images)
@@ -134,7 +151,8 @@ def warm_up(system: System, case: Case, *, seconds: float) -> int:
         outcome = system.run(case, images, timeout_s=FIRST_RUN_WITHIN_S)
         rate = (outcome.images + outcome.errors) / outcome.seconds
         images = whole_units(rate * seconds / 3, system.unit, at_least=1)
-    return whole_units(rate * seconds, system.unit, at_least=2)
+    images = whole_units(rate * seconds, system.unit, at_least=2)
+    return Share(images, seconds=images / rate if rate else seconds)
 
 
 def whole_units(images: float, unit: int, *, at_least: int) -> int:
@@ -165,11 +183,11 @@ def stop_all(systems: Sequence[Stoppable]) -> None:
         list(pool.map(lambda system: system.stop(), systems))
 
 
-def _run(system: System, case: Case, images: int, effort: Effort, found: Measured) -> None:
+def _run(system: System, case: Case, share: Share, found: Measured) -> None:
     meter = Meter(system.stages, measured=OWN_STAGES)
     try:
         with meter:
-            outcome = system.run(case, images, timeout_s=SLACK_S + SLOWER * effort.seconds)
+            outcome = system.run(case, share.images, timeout_s=SLACK_S + SLOWER * share.seconds)
     except Exception as error:  # noqa: BLE001 - the others must be measured
         found.failed = f"{type(error).__name__}: {error}"
         system.stop()
