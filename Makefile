@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SEED ?=
 BROKER ?= redis
+# Much of the suite waits for servers to start, to fail and to come back.
+JOBS ?= 2
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
@@ -19,7 +21,7 @@ up: .venv/.demo  ## Run Valkey, SeaweedFS and a worker on 127.0.0.1 until Ctrl-C
 	$(BIN)/labelyard-worker up
 
 test: .venv/.dev  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.dev  ## Check style, format, types and import directions
 	$(BIN)/ruff check .
