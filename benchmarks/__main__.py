@@ -31,10 +31,11 @@ def main() -> int:
 
     results = run_plan(plan, say=say)
     faulthandler.cancel_dump_traceback_later()
-    write(results)
-    print(table(results))
-    say(f"written to {LATEST.parent}")
-    return 1 if errors(results) else 0
+    if results["cases"]:
+        write(results)
+        print(table(results))
+        say(f"written to {LATEST.parent}")
+    return 1 if errors(results) or not results["is_whole"] else 0
 
 
 def read_options() -> argparse.Namespace:

@@ -49,6 +49,8 @@ def table(results: dict[str, Any]) -> str:
     for name in SECTIONS_SHOWN:
         if results.get(name):
             lines += ["", f"{name}:", *_section_lines(results[name])]
+    if not results["is_whole"]:
+        lines += ["", "ended early: this is not the whole plan"]
     if results["left_out"]:
         lines += ["", "left out for want of time: " + "; ".join(results["left_out"])]
     return "\n".join(lines)

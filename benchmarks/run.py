@@ -32,36 +32,52 @@ SECTION_S = {
 
 
 def run_plan(plan: Plan, *, say: Say) -> dict[str, Any]:
-    """Measure all that *plan* names, and return what ``latest.json`` will say."""
+    """Measure all that *plan* names, and return what ``latest.json`` will say.
+
+    Whoever ends it early, by Ctrl-C or SIGTERM, gets what is there; ``is_whole`` is false then.
+    """
     clock = Clock(plan.limit_s, say=say)
     results: dict[str, Any] = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "plan": plan.name,
+        "is_whole": True,
         "effort": {"rounds": plan.effort.rounds, "seconds": plan.effort.seconds},
         "machine": machine.describe(),
         "load_before": round(machine.load_before(), 2),
         "pictures": {},
         "cases": [],
         "latency": None,
+        **dict.fromkeys(SECTION_S),
     }
-    with running_stack() as stack:
-        for engine_plan in plan.engines:
-            for engine in engines(engine_plan):
-                run = EngineRun(stack, engine, plan, clock, say=say)
-                wants_latency = "latency" in plan.sections and results["latency"] is None
-                try:
-                    run.run(engine_plan, with_latency=wants_latency)
-                finally:
-                    results["cases"] += run.cases
-                    results["latency"] = results["latency"] or run.latency
-            for case in engine_plan.cases:
-                made = pictures.ensure_pictures(case.megapixels)
-                results["pictures"][f"{case.megapixels:g}"] = pictures.describe(made)
-        results |= _run_sections(stack, plan, clock, say=say)
+    try:
+        with running_stack() as stack:
+            _run_engines(stack, plan, clock, results, say=say)
+            _run_sections(stack, plan, clock, results, say=say)
+    except (KeyboardInterrupt, SystemExit):
+        say("ended early")
+        results["is_whole"] = False
     results["scaling"] = scaling_of(results["cases"]) | {"workers": results.pop("workers")}
     results["left_out"] = clock.left_out
     results["took_s"] = round(clock.elapsed_s, 1)
     return results
+
+
+def _run_engines(
+    stack: Stack, plan: Plan, clock: Clock, results: dict[str, Any], *, say: Say
+) -> None:
+    """Measure every engine's cases, and the latency with the first one."""
+    for engine_plan in plan.engines:
+        for engine in engines(engine_plan):
+            run = EngineRun(stack, engine, plan, clock, say=say)
+            wants_latency = "latency" in plan.sections and results["latency"] is None
+            try:
+                run.run(engine_plan, with_latency=wants_latency)
+            finally:
+                results["cases"] += run.cases
+                results["latency"] = results["latency"] or run.latency
+        for case in engine_plan.cases:
+            made = pictures.ensure_pictures(case.megapixels)
+            results["pictures"][f"{case.megapixels:g}"] = pictures.describe(made)
 
 
 def engines(plan: EnginePlan) -> list[Engine]:
@@ -77,7 +93,9 @@ def engines(plan: EnginePlan) -> list[Engine]:
     return found
 
 
-def _run_sections(stack: Stack, plan: Plan, clock: Clock, *, say: Say) -> dict[str, Any]:
+def _run_sections(
+    stack: Stack, plan: Plan, clock: Clock, results: dict[str, Any], *, say: Say
+) -> None:
     engine = Engine(ensure_checkpoint(plan.section_checkpoint))
     case = case_of(stack, plan.engines[0].cases[0])
     effort = plan.section_effort
@@ -92,14 +110,11 @@ def _run_sections(stack: Stack, plan: Plan, clock: Clock, *, say: Say) -> dict[s
         "workers": lambda: measure_workers(stack, engine, case, effort, say=say),
         "answers": lambda: check_exact_answers(stack, engine, case),
     }
-    found: dict[str, Any] = {}
     for name, run in sections.items():
-        found[name] = None
         if name in plan.sections and clock.has(SECTION_S[name], for_what=name):
             say(name)
             try:
-                found[name] = run()
+                results[name] = run()
             except Exception as error:  # noqa: BLE001 - the other sections must be measured
-                found[name] = {"failed": f"{type(error).__name__}: {error}"}
+                results[name] = {"failed": f"{type(error).__name__}: {error}"}
                 say(f"  failed: {error}")
-    return found
