@@ -68,12 +68,13 @@ def claim_port() -> socket.socket:
     while True:
         (port,) = choose_ports(1)
         claim = socket.socket()
-        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             claim.bind((HOST, port))
         except OSError:  # somebody took it since it was chosen
             claim.close()
             continue
+        # Not before: two claims that both reuse addresses could be bound to one port.
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return claim
 
 

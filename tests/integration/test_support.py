@@ -58,7 +58,8 @@ def test_links_that_draw_one_port_get_two(clean_valkey, monkeypatch):
     draws = iter([(first,), (first,), (second,)])
     monkeypatch.setattr(slots, "choose_ports", lambda _: next(draws))
 
-    with Link(clean_valkey) as one, Link(clean_valkey) as other:
+    one, other = Link(clean_valkey), Link(clean_valkey)  # as a stage makes them: none listens yet
+    with one, other:
         assert (one.port, other.port) == (first, second)
         with client_of(one) as client, client_of(other) as other_client:
             assert client.ping()

@@ -1,5 +1,6 @@
 """What a process may use of the machine, and what it keeps its libraries to."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from labelyard_worker.intake.children import default_children
-from labelyard_worker.machine import keep_numpy_to_one_thread, usable_cores
+from labelyard_worker.machine import garbage_left_alone, keep_numpy_to_one_thread, usable_cores
 
 
 @pytest.fixture
@@ -81,3 +82,27 @@ def test_numpy_multiplies_on_the_thread_that_asks_it_to() -> None:
         keep_numpy_to_one_thread()
 
         assert numpy_threads() == [1]
+
+
+def test_cycles_are_looked_for_again_after_an_import_whatever_comes_of_it() -> None:
+    seen = []
+
+    def import_what_is_broken() -> None:
+        with garbage_left_alone():
+            seen.append(gc.isenabled())
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        import_what_is_broken()
+    assert [*seen, gc.isenabled()] == [False, True]
+
+
+def test_who_never_looks_for_cycles_is_not_made_to() -> None:
+    gc.disable()
+    try:
+        with garbage_left_alone():
+            pass
+
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -13,6 +13,7 @@ from labelyard_worker.durability import transport
 from labelyard_worker.durability.broker_view import unacked_key
 from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
 from labelyard_worker.durability.rabbitmq import metered
+from labelyard_worker.machine import garbage_left_alone
 from labelyard_worker.settings import WorkerSettings, read_settings
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
     Args:
         load: Makes the model, in place of what LABELYARD_CHECKPOINT names.
     """
-    from labelyard_worker.tasks import add_tasks
-    from labelyard_worker.vision.checkpoint import load_checkpoint
+    with garbage_left_alone():
+        from labelyard_worker.tasks import add_tasks
+        from labelyard_worker.vision.checkpoint import load_checkpoint
 
     settings = read_settings()
     app = build_app(settings)

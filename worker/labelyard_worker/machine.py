@@ -1,7 +1,10 @@
-"""What of the machine this process may use."""
+"""What of the machine this process uses: its cores, its threads, its time for garbage."""
 
+import gc
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from threadpoolctl import ThreadpoolController
@@ -30,6 +33,22 @@ def keep_numpy_to_one_thread() -> None:
     for library in ThreadpoolController().lib_controllers:
         if "numpy" in library.filepath:
             library.set_num_threads(1)
+
+
+@contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """Look for no reference cycles while the block runs, as when it imports large libraries.
+
+    What torch and transformers make of themselves lives as long as the process: looking
+    through it again and again took an eighth of their import.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _quota_v2(root: Path) -> float | None:
