@@ -58,7 +58,7 @@ def describe() -> dict[str, Any]:
         "bfloat16_speed_up": round(speed_up_by_bfloat16(), 2),
         "memory_kib": int(_line("/proc/meminfo", "MemTotal").split()[0]),
         "gpus": cuda_devices(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         **{name: version(name) for name in DISTRIBUTIONS},
     }
