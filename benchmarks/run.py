@@ -23,7 +23,7 @@ from benchmarks.systems.system import Engine
 SECTION_S = {
     "overhead": 20.0,
     "durability": 20.0,
-    "reuse": 12.0,
+    "reuse": 25.0,
     "soak": 12.0,
     "labels": 38.0,
     "workers": 60.0,
