@@ -24,7 +24,7 @@ SECTION_S = {
     "overhead": 20.0,
     "durability": 20.0,
     "reuse": 25.0,
-    "soak": 12.0,
+    "soak": 30.0,
     "labels": 38.0,
     "workers": 60.0,
     "answers": 30.0,
