@@ -53,6 +53,33 @@ def test_a_frozen_connections_end_is_hidden_from_the_server(proxy, clean_valkey)
         assert "doomed" in names
 
 
+def test_a_lost_reply_closes_the_connection_after_the_server_has_done_its_part(proxy, clean_valkey):
+    with client_of(proxy) as cut, redis.Redis.from_url(clean_valkey.url) as direct:
+        cut.ping()
+        proxy.lose_next_reply()
+
+        with pytest.raises(redis.ConnectionError):
+            cut.incr("counter")
+        assert direct.getdel("counter") == b"1"
+        assert cut.ping()
+
+
+def test_a_dripping_server_sends_byte_by_byte_until_the_limit_is_lifted(proxy, clean_valkey):
+    with TcpProxy(clean_valkey.port) as plain, client_of(plain) as direct:
+        direct.set("picture", b"x" * 10_000, ex=60)
+    with socket.create_connection(("127.0.0.1", proxy.port)) as reader:
+        proxy.drip(bytes_per_s=20.0)
+        reader.sendall(b"GET picture\r\n")
+        first = reader.recv(65_536)
+        proxy.drip(bytes_per_s=0)
+        rest = b""
+        while not rest.endswith(b"x\r\n"):
+            rest += reader.recv(65_536)
+
+    assert len(first) <= 2
+    assert (first + rest) == b"$10000\r\n" + b"x" * 10_000 + b"\r\n"
+
+
 def test_links_that_draw_one_port_get_two(clean_valkey, monkeypatch):
     first, second = choose_ports(2)
     draws = iter([(first,), (first,), (second,)])

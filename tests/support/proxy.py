@@ -8,14 +8,26 @@ from typing import Self
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
+DRIP_EVERY_S = 0.1
 
 
 class ProxiedConnection:
-    """One client's connection and its other half, joined by two threads."""
+    """One client's connection and its other half, joined by two threads.
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    Attributes:
+        flows: Cleared while nothing passes.
+        reply_bytes_per_s: Rate limit of what the server sends, 0 for none.
+        loses_reply: Close the connection in place of the server's next bytes.
+    """
+
+    def __init__(
+        self, client: socket.socket, server: socket.socket, *, reply_bytes_per_s: float = 0.0
+    ) -> None:
         self.flows = threading.Event()
         self.flows.set()
+        self.reply_bytes_per_s = reply_bytes_per_s
+        self.loses_reply = False
+        self._is_closed = threading.Event()
         self._sockets = (client, server)
         self._pumps = [
             threading.Thread(target=self._pump, args=ends, name="proxy-pump", daemon=True)
@@ -26,6 +38,7 @@ class ProxiedConnection:
 
     def close(self) -> None:
         """End both halves and wait for the threads."""
+        self._is_closed.set()
         for end in self._sockets:
             with suppress(OSError):  # it may be closed already
                 end.shutdown(socket.SHUT_RDWR)
@@ -39,10 +52,27 @@ class ProxiedConnection:
         with suppress(OSError):  # either half may end at any time
             while chunk := source.recv(CHUNK_BYTES):
                 self.flows.wait()
-                sink.sendall(chunk)
+                is_reply = source is self._sockets[1]
+                if is_reply and self.loses_reply:
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
+                if is_reply and self.reply_bytes_per_s:
+                    self._drip(chunk, sink)
+                else:
+                    sink.sendall(chunk)
         self.flows.wait()  # while frozen, an end must not be seen on the other side either
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+    def _drip(self, chunk: bytes, sink: socket.socket) -> None:
+        """Forward *chunk* a few bytes at a time, all the rest at once when the limit is lifted."""
+        at = 0
+        while at < len(chunk) and self.reply_bytes_per_s and not self._is_closed.is_set():
+            size = max(1, int(self.reply_bytes_per_s * DRIP_EVERY_S))
+            sink.sendall(chunk[at : at + size])
+            at += size
+            self._is_closed.wait(max(DRIP_EVERY_S, 1 / self.reply_bytes_per_s))
+        sink.sendall(chunk[at:])
 
 
 class TcpProxy:
@@ -57,6 +87,7 @@ class TcpProxy:
         self.port = 0
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
+        self._reply_bytes_per_s = 0.0
         self._connections: list[ProxiedConnection] = []
         self._lock = threading.Lock()
 
@@ -80,6 +111,17 @@ class TcpProxy:
         """Let frozen connections go on, with all that was sent meanwhile."""
         for connection in self._snapshot():
             connection.flows.set()
+
+    def drip(self, bytes_per_s: float) -> None:
+        """Limit the rate of the server's replies on open and new connections; 0 ends that."""
+        self._reply_bytes_per_s = bytes_per_s
+        for connection in self._snapshot():
+            connection.reply_bytes_per_s = bytes_per_s
+
+    def lose_next_reply(self) -> None:
+        """Close every open connection in place of its next reply; the request has arrived."""
+        for connection in self._snapshot():
+            connection.loses_reply = True
 
     def cut(self) -> None:
         """Close every open connection; new ones work."""
@@ -129,4 +171,6 @@ class TcpProxy:
                 client.close()
                 continue
             with self._lock:
-                self._connections.append(ProxiedConnection(client, server))
+                self._connections.append(
+                    ProxiedConnection(client, server, reply_bytes_per_s=self._reply_bytes_per_s)
+                )
