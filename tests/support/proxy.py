@@ -67,11 +67,12 @@ class ProxiedConnection:
     def _drip(self, chunk: bytes, sink: socket.socket) -> None:
         """Forward *chunk* a few bytes at a time, all the rest at once when the limit is lifted."""
         at = 0
-        while at < len(chunk) and self.reply_bytes_per_s and not self._is_closed.is_set():
-            size = max(1, int(self.reply_bytes_per_s * DRIP_EVERY_S))
+        while (rate := self.reply_bytes_per_s) and at < len(chunk):
+            size = max(1, int(rate * DRIP_EVERY_S))
             sink.sendall(chunk[at : at + size])
             at += size
-            self._is_closed.wait(max(DRIP_EVERY_S, 1 / self.reply_bytes_per_s))
+            if self._is_closed.wait(max(DRIP_EVERY_S, 1 / rate)):
+                return
         sink.sendall(chunk[at:])
 
 
