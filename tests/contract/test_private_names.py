@@ -143,7 +143,7 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 
 
 OVERRIDDEN = [
-    (transport.QoS, ["append", "ack", "reject", "restore_unacked_once"]),
+    (transport.QoS, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
     (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
     (transport.Poller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),

@@ -14,7 +14,8 @@ MALFORMED_MAX = 10_000
 MALFORMED_TTL_MS = 7 * 86_400_000
 
 # KEYS: un-acknowledged messages, their index by time, the malformed, then the lists to search, in
-# order. ARGV: the time, then the queue of each list; an empty name needs no acknowledgement.
+# order. ARGV: the queue of each list; an empty name needs no acknowledgement. The message is stamped
+# with the server's own time: workers' clocks may disagree by more than the visibility timeout.
 # RPOP comes before any other write: at maxmemory Redis refuses a script's first write that takes
 # memory, but lets a script that has begun to write finish, so the record is never refused.
 # LLEN arms CLIENT TRACKING: the next write to one of the empty lists is pushed to the caller.
@@ -34,14 +35,15 @@ for i = 4, #KEYS do
       redis.call('PEXPIRE', KEYS[3], {MALFORMED_TTL_MS})
       return {{i - 4, raw}}
     end
-    local queue = ARGV[i - 2]
+    local queue = ARGV[i - 3]
     if queue ~= '' then
       local info = properties.delivery_info
       if type(info) ~= 'table' then info = {{}} end
       local exchange = cjson.encode(text(info.exchange, ''))
       local routing_key = cjson.encode(text(info.routing_key, queue))
       redis.call('HSET', KEYS[1], tag, '[' .. raw .. ',' .. exchange .. ',' .. routing_key .. ']')
-      redis.call('ZADD', KEYS[2], ARGV[1], tag)
+      local clock = redis.call('TIME')
+      redis.call('ZADD', KEYS[2], clock[1] .. '.' .. string.format('%06d', clock[2]), tag)
     end
     return {{i - 4, raw, tag}}
   end

@@ -8,12 +8,13 @@ of a killed worker come back.
 
 import logging
 import threading
-import time
 from typing import Any
 
 from celery import bootsteps
 from redis import Redis
 from redis.exceptions import RedisError
+
+from labelyard_worker.durability.visibility import index_key, stamp
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Heartbeat:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.interval_s = channel.qos.visibility_timeout / BEATS_PER_TIMEOUT
-        self.index_key = channel.global_keyprefix + channel.unacked_index_key
+        self.index_key = index_key(channel)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-heartbeat", daemon=True)
         # Its own pool: the channel's is closed under our feet when the connection is renewed.
@@ -55,7 +56,7 @@ class Heartbeat:
         return self._thread.is_alive()
 
     def beat(self) -> int:
-        """Stamp every delivered message with the present time.
+        """Stamp every delivered message with the broker's present time.
 
         Returns:
             How many messages were in work.
@@ -65,9 +66,7 @@ class Heartbeat:
         """
         tags = delivered_tags(self.channel.qos)
         if tags:
-            now = time.time()
-            # XX: a message that was acknowledged meanwhile must not come back.
-            self._redis.zadd(self.index_key, dict.fromkeys(tags, now), xx=True)
+            stamp(self._redis, self.index_key, tags)
         return len(tags)
 
     def _run(self) -> None:

@@ -10,13 +10,14 @@ import logging
 import ssl
 from collections.abc import Mapping
 from queue import Empty
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -29,6 +30,7 @@ from labelyard_worker.durability.claim import (
     Wakeup,
     set_aside,
 )
+from labelyard_worker.durability.visibility import index_key, overdue_tags, stamp
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         queue = self.channel.claimed.pop(delivery_tag, None)
         if queue is None:  # popped by basic_get, or given back by a cancelled consumer
             super().append(message, delivery_tag)
+            # kombu wrote this machine's time, which other workers cannot compare.
+            stamp(self._bare_client(), index_key(self.channel), [delivery_tag])
             return
         self._queue_by_tag[delivery_tag] = queue
         # The claim wrote the record already: skip kombu's, keep the bookkeeping above it.
@@ -68,6 +72,29 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         # The acks above replace kombu's command: keep the bookkeeping above it.
         super(kombu_redis.QoS, self).ack(delivery_tag)
         self._queue_by_tag.pop(delivery_tag, None)
+
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:  # noqa: ARG002 - kombu's signature
+        """Give back messages whose worker has not stamped them, by the broker's clock."""
+        self._vrestore_count += 1
+        if (self._vrestore_count - 1) % (interval or 1):
+            return
+        with self.channel.conn_or_acquire() as client:
+            try:
+                with kombu_redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire):
+                    tags = overdue_tags(
+                        self._bare_client(),
+                        index_key(self.channel),
+                        timeout_s=self.visibility_timeout,
+                        limit=num,
+                    )
+                    for tag in tags:
+                        self.restore_by_tag(tag, client)
+            except kombu_redis.MutexHeld:
+                return
+
+    def _bare_client(self) -> Redis:
+        """Make a client without kombu's key prefix, which knows one key of a script only."""
+        return Redis(connection_pool=self.channel.pool)
 
     def flush_acks(self) -> None:
         """Send the acks of this turn of the event loop."""
@@ -197,13 +224,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             pairs = [(queue, step) for step in steps for queue in queues]
         return [(queue, self._q_for_pri(queue, step)) for queue, step in pairs]
 
-    def _claim_command(self) -> list[str | float | int]:
+    def _claim_command(self) -> list[str | int]:
         """Build the command by hand: kombu's prefixed client knows one key of a script only."""
         names = [self.unacked_key, self.unacked_index_key, MALFORMED_KEY]
         keys = [self.global_keyprefix + key for key in (*names, *(key for _, key in self._asked))]
         queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._asked]
         script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
-        return [*script, len(keys), *keys, time(), *queues]
+        return [*script, len(keys), *keys, *queues]
 
     def _track(self, connection: Any) -> None:
         """Ask the server to push changes of the lists that a claim found empty."""
