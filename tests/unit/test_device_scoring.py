@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelyard.errors import DeviceFailedError
 from labelyard.messages import Label, LabelSet
 from labelyard_worker.vision import device_scoring
 from labelyard_worker.vision.device_scoring import DeviceScorer
@@ -111,16 +112,25 @@ def test_a_label_set_is_taken_to_the_device_once(monkeypatch: pytest.MonkeyPatch
         return take_over(array)
 
     numbers = np.random.default_rng(0)
-    matrix = random_matrix(numbers, n_labels=30)
+    matrix, image = random_matrix(numbers, n_labels=30), unit_rows(numbers, 1)
     scorer = DeviceScorer(CPU, capacity_bytes=1 << 20)
     monkeypatch.setattr(torch, "from_numpy", counted)
 
     for _ in range(3):
-        scorer.score_images(
-            unit_rows(numbers, 1), matrix, logit_scale=SCALE, logit_bias=BIAS, top_k=3
-        )
+        scorer.score_images(image, matrix, logit_scale=SCALE, logit_bias=BIAS, top_k=3)
 
-    assert moved.count(matrix.text_embeds.size) == 1
+    assert moved == [matrix.text_embeds.size, 30, 30, *[image.size] * 3]
+
+
+def test_a_lost_device_is_not_scored_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    numbers = np.random.default_rng(0)
+    monkeypatch.setattr(DeviceScorer, "_logits", lose)
+
+    with pytest.raises(DeviceFailedError):
+        both(unit_rows(numbers, 1), random_matrix(numbers, n_labels=30), top_k=3)
 
 
 def test_a_device_without_memory_leaves_it_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

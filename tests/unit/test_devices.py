@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -15,10 +16,12 @@ from labelyard_worker.vision.devices import (
     ThreadPlan,
     ThreadShare,
     device_errors_as_ours,
+    free_cached_memory,
     halve_when_out_of_memory,
     in_passing_thread,
     is_device_lost,
     is_out_of_memory,
+    keep_float32_exact,
     plan_batch_size,
     plan_threads,
 )
@@ -77,6 +80,36 @@ def test_errors_of_a_device_are_told_apart(
 ) -> None:
     assert is_out_of_memory(error) is out_of_memory
     assert is_device_lost(error) is lost
+
+
+def test_float32_on_a_gpu_is_not_rounded_to_ten_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+
+    keep_float32_exact()
+
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("raised", "is_heard"),
+    [
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("a bug"), True),
+    ],
+)
+def test_a_lost_device_frees_no_memory_and_stops_nobody_who_closes(
+    raised: Exception, is_heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty() -> None:
+        raise raised
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty)
+
+    with pytest.raises(RuntimeError) if is_heard else nullcontext():
+        free_cached_memory()
 
 
 def test_prompts_that_do_not_fit_are_encoded_in_halves() -> None:

@@ -1,8 +1,6 @@
 """A transformers checkpoint in memory: pixels to image embeddings, prompts to text embeddings."""
 
 import logging
-import math
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,11 +24,13 @@ from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.machine import usable_cores
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision import devices, lite, precision
+from labelyard_worker.vision.batch_shapes import batch_shapes
 from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
 from labelyard_worker.vision.fingerprint import fingerprint_of
 from labelyard_worker.vision.pixels import Normalizer, pixel_spec
 from labelyard_worker.vision.prompts import PromptTokenizer
 from labelyard_worker.vision.scoring import Floats
+from labelyard_worker.vision.streams import StreamPool
 from labelyard_worker.vision.towers import (
     CONVOLUTIONAL_TYPES,
     blank_pixels,
@@ -111,9 +111,9 @@ class Checkpoint:
         self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
         self._tokenizer = PromptTokenizer(tokenizer, model.config)
         self._share = ThreadShare(threads)
-        self._of_thread = threading.local()
-        # Kernels, graphs and cached memory are made for each shape: keep shapes few.
-        self._has_buckets = is_compiled or device.type == "cuda"
+        self._image_streams = StreamPool(device, count=threads.streams)
+        self._text_streams = StreamPool(device, count=1)
+        self._shapes = batch_shapes(max_batch_size, device=device, is_compiled=is_compiled)
         self._image_features: Callable[..., Any] = self._model.get_image_features
         if is_compiled:
             self._image_features = torch.compile(self._image_features, dynamic=False)
@@ -132,8 +132,12 @@ class Checkpoint:
         Raises:
             FloatingPointError: A vector is not finite, as float16 can overflow.
         """
-        size = self._bucket(len(batch))
-        with torch.inference_mode(), self._share.taken(is_followed=is_followed), self._own_stream():
+        size = next((shape for shape in self._shapes if shape >= len(batch)), len(batch))
+        with (
+            torch.inference_mode(),
+            self._share.taken(is_followed=is_followed),
+            self._image_streams.lent(),
+        ):
             inputs = {
                 name: padded(values, size) for name, values in self._normalizer(batch).items()
             }
@@ -163,30 +167,47 @@ class Checkpoint:
         """Run every shape once, so that no job pays for first calls.
 
         On a CPU all streams run at once, so that the memory of their passes is touched before
-        the first job.
+        the first job. On a GPU every stream gets its memory, for the largest shape first: what
+        smaller ones need is cut out of it.
 
         Raises:
             ModelLoadError: The model does not run; with ``LABELYARD_COMPILE=1`` often
                 because no C++ compiler is installed.
         """
-        sizes = self._buckets() if self._has_buckets else [1, self.max_batch_size]
-        streams = 1 if self._has_buckets else self.threads.streams
-        blank = blank_pixels(self.pixel_spec)
-        run = partial(self.image_embeds, is_followed=streams > 1)
-        try:
-            for size in sizes:
-                with ThreadPoolExecutor(streams) as pool:
-                    list(pool.map(run, [[blank] * size] * streams))
-        except Exception as error:
-            if devices.is_out_of_memory(error):
-                log.warning("warm_up_out_of_memory", extra={"fields": {"batch_size": size}})
-                return  # the batcher finds the size that fits
-            raise ModelLoadError(self.info.checkpoint, f"does not run: {error!r}") from error
+        is_cuda = self.device.type == "cuda"
+        sizes = sorted(self._shapes, reverse=is_cuda) or [1, self.max_batch_size]
+        for size in sizes:
+            if not self._fits(size) and not is_cuda:
+                return  # larger ones fit even less; the batcher finds the size that does
 
     def close(self) -> None:
         """Let go of the model and its memory."""
         del self._model, self._image_features
         devices.free_cached_memory()
+
+    def _fits(self, batch_size: int) -> bool:
+        """Run blank pictures on every stream; False if there is no memory for them.
+
+        Raises:
+            ModelLoadError: The model does not run.
+        """
+        streams = self.threads.streams
+        at_once = 1 if self._shapes else streams
+        in_turn = streams if self.device.type == "cuda" else 1
+        blank = [blank_pixels(self.pixel_spec)] * batch_size
+        run = partial(self.image_embeds, is_followed=at_once > 1)
+        try:
+            for _ in range(in_turn):
+                with ThreadPoolExecutor(at_once) as pool:
+                    list(pool.map(run, [blank] * at_once))
+        except Exception as error:
+            if not devices.is_out_of_memory(error):
+                raise ModelLoadError(self.info.checkpoint, f"does not run: {error!r}") from error
+        else:
+            return True
+        log.warning("warm_up_out_of_memory", extra={"fields": {"batch_size": batch_size}})
+        devices.free_cached_memory()  # outside the handler: its traceback holds on to tensors
+        return False
 
     def _encode_all(self, prompts: Sequence[str]) -> Floats:
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -201,26 +222,9 @@ class Checkpoint:
 
     def _encode(self, prompts: Sequence[str]) -> list[Floats]:
         tokens = self._tokenizer(prompts)
-        with torch.inference_mode(), self._share.taken(is_passing=True), self._own_stream():
+        with torch.inference_mode(), self._share.taken(is_passing=True), self._text_streams.lent():
             inputs = {name: values.to(self.device) for name, values in tokens.items()}
             return list(unit_length(pooled(self._model.get_text_features(**inputs))))
-
-    def _own_stream(self) -> "torch.cuda.StreamContext":
-        """Queue this thread's work beside that of the others; nothing on a CPU."""
-        if self.device.type != "cuda":
-            return torch.cuda.stream(None)
-        if not hasattr(self._of_thread, "stream"):
-            self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._of_thread.stream)
-
-    def _buckets(self) -> list[int]:
-        powers = [2**power for power in range(int(math.log2(self.max_batch_size)) + 1)]
-        return sorted({*powers, self.max_batch_size})
-
-    def _bucket(self, count: int) -> int:
-        if not self._has_buckets:
-            return count
-        return next((size for size in self._buckets() if size >= count), count)
 
 
 def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
@@ -237,6 +241,7 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         check_type(settings.checkpoint, config.model_type)
         device = devices.choose_device(settings.device)
+        devices.keep_float32_exact()
         dtype = precision.choose_dtype(settings.dtype, device, config.model_type)
         return Checkpoint(
             _load_model(name, config),

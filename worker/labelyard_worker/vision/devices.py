@@ -123,10 +123,26 @@ def is_device_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in DEVICE_LOST_WORDS)
 
 
+def keep_float32_exact() -> None:
+    """Have CUDA compute float32 in float32.
+
+    torch lets cuDNN round the inputs of convolutions to TF32, ten bits, unless it is told not
+    to. The checkpoints that get float32 because bfloat16 changes their answers are the
+    convolutional ones, and ``LABELYARD_DTYPE=float32`` promises the answers of a CPU.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def free_cached_memory() -> None:
-    """Give what torch's allocator keeps back to the device."""
-    if torch.cuda.is_available():
+    """Give what torch's allocator keeps back to the device; nothing if the device is lost."""
+    if not torch.cuda.is_available():
+        return
+    try:
         torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
 
 
 def halve_when_out_of_memory(

@@ -126,9 +126,7 @@ class Normalizer:
             joined = bytearray().join([picture.data for picture in pixels])
             return torch.frombuffer(joined, dtype=torch.uint8).to(self._device)
         total = sum(len(picture.data) for picture in pixels)
-        # The caching host allocator hands a pinned block out again only after the copies
-        # that read it are done, so a fresh one each time is both safe and cheap.
-        staging = torch.empty(total, dtype=torch.uint8, pin_memory=True)
+        staging = self._staging(total)
         filled = staging.numpy()
         offset = 0
         for picture in pixels:
@@ -136,6 +134,14 @@ class Normalizer:
             filled[offset:end] = np.frombuffer(picture.data, dtype=np.uint8)
             offset = end
         return staging.to(self._device, non_blocking=True)
+
+    def _staging(self, *shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        """Make a host tensor that is to be filled and copied, pinned for a GPU.
+
+        The caching host allocator hands a pinned block out again only after the copies that
+        read it are done, so a fresh one each time is both safe and cheap.
+        """
+        return torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
 
     def _normalise(self, raw: torch.Tensor) -> torch.Tensor:
         """Rescale and normalise uint8 values whose last dimension holds the channels."""
@@ -146,21 +152,28 @@ class Normalizer:
 
     def _patches(self, pixels: Sequence[Pixels]) -> dict[str, torch.Tensor]:
         size, most = self._spec.patch_size, self._spec.max_num_patches
-        shapes = [(picture.height // size, picture.width // size) for picture in pixels]
-        raw = torch.zeros(len(pixels), most, size * size * 3, dtype=torch.uint8)
-        mask = torch.zeros(len(pixels), most, dtype=torch.int32)
-        for row, (picture, (rows, columns)) in enumerate(zip(pixels, shapes, strict=True)):
-            patches = torch.frombuffer(bytearray(picture.data), dtype=torch.uint8)
-            patches = patches.view(rows, size, columns, size, 3).transpose(1, 2)
-            raw[row, : rows * columns] = patches.reshape(rows * columns, -1)
+        raw = self._staging(len(pixels), most, size * size * 3)
+        mask = self._staging(len(pixels), most, dtype=torch.int32).zero_()
+        shapes = torch.empty(len(pixels), 2, dtype=torch.int64)
+        for row, picture in enumerate(pixels):
+            rows, columns = picture.height // size, picture.width // size
+            source = np.frombuffer(picture.data, dtype=np.uint8).reshape(
+                rows, size, columns, size, 3
+            )
+            target = raw[row, : rows * columns].view(rows, columns, size, size, 3)
+            np.copyto(target.numpy(), source.transpose(0, 2, 1, 3, 4))
             mask[row, : rows * columns] = 1
-        mask = mask.to(self._device)
-        values = self._normalise(raw.to(self._device))  # (batch, patches, size * size * 3)
-        values.masked_fill_(mask.unsqueeze(-1) == 0, 0.0)  # padding is 0 after normalisation
+            shapes[row, 0], shapes[row, 1] = rows, columns
+        mask_there = mask.to(self._device, non_blocking=True)
+        # (batch, patches, size * size * 3)
+        values = self._normalise(raw.to(self._device, non_blocking=True))
+        values.masked_fill_(mask_there.unsqueeze(-1) == 0, 0.0)  # padding is 0 once normalised
         return {
             "pixel_values": values.to(self._dtype),
-            "pixel_attention_mask": mask,
-            "spatial_shapes": torch.tensor(shapes, dtype=torch.int64, device=self._device),
+            "pixel_attention_mask": mask_there,
+            # On the host: the model reads each row as two numbers, and uses it for nothing
+            # else. On a GPU every one of them would wait for all that is queued there.
+            "spatial_shapes": shapes,
         }
 
 

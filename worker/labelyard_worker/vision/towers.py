@@ -7,6 +7,7 @@ import torch
 
 from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.vision.attention import use_products
+from labelyard_worker.vision.devices import free_cached_memory
 from labelyard_worker.vision.last_layer import shorten_last_layer
 from labelyard_worker.vision.packed import can_pack, packed
 from labelyard_worker.vision.scoring import Floats
@@ -56,6 +57,10 @@ def prepared(
                 setattr(model, name, packed(getattr(model, name)))
     for parameter in model.parameters(recurse=False):  # logit scale and bias, read before
         parameter.data = parameter.data.to(dtype)  # the first says what pixels are cast to
+    if device.type == "cuda":
+        # The float32 weights that were converted: freed, but kept for the default stream, which
+        # no pass uses.
+        free_cached_memory()
     return model
 
 
