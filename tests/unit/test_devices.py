@@ -84,7 +84,7 @@ def test_errors_of_a_device_are_told_apart(
 
 def test_float32_on_a_gpu_is_not_rounded_to_ten_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True
 
     keep_float32_exact()
 
