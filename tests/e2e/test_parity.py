@@ -19,7 +19,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import Token
 from labelyard_worker.vision import lite
 from labelyard_worker.vision.checkpoint import load_checkpoint
-from tests.support import pictures
+from tests.support import odd_pictures, pictures
 from tests.support.checkpoints import MODEL_TYPES, pipeline_for, tiny_checkpoint
 from tests.support.service import Service
 
@@ -32,6 +32,8 @@ PICTURES = {
     "rotated.jpg": pictures.rotated_jpeg((210, 140)),
     "wide.jpg": pictures.jpeg((500, 7)),
     "tall.jpg": pictures.jpeg((5, 400)),
+    "key.png": pictures.transparent_palette_png((200, 150)),
+    "key.gif": odd_pictures.TRANSPARENT["key.gif"](),
 }
 
 

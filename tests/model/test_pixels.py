@@ -1,6 +1,7 @@
 """Children's uint8 pixels, normalised on the device, equal the image processor's output."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from labelyard.errors import ModelLoadError
 from labelyard_worker.intake.images import ImageLimits, PixelSpec, decode
 from labelyard_worker.intake.resize import resized_size
 from labelyard_worker.vision.pixels import Normalizer, pixel_spec
-from tests.support import pictures
+from tests.support import odd_pictures, pictures
 
 CPU = torch.device("cpu")
 LIKE_PIPELINE = ImageLimits(decode="exact", transparency="drop")
@@ -113,6 +114,24 @@ def test_normalised_pixels_are_the_processors(name: str) -> None:
         wanted = expected[key].to(value.dtype)
         torch.testing.assert_close(value, wanted, rtol=0, atol=tolerance, msg=key)
     assert inputs["pixel_values"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("processor", ["clip", "siglip", "vit"])
+@pytest.mark.parametrize("name", odd_pictures.ALL)
+def test_odd_pictures_are_the_processors_too(name: str, processor: str) -> None:
+    """Every mode, depth and kind of transparency, as the pipeline loads and converts it.
+
+    ViT's processor converts nothing to RGB, so it leaves one transparent colour as it is.
+    """
+    raw, judge = odd_pictures.ALL[name](), PROCESSORS[processor]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about palettes of alphas
+        expected = judge(images=as_pipeline_loads(raw), return_tensors="pt")["pixel_values"]
+
+    pixels = decode(raw, uri=name, spec=pixel_spec(judge), limits=LIKE_PIPELINE)
+
+    inputs = Normalizer(judge, device=CPU, dtype=torch.float32)([pixels])
+    assert torch.equal(inputs["pixel_values"], expected)
 
 
 def test_masks_and_shapes_keep_the_processors_types() -> None:

@@ -58,7 +58,10 @@ class WorkerSettings(ConnectionSettings):
             the model's size, several times faster on large ones; ``exact`` decodes every
             pixel; ``auto`` drafts for all checkpoints whose answers hold, which are all
             but lite and ALIGN.
-        transparency: ``white`` composes on white; ``drop`` drops the alpha channel.
+        transparency: ``white`` composes on white; ``drop`` drops the alpha channel. With
+            decode ``exact``, ``drop`` gives the pixels of transformers' pipeline, which
+            composes one transparent colour (GIF, PNG) on white and clips greys of more than
+            8 bits to white; otherwise these are scaled to 8 bits.
         intake_children: Processes that fetch and decode; 0 decides from the cores.
         image_timeout_s: Seconds to fetch and decode one image.
         max_image_bytes: Largest file that is fetched.

@@ -1,6 +1,7 @@
 """Turn an image file's bytes into the pixels that a checkpoint expects."""
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_siz
 from labelyard_worker.intake.spec import PREPROCESSING_VERSION, ImageLimits, Pixels, PixelSpec
 
 __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decode"]
+
+log = logging.getLogger(__name__)
 
 # Pillow's resize then still averages at least 2 x 2 decoded pixels into one.
 DRAFT_OVERSAMPLING = 2
@@ -38,26 +41,41 @@ def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pix
     """
     with foreign_errors_as_ours(raw, uri=uri), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about metadata that we can do without
-        with open_image(raw, uri=uri, limits=limits) as opened:
-            width, height = opened.size
-            if limits.decode == "draft" and opened.format in ("JPEG", "MPO"):
-                _draft(opened, spec)
-            is_drafted = opened.size != (width, height)
-            opened.load()
-            orientation = orientation_of(opened)  # a TIFF's is known, and undone, once loaded
-            image = to_rgb(turn(opened, orientation), limits)
-            if orientation in SIDEWAYS:
-                width, height = height, width
-            part = _drafted(image, orientation, height, width) if is_drafted else None
-            image = resize_and_crop(image, spec, drafted=part)
-        return Pixels(
-            data=image.tobytes(),
-            height=image.height,
-            width=image.width,
-            source_width=width,
-            source_height=height,
-            sha256=hashlib.sha256(raw).hexdigest(),
-        )
+        if limits.decode == "draft" and sniff(raw) == "JPEG":
+            try:
+                return _decode(raw, uri=uri, spec=spec, limits=limits, is_drafted=True)
+            except (ImageError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the whole decoding is the judge
+                log.debug("draft_failed", extra={"fields": {"reason": str(error)}})
+        return _decode(raw, uri=uri, spec=spec, limits=limits, is_drafted=False)
+
+
+def _decode(
+    raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits, is_drafted: bool
+) -> Pixels:
+    """Decode in one way; *is_drafted* allows a JPEG to be decoded at a smaller scale."""
+    with open_image(raw, uri=uri, limits=limits) as opened:
+        width, height = opened.size
+        drafted_size = _draft(opened, spec) if is_drafted else None
+        opened.load()
+        orientation = orientation_of(opened)  # a TIFF's is known, and undone, once loaded
+        rgb = to_rgb(opened, limits, composes_colour_key=spec.composes_colour_key)
+        image = turn(rgb, orientation)
+        if orientation in SIDEWAYS:
+            width, height = height, width
+        part = None
+        if drafted_size is not None:
+            part = Drafted(height, width, _drafted_box(image, orientation, drafted_size))
+        image = resize_and_crop(image, spec, drafted=part)
+    return Pixels(
+        data=image.tobytes(),
+        height=image.height,
+        width=image.width,
+        source_width=width,
+        source_height=height,
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
 
 
 @contextmanager
@@ -91,27 +109,37 @@ def _reason(error: Exception, image_format: str | None) -> str:
     return f"this {image_format} cannot be decoded: {what[:LONGEST_REASON]}"
 
 
-def _draft(image: Image.Image, spec: PixelSpec) -> None:
-    """Have a JPEG decoded at the smallest DCT scale that is still large enough."""
-    width, height = image.size
+def _draft(image: Image.Image, spec: PixelSpec) -> tuple[float, float] | None:
+    """Have a JPEG decoded at the smallest DCT scale that is still large enough.
+
+    Returns:
+        Width and height of the picture at that scale, as stored, with their fractions;
+        ``None`` if every pixel is decoded.
+    """
+    width, height = whole = image.size
     if orientation_of(image) in SIDEWAYS:
         wanted_width, wanted_height = resized_size(spec, height=width, width=height)
     else:
         wanted_height, wanted_width = resized_size(spec, height=height, width=width)
-    image.draft(None, (DRAFT_OVERSAMPLING * wanted_width, DRAFT_OVERSAMPLING * wanted_height))
+    wanted = DRAFT_OVERSAMPLING * wanted_width, DRAFT_OVERSAMPLING * wanted_height
+    configured = image.draft(None, wanted)
+    if configured is None or image.size == whole:
+        return None
+    _, (_, _, scaled_width, scaled_height) = configured
+    return scaled_width, scaled_height
 
 
-def _drafted(image: Image.Image, orientation: int, height: int, width: int) -> Drafted:
-    """Find the picture in what was decoded; libjpeg fills up the last row and column.
+def _drafted_box(
+    image: Image.Image, orientation: int, size: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Find the picture in the decoded pixels; libjpeg fills up the last row and column.
 
     Args:
         image: Turned upright.
         orientation: By which it was turned.
-        height: Of the picture, turned upright.
-        width: Of the picture, turned upright.
+        size: Width and height of the picture in decoded pixels, before it was turned.
     """
-    scale = round(width / image.width) if width > height else round(height / image.height)
-    exact_width, exact_height = width / scale, height / scale
-    left = image.width - exact_width if orientation in PADDED_LEFT else 0.0
-    top = image.height - exact_height if orientation in PADDED_TOP else 0.0
-    return Drafted(height, width, (left, top, left + exact_width, top + exact_height))
+    width, height = reversed(size) if orientation in SIDEWAYS else size
+    left = image.width - width if orientation in PADDED_LEFT else 0.0
+    top = image.height - height if orientation in PADDED_TOP else 0.0
+    return left, top, left + width, top + height

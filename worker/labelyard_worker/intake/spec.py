@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
 
 # Part of the identity of a cached image embedding: raise it when pixels change.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class PixelSpec:
             the picture is black.
         patch_size: Pixels, for ``patches``.
         max_num_patches: Patches of one picture, for ``patches``.
+        composes_colour_key: Whether the processor converts to RGB itself, and so composes
+            pixels of a picture's one transparent colour on white.
     """
 
     resize: Resize
@@ -42,6 +44,7 @@ class PixelSpec:
     crop: tuple[int, int] | None = None
     patch_size: int = 0
     max_num_patches: int = 0
+    composes_colour_key: bool = True
 
     @property
     def output_size(self) -> tuple[int, int] | None:

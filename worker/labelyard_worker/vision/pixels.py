@@ -28,18 +28,21 @@ def pixel_spec(image_processor: Any) -> PixelSpec:
     _check_steps(image_processor)
     resample = image_processor.resample
     resample = 2 if resample is None else int(resample)
+    composes_colour_key = bool(getattr(image_processor, "do_convert_rgb", None))
     if type(image_processor).__name__ == PATCHES:
         return PixelSpec(
             resize="patches",
             resample=resample,
             patch_size=image_processor.patch_size,
             max_num_patches=image_processor.max_num_patches,
+            composes_colour_key=composes_colour_key,
         )
     crop = image_processor.crop_size if getattr(image_processor, "do_center_crop", None) else None
     spec = PixelSpec(
         **_resize(image_processor),
         resample=resample,
         crop=None if crop is None else (int(crop.height), int(crop.width)),
+        composes_colour_key=composes_colour_key,
     )
     if spec.output_size is None:
         raise ModelLoadError(
