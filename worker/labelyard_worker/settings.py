@@ -32,7 +32,9 @@ class WorkerSettings(ConnectionSettings):
     """How this worker reads, batches, scores and survives.
 
     Attributes:
-        checkpoint: ``lite``, a hub name, or a folder that transformers can load.
+        checkpoint: ``lite``, a folder that transformers can load, a hub name, or
+            ``name@revision`` with a branch, tag or commit of the hub. Pin a commit: a name
+            alone loads whatever is newest at the start.
         device: ``auto`` (CUDA, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` is bfloat16 where the device is faster in it (a CPU is tried at the
             start), else float32.

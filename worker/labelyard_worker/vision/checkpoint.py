@@ -4,27 +4,20 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForZeroShotImageClassification,
-    AutoTokenizer,
-)
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from labelyard.errors import ModelLoadError
+from labelyard.errors import ModelLoadError, WorkerError
 from labelyard.messages import ModelInfo
 from labelyard_worker.intake.spec import Pixels, PixelSpec
 from labelyard_worker.machine import usable_cores
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision import devices, lite, precision
+from labelyard_worker.vision import devices, lite, precision, probes
 from labelyard_worker.vision.batch_shapes import batch_shapes
+from labelyard_worker.vision.checkpoint_source import CheckpointSource, loading_advice
 from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
 from labelyard_worker.vision.fingerprint import fingerprint_of
 from labelyard_worker.vision.pixels import Normalizer, pixel_spec
@@ -236,36 +229,49 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
     """
     lite.register()
     transformers_logging.disable_progress_bar()
-    name = _source(settings)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        check_type(settings.checkpoint, config.model_type)
-        device = devices.choose_device(settings.device)
-        devices.keep_float32_exact()
-        dtype = precision.choose_dtype(settings.dtype, device, config.model_type)
-        return Checkpoint(
-            _load_model(name, config),
-            AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
-            AutoTokenizer.from_pretrained(name, trust_remote_code=False),
-            info=ModelInfo(
-                checkpoint=settings.checkpoint,
-                fingerprint=fingerprint_of(_folder(name)),
-                dtype=str(dtype).removeprefix("torch."),
-                device=device.type,
-            ),
-            device=device,
-            dtype=dtype,
-            threads=devices.plan_threads(settings, device, usable_cores()),
-            max_batch_size=devices.plan_batch_size(
-                settings, device, is_convolutional=config.model_type in CONVOLUTIONAL_TYPES
-            ),
-            decode=precision.choose_decode(settings.decode, config.model_type),
-            is_compiled=settings.compile,
-        )
-    except ModelLoadError:
+        source = CheckpointSource.of(settings)
+        checkpoint = _load(settings, source)
+        probes.check_towers(checkpoint)
+    except WorkerError:
         raise
     except Exception as error:  # transformers, safetensors and torch raise a dozen kinds
-        raise ModelLoadError(settings.checkpoint, _advice(settings.checkpoint, error)) from error
+        advice = loading_advice(settings.checkpoint, error)
+        raise ModelLoadError(settings.checkpoint, advice) from error
+    return checkpoint
+
+
+def _load(settings: WorkerSettings, source: CheckpointSource) -> Checkpoint:
+    """Load configuration, tokenizer, weights and image processor, and check each."""
+    config = source.load_config()
+    check_type(settings.checkpoint, config.model_type)
+    device = devices.choose_device(settings.device)
+    devices.keep_float32_exact()
+    dtype = precision.choose_dtype(settings.dtype, device, config.model_type)
+    tokenizer = source.load_tokenizer()
+    probes.check_tokens(settings.checkpoint, PromptTokenizer(tokenizer, config), config)
+    image_processor = source.load_image_processor()
+    model = source.load_model(config)
+    probes.check_weights(settings.checkpoint, model)
+    return Checkpoint(
+        model,
+        image_processor,
+        tokenizer,
+        info=ModelInfo(
+            checkpoint=settings.checkpoint,
+            fingerprint=fingerprint_of(source.folder),
+            dtype=str(dtype).removeprefix("torch."),
+            device=device.type,
+        ),
+        device=device,
+        dtype=dtype,
+        threads=devices.plan_threads(settings, device, usable_cores()),
+        max_batch_size=devices.plan_batch_size(
+            settings, device, is_convolutional=config.model_type in CONVOLUTIONAL_TYPES
+        ),
+        decode=precision.choose_decode(settings.decode, config.model_type),
+        is_compiled=settings.compile,
+    )
 
 
 def check_type(checkpoint: str, model_type: str) -> None:
@@ -281,54 +287,4 @@ def check_type(checkpoint: str, model_type: str) -> None:
         checkpoint,
         f"is of type {model_type!r}, which is {kind}: labelyard serves dual encoders of the "
         f"types {', '.join(SUPPORTED_TYPES)}",
-    )
-
-
-def _load_model(name: str, config: Any) -> Any:
-    """Load the weights in float32, and nothing but the weights.
-
-    Raises:
-        ModelLoadError: Weights are missing, so that random numbers would be served.
-    """
-    model, report = AutoModelForZeroShotImageClassification.from_pretrained(
-        name,
-        config=config,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        weights_only=True,
-        output_loading_info=True,
-    )
-    if report["missing_keys"]:
-        some = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelLoadError(name, f"{len(report['missing_keys'])} weights are missing: {some}, …")
-    return model
-
-
-def _source(settings: WorkerSettings) -> str:
-    """Say what transformers loads from: a folder, or a name on the hub."""
-    name = settings.checkpoint
-    if name == "lite":
-        return str(lite.ensure_lite(settings.cache_dir))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelLoadError(
-            name, "there is no such folder: LABELYARD_CHECKPOINT takes lite, a hub name or a folder"
-        )
-    return name
-
-
-def _folder(name: str) -> Path:
-    found = cached_file(name, "config.json")
-    return Path(str(found)).parent
-
-
-def _advice(checkpoint: str, error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0]
-    if Path(checkpoint).expanduser().is_dir() or checkpoint == "lite":
-        return f"the folder cannot be loaded as a checkpoint: {reason}"
-    return (
-        f"cannot be loaded from the hub: {reason}. Check the name and the network, or download "
-        "the checkpoint and set LABELYARD_CHECKPOINT to its folder"
     )
