@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from labelyard import ledger_scripts
 from labelyard.errors import LabelyardError
 from labelyard.ledger_async import AsyncLedger, connect_async
 from labelyard.ledger_calls import (
     PIPELINE_SIZE,
-    SOCKET_OPTIONS,
     LedgerCalls,
     ledger_errors_as_ours,
 )
@@ -30,6 +27,7 @@ from labelyard.ledger_records import (
     read_started,
 )
 from labelyard.messages import Failure, Job, Result
+from labelyard.redis_connections import SOCKET_OPTIONS, connect_redis
 from labelyard.settings import ConnectionSettings
 
 REFUSED_KEPT = 1000
@@ -54,13 +52,12 @@ __all__ = [
 
 
 def connect(settings: ConnectionSettings) -> "redis.Redis":
-    """Connect to the ledger's Redis with bounded waits and a few quick retries."""
-    return redis.Redis.from_url(
-        settings.ledger_url,
-        decode_responses=True,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-        **SOCKET_OPTIONS,
-    )
+    """Connect to the ledger's Redis with bounded waits and a few quick retries.
+
+    Raises:
+        ServiceConfigError: LABELYARD_LEDGER_URL is not the address of a Redis.
+    """
+    return connect_redis(settings.ledger_url, setting="LABELYARD_LEDGER_URL")
 
 
 class Ledger:

@@ -4,30 +4,23 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 
 from labelyard import ledger_scripts
 from labelyard.errors import LabelyardError
-from labelyard.ledger_calls import (
-    PIPELINE_SIZE,
-    SOCKET_OPTIONS,
-    LedgerCalls,
-    ledger_errors_as_ours,
-)
+from labelyard.ledger_calls import PIPELINE_SIZE, LedgerCalls, ledger_errors_as_ours
 from labelyard.ledger_records import Glance, Opened, Queue, Record, read_glance, read_record
 from labelyard.messages import Job
+from labelyard.redis_connections import connect_redis_async
 from labelyard.settings import ConnectionSettings
 
 
 def connect_async(settings: ConnectionSettings) -> "redis.asyncio.Redis":
-    """Connect to the ledger's Redis for asyncio, with bounded waits and a few quick retries."""
-    return redis.asyncio.Redis.from_url(
-        settings.ledger_url,
-        decode_responses=True,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-        **SOCKET_OPTIONS,
-    )
+    """Connect to the ledger's Redis for asyncio, with bounded waits and a few quick retries.
+
+    Raises:
+        ServiceConfigError: LABELYARD_LEDGER_URL is not the address of a Redis.
+    """
+    return connect_redis_async(settings.ledger_url, setting="LABELYARD_LEDGER_URL")
 
 
 class AsyncLedger:

@@ -1,7 +1,7 @@
 """How a call to the ledger is written, and how its failures read; the same for both clients."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -11,15 +11,17 @@ from labelyard.errors import LabelyardError, LedgerUnavailableError, QueueFullEr
 from labelyard.ledger_records import Opened, Queue, State
 from labelyard.ledger_scripts import LedgerKeys
 from labelyard.messages import Job
+from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
 
-# A half-open connection must not hang a caller for ever (redis-py waits without end).
-SOCKET_OPTIONS: Final[Mapping[str, Any]] = {
-    "socket_timeout": 10,
-    "socket_connect_timeout": 3,
-    "socket_keepalive": True,
-    "health_check_interval": 10,
-}
+__all__ = [
+    "PIPELINE_SIZE",
+    "SOCKET_OPTIONS",
+    "LedgerCalls",
+    "as_ours",
+    "ledger_errors_as_ours",
+]
+
 # Commands in one pipeline: enough to hide the round trip, few enough not to hold up others.
 PIPELINE_SIZE: Final = 500
 

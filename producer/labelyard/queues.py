@@ -1,8 +1,9 @@
 """The queues that jobs wait in: declared the same by those who send and those who receive."""
 
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from kombu import Exchange, Queue
+if TYPE_CHECKING:
+    from kombu import Queue
 
 QueueName = Literal["control", "interactive", "bulk", "quarantine"]
 # Most urgent first.
@@ -21,12 +22,14 @@ def is_amqp(broker_url: str) -> bool:
     return broker_url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
 
-def queues(namespace: str, broker_url: str) -> list[Queue]:
-    """Define all queues, the most urgent first.
+def queues(namespace: str, broker_url: str) -> "list[Queue]":
+    """Define all queues for kombu and Celery, the most urgent first.
 
     Messages go through the default exchange, which needs no binding: on Redis a binding
     is a key, and an emptied broker would have lost it.
     """
+    from kombu import Exchange, Queue  # only workers and producers for RabbitMQ have it
+
     return [
         Queue(
             queue_name(namespace, queue),

@@ -124,7 +124,7 @@ def test_a_worker_hears_again_after_its_connection_became_half_open(
     valkey: ValkeyServer, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = {"socket_timeout": 2, "health_check_interval": 1}
-    monkeypatch.setattr("labelyard.ledger.SOCKET_OPTIONS", quick)
+    monkeypatch.setattr("labelyard.redis_connections.SOCKET_OPTIONS", quick)
     running = RunningJobs()
     settings = WorkerSettings(ledger_url=ledger_url, namespace="test")
     with TcpProxy(valkey.port) as proxy, closing(connect(settings)) as direct:

@@ -6,7 +6,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "PIL", "boto3", "numpy", "transformers", "typer", "rich", "celery")
+HEAVY = (
+    "torch",
+    "PIL",
+    "boto3",
+    "numpy",
+    "transformers",
+    "typer",
+    "rich",
+    "celery",
+    "kombu",
+    "amqp",
+)
 LIST_MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
@@ -28,6 +39,8 @@ def modules_after(statement: str) -> set[str]:
         "import labelyard",
         "import labelyard; [getattr(labelyard, name) for name in labelyard.__all__]",
         "import labelyard.testing",
+        "import labelyard; labelyard.Client().close()",
+        "import labelyard; labelyard.AsyncClient()",
     ],
 )
 def test_producers_load_none_of_the_heavy_libraries(statement: str) -> None:

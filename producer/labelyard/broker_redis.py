@@ -1,0 +1,114 @@
+"""Publish messages to Redis in kombu's format, which Celery workers read."""
+
+import json
+import uuid
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from labelyard.outgoing import PERSISTENT, Outgoing
+from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.redis_connections import SOCKET_OPTIONS, connection_options
+from labelyard.settings import ConnectionSettings
+
+#: Exceptions that mean that Redis did not take a message or gave no answer.
+REDIS_ERRORS: Final = (RedisError, OSError)
+#: Suffixes of the lists that make up one queue, by priority. Labelyard publishes to the
+#: first; another producer's messages may be in the rest.
+#: Source: kombu.transport.redis, PRIORITY_STEPS and Channel.sep.
+PRIORITY_SUFFIXES: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+#: Messages in one pipeline: it is built in memory before it is sent.
+PIPELINE_SIZE: Final = 1000
+
+
+def envelope(message: Outgoing, *, key: str) -> str:
+    """Write *message* as kombu's Redis transport does.
+
+    Args:
+        key: Name of the queue, which is the key of its list.
+
+    Source:
+        kombu 5.7, ``transport/virtual/base.py`` (Channel.prepare_message and
+        ``_inplace_augment_message``); docs/message-contract.md shows the result.
+    """
+    return json.dumps(
+        {
+            "body": b64encode(message.body().encode()).decode("ascii"),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": message.headers(),
+            "properties": {
+                "correlation_id": message.job_id,
+                "message_id": message.job_id,
+                "delivery_mode": PERSISTENT,
+                "delivery_info": {"exchange": "", "routing_key": key},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+    )
+
+
+class RedisBrokerConnection:
+    """One connection to a Redis broker, used by one thread at a time.
+
+    Args:
+        timeout_s: Seconds that one answer of the broker is waited for.
+    """
+
+    def __init__(self, settings: ConnectionSettings, *, timeout_s: float) -> None:
+        self._namespace = settings.namespace
+        self._client = redis.Redis(
+            connection_pool=redis.ConnectionPool(
+                **connection_options(
+                    settings.broker_url,
+                    setting="LABELYARD_BROKER_URL",
+                    socket_timeout=timeout_s,
+                    socket_connect_timeout=min(SOCKET_OPTIONS["socket_connect_timeout"], timeout_s),
+                    retry=Retry(NoBackoff(), 0),
+                ),
+                max_connections=1,
+            )
+        )
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Publish *messages* in their order, in pipelines."""
+        if len(messages) == 1:
+            self._client.lpush(*self._entry(messages[0]))
+            return
+        for start in range(0, len(messages), PIPELINE_SIZE):
+            with self._client.pipeline(transaction=False) as pipeline:
+                for message in messages[start : start + PIPELINE_SIZE]:
+                    pipeline.lpush(*self._entry(message))
+                pipeline.execute()
+
+    def _entry(self, message: Outgoing) -> tuple[str, str]:
+        key = queue_name(self._namespace, message.queue)
+        return key, envelope(message, key=key)
+
+    def depths(self) -> dict[str, int]:
+        """Count the waiting messages of each queue, of all priorities."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in QUEUE_NAMES:
+                for suffix in PRIORITY_SUFFIXES:
+                    pipeline.llen(queue_name(self._namespace, name) + suffix)
+            lengths: list[Any] = pipeline.execute()
+        steps = len(PRIORITY_SUFFIXES)
+        return {
+            name: sum(lengths[place * steps : (place + 1) * steps])
+            for place, name in enumerate(QUEUE_NAMES)
+        }
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.connection_pool.disconnect()
+
+    def drop(self) -> None:
+        """Close a connection that may be broken."""
+        self.close()

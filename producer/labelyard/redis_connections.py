@@ -1,0 +1,102 @@
+"""Connections to Redis: their options, their pools, and what a refused address means."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from labelyard.errors import ServiceConfigError
+
+# A half-open connection must not hang a caller for ever (redis-py waits without end).
+SOCKET_OPTIONS: Final[Mapping[str, Any]] = {
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+#: Connections of one pool. A call holds its connection for one round trip, so that a few
+#: serve any number of threads; a call beyond them waits for its turn.
+POOL_SIZE: Final = 100
+#: Seconds that a call waits for a connection of the pool.
+POOL_WAIT_S: Final = 20
+#: Retries of a command after a lost connection, with pauses of up to 0.5 s.
+RETRIES: Final = 3
+_POOL_OPTIONS: Final[Mapping[str, Any]] = {"max_connections": POOL_SIZE, "timeout": POOL_WAIT_S}
+_TCP_ONLY: Final = ("socket_keepalive", "socket_connect_timeout")
+# kombu's spelling of what redis-py calls "required", "optional" and "none".
+_KOMBU_CERT_REQS: Final = "CERT_"
+
+
+def socket_options(url: str) -> dict[str, Any]:
+    """Choose the socket options for *url*: a Unix socket has fewer."""
+    options = dict(SOCKET_OPTIONS)
+    if url.startswith("unix:"):
+        for name in _TCP_ONLY:
+            del options[name]
+    return options
+
+
+def connection_options(url: str, *, setting: str, **options: Any) -> dict[str, Any]:
+    """Read *url* into the arguments of a connection pool for threads.
+
+    Args:
+        setting: Name of the variable that *url* comes from, for the error's text.
+        options: Options in place of those of :data:`SOCKET_OPTIONS`.
+
+    Raises:
+        ServiceConfigError: redis-py cannot connect to such an address.
+    """
+    return _checked(redis.connection, url, setting, options)
+
+
+def async_connection_options(url: str, *, setting: str, **options: Any) -> dict[str, Any]:
+    """Read *url* into the arguments of a connection pool for asyncio."""
+    return _checked(redis.asyncio.connection, url, setting, options)
+
+
+def _checked(module: Any, url: str, setting: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Parse *url*, and make one connection without connecting it: unknown options fail there."""
+    try:
+        pool_options: dict[str, Any] = {**socket_options(url), **module.parse_url(url), **options}
+        reqs = pool_options.get("ssl_cert_reqs")
+        if isinstance(reqs, str) and reqs.startswith(_KOMBU_CERT_REQS):
+            pool_options["ssl_cert_reqs"] = reqs.removeprefix(_KOMBU_CERT_REQS).lower()
+        per_connection = dict(pool_options)
+        for name in _POOL_OPTIONS:
+            per_connection.pop(name, None)
+        connection_class = per_connection.pop("connection_class", module.Connection)
+        connection_class(**per_connection)
+    except (TypeError, ValueError, AttributeError, RedisError) as error:
+        raise ServiceConfigError(f"{setting} is not the address of a Redis: {error}") from error
+    return pool_options
+
+
+def connect_redis(url: str, *, setting: str) -> "redis.Redis":
+    """Open a client for threads with bounded waits, a bounded pool and a few quick retries.
+
+    Raises:
+        ServiceConfigError: redis-py cannot connect to such an address.
+    """
+    return redis.Redis.from_pool(make_pool(url, setting=setting))
+
+
+def make_pool(url: str, *, setting: str) -> redis.BlockingConnectionPool:
+    """Make the pool of :func:`connect_redis`; it connects when there is something to do."""
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+    options = connection_options(url, setting=setting, decode_responses=True, retry=retry)
+    pool: Any = redis.BlockingConnectionPool
+    made: redis.BlockingConnectionPool = pool(**{**_POOL_OPTIONS, **options})
+    return made
+
+
+def connect_redis_async(url: str, *, setting: str) -> "redis.asyncio.Redis":
+    """Open a client for one event loop; see :func:`connect_redis`."""
+    retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+    options = async_connection_options(url, setting=setting, decode_responses=True, retry=retry)
+    pool: Any = redis.asyncio.BlockingConnectionPool(**{**_POOL_OPTIONS, **options})
+    return redis.asyncio.Redis.from_pool(pool)
