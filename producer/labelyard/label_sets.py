@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.ledger import ledger_errors_as_ours
-from labelyard.messages import Label, LabelSet, LabelSetRef
+from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, LabelSetRef
 
 CACHED_SETS = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -86,19 +86,24 @@ class LabelSetRegistry:
 
         Args:
             name: Lower-case letters, digits, ``.``, ``_`` and ``-``; up to 64.
-            label_set: Up to 10,000 labels.
+            label_set: Up to 10,000 labels, and up to 100,000 prompts after templates.
 
         Returns:
             The reference to put into jobs, ``name@sha256:…``.
 
         Raises:
-            InvalidMessageError: The name is not allowed.
+            InvalidMessageError: The name is not allowed, or the set makes too many prompts.
             LedgerUnavailableError: Redis gave no answer; nothing was registered.
         """
         if not _NAME.fullmatch(name):
             raise InvalidMessageError(
                 f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
                 "digits, dots, underscores and hyphens, a letter or digit first"
+            )
+        if (prompts := label_set.count_prompts()) > MAX_REGISTERED_PROMPTS:
+            raise InvalidMessageError(
+                f"labels and templates make {prompts} prompts (limit {MAX_REGISTERED_PROMPTS}): "
+                "use fewer templates or fewer labels"
             )
         digest = label_set_digest(label_set)
         reference = f"{name}@{digest}"

@@ -84,8 +84,11 @@ local function finalise(state, result, ttl)
   local stream = redis.call('HGET', JOB, 'stream')
   if stream and stream ~= '' then
     stream = NAMESPACE .. ':stream:' .. stream
-    redis.call('XADD', stream, 'MAXLEN', '~', 100000, '*',
-      'job_id', ID, 'status', state, 'result', result)
+    local entry = {'job_id', ID, 'status', state, 'result', result}
+    if #result > 65536 then  -- a long result is not kept twice over
+      entry = {'job_id', ID, 'status', state, 'result_key', JOB, 'result_bytes', #result}
+    end
+    redis.call('XADD', stream, 'MAXLEN', '~', 100000, '*', unpack(entry))
     redis.call('EXPIRE', stream, OPEN_TTL)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)

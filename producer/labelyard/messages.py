@@ -19,6 +19,11 @@ VERSION: Final = 1
 MAX_IMAGES = 64
 MAX_LABELS = 10_000
 MAX_INLINE_LABELS = 1_000
+# Prompts are labels times templates: each costs milliseconds of the text tower, once.
+MAX_INLINE_PROMPTS = 10_000
+MAX_REGISTERED_PROMPTS = 100_000
+# Scored labels in one result, about 5 MB of JSON; a larger one goes to an object.
+MAX_SCORED_LABELS = 100_000
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -104,6 +109,11 @@ class LabelSet(Message):
             raise ValueError("two labels have the same name: name each label once")
         return self
 
+    def count_prompts(self) -> int:
+        """Count the sentences that the text tower encodes, after templates."""
+        per_label = (len(label.prompts) or len(self.templates) for label in self.labels)
+        return sum(per_label) + len(self.abstain)
+
 
 class Deliver(Message):
     """Where the result goes besides the ledger.
@@ -155,6 +165,25 @@ class Job(Message):
             raise ValueError(
                 f"{len(self.label_set.labels)} labels are too many for a message "
                 f"(limit {MAX_INLINE_LABELS}): register the set and refer to it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        inline = self.label_set if isinstance(self.label_set, LabelSet) else None
+        if inline and (prompts := inline.count_prompts()) > MAX_INLINE_PROMPTS:
+            raise ValueError(
+                f"labels and templates make {prompts} prompts, too many for a message "
+                f"(limit {MAX_INLINE_PROMPTS}): use fewer templates, or register the set and "
+                "refer to it"
+            )
+        labels = min(self.top_k, len(inline.labels)) if inline else self.top_k
+        scored = len(self.images) * labels
+        if scored > MAX_SCORED_LABELS and self.deliver.object_uri is None:
+            raise ValueError(
+                f"{len(self.images)} images with {labels} labels each make a result of {scored} "
+                f"scored labels (limit {MAX_SCORED_LABELS}): lower top_k, send fewer images in a "
+                "job, or set deliver.object_uri, which gets the whole result"
             )
         return self
 

@@ -170,3 +170,15 @@ def test_a_store_that_is_away_costs_nothing_but_a_log_line(
 
     assert [record.message for record in caplog.records] == ["text_store_unavailable"]
     store.close()
+
+
+def test_a_set_that_makes_too_many_prompts_is_not_registered(registry: LabelSetRegistry) -> None:
+    label_set = as_label_set(
+        [str(number) for number in range(1_001)],
+        templates=tuple(f"{number} {{}}" for number in range(100)),
+    )
+
+    with pytest.raises(InvalidMessageError, match=r"100100 prompts \(limit 100000\)"):
+        registry.register("many", label_set)
+
+    assert registry.names() == []

@@ -366,6 +366,22 @@ def test_a_stream_gets_an_entry_for_each_result(ledger: Ledger) -> None:
     assert (entry["job_id"], entry["status"]) == (job.job_id, "succeeded")
 
 
+def test_a_stream_names_the_record_of_a_long_result(ledger: Ledger) -> None:
+    job = sample_job(deliver=Deliver(stream="events"))
+    ledger.open(job, queue="bulk")
+    result = sample_result(job=job)
+    long = result.model_copy(update={"tenant": "t" * 65_536})
+
+    ledger.finish(job.job_id, long)
+
+    entries: Any = ledger.client.xrange("test:stream:events")
+    [[_, entry]] = entries
+    assert "result" not in entry
+    assert int(entry["result_bytes"]) == len(long.model_dump_json())
+    kept: Any = ledger.client.hget(entry["result_key"], "result")
+    assert kept == long.model_dump_json()
+
+
 def test_a_ledger_that_is_away_says_so_and_what_it_means(own_valkey: ValkeyServer) -> None:
     away = ClientSettings(ledger_url=own_valkey.url)
     own_valkey.kill()
