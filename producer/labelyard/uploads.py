@@ -59,9 +59,13 @@ def upload_files(
         Their ``s3://`` addresses, in the order of *paths*.
 
     Raises:
-        ServiceConfigError: S3 refused; the text says what to set.
+        ServiceConfigError: S3 refused, or boto3 is missing; the text says what to do.
         StorageUnavailableError: S3 gave no usable answer.
     """
+    try:
+        import boto3  # noqa: F401 - it is asked for before the first file is read
+    except ImportError as error:
+        raise ServiceConfigError("uploads need boto3: pip install 'labelyard[cli]'") from error
     bucket = settings.upload_bucket
     with storage_errors_as_ours(bucket), closing(_s3_client(settings)) as s3:
         _make_bucket(s3, settings)

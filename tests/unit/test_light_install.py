@@ -61,3 +61,95 @@ def test_the_package_names_what_it_does_not_have() -> None:
 
     with pytest.raises(AttributeError, match="has no attribute 'Clint'"):
         labelyard.Clint  # noqa: B018 - the access is the test
+
+
+BARE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def run_without(missing: set[str], program: str) -> "subprocess.CompletedProcess[str]":
+    """Run *program* as if the libraries in *missing* were not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", BARE.format(missing=missing) + program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_the_command_without_its_extra_says_what_to_install(missing: str) -> None:
+    ended = run_without({missing}, "from labelyard.__main__ import main; main()")
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "The command labelyard needs libraries that are not installed: pip install 'labelyard[cli]'"
+    ]
+
+
+def test_the_worker_without_its_extra_says_what_to_install() -> None:
+    ended = run_without({"typer"}, "from labelyard_worker.__main__ import main; main()")
+
+    assert ended.returncode == 2
+    assert "pip install 'labelyard[worker]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "variables", "advice"),
+    [
+        ("kombu", {"LABELYARD_BROKER_URL": "amqp://127.0.0.1//"}, "labelyard[rabbitmq]"),
+        ("amqp", {"LABELYARD_BROKER_URL": "amqps://127.0.0.1//"}, "labelyard[rabbitmq]"),
+    ],
+)
+def test_rabbitmq_without_its_extra_is_a_setting_that_is_refused(
+    missing: str, variables: dict[str, str], advice: str
+) -> None:
+    program = f"""
+import os
+from labelyard import Client
+from labelyard.errors import ServiceConfigError
+os.environ.update({variables})
+try:
+    Client()
+except ServiceConfigError as error:
+    print(error)
+"""
+    ended = run_without({missing}, program)
+
+    assert advice in ended.stdout
+
+
+def test_uploads_without_boto3_say_what_to_install() -> None:
+    program = """
+import pathlib
+from labelyard.errors import ServiceConfigError
+from labelyard.settings import ClientSettings
+from labelyard.uploads import upload_files
+try:
+    upload_files([pathlib.Path("a.jpg")], ClientSettings())
+except ServiceConfigError as error:
+    print(error)
+"""
+    ended = run_without({"boto3"}, program)
+
+    assert "uploads need boto3: pip install 'labelyard[cli]'" in ended.stdout
+
+
+def test_a_client_for_redis_works_without_the_workers_libraries() -> None:
+    ended = run_without(
+        {"kombu", "celery", "amqp", "vine", "packaging", "boto3", "typer", "rich"},
+        "from labelyard import Client; Client().close(); print('closed')",
+    )
+
+    assert ended.stdout.strip() == "closed"

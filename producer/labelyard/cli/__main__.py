@@ -1,4 +1,4 @@
-"""Lets ``python -m labelyard.cli`` do what ``labelyard`` does."""
+"""Run ``python -m labelyard.cli`` as the command ``labelyard``."""
 
 from labelyard.cli.app import app
 

@@ -1,0 +1,25 @@
+"""The command ``labelyard``, or one sentence about the extra that it needs."""
+
+import sys
+from typing import Final
+
+NEEDED: Final = frozenset({"boto3", "botocore", "click", "rich", "typer"})
+ADVICE: Final = (
+    "The command labelyard needs libraries that are not installed: pip install 'labelyard[cli]'"
+)
+
+
+def main() -> None:
+    """Run the command line; exit with 2 if its extra is not installed."""
+    try:
+        from labelyard.cli.app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in NEEDED:
+            raise
+        sys.stderr.write(f"{ADVICE}\n")
+        raise SystemExit(2) from error
+    app()
+
+
+if __name__ == "__main__":
+    main()

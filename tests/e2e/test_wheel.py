@@ -1,0 +1,179 @@
+"""The wheel, installed as a user installs it: without constraints, without what tests need."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.pictures import photo
+from tests.support.service import PICTURES, Service
+from tests.support.shell import fresh_environment
+
+ROOT = Path(__file__).parents[2]
+INSTALL_WITHIN_S = 150
+# What a producer installs takes 20 MB; pip and setuptools, which a new environment has
+# already, are not counted.
+MAX_INSTALLED_BYTES = 48_000_000
+NO_INDEX = ("No matching distribution found", "Could not find a version", "ConnectionError")
+
+SUBMIT_AND_WAIT = """
+import sys
+from labelyard import Client
+
+with Client() as client:
+    job = client.submit([sys.argv[1]], labels=["a cat", "a dog"])
+    result = client.wait([job], timeout_s=60)[0].outcome()
+    print(job.is_published, result.status, result.images[0].labels[0].name)
+heavy = {"celery", "kombu", "boto3", "typer", "rich", "torch", "PIL", "numpy"}
+print(sorted(heavy & set(sys.modules)))
+"""
+WALK = """
+import json, subprocess, sys
+import typer
+from labelyard.cli import app
+
+def walk(command, path):
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield path
+    for name, one in inner.items():
+        yield from walk(one, [*path, name])
+
+print(json.dumps(list(walk(typer.main.get_command(app), []))))
+"""
+
+
+@dataclass(frozen=True)
+class BareEnvironment:
+    """A virtual environment that holds the wheel and what pip installed for it."""
+
+    folder: Path
+    wheel: Path
+    variables: Mapping[str, str]
+
+    def run(self, *command: object) -> "subprocess.CompletedProcess[str]":
+        """Run a program of the environment, outside the checkout."""
+        program, *args = command
+        bin_folder = self.folder / "bin"
+        return subprocess.run(
+            [str(bin_folder / str(program)), *map(str, args)],
+            cwd=self.folder,
+            env={
+                **fresh_environment(self.folder, self.variables),
+                "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_WITHIN_S,
+            check=False,
+        )
+
+    def install(self, *arguments: object) -> None:
+        """Install with pip, as a user does; skip the test if there is no package index."""
+        installed = self.run("pip", *arguments)
+        if installed.returncode and any(sign in installed.stderr for sign in NO_INDEX):
+            if os.environ.get("CI"):
+                pytest.fail(installed.stderr)
+            pytest.skip("no package index can be reached from here: pip finds no dependency")
+        assert installed.returncode == 0, installed.stderr
+
+    def installed_bytes(self) -> int:
+        """Count the bytes of all packages but pip and setuptools."""
+        (packages,) = self.folder.glob("lib/python*/site-packages")
+        not_ours = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+        return sum(
+            file.stat().st_size
+            for package in packages.iterdir()
+            if not package.name.startswith(not_ours)
+            for file in ([package] if package.is_file() else package.rglob("*"))
+            if file.is_file()
+        )
+
+
+@pytest.fixture(scope="module")
+def bare(service: Service, tmp_path_factory: pytest.TempPathFactory) -> BareEnvironment:
+    """Build the wheel and install it alone."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run(
+        [sys.executable, "-m", "venv", str(folder)], check=True, timeout=INSTALL_WITHIN_S
+    )
+    variables = {
+        **service.variables,
+        "AWS_ACCESS_KEY_ID": service.seaweed.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": service.seaweed.secret_access_key,
+        "LABELYARD_UPLOAD_BUCKET": PICTURES,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_CONSTRAINT": "",
+    }
+    made = BareEnvironment(folder, folder / "none.whl", variables)
+    made.install("wheel", "-q", "--no-deps", "-w", folder / "dist", ROOT)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    made.install("install", "-q", wheel)
+    return BareEnvironment(folder, wheel, variables)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.timeout(300)
+def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
+    bare: BareEnvironment, service: Service
+) -> None:
+    """One story, because installing costs seconds."""
+    uri = service.pictures.put("wheel-cat.png", photo("cat"))
+
+    submitted = bare.run("python", "-c", SUBMIT_AND_WAIT, uri)
+    without_extra = bare.run("labelyard", "status")
+    size = bare.installed_bytes()
+
+    assert submitted.stdout.splitlines() == ["True succeeded a cat", "[]"], submitted.stderr
+    assert without_extra.returncode == 2
+    assert "pip install 'labelyard[cli]'" in without_extra.stderr
+    assert without_extra.stderr.count("\n") == 1
+    assert size <= MAX_INSTALLED_BYTES
+
+    bare.install("install", "-q", f"{bare.wheel}[cli]")
+    every_command_answers(bare)
+    commands_do_their_work(bare, uri)
+
+
+def every_command_answers(bare: BareEnvironment) -> None:
+    walked = bare.run("python", "-c", WALK)
+    commands = json.loads(walked.stdout)
+    assert ["classify"] in commands
+    assert ["dead", "list"] in commands
+    for command in commands:
+        shown = bare.run("labelyard", *command, "--help")
+        assert shown.returncode == 0, (command, shown.stderr)
+
+
+def commands_do_their_work(bare: BareEnvironment, uri: str) -> None:
+    (bare.folder / "cat.png").write_bytes(photo("cat"))
+    (bare.folder / "animals.txt").write_text("a cat\na dog\n")
+    labels = ("--labels", "a cat,a dog")
+    job_id = done(bare, "submit", uri, *labels).strip()
+    assert "a cat" in done(bare, "classify", "cat.png", *labels)
+    assert "a cat" in done(bare, "wait", job_id)
+    assert job_id in done(bare, "result", job_id, "--json")
+    assert "succeeded" in done(bare, "status", job_id)
+    assert "interactive" in done(bare, "status", "--json")
+    assert "a cat" in done(bare, "rescore", uri, *labels)
+    assert "labels" in done(bare, "schema", "result")
+    assert "succeeded" in done(bare, "cancel", job_id, code=1)
+    reference = done(bare, "label-sets", "register", "wheel", "animals.txt").strip()
+    assert reference in done(bare, "label-sets", "list", "--json")
+    assert "a dog" in done(bare, "label-sets", "show", reference)
+    done(bare, "dead", "list")
+    for command in ("show", "replay", "purge"):
+        done(bare, "dead", command, "nothing", code=1)
+
+
+def done(bare: BareEnvironment, *command: str, code: int = 0) -> str:
+    """Run a command of labelyard and return what it printed."""
+    ended = bare.run("labelyard", *command)
+    assert ended.returncode == code, (command, ended.stdout, ended.stderr)
+    assert "Traceback" not in ended.stderr
+    return ended.stdout
