@@ -21,6 +21,11 @@ SESSION_SERVERS: list[EmbeddedServer] = []
 isolate(os.environ)  # at import: settings of libraries are read when test modules import them
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the caller choose the device of ``tests/cuda``."""
+    parser.addoption("--device", default="auto", help="of tests/cuda: auto, cpu or cuda")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers that the fixtures below look at."""
     config.addinivalue_line(
