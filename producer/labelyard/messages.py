@@ -300,11 +300,16 @@ def status_of(images: tuple[ImageResult, ...]) -> Status:
 def parse_job(message: Any) -> Job:
     """Read a job off the wire.
 
+    Args:
+        message: JSON text, as workers get it, or an object that was parsed from JSON.
+
     Raises:
-        InvalidMessageError: *message* is no job of a version that is read here; the
+        InvalidMessageError: *message* is not a job of a version that is read here; the
             text names each field at fault.
     """
     try:
+        if isinstance(message, str):
+            return Job.model_validate_json(message)
         return Job.model_validate(message)
     except ValidationError as error:
         faults = (

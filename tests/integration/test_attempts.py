@@ -1,5 +1,6 @@
 """Each delivery of a job comes to one end, which the ledger knows; on a real Valkey."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from labelyard.errors import (
 )
 from labelyard.ledger import Ledger, Queue, Record, backoff_s, connect
 from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
+from labelyard.set_aside import SetAside
 from labelyard.testing import sample_job, sample_result
 from labelyard.testing.samples import fail_image, score_image
 from labelyard_worker.delivery import Delivery
@@ -463,13 +465,14 @@ def test_a_bad_message_under_the_id_of_a_real_job_does_not_end_that(bench: Bench
 
 
 @pytest.mark.parametrize("message", [None, 7, "text", ["a"], {}, {"job_id": 7}, {"job_id": "../"}])
-def test_a_message_without_a_usable_id_is_kept_for_the_operator(
+def test_a_message_without_a_usable_id_is_set_aside_for_the_operator(
     bench: Bench, message: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, logger="labelyard_worker"):
         bench.run_message(message)
 
-    assert bench.client.llen(bench.ledger.calls.key("refused")) == 1
+    [kept] = SetAside(bench.client, bench.settings).messages()
+    assert kept.raw.decode() in (json.dumps(message), message)
     assert [record.getMessage() for record in caplog.records] == ["job_refused"]
 
 

@@ -197,8 +197,12 @@ MALFORMED = {
     "no JSON": b"not JSON",
     "a list": b"[1, 2]",
     "no properties": b'{"body": "x"}',
-    "no delivery tag": b'{"body": "x", "properties": {}}',
-    "a number as its tag": b'{"body": "x", "properties": {"delivery_tag": 7}}',
+    "properties that are no object": b'{"body": "x", "properties": 7}',
+    "numbers that only Lua reads": b'{"body": 0x10, "properties": {"delivery_tag": "t1"}}',
+    "deeper than anybody reads": b'{"body": "x", "properties": {}, "z": '
+    + b"[" * 5000
+    + b"]" * 5000
+    + b"}",
     "no UTF-8": b'{"body": "\xff", "properties": {"delivery_tag": "t1"}}',
     "no base64": json.dumps(
         {"body": "x", "properties": {**GOOD_TAG, "body_encoding": "base64"}}
@@ -281,21 +285,108 @@ def test_a_consumer_without_acknowledgements_leaves_no_record(
     assert broker_redis.exists("unacked", "unacked_index") == 0
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyError, RecursionError, SystemError])
 @pytest.mark.parametrize("no_ack", [False, True])
-def test_an_error_of_the_consumer_is_not_blamed_on_the_message(
-    broker_url: str, broker_redis: redis.Redis, no_ack: bool
+def test_a_message_that_its_consumer_cannot_take_is_set_aside_and_the_next_is_delivered(
+    broker_url: str, broker_redis: redis.Redis, no_ack: bool, error: type[Exception]
+) -> None:
+    """kombu counts a KeyError among the errors of a lost connection."""
+    taken: list[str] = []
+
+    def take(message: Message) -> None:
+        if message.payload == "bad":
+            raise error(message.payload)
+        taken.append(message.payload)
+
+    publish(broker_url, "bad", "good")
+    with inbox(broker_url, "other", prefetch=1) as consumer:
+        Consumer(consumer.channel, [Queue("bulk")], no_ack=no_ack, on_message=take).consume()
+
+        wait_until(lambda: consumer.turn() or taken)
+
+        assert consumer.channel.qos.in_flight("bulk") == (0 if no_ack else 1)
+
+    assert taken == ["good"]
+    assert [b"bad" not in kept for kept in broker_redis.lrange(MALFORMED_KEY, 0, -1)] == [True]
+    assert broker_redis.hlen("unacked") == (0 if no_ack else 1)
+
+
+def test_a_lost_connection_leaves_the_consumer_as_an_error_that_celery_expects(
+    broker_url: str, broker_redis: redis.Redis
 ) -> None:
     def fail(message: Message) -> None:
-        raise ValueError(message.payload)
+        raise RedisConnectionError(message.payload)
 
     publish(broker_url, "x")
     with inbox(broker_url, "other") as consumer:
-        Consumer(consumer.channel, [Queue("bulk")], no_ack=no_ack, on_message=fail).consume()
+        Consumer(consumer.channel, [Queue("bulk")], on_message=fail).consume()
 
-        with pytest.raises(ValueError, match="x"):
+        with pytest.raises(RedisConnectionError, match="x"):
             wait_until(consumer.turn)
 
     assert broker_redis.exists(MALFORMED_KEY) == 0
+
+
+ODD_BUT_RESTORABLE = {
+    "not JSON": b"not JSON",
+    "no UTF-8": b'{"body": "\xff"}',
+    "headers that are null": b'{"headers": null, "properties": {"delivery_info": "x"}}',
+    "another service's queue": json.dumps(
+        {"properties": {"delivery_info": {"exchange": "", "routing_key": "theirs"}}}
+    ).encode(),
+    "a type of kombu's": b'{"headers": {"__type__": "uuid", "__value__": "x"}, "properties": {}}',
+    "a priority that is no number": b'{"properties": {"priority": "high"}}',
+    "a number of 5,000 digits": b'{"properties": {}, "n": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("raw", ODD_BUT_RESTORABLE.values(), ids=ODD_BUT_RESTORABLE.keys())
+def test_a_message_of_a_dead_worker_goes_back_to_its_queue_whatever_it_contains(
+    broker_url: str, broker_redis: redis.Redis, raw: bytes
+) -> None:
+    with inbox(broker_url) as dead:
+        dead.await_quiet()
+        broker_redis.lpush("bulk", raw)
+        dead.channel._wakeup.clear()
+        dead.channel._brpop_start()
+        wait_until(lambda: broker_redis.hlen("unacked") == 1)
+        [tag] = broker_redis.hkeys("unacked")
+
+        dead.channel.qos.restore_by_tag(tag)
+
+        assert broker_redis.llen("bulk") == 1
+        assert broker_redis.exists("unacked", "unacked_index", "theirs") == 0
+
+
+def test_two_messages_with_one_tag_are_recorded_apart(
+    broker_url: str, broker_redis: redis.Redis
+) -> None:
+    """As a producer in another language pushes the same envelope twice."""
+    for _ in range(2):
+        broker_redis.lpush("bulk", b'{"body": "x", "properties": {"delivery_tag": "t1"}}')
+
+    with inbox(broker_url) as consumer:
+        consumer.await_messages(2)
+
+        assert broker_redis.hlen("unacked") == 2
+
+
+def test_a_claim_whose_answer_is_lost_does_not_overwrite_the_record_of_another(
+    broker_url: str, broker_redis: redis.Redis
+) -> None:
+    with inbox(broker_url) as consumer:
+        consumer.turn()
+        publish(broker_url, "first")
+        consumer.channel._wakeup.clear()
+        consumer.channel._brpop_start()
+        wait_until(lambda: broker_redis.hlen("unacked") == 1)
+        consumer.channel.client.connection.disconnect()
+        consumer.channel._in_poll = None
+        publish(broker_url, "second")
+
+        consumer.await_messages(1)
+
+        assert broker_redis.hlen("unacked") == 2
 
 
 def test_a_broker_that_forgot_the_script_is_told_it_again(

@@ -9,10 +9,11 @@ from celery import Celery
 
 from labelyard.ledger import SOCKET_OPTIONS
 from labelyard.queues import QUEUE_NAMES, QueueName, is_amqp, queue_name, queues
-from labelyard_worker.durability import transport
+from labelyard_worker.durability import amqp_transport, transport
 from labelyard_worker.durability.broker_view import unacked_key
 from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
 from labelyard_worker.durability.rabbitmq import metered
+from labelyard_worker.durability.remote_control import control_settings
 from labelyard_worker.machine import garbage_left_alone
 from labelyard_worker.settings import WorkerSettings, read_settings
 
@@ -42,7 +43,8 @@ def allowances(settings: WorkerSettings) -> dict[QueueName, int]:
 def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
     """Choose the settings that only RabbitMQ needs."""
     counts = allowances(settings)
-    declared = zip(QUEUE_NAMES, queues(settings.namespace, settings.broker_url), strict=True)
+    declared_queues = queues(settings.namespace, settings.broker_url)
+    declared = zip(QUEUE_NAMES, declared_queues, strict=True)
     return {
         "worker_consumer": "labelyard_worker.durability.rabbitmq:Consumer",
         "task_queues": [metered(queue, counts[name]) for name, queue in declared],
@@ -55,7 +57,12 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
         # out, and a worker that left a half-open connection behind as well.
         "control_queue_exclusive": False,
         "control_queue_durable": True,
-        "broker_transport_options": {"read_timeout": 5, "write_timeout": 5},
+        "broker_transport_options": {
+            "read_timeout": 5,
+            "write_timeout": 5,
+            # Only plain calls of our own tasks reach Celery.
+            "gated_queues": [queue.name for queue in declared_queues],
+        },
     }
 
 
@@ -80,6 +87,8 @@ def redis_options(settings: WorkerSettings) -> dict[str, Any]:
     }
     if settings.atomic_claim:
         options |= {
+            # Only plain calls of our own tasks reach Celery.
+            "has_gate": True,
             "queue_order": [queue_name(namespace, name) for name in QUEUE_NAMES],
             # Bulk jobs never take all slots; one suspect at a time.
             "inflight_limits": {
@@ -94,7 +103,10 @@ def build_app(settings: WorkerSettings) -> Celery:
     """Build the application that ``celery -A labelyard_worker`` finds."""
     broker_url = settings.broker_url
     app = Celery("labelyard", set_as_current=False)
-    if not is_amqp(broker_url):
+    if is_amqp(broker_url):
+        amqp_transport.install()
+        broker_url = amqp_transport.gated_url(broker_url)
+    else:
         app.conf.broker_transport_options = redis_options(settings)
         if settings.atomic_claim:
             # kombu's own pop loses about one job in a thousand when a worker is killed.
@@ -137,8 +149,13 @@ def build_app(settings: WorkerSettings) -> Celery:
         worker_concurrency=settings.concurrency,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        # Celery applications that ask for a task's result find it where they look by default.
+        result_backend=settings.celery_results_url or settings.ledger_url,
+        result_expires=settings.result_ttl_s,
+        # Whoever may write to the broker could stop workers, those of other services as well.
+        **control_settings(settings.namespace, is_on=settings.remote_control),
     )
-    if is_amqp(broker_url):
+    if is_amqp(settings.broker_url):
         app.conf.update(amqp_settings(settings))
     return app
 

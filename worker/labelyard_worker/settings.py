@@ -93,6 +93,10 @@ class WorkerSettings(ConnectionSettings):
         reconcile_after_s: Age in seconds from which a job is looked for.
         watchdog: End the process when a job or the model hangs beyond its deadline.
         visibility_timeout_s: Seconds after which a dead worker's jobs come again.
+        remote_control: Listen to Celery's remote control (``celery inspect``, ``control``),
+            within the namespace. Whoever may write to the broker can then stop workers.
+        celery_results_url: Redis that gets the task's result where a Celery application asks
+            for it; unset means the ledger's.
 
         webhook_secret: Signs webhooks, ``whsec_…``; without it none is sent.
         webhook_hosts: Hosts that webhooks may go to; empty refuses all.
@@ -150,6 +154,8 @@ class WorkerSettings(ConnectionSettings):
     reconcile_after_s: PositiveFloat = 30.0
     watchdog: bool = True
     visibility_timeout_s: PositiveInt = 120
+    remote_control: bool = False
+    celery_results_url: str | None = None
 
     webhook_secret: str | None = None
     webhook_hosts: Names = ()

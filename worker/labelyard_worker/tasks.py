@@ -1,10 +1,12 @@
-"""The Celery shell: two thin tasks, and the signals that build, drain and close the worker.
+"""The Celery shell: three thin tasks, and the signals that build, drain and close the worker.
 
 What a job is, is in ``classify.py``; how a delivery ends, in ``durability/attempts.py``.
 """
 
+import itertools
 import logging
-from typing import Any
+import time
+from typing import Any, Final
 
 from celery import Celery, Task
 from celery.exceptions import Reject
@@ -18,10 +20,13 @@ from celery.signals import (
 from celery.worker import state
 
 from labelyard.errors import WorkerError
-from labelyard.ledger import Queue
+from labelyard.ledger import FINAL_STATES, Queue, backoff_s
 from labelyard.messages import Job, Result
 from labelyard.publisher import DELIVER_TASK, PUBLISHED_AT_HEADER, TASK
+from labelyard.set_aside import SetAsideMessage
 from labelyard_worker.classify import classify
+from labelyard_worker.durability import remote_control
+from labelyard_worker.durability.admission import SET_ASIDE_TASK, Misfit
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
 from labelyard_worker.operations import health, logs
@@ -32,6 +37,11 @@ from labelyard_worker.vision.waiting import Priority
 
 log = logging.getLogger(__name__)
 
+Answer = dict[str, str]
+REQUEST: Final = f"{remote_control.__name__}:{remote_control.Request.__name__}"
+# A call whose result is wanted keeps its thread for as long, then goes back to its queue.
+FOLLOW_S: Final = 60.0
+FOLLOW_EVERY_S: Final = 0.2
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts another
 
 
@@ -93,20 +103,80 @@ class Runtime:
             self._services.close()
             self._services = None
 
-    def run(self, message: Any, queue: Queue) -> None:
-        """Run one delivery.
+    def run(
+        self, message: str, queue: Queue, *, task_id: str = "", expires_at: float | None = None
+    ) -> str:
+        """Run one delivery; returns the id of its job.
 
         Raises:
             Reject: The message goes back to the broker.
         """
         try:
-            self.services.attempts.run(message, queue=queue, classify=self._classify)
+            return self.services.attempts.run(
+                message,
+                queue=queue,
+                classify=self._classify,
+                task_id=task_id,
+                expires_at=expires_at,
+            )
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
         except WorkerError as error:
             log.critical("worker_stops", extra={"fields": {"code": error.code, "why": str(error)}})
             state.should_stop = EXIT_CODE
             raise Reject(str(error), requeue=True) from error
+
+    def run_to_end(
+        self, message: str, queue: Queue, *, task_id: str, expires_at: float | None
+    ) -> Answer:
+        """Run a delivery and the job's retries; returns the job's final state.
+
+        Raises:
+            Reject: The message goes back to the broker.
+        """
+        attempts = self.services.attempts
+        give_up_at = time.monotonic() + FOLLOW_S
+        for attempt in itertools.count(1):
+            job_id = self.run(message, queue, task_id=task_id, expires_at=expires_at)
+            again_at = time.monotonic() + backoff_s(attempt)
+            while (status := self._state(job_id)) not in FINAL_STATES:
+                if attempts.is_draining or time.monotonic() >= give_up_at:
+                    raise Reject(f"{job_id} is {status}", requeue=True)
+                if time.monotonic() >= again_at:
+                    break
+                time.sleep(FOLLOW_EVERY_S)
+            else:
+                return {"job_id": job_id, "status": status}
+        raise AssertionError
+
+    def _state(self, job_id: str) -> str:
+        try:
+            return self.services.attempts.state(job_id) if job_id else "failed"
+        except MessageReturnedError as error:
+            raise Reject(str(error), requeue=True) from error
+
+    def set_aside(self, misfit: Misfit) -> Answer:
+        """Keep a message that is not a call of one of our tasks.
+
+        Raises:
+            Reject: The message goes back to the broker.
+        """
+        message = SetAsideMessage(
+            reason=misfit.reason,
+            queue=misfit.queue,
+            size_bytes=misfit.size_bytes,
+            raw=misfit.raw,
+            job_id=misfit.job_id,
+        )
+        try:
+            self.services.attempts.set_aside(message)
+        except MessageReturnedError as error:
+            raise Reject(str(error), requeue=True) from error
+        return {"job_id": misfit.job_id, "status": "failed"}
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job that Celery's remote control is told to revoke."""
+        return self.services.ledger.cancel(job_id)
 
     def deliver(self, job_id: str) -> None:
         """Try again what a finished job still owes.
@@ -147,15 +217,29 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
     """Register the task, and connect the signals of the worker's life."""
     runtime = Runtime(settings, load)
 
-    @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
-    def classify_task(task: Task, message: Any) -> None:
+    @app.task(name=TASK, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
+    def classify_task(task: Task, message: str, expires_at: float | None = None) -> Answer | None:
         queue = queue_of(task, settings.namespace)
         runtime.services.broker.delivered(queue, first_published_at(task))
-        runtime.run(message, queue)
+        call = {"task_id": task.request.id, "expires_at": expires_at}
+        if task.request.ignore_result:
+            runtime.run(message, queue, **call)
+            return None
+        return runtime.run_to_end(message, queue, **call)
 
-    @app.task(name=DELIVER_TASK)  # type: ignore[untyped-decorator]
+    @app.task(name=DELIVER_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def deliver_task(job_id: str) -> None:
         runtime.deliver(job_id)
+
+    @app.task(name=SET_ASIDE_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
+    def set_aside_task(*arguments: Any) -> Answer:
+        return runtime.set_aside(Misfit.of_arguments(arguments))
+
+    # Celery's own tasks call whatever their arguments say.
+    for name in [name for name in app.tasks if name.startswith("celery.")]:
+        app.tasks.unregister(name)
+    if settings.remote_control:
+        remote_control.replace_commands(runtime.cancel)
 
     # Strong references: the handlers are closures, which Celery would let go.
     def on_ready(sender: Any, **_: Any) -> None:

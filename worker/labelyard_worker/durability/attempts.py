@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +28,7 @@ from labelyard.errors import (
 )
 from labelyard.ledger import Ledger, Queue, Started, backoff_s
 from labelyard.messages import Failure, ImageResult, Job, JobId, Result, parse_job
+from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard_worker.delivery import Delivery, owed_by
 from labelyard_worker.durability.lanes import Lanes
 from labelyard_worker.durability.single_flight import SingleFlight
@@ -71,17 +73,35 @@ class Attempts:
         self._settings = settings
         self._single_flight = SingleFlight(is_on=settings.single_flight)
         self._lanes = Lanes()
+        self._set_aside = SetAside(ledger.client, settings)
 
-    def run(self, message: Any, *, queue: Queue, classify: Classify) -> None:
+    def run(
+        self,
+        message: Any,
+        *,
+        queue: Queue,
+        classify: Classify,
+        task_id: str = "",
+        expires_at: float | None = None,
+    ) -> str:
         """Bring one delivered message to an end that may be acknowledged.
+
+        Args:
+            message: The job: JSON text as the admission gate hands it on, or a parsed object.
+            task_id: Id of the call, under which a message without a job id is failed.
+            expires_at: When the call expires (seconds since the epoch), if it says so.
+
+        Returns:
+            The job's id, or the id under which the message was failed.
 
         Raises:
             MessageReturnedError: The message must go back to the broker.
             WorkerError: The same, and the worker must stop.
         """
-        job = self._read(message)
-        if job is None:
-            return
+        job = self._read(message, task_id=task_id)
+        if isinstance(job, str):
+            return job
+        job = expiring(job, expires_at)
         with (
             self._single_flight.hold(job.job_id),
             self._lanes.enter(is_alone=queue == "quarantine"),
@@ -101,25 +121,47 @@ class Attempts:
                     )
                 case _:
                     self.deliver_owed(job.job_id)
+        return job.job_id
 
-    def _read(self, message: Any) -> Job | None:
-        """Parse the message; one that is no job ends here."""
+    def _read(self, message: Any, *, task_id: str) -> Job | str:
+        """Parse the message; return the id under which a message that is not a job was failed."""
         try:
             return parse_job(message)
         except InvalidMessageError as error:
-            self._refuse(message, error)
-            return None
+            return self._refuse(message, error, task_id=task_id)
 
-    def _refuse(self, message: Any, error: InvalidMessageError) -> None:
-        """Fail a message that is no job, under its id; without one, keep it for the operator."""
+    def _refuse(self, message: Any, error: InvalidMessageError, *, task_id: str) -> str:
+        """Fail a message that is not a job under its id; without one, set it aside as well."""
         job_id = id_in(message)
-        text = json.dumps(message)
+        text = message if isinstance(message, str) else json.dumps(message)
+        if not job_id:
+            raw = text.encode("utf-8", "replace")
+            kept = SetAsideMessage(str(error)[:500], "", len(raw), raw[:MAX_KEPT_BYTES])
+            self._patiently(lambda: self._set_aside.add(kept))
+        job_id = job_id or id_in({"job_id": task_id})
         if job_id:
             self._patiently(lambda: self._ledger.refuse(job_id, text, Failure.of(error)))
-        else:
-            self._patiently(lambda: self._ledger.keep_refused(text))
         fields = {"job_id": job_id, "code": error.code, "why": str(error)}
         log.error("job_refused", extra={"fields": fields})
+        return job_id
+
+    def set_aside(self, message: SetAsideMessage) -> None:
+        """Keep a message that no worker can run, and fail the job whose producer waits for it.
+
+        Raises:
+            MessageReturnedError: The message must go back to the broker.
+        """
+        self._patiently(lambda: self._set_aside.add(message))
+        if message.job_id:
+            failure = Failure.of(InvalidMessageError(message.reason))
+            text = message.raw.decode("utf-8", "replace")
+            self._patiently(lambda: self._ledger.refuse(message.job_id, text, failure))
+        fields = {"queue": message.queue, "job_id": message.job_id, "why": message.reason}
+        log.error("message_set_aside", extra={"fields": {"id": message.id, **fields}})
+
+    def state(self, job_id: str) -> str:
+        """Read a job's state; empty if there is no record."""
+        return self._patiently(lambda: self._ledger.state(job_id)) or ""
 
     def _start(self, job: Job, queue: Queue) -> Started:
         """Ask the ledger; adopt the job if it came without a record."""
@@ -283,11 +325,20 @@ class Attempts:
                 delay_s = min(2.0, delay_s * 2)
 
 
+def expiring(job: Job, expires_at: float | None) -> Job:
+    """Return *job* with the earlier one of its own expiry and that of its call."""
+    if expires_at is None or (job.expires_at and job.expires_at.timestamp() <= expires_at):
+        return job
+    return job.model_copy(update={"expires_at": datetime.fromtimestamp(expires_at, UTC)})
+
+
 def id_in(message: Any) -> str:
-    """Read the id of a message that is no job otherwise; empty if it has none."""
+    """Read the id of a message that is not a job otherwise; empty if it has none."""
     try:
+        if isinstance(message, str):
+            message = json.loads(message)
         return JOB_ID.validate_python(message["job_id"])
-    except (ValidationError, LookupError, TypeError):
+    except (ValidationError, LookupError, TypeError, ValueError, RecursionError):
         return ""
 
 

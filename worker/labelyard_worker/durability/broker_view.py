@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -41,22 +43,25 @@ class BrokerView:
     unacked_job_ids: frozenset[str] = frozenset()
 
 
-def published_at(message: str | None) -> float:
+# Whatever a message contains, looking at it raises nothing else.
+UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
+
+
+def published_at(message: bytes | str | None) -> float:
     """Read when a message was published; 0 if it does not say."""
     try:
-        return float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
-    except (ValueError, TypeError, KeyError):
+        at = float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
+    except UNREADABLE:
         return 0.0
+    return at if math.isfinite(at) else 0.0
 
 
-def job_ids(unacked: Iterable[str]) -> frozenset[str]:
-    """Read the job ids out of kombu's record of unacknowledged messages."""
+def job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
+    """Read the job ids out of the record of unacknowledged messages; an odd message has none."""
     ids = set()
     for entry in unacked:
-        try:
+        with suppress(*UNREADABLE):
             ids.add(json.loads(entry)[0]["headers"]["id"])
-        except (ValueError, TypeError, KeyError, IndexError):
-            log.warning("unacked_unreadable")
     return frozenset(ids)
 
 
@@ -81,8 +86,8 @@ class RedisBroker:
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._client = redis.Redis.from_url(
-            settings.broker_url, decode_responses=True, **SOCKET_OPTIONS
-        )
+            settings.broker_url, **SOCKET_OPTIONS
+        )  # bytes: a message need not be UTF-8
         self._unacked_key = unacked_key(settings.namespace)
         self._queues: dict[str, str] = {
             name: queue_name(settings.namespace, name) for name in QUEUE_NAMES

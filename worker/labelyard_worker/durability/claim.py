@@ -8,47 +8,34 @@ from typing import Any
 from kombu.exceptions import KombuError
 from redis import Redis
 
-# What nobody can read is kept here for a look at it, bounded in number and in time.
+# Messages that could not be delivered where there is no admission gate. Workers of labelyard have
+# one, and keep such messages in the ledger; before that they were kept here.
 MALFORMED_KEY = "labelyard.malformed"
 MALFORMED_MAX = 10_000
 MALFORMED_TTL_MS = 7 * 86_400_000
 
-# KEYS: un-acknowledged messages, their index by time, the malformed, then the lists to search, in
-# order. ARGV: the queue of each list; an empty name needs no acknowledgement. The message is stamped
-# with the server's own time: workers' clocks may disagree by more than the visibility timeout.
+# KEYS: un-acknowledged messages, their index by time, then the lists to search, in order.
+# ARGV: the delivery tag, then the queue of each list; an empty name needs no acknowledgement.
+# The script does not look into the message: the tag is the claimant's, and the record says that
+# the message goes back to the queue that it came from. The message is stamped with the server's
+# own time: workers' clocks may disagree by more than the visibility timeout.
 # RPOP comes before any other write: at maxmemory Redis refuses a script's first write that takes
 # memory, but lets a script that has begun to write finish, so the record is never refused.
 # LLEN arms CLIENT TRACKING: the next write to one of the empty lists is pushed to the caller.
-CLAIM = f"""
-local function text(value, other)
-  return type(value) == 'string' and value or other
-end
-for i = 4, #KEYS do
+CLAIM = """
+for i = 3, #KEYS do
   local raw = redis.call('RPOP', KEYS[i])
   if raw then
-    local ok, message = pcall(cjson.decode, raw)
-    local properties = ok and type(message) == 'table' and message.properties
-    local tag = type(properties) == 'table' and properties.delivery_tag
-    if type(tag) ~= 'string' then
-      redis.call('LPUSH', KEYS[3], raw)
-      redis.call('LTRIM', KEYS[3], 0, {MALFORMED_MAX - 1})
-      redis.call('PEXPIRE', KEYS[3], {MALFORMED_TTL_MS})
-      return {{i - 4, raw}}
-    end
-    local queue = ARGV[i - 3]
+    local queue = ARGV[i - 1]
     if queue ~= '' then
-      local info = properties.delivery_info
-      if type(info) ~= 'table' then info = {{}} end
-      local exchange = cjson.encode(text(info.exchange, ''))
-      local routing_key = cjson.encode(text(info.routing_key, queue))
-      redis.call('HSET', KEYS[1], tag, '[' .. raw .. ',' .. exchange .. ',' .. routing_key .. ']')
+      redis.call('HSET', KEYS[1], ARGV[1], '[' .. raw .. ',"",' .. cjson.encode(queue) .. ']')
       local clock = redis.call('TIME')
-      redis.call('ZADD', KEYS[2], clock[1] .. '.' .. string.format('%06d', clock[2]), tag)
+      redis.call('ZADD', KEYS[2], clock[1] .. '.' .. string.format('%06d', clock[2]), ARGV[1])
     end
-    return {{i - 4, raw, tag}}
+    return {i - 3, raw}
   end
 end
-for i = 4, #KEYS do redis.call('LLEN', KEYS[i]) end
+for i = 3, #KEYS do redis.call('LLEN', KEYS[i]) end
 return false
 """
 CLAIM_SHA = sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
@@ -93,14 +80,15 @@ class Wakeup:
         return known_empty and not self.is_called
 
 
-def set_aside(channel: Any, raw: bytes, delivery_tag: str) -> None:
-    """Move a claimed message that no consumer can be given to the malformed ones."""
+def keep_malformed(channel: Any, raw: bytes, delivery_tag: str) -> None:
+    """Move a claimed message that cannot be delivered to the malformed ones, in one step."""
     prefix = channel.global_keyprefix
+    key = prefix + MALFORMED_KEY
     # A bare client: kombu's prefixed one leaves the key of LTRIM alone.
     with Redis(connection_pool=channel.pool).pipeline() as pipe:
-        pipe.lpush(prefix + MALFORMED_KEY, raw)
-        pipe.ltrim(prefix + MALFORMED_KEY, 0, MALFORMED_MAX - 1)
-        pipe.pexpire(prefix + MALFORMED_KEY, MALFORMED_TTL_MS)
+        pipe.lpush(key, raw)
+        pipe.ltrim(key, 0, MALFORMED_MAX - 1)
+        pipe.pexpire(key, MALFORMED_TTL_MS)
         pipe.hdel(prefix + channel.unacked_key, delivery_tag)
         pipe.zrem(prefix + channel.unacked_index_key, delivery_tag)
         pipe.execute()

@@ -2,34 +2,39 @@
 
 kombu pops with BRPOP and records the message one round trip later: a worker or broker that dies
 between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both.
-The claim is replaced, and the acknowledgement (``acks.py``); restoring and publishing stay kombu's.
+The claim is replaced, the acknowledgement (``acks.py``) and the way back to the queue
+(``restore.py``); publishing stays kombu's. A message passes the admission gate (``admission.py``)
+before kombu reads anything of it.
 Why an idle worker wakes at once without polling: ``docs/decisions/0001-atomic-claim-wakeup.md``.
 """
 
+import json
 import logging
 import ssl
 from collections.abc import Mapping
+from itertools import count
 from queue import Empty
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import loads
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from labelyard_worker.durability.acks import Acks
+from labelyard_worker.durability.admission import Call, admit, set_aside_call, unpack
 from labelyard_worker.durability.claim import (
     CLAIM,
     CLAIM_SHA,
-    MALFORMED_KEY,
     AtomicClaimError,
     Wakeup,
-    set_aside,
+    keep_malformed,
 )
+from labelyard_worker.durability.restore import restore
 from labelyard_worker.durability.visibility import index_key, overdue_tags, stamp
 
 log = logging.getLogger(__name__)
@@ -64,6 +69,15 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._queue_by_tag[delivery_tag] = queue
         # The claim wrote the record already: skip kombu's, keep the bookkeeping above it.
         super(kombu_redis.QoS, self).append(message, delivery_tag)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002 - kombu's signature
+        """Give a message back to the queue that it came from, as it came."""
+        restore(self.channel, tag if isinstance(tag, str) else tag.decode(), is_next=not leftmost)
+
+    def forget(self, delivery_tag: str) -> None:
+        """Forget a message that left the broker's record by another way than an answer."""
+        super(kombu_redis.QoS, self).ack(delivery_tag)
+        self._queue_by_tag.pop(delivery_tag, None)
 
     def ack(self, delivery_tag: str) -> None:
         self._acks.add(delivery_tag)
@@ -122,16 +136,20 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             kombu's order.
         inflight_limits: Transport option: most un-acknowledged messages of a queue
             on this channel; the queue isn't asked while it has them.
+        has_gate: Transport option: whether only calls of our own tasks are delivered, and
+            all other messages as calls of the task that sets them aside.
         claimed: Queue of each message that was claimed and is not yet delivered.
     """
 
     QoS = QoS
     queue_order: tuple[str, ...] = ()
     inflight_limits: Mapping[str, int] = {}
+    has_gate = False
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
         "queue_order",
         "inflight_limits",
+        "has_gate",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -140,6 +158,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._tracked_sock: object = None
         self._is_script_loaded = False
         self._claims = 0
+        self._tags = (f"{uuid4().hex}.{number}" for number in count())
+        self._tag = ""
+        self.consumed_queues: set[str] = set()
         self._no_ack_queues: set[str] = set()
         self._asked: list[tuple[str, str]] = []
         super().__init__(*args, **kwargs)
@@ -148,6 +169,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         (self._no_ack_queues.add if no_ack else self._no_ack_queues.discard)(queue)
+        self.consumed_queues.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def claimable_queues(self) -> list[str]:
@@ -226,11 +248,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _claim_command(self) -> list[str | int]:
         """Build the command by hand: kombu's prefixed client knows one key of a script only."""
-        names = [self.unacked_key, self.unacked_index_key, MALFORMED_KEY]
+        names = [self.unacked_key, self.unacked_index_key]
         keys = [self.global_keyprefix + key for key in (*names, *(key for _, key in self._asked))]
         queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._asked]
+        self._tag = next(
+            self._tags
+        )  # also after a claim whose answer was lost: it may have claimed
         script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
-        return [*script, len(keys), *keys, *queues]
+        return [*script, len(keys), *keys, self._tag, *queues]
 
     def _track(self, connection: Any) -> None:
         """Ask the server to push changes of the lists that a claim found empty."""
@@ -246,31 +271,51 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._wakeup.clear()
         self._tracked_sock = connection._sock  # noqa: SLF001
 
-    def _deliver(self, place: int, raw: bytes, tag: bytes | None = None) -> bool:
-        """Hand a claimed message to its consumer; what nobody can read is set aside."""
-        queue = self._asked[place][0]
+    def _deliver(self, place: int, raw: bytes) -> bool:
+        """Hand a claimed message to its consumer; only a lost connection leaves as an exception."""
+        queue, delivery_tag = self._asked[place][0], self._tag
         self._queue_cycle.rotate(queue)
-        if tag is None:
-            log.error(
-                "message_malformed", extra={"fields": {"queue": queue, "kept": MALFORMED_KEY}}
-            )
-            return True
-        delivery_tag = tag.decode()
         if queue not in self._no_ack_queues:
             self.claimed[delivery_tag] = queue
         try:
-            self.connection._deliver(loads(raw.decode()), queue)  # noqa: SLF001 - as kombu does
-        except self.connection_errors:
+            self._deliver_or_set_aside(raw, queue, delivery_tag)
+        except self.lost_connection_errors:
             raise
-        except Exception:
-            if delivery_tag not in self.claimed:
-                raise  # it was delivered: the error is the consumer's
-            set_aside(self, raw, delivery_tag)
-            fields = {"queue": queue, "kept": MALFORMED_KEY, "delivery_tag": delivery_tag}
-            log.exception("message_malformed", extra={"fields": fields})
+        except Exception as error:  # noqa: BLE001 - the event loop ends at any other exception
+            self._put_away(raw, queue, delivery_tag, error)
         finally:
             self.claimed.pop(delivery_tag, None)
         return True
+
+    @property
+    def lost_connection_errors(self) -> tuple[type[BaseException], ...]:
+        """Errors of a lost connection; kombu counts any KeyError among them."""
+        return tuple(error for error in self.connection_errors if error is not KeyError)
+
+    def _deliver_or_set_aside(self, raw: bytes, queue: str, delivery_tag: str) -> None:
+        deliver = self.connection._deliver  # noqa: SLF001 - as kombu does
+        if not self.has_gate:
+            deliver(tagged(raw, delivery_tag), queue)
+            return
+        envelope = unpack(raw)
+        try:
+            deliver(written(admit(envelope, queue=queue), queue, delivery_tag), queue)
+        except self.lost_connection_errors:
+            raise
+        except Exception as error:  # noqa: BLE001 - our own call instead, which holds no part of it
+            reason = f"the worker failed to take the message ({type(error).__name__})"
+            call = set_aside_call(envelope, queue=queue, reason=reason)
+            deliver(written(call, queue, delivery_tag), queue)
+
+    def _put_away(self, raw: bytes, queue: str, delivery_tag: str, error: Exception) -> None:
+        """Give a message back that not even our own call could be delivered for."""
+        if self.has_gate:  # the fault is the worker's: it shuts down, or lacks memory or threads
+            self.qos.restore_by_tag(delivery_tag, leftmost=True)
+        else:
+            keep_malformed(self, raw, delivery_tag)
+        self.qos.forget(delivery_tag)
+        event = "message_returned" if self.has_gate else "message_malformed"
+        log.error(event, extra={"fields": {"queue": queue, "why": type(error).__name__}})
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:
@@ -281,6 +326,35 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if asynchronous:
             params["protocol"] = 3  # pushes on the connection that claims need RESP3
         return params
+
+
+def written(call: Call, queue: str, delivery_tag: str) -> dict[str, Any]:
+    """Write the envelope of *call*, as kombu takes it from a list."""
+    return {
+        "body": call.body(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": call.headers(),
+        "properties": {
+            "correlation_id": call.task_id,
+            "delivery_mode": 2,
+            "delivery_tag": delivery_tag,
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": queue,
+                "redelivered": call.is_again,
+            },
+            "priority": 0,
+        },
+    }
+
+
+def tagged(raw: bytes, delivery_tag: str) -> dict[str, Any]:
+    """Read a message that passes no gate, and give it the tag that it was claimed under."""
+    message: dict[str, Any] = json.loads(raw)
+    message["properties"]["delivery_tag"] = delivery_tag
+    message["properties"].setdefault("delivery_info", {})
+    return message
 
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
