@@ -12,24 +12,28 @@ LabelyardError
 │       ├── ImageUndecodableError      image_undecodable
 │       ├── ImageCrashedDecoderError   image_crashed_decoder
 │       ├── ImageTimedOutError         image_timed_out
-│       └── ImageNotEmbeddedError      image_not_embedded
+│       ├── ImageNotEmbeddedError      image_not_embedded
+│       └── ScoresNotFiniteError       scores_not_finite
 ├── TransientError               time; retried with backoff and jitter
 │   ├── StorageUnavailableError  storage_unavailable
 │   ├── BatcherFullError         batcher_full
-│   └── InferenceTimeoutError    inference_timeout
+│   └── JobTimedOutError         inference_timeout
 ├── WorkerError                  the operator; the job goes back, the worker stops
 │   ├── ModelLoadError           model_load
-│   ├── DeviceFailedError        device_failed
-│   └── ServiceConfigError       service_config
+│   └── DeviceFailedError        device_failed
+├── ServiceConfigError           service_config
 └── ProducerError                whoever submits and waits
     ├── BrokerUnavailableError   broker_unavailable
     ├── LedgerUnavailableError   ledger_unavailable
     ├── QueueFullError           queue_full
     ├── ResultTimeoutError       result_timeout
+    ├── ResultUnreadableError    result_unreadable
     ├── JobNotFoundError         job_not_found
     ├── JobCancelledError        job_cancelled
     ├── JobExpiredError          job_expired
     └── JobDeadLetteredError     job_dead_lettered
+
+A ServiceConfigError concerns the operator of a worker or of a producer; it is never retried.
 
 A code is never renamed and never changes its meaning. Errors cross the broker as
 ``cls(*args)``, so each passes exactly what it took to ``super().__init__`` and
@@ -138,6 +142,12 @@ class ImageNotEmbeddedError(ImageError):
     code = "image_not_embedded"
 
 
+class ScoresNotFiniteError(ImageError):
+    """The model's numbers for the image are not finite, so it has no scores."""
+
+    code = "scores_not_finite"
+
+
 class TransientError(LabelyardError):
     """It may work later; labelyard retries by itself before it says so."""
 
@@ -157,10 +167,10 @@ class BatcherFullError(TransientError):
     code = "batcher_full"
 
 
-class InferenceTimeoutError(TransientError):
-    """The model did not answer in time."""
+class JobTimedOutError(TransientError):
+    """An attempt of the job took longer than LABELYARD_JOB_TIMEOUT_S."""
 
-    code = "inference_timeout"
+    code = "inference_timeout"  # of contract 1, older than the class's name
 
 
 class WorkerError(LabelyardError):
@@ -182,7 +192,7 @@ class DeviceFailedError(WorkerError):
     code = "device_failed"
 
 
-class ServiceConfigError(WorkerError):
+class ServiceConfigError(LabelyardError):
     """A setting is wrong; the message says which, and what to set."""
 
     code = "service_config"
@@ -220,6 +230,12 @@ class ResultTimeoutError(ProducerError):
 
     code = "result_timeout"
     is_retryable = True
+
+
+class ResultUnreadableError(ProducerError):
+    """The ledger's record of the job holds no result that can be read here."""
+
+    code = "result_unreadable"
 
 
 class JobNotFoundError(ProducerError):

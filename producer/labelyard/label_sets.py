@@ -13,8 +13,9 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.fields import LabelSetRef
 from labelyard.ledger import ledger_errors_as_ours
-from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, LabelSetRef
+from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 
 CACHED_SETS = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -118,6 +119,7 @@ class LabelSetRegistry:
 
         Raises:
             UnknownLabelSetError: No label set with this digest is registered.
+            InvalidMessageError: It was registered under a contract that allowed more.
             LedgerUnavailableError: Redis gave no answer.
         """
         if (cached := self._from_cache(reference)) is not None:
@@ -130,7 +132,12 @@ class LabelSetRegistry:
             stored: Any = self._redis.get(self._key(digest))
         if stored is None:
             raise UnknownLabelSetError(reference)
-        label_set = LabelSet.model_validate_json(stored)
+        try:
+            label_set = LabelSet.model_validate_json(stored)
+        except ValidationError as error:
+            raise InvalidMessageError(
+                f"{reference} cannot be used any more, register it again: {refusal_of(error).args[0]}"
+            ) from error
         self._cache(reference, label_set)
         return label_set
 

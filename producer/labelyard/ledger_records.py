@@ -1,13 +1,30 @@
 """What the ledger says of a job, as values that programs can read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 
 from pydantic import ValidationError
 
-from labelyard.errors import JobCancelledError, JobExpiredError, ResultTimeoutError
-from labelyard.messages import Job, Result
+from labelyard.errors import (
+    InvalidMessageError,
+    JobCancelledError,
+    JobExpiredError,
+    ResultTimeoutError,
+    ResultUnreadableError,
+)
+from labelyard.messages import Job, Result, refusal_of
+
+UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
+# Fields of a record of which only the state is known.
+NOTHING: Final[Mapping[str, str]] = {
+    "tenant": "",
+    "queue": "bulk",
+    "message": "",
+    **dict.fromkeys(
+        ("images", "submitted_at", "published_at", "attempts", "deaths", "deaths_alone"), "0"
+    ),
+}
 
 Queue = Literal["interactive", "bulk", "quarantine"]
 State = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "expired"]
@@ -27,6 +44,7 @@ class Record:
         undelivered: Deliveries that are still owed: ``object``, ``webhook``.
         expires_at: After this nobody wants the result; ``None`` means never.
         result: ``None`` until succeeded, partial or failed.
+        fault: What of the record cannot be read, for a person; empty if all can.
     """
 
     job_id: str
@@ -46,6 +64,7 @@ class Record:
     undelivered: tuple[str, ...]
     expires_at: float | None
     result: Result | None
+    fault: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -57,13 +76,20 @@ class Record:
         """Whether what was submitted is a job that is read here."""
         try:
             self.job()
-        except ValidationError:
+        except InvalidMessageError:
             return False
         return True
 
     def job(self) -> Job:
-        """Read the job as it was submitted."""
-        return Job.model_validate_json(self.message)
+        """Read the job as it was submitted.
+
+        Raises:
+            InvalidMessageError: It does not follow the contract that is read here.
+        """
+        try:
+            return Job.model_validate_json(self.message)
+        except ValidationError as error:
+            raise refusal_of(error) from error
 
     def outcome(self) -> Result:
         """Give the result that the job came to.
@@ -72,11 +98,14 @@ class Record:
             JobCancelledError: It was cancelled.
             JobExpiredError: It expired.
             ResultTimeoutError: It is not final yet.
+            ResultUnreadableError: It is final, and its result cannot be read.
         """
         if self.state == "cancelled":
             raise JobCancelledError(self.job_id)
         if self.state == "expired":
             raise JobExpiredError(self.job_id)
+        if self.fault or (self.result is None and self.is_final):
+            raise ResultUnreadableError(self.job_id, self.fault or "the record holds no result")
         if self.result is None:
             raise ResultTimeoutError(f"{self.job_id} is {self.state}, not final")
         return self.result
@@ -150,9 +179,37 @@ def read_glance(fields: list[str | None]) -> Glance | None:
 
 
 def read_record(job_id: str, fields: Mapping[str, str]) -> Record | None:
-    """Read a record's hash; ``None`` when there is none."""
+    """Read a record's hash; ``None`` when there is none.
+
+    A record that cannot be read does not raise, because other jobs' records are read in the
+    same call: its own ``outcome`` raises.
+    """
     if "state" not in fields:
         return None
+    try:
+        return _read_fields(job_id, fields)
+    except UNREADABLE as error:
+        return _read_what_is_left(job_id, fields, fault=fault_of(error))
+
+
+def fault_of(error: Exception) -> str:
+    """Describe what cannot be read, without the value itself: it may be megabytes."""
+    if isinstance(error, ValidationError):
+        return str(refusal_of(error).args[0])
+    return f"{type(error).__name__} in its record"
+
+
+def _read_what_is_left(job_id: str, fields: Mapping[str, str], *, fault: str) -> Record:
+    """Read a record without its result, or else its state alone."""
+    for usable in ({**fields, "result": ""}, {**NOTHING, "state": fields["state"]}):
+        try:
+            return replace(_read_fields(job_id, usable), fault=fault)
+        except UNREADABLE:
+            continue
+    raise AssertionError("unreachable: a record of nothing but defaults can be read")
+
+
+def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
     result = fields.get("result")
     finished_at = fields.get("finished_at")
     return Record(

@@ -9,29 +9,45 @@ the last two. Readers of results ignore fields that they do not know.
 
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labelyard.errors import InvalidMessageError, LabelyardError
+from labelyard.fields import (
+    MAX_LABELS,
+    MAX_TRACE_ENTRIES,
+    ETag,
+    ImageUri,
+    Instant,
+    JobId,
+    LabelSetRef,
+    Name,
+    ObjectUri,
+    Prompt,
+    StreamName,
+    Switch,
+    Temperature,
+    Template,
+    Tenant,
+    Threshold,
+    TopK,
+    TraceKey,
+    TraceValue,
+    VersionId,
+)
 
 VERSION: Final = 1
 MAX_IMAGES = 64
-MAX_LABELS = 10_000
 MAX_INLINE_LABELS = 1_000
 # Prompts are labels times templates: each costs milliseconds of the text tower, once.
 MAX_INLINE_PROMPTS = 10_000
 MAX_REGISTERED_PROMPTS = 100_000
 # Scored labels in one result, about 5 MB of JSON; a larger one goes to an object.
 MAX_SCORED_LABELS = 100_000
+LONGEST_PART = 64  # of the path to a field, whose names may come from the message
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
-JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Prompt = Annotated[str, Field(min_length=1, max_length=1000)]
-Template = Annotated[str, Field(max_length=1000, pattern=r"^[^{}]*\{\}[^{}]*$")]
-LabelSetDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-LabelSetRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$")]
 Scoring = Literal["auto", "softmax", "sigmoid"]
 Status = Literal["succeeded", "partial", "failed"]
 
@@ -59,10 +75,10 @@ class ImageRef(Message):
         etag: The object must still have this ETag, else ``image_not_found``.
     """
 
-    id: str = Field(min_length=1, max_length=256)
-    uri: str = Field(min_length=1, max_length=2048)
-    version_id: str | None = Field(default=None, min_length=1, max_length=1024)
-    etag: str | None = Field(default=None, min_length=1, max_length=256)
+    id: Name
+    uri: ImageUri
+    version_id: VersionId | None = None
+    etag: ETag | None = None
 
 
 class Label(Message):
@@ -75,9 +91,9 @@ class Label(Message):
             matched when it is the best (softmax) or scores 0.5 or more (sigmoid).
     """
 
-    name: str = Field(min_length=1, max_length=256)
+    name: Name
     prompts: tuple[Prompt, ...] = Field(default=(), max_length=100)
-    threshold: float | None = Field(default=None, ge=0, le=1)
+    threshold: Threshold | None = None
 
 
 class LabelSet(Message):
@@ -90,7 +106,7 @@ class LabelSet(Message):
             averaged (Radford et al. 2021, section 3.1.4).
         scoring: ``softmax`` (one label fits), ``sigmoid`` (each by itself), ``auto``
             (what the checkpoint was trained for).
-        temperature: Divides the logits; above 1 the scores are less sure.
+        temperature: Divides the logits, 0.000001 to 1000; above 1 the scores are less sure.
         abstain: Whole sentences that mean "none of these". When one of them fits
             best, the image is *abstained* and nothing is matched.
     """
@@ -100,7 +116,7 @@ class LabelSet(Message):
         default=(DEFAULT_TEMPLATE,), min_length=1, max_length=100
     )
     scoring: Scoring = "auto"
-    temperature: float = Field(default=1.0, gt=0, le=1000)
+    temperature: Temperature = 1.0
     abstain: tuple[Prompt, ...] = Field(default=(), max_length=100)
 
     @model_validator(mode="after")
@@ -125,9 +141,9 @@ class Deliver(Message):
         stream: Redis stream, beside the ledger, that gets an entry for the result.
     """
 
-    object_uri: str | None = Field(default=None, pattern=r"^s3://[^/]+/.+$", max_length=2048)
+    object_uri: ObjectUri | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
-    stream: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
+    stream: StreamName | None = None
 
 
 class Job(Message):
@@ -143,7 +159,8 @@ class Job(Message):
             image that was never classified gets ``image_not_embedded``.
         expires_at: After this instant nobody wants the result any more.
         deliver: Where the result goes besides the ledger.
-        trace: Carried into logs as it is, for example a W3C ``traceparent``.
+        trace: Carried into logs as it is, for example a W3C ``traceparent``: up to 20
+            entries, keys up to 128 and values up to 2,048 characters.
     """
 
     version: Literal[1] = VERSION
@@ -151,11 +168,11 @@ class Job(Message):
     tenant: Tenant = "default"
     images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
     label_set: LabelSet | LabelSetRef
-    top_k: int = Field(default=5, ge=1, le=MAX_LABELS)
-    rescore: bool = False
-    expires_at: AwareDatetime | None = None
+    top_k: TopK = 5
+    rescore: Switch = False
+    expires_at: Instant | None = None
     deliver: Deliver = Deliver()
-    trace: dict[str, str] = Field(default_factory=dict, max_length=20)
+    trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -211,10 +228,10 @@ class Failure(Report):
 
 
 class ScoredLabel(Report):
-    """A label and its score, 0 to 1."""
+    """A label and its score, 0 to 1; never NaN or infinite, which JSON cannot write."""
 
     name: str
-    score: float
+    score: float = Field(allow_inf_nan=False)
 
 
 class ImageResult(Report):
@@ -312,11 +329,16 @@ def parse_job(message: Any) -> Job:
             return Job.model_validate_json(message)
         return Job.model_validate(message)
     except ValidationError as error:
-        faults = (
-            f"{'.'.join(str(part) for part in fault['loc']) or 'message'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise InvalidMessageError("; ".join(faults)) from error
+        raise refusal_of(error) from error
+
+
+def refusal_of(error: ValidationError) -> InvalidMessageError:
+    """Make the error that names each field at fault, and no field's value."""
+    faults = (
+        f"{'.'.join(str(part)[:LONGEST_PART] for part in fault['loc']) or 'message'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)[:5]
+    )
+    return InvalidMessageError("; ".join(faults))
 
 
 def new_job_id() -> str:

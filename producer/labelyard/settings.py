@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from labelyard.errors import ServiceConfigError
-from labelyard.messages import Tenant
+from labelyard.fields import Tenant
 
 PREFIX = "LABELYARD_"
 DAY_S = 86_400

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias, TypedDict, Unpack
 
 from labelyard.errors import InvalidMessageError, LabelyardError
+from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
 from labelyard.ledger_records import Opened, Queue
 from labelyard.messages import (
@@ -103,6 +104,7 @@ def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...
 
 
 def _unique_id(uri: str, taken: set[str]) -> str:
+    uri = CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", uri)  # an id may hold none
     if len(uri) > LONGEST_MADE_ID:
         digest = hashlib.sha256(uri.encode(errors="replace")).hexdigest()[:16]
         uri = f"{uri[: LONGEST_MADE_ID - 17]}~{digest}"

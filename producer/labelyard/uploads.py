@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from labelyard.buckets import NAMING_RULE, is_bucket_name
 from labelyard.errors import ServiceConfigError, StorageUnavailableError
 from labelyard.settings import ClientSettings
 
@@ -67,6 +68,8 @@ def upload_files(
     except ImportError as error:
         raise ServiceConfigError("uploads need boto3: pip install 'labelyard[cli]'") from error
     bucket = settings.upload_bucket
+    if not is_bucket_name(bucket):
+        raise ServiceConfigError(f"LABELYARD_UPLOAD_BUCKET: {NAMING_RULE}")
     with storage_errors_as_ours(bucket), closing(_s3_client(settings)) as s3:
         _make_bucket(s3, settings)
 

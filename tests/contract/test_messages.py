@@ -33,16 +33,22 @@ GOLDEN_RESULTS = sorted(GOLDEN.glob("result-*.json"))
 FUTURE = GOLDEN / "result-from-the-future.json"
 
 
+# All of Unicode but C0 without tab and line breaks, DEL and C1.
+ALLOWED = st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.sampled_from("\t\n\r")
+PRINTABLE_ASCII = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
+
+
 def texts(max_size: int) -> st.SearchStrategy[str]:
-    return st.text(st.characters(codec="utf-8"), min_size=1, max_size=max_size)
+    return st.text(ALLOWED, min_size=1, max_size=max_size)
 
 
 templates = st.builds(
-    "{}{{}}{}".format, *[st.text(st.characters(codec="utf-8", exclude_characters="{}"))] * 2
+    "{}{{}}{}".format,
+    *[st.text(ALLOWED.filter(lambda character: character not in "{}"), max_size=30)] * 2,
 )
 labels = st.builds(
     Label,
-    name=texts(256),
+    name=texts(50),
     prompts=st.lists(texts(100), max_size=3).map(tuple),
     threshold=st.none() | st.floats(0, 1),
 )
@@ -51,15 +57,15 @@ label_sets = st.builds(
     labels=st.lists(labels, min_size=1, max_size=5, unique_by=lambda label: label.name).map(tuple),
     templates=st.lists(templates, min_size=1, max_size=3).map(tuple),
     scoring=st.sampled_from(["auto", "softmax", "sigmoid"]),
-    temperature=st.floats(0, 1000, exclude_min=True),
+    temperature=st.floats(1e-6, 1000),
     abstain=st.lists(texts(100), max_size=2).map(tuple),
 )
 images = st.builds(
     ImageRef,
-    id=texts(256),
-    uri=texts(2048),
-    version_id=st.none() | texts(20),
-    etag=st.none() | texts(20),
+    id=texts(50),
+    uri=st.text(st.characters(codec="utf-8"), min_size=1, max_size=100),
+    version_id=st.none() | st.text(PRINTABLE_ASCII, min_size=1, max_size=20),
+    etag=st.none() | st.text(PRINTABLE_ASCII, min_size=1, max_size=20),
 )
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 jobs = st.builds(

@@ -148,6 +148,15 @@ def image_not_embedded(stage: Stage) -> str:
     return stage.image_code(stage.instant.picture("unseen.jpg"), rescore=True)
 
 
+def scores_not_finite(stage: Stage) -> str:
+    """Have the model overflow once: nothing of it is kept, so the next job has scores."""
+    uri = stage.instant.picture("overflows.jpg")
+    stage.instant.order(orders.LOSE_PRECISION)
+    code = stage.image_code(uri)
+    assert stage.classify(uri).status == "succeeded"
+    return code
+
+
 def storage_unavailable(stage: Stage) -> str:
     uri = stage.instant.picture()
     with stage.instant.storage_away():
@@ -230,6 +239,22 @@ def result_timeout(stage: Stage) -> str:
         return code_raised(client.submit(["s3://a/b"], labels=LABELS).result)
 
 
+def result_unreadable(stage: Stage) -> str:
+    """Spoil one record: the other jobs of the same call are read all the same."""
+    jobs = [stage.client.submit([stage.instant.picture()], labels=LABELS) for _ in range(3)]
+    good, spoilt, also_good = stage.client.wait([job.id for job in jobs], timeout_s=TIMEOUT_S)
+    result = spoilt.outcome().model_dump(mode="json")
+    result["images"][0]["labels"][0]["score"] = None
+    redis: Any = stage.client._ledger.client
+    redis.hset(f"{NAMESPACE}:job:{spoilt.job_id}", "result", json.dumps(result))
+
+    good, spoilt, also_good = stage.client.wait([job.id for job in jobs], timeout_s=TIMEOUT_S)
+
+    assert good.outcome().status == also_good.outcome().status == "succeeded"
+    assert stage.client.status(spoilt.job_id).state == "succeeded"
+    return code_raised(spoilt.outcome)
+
+
 def job_not_found(stage: Stage) -> str:
     return code_raised(lambda: stage.client.result("nobody-submitted-this"))
 
@@ -264,6 +289,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         image_crashed_decoder,
         image_timed_out,
         image_not_embedded,
+        scores_not_finite,
         storage_unavailable,
         batcher_full,
         inference_timeout,
@@ -274,6 +300,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         ledger_unavailable,
         queue_full,
         result_timeout,
+        result_unreadable,
         job_not_found,
         job_cancelled,
         job_expired,

@@ -15,8 +15,8 @@ from labelyard.errors import (
     BatcherFullError,
     DeviceFailedError,
     ImageNotFoundError,
-    InferenceTimeoutError,
     JobExpiredError,
+    JobTimedOutError,
     LabelyardError,
     LedgerUnavailableError,
     StorageUnavailableError,
@@ -155,7 +155,7 @@ def test_a_job_that_succeeds_has_its_result_and_how_long_it_was_queued(bench: Be
 
 
 @pytest.mark.parametrize(
-    "error", [StorageUnavailableError("s3"), BatcherFullError("x"), InferenceTimeoutError("x")]
+    "error", [StorageUnavailableError("s3"), BatcherFullError("x"), JobTimedOutError("x")]
 )
 def test_a_transient_error_has_the_job_sent_again_after_a_while(
     bench: Bench, error: LabelyardError
@@ -204,11 +204,11 @@ def test_a_transient_error_of_the_last_attempt_is_the_result(bench: Bench) -> No
     job = bench.submit()
 
     for _ in range(bench.settings.max_attempts):
-        bench.run(job, fail_with(InferenceTimeoutError(job.job_id)))
+        bench.run(job, fail_with(JobTimedOutError(job.job_id)))
 
     result = bench.record(job.job_id).result
     assert result is not None
-    assert result.error == Failure.of(InferenceTimeoutError(job.job_id))
+    assert result.error == Failure.of(JobTimedOutError(job.job_id))
     assert [image.error for image in result.images] == [result.error] * 2
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from labelyard.errors import (
     ImageNotFoundError,
-    InferenceTimeoutError,
     JobCancelledError,
     JobExpiredError,
+    JobTimedOutError,
     LabelyardError,
 )
 from labelyard_worker.tokens import HandedBackError, RunningJobs, Token, cancelled, handed_back
@@ -30,7 +30,7 @@ def test_a_job_may_go_on_until_something_speaks_against_it() -> None:
 @pytest.mark.parametrize(
     ("stopped", "error"),
     [
-        (token(timeout_s=0), InferenceTimeoutError),
+        (token(timeout_s=0), JobTimedOutError),
         (token(expires_in_s=0), JobExpiredError),
         (token(expires_in_s=-5), JobExpiredError),
         (token(timeout_s=0, expires_in_s=0), JobExpiredError),
@@ -107,7 +107,7 @@ def test_waiting_for_room_asks_until_there_is_some() -> None:
 
 
 def test_waiting_for_room_ends_when_time_is_over() -> None:
-    with pytest.raises(InferenceTimeoutError):
+    with pytest.raises(JobTimedOutError):
         token(timeout_s=0).wait_until(lambda wait_s: False)
 
 

@@ -6,7 +6,9 @@ becomes an embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 
 from concurrent.futures import Future
 
-from labelyard.errors import ImageError, TransientError
+import numpy as np
+
+from labelyard.errors import ImageError, ScoresNotFiniteError, TransientError
 from labelyard.messages import (
     Failure,
     ImageRef,
@@ -18,6 +20,7 @@ from labelyard.messages import (
     status_of,
 )
 from labelyard_worker.embedding import Embedded
+from labelyard_worker.intake.addresses import shown
 from labelyard_worker.services import Services
 from labelyard_worker.tokens import Token
 from labelyard_worker.vision.known_images import KnownImage
@@ -45,7 +48,10 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
         on_their_way = services.embedder.recall(job.images)
     else:
         on_their_way = services.embedder.embed(job.images, priority=priority, token=token)
-    outcomes = [outcome_of(future, token) for future in on_their_way]
+    outcomes = [
+        outcome_of(image, future, token)
+        for image, future in zip(job.images, on_their_way, strict=True)
+    ]
     services.embedder.keep(job.images, outcomes)
     images = describe_all(job, outcomes, labels, services)
     return Result(
@@ -66,15 +72,27 @@ def label_set_of(job: Job, services: Services) -> LabelSet:
     return services.label_sets.get(job.label_set)
 
 
-def outcome_of(future: "Future[Embedded]", token: Token) -> Outcome:
+def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Outcome:
     """Wait for one image; its own errors are its outcome, all others are the job's."""
     try:
-        return token.wait(future)
+        embedded = token.wait(future)
+        check_is_finite(image, embedded)
     except ImageError as error:
         return error
     except TransientError as error:
         token.check()  # the job's own time is over: that is no outcome of the image
         return error
+    return embedded
+
+
+def check_is_finite(image: ImageRef, embedded: Embedded) -> None:
+    """Refuse an embedding of which no score can be made, before it is cached or scored.
+
+    Raises:
+        ScoresNotFiniteError: It holds NaN or infinity, which JSON cannot write.
+    """
+    if not np.isfinite(embedded.image.image_embeds).all():
+        raise ScoresNotFiniteError(shown(image.uri), "the model's embedding is not finite")
 
 
 def describe_all(

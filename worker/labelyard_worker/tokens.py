@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from labelyard.errors import (
-    InferenceTimeoutError,
     JobCancelledError,
     JobExpiredError,
+    JobTimedOutError,
     LabelyardError,
 )
 
@@ -58,7 +58,7 @@ class Token:
             JobCancelledError: The job is final in the ledger; drop it.
             JobExpiredError: Nobody wants the result any more.
             HandedBackError: The worker shuts down.
-            InferenceTimeoutError: The attempt took too long; try again later.
+            JobTimedOutError: The attempt took too long; try again later.
         """
         if self._stopped_by is not None:
             raise self._stopped_by
@@ -66,7 +66,7 @@ class Token:
         if self._expires_at is not None and now >= self._expires_at:
             raise JobExpiredError(self.job_id)
         if now >= self.started_at + self.timeout_s:
-            raise InferenceTimeoutError(self.job_id, f"more than {self.timeout_s:g} s")
+            raise JobTimedOutError(self.job_id, f"more than {self.timeout_s:g} s")
 
     def wait(self, future: "Future[Answer]") -> Answer:
         """Wait for *future* while the job may go on.

@@ -48,6 +48,8 @@ class Checkpoint:
             raise RuntimeError(OUT_OF_MEMORY)
         if is_ordered(orders.LEAVE_NO_MEMORY):
             raise RuntimeError(OUT_OF_MEMORY)
+        if is_ordered(orders.LOSE_PRECISION):
+            return np.full((len(batch), DIM), np.nan, dtype=np.float32)
         rows = [np.frombuffer(pixels.data, dtype=np.uint8)[:DIM] + 1.0 for pixels in batch]
         return unit_length(np.stack(rows))
 

@@ -17,4 +17,5 @@ SLOW: Final = re.compile(r"slow-([0-9.]+)")
 HANG_MODEL: Final = "hang-model"
 RUN_OUT_OF_MEMORY: Final = "run-out-of-memory"
 LEAVE_NO_MEMORY: Final = "leave-no-memory"  # not even for a single picture
+LOSE_PRECISION: Final = "lose-precision"  # an embedding that is not a number
 LOSE_DEVICE: Final = "lose-device"

@@ -26,8 +26,9 @@ from labelyard.errors import (
     LedgerUnavailableError,
     WorkerError,
 )
+from labelyard.fields import JobId
 from labelyard.ledger import Ledger, Queue, Started, backoff_s
-from labelyard.messages import Failure, ImageResult, Job, JobId, Result, parse_job
+from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard_worker.delivery import Delivery, owed_by
 from labelyard_worker.durability.lanes import Lanes

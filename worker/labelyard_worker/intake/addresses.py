@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from labelyard.buckets import NAMING_RULE, is_bucket_name
 from labelyard.errors import ImageNotFoundError, UnsupportedUriError
 
 S3 = "s3://"
@@ -22,12 +23,15 @@ class S3Address:
         """Take ``s3://bucket/key`` apart.
 
         Raises:
-            UnsupportedUriError: No bucket or no key in it.
+            UnsupportedUriError: No bucket or no key in it, or a bucket's name that could lead
+                a client to another server.
             ImageNotFoundError: It names a folder.
         """
         bucket, _, key = uri.removeprefix(S3).partition("/")
         if not bucket or not key:
             raise UnsupportedUriError(uri, "write s3://bucket/key")
+        if not is_bucket_name(bucket):
+            raise UnsupportedUriError(uri, NAMING_RULE)
         if key.endswith("/"):
             raise ImageNotFoundError(uri, "the key ends in /, so it names a folder, not a picture")
         return cls(bucket, key)
