@@ -1,6 +1,7 @@
 """A record that cannot be read is an error of its own job, and raises nothing while it is read."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -103,7 +104,5 @@ def test_whatever_a_record_holds_reading_it_raises_nothing(changes: dict[str, st
 
     assert (record is None) == ("state" not in fields)
     if record is not None:
-        try:
-            record.outcome()
-        except LabelyardError as error:
-            assert "a" in error.args  # noqa: PT017 - either of the two is right
+        with suppress(LabelyardError):
+            assert record.outcome().job_id == RESULT.job_id
