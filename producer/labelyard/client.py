@@ -26,7 +26,9 @@ class JobHandle:
 
     Attributes:
         id: The job's id; all that another process needs to read the result.
-        is_new: ``False`` if its idempotency key, or its id, had been submitted before.
+        is_new: ``False`` if the same job had been submitted before under its idempotency
+            key or its id: this handle is that job's. After a submit whose reply was lost
+            the second submit says ``False``, too; a worker publishes the job's message.
         is_published: ``False`` if the broker did not take it yet; a worker's reconciler
             sends it when the broker is back.
     """
@@ -126,12 +128,15 @@ class Client:
         Raises:
             InvalidMessageError: Something is not as the contract wants it.
             QueueFullError: As many images wait as LABELYARD_MAX_QUEUED_IMAGES allows.
-            LedgerUnavailableError: The ledger gave no answer: nothing was accepted.
+            IdempotencyConflictError: The idempotency key was used for another job.
+            LedgerUnavailableError: The ledger gave no answer: the job may have been accepted.
+                The error's ``job_id`` names it; to submit again without running it twice,
+                use an idempotency key, or :meth:`prepare` and :meth:`submit_job`.
         """
         return self.submit_job(self.prepare(images, labels, **options), queue=queue)
 
     def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
-        """Submit a prepared job; see :meth:`submit`."""
+        """Submit a prepared job; see :meth:`submit`. A job is run once, however often it is."""
         opened = self._ledger.open(job, queue=queue)
         is_published = not opened.is_new or self._publisher.publish(
             job, queue=queue, published_at=opened.at
@@ -147,7 +152,9 @@ class Client:
         Raises:
             QueueFullError: Not all were accepted. Submit the same jobs again later: what
                 was accepted before is not run twice.
-            LedgerUnavailableError: The same, because the ledger gave no answer.
+            IdempotencyConflictError: One of them has the id or key of another job.
+            LedgerUnavailableError: The same, because the ledger gave no answer. The error's
+                ``job_ids`` may have been accepted.
         """
         intake = Intake()
         handles: list[JobHandle] = []

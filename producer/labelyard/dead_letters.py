@@ -24,16 +24,21 @@ class DeadLetters:
     def replay(self, job_id: str) -> None:
         """Run a dead letter again, under its old id, as if it had never run.
 
+        A call whose reply was lost can be repeated: a job that was replayed and is not final
+        yet is left as it is.
+
         Raises:
-            JobNotFoundError: It is no dead letter.
+            JobNotFoundError: It is not a dead letter.
         """
-        is_revived = self._ledger.replay(job_id)
-        record = self._ledger.read(job_id) if is_revived else None
-        if record is None:
+        due = self._ledger.replay(job_id)
+        record = self._ledger.read(job_id)
+        if due is None and record is not None and record.is_replayed and not record.is_final:
+            return
+        if due is None or record is None:
             raise JobNotFoundError(f"{job_id} is no dead letter")
         message = Outgoing(job_id, record.message, record.queue, record.published_at)
         if self._publisher.publish_many([message]):
-            self._ledger.sent(job_id)
+            self._ledger.sent(job_id, due=due)
 
     def purge(self, job_id: str) -> None:
         """Drop a dead letter for good; its failed result stays readable for its TTL.

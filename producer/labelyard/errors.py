@@ -26,6 +26,7 @@ LabelyardError
     ├── BrokerUnavailableError   broker_unavailable
     ├── LedgerUnavailableError   ledger_unavailable
     ├── QueueFullError           queue_full
+    ├── IdempotencyConflictError idempotency_conflict
     ├── ResultTimeoutError       result_timeout
     ├── ResultUnreadableError    result_unreadable
     ├── JobNotFoundError         job_not_found
@@ -40,7 +41,7 @@ A code is never renamed and never changes its meaning. Errors cross the broker a
 builds its sentence in ``__str__``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 
@@ -212,10 +213,37 @@ class BrokerUnavailableError(ProducerError):
 
 
 class LedgerUnavailableError(ProducerError):
-    """The ledger gave no answer, so nothing was accepted: submit again."""
+    """The ledger gave no answer: what was asked for may have happened, or not.
+
+    After a submit the job may have been accepted. Submitting the same prepared job again is
+    safe: it is not run twice.
+
+    Attributes:
+        reason: What went wrong, for a person.
+        job_ids: Ids of the jobs that may have been accepted; empty if the call was not a submit.
+    """
 
     code = "ledger_unavailable"
     is_retryable = True
+
+    def __init__(self, reason: str = "", job_ids: Iterable[str] = ()) -> None:
+        self.reason = reason
+        self.job_ids = tuple(job_ids)
+        super().__init__(reason, self.job_ids)
+
+    def __str__(self) -> str:
+        """Give the code, what went wrong, and which jobs it is about."""
+        text = f"{self.code}: {self.reason}" if self.reason else self.code
+        if not self.job_ids:
+            return text
+        others = len(self.job_ids) - 1
+        rest = f" and {others} more" if others else ""
+        return f"{text} (job {self.job_id}{rest})"
+
+    @property
+    def job_id(self) -> str:
+        """Id of the first job that may have been accepted; empty if there is none."""
+        return self.job_ids[0] if self.job_ids else ""
 
 
 class QueueFullError(ProducerError):
@@ -223,6 +251,12 @@ class QueueFullError(ProducerError):
 
     code = "queue_full"
     is_retryable = True
+
+
+class IdempotencyConflictError(ProducerError):
+    """Another job, or another tenant's, has this id or idempotency key: choose another one."""
+
+    code = "idempotency_conflict"
 
 
 class ResultTimeoutError(ProducerError):

@@ -1,24 +1,26 @@
 """A job's record in Redis: the truth about the job, whatever happens to its message."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import redis
 
-from labelyard import ledger_scripts
+from labelyard import ledger_scripts, ledger_upkeep_scripts
 from labelyard.errors import LabelyardError
 from labelyard.ledger_async import AsyncLedger, connect_async
 from labelyard.ledger_calls import (
     PIPELINE_SIZE,
     LedgerCalls,
     ledger_errors_as_ours,
+    new_call_id,
 )
 from labelyard.ledger_records import (
     FINAL_STATES,
     Glance,
     Opened,
     Queue,
+    Receipt,
     Record,
     Started,
     State,
@@ -30,7 +32,17 @@ from labelyard.messages import Failure, Job, Result
 from labelyard.redis_connections import SOCKET_OPTIONS, connect_redis
 from labelyard.settings import ConnectionSettings
 
-REFUSED_KEPT = 1000
+NO_RECEIPT: Final = Receipt()
+SCRIPTS: Final[Mapping[str, str]] = {
+    "OPEN": ledger_scripts.OPEN,
+    "START": ledger_scripts.START,
+    "RELEASE": ledger_scripts.RELEASE,
+    "FINISH": ledger_scripts.FINISH,
+    "REPLAY": ledger_upkeep_scripts.REPLAY,
+    "PURGE": ledger_upkeep_scripts.PURGE,
+    "SENT": ledger_upkeep_scripts.SENT,
+    "DELIVERED": ledger_upkeep_scripts.DELIVERED,
+}
 
 __all__ = [
     "FINAL_STATES",
@@ -41,6 +53,7 @@ __all__ = [
     "LedgerCalls",
     "Opened",
     "Queue",
+    "Receipt",
     "Record",
     "Started",
     "State",
@@ -69,27 +82,38 @@ class Ledger:
     def __init__(self, client: "redis.Redis", settings: ConnectionSettings) -> None:
         self.client = client
         self.calls = LedgerCalls(settings)
-        self._scripts = {
-            name: client.register_script(getattr(ledger_scripts, name))
-            for name in ("OPEN", "START", "RELEASE", "FINISH", "REPLAY", "SENT", "DELIVERED")
-        }
+        self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def _run(self, name: str, job_id: str, args: list[str]) -> list[str]:
         with ledger_errors_as_ours():
             answer = self._scripts[name](keys=list(self.calls.keys(job_id)), args=args)
         return cast("list[str]", answer)
 
-    def open(self, job: Job, *, queue: Queue, is_limited: bool = True) -> Opened:
+    def open(self, job: Job, *, queue: Queue) -> Opened:
         """Write the record of *job*, unless there is one under its id.
-
-        Args:
-            is_limited: Whether LABELYARD_MAX_QUEUED_IMAGES may refuse it.
 
         Raises:
             QueueFullError: As many images wait as are allowed.
+            IdempotencyConflictError: The id is that of another job.
         """
-        args = self.calls.open_args(job, queue=queue, is_limited=is_limited)
-        return self.calls.read_opened(self._run("OPEN", job.job_id, args))
+        args = self.calls.open_args(job, queue=queue, is_limited=True)
+        with ledger_errors_as_ours(opening=[job.job_id]):
+            answer = self._scripts["OPEN"](keys=list(self.calls.keys(job.job_id)), args=args)
+        return self.calls.read_opened(job.job_id, cast("list[str]", answer))
+
+    def adopt(self, job: Job, *, queue: Queue) -> bool:
+        """Write the record of a *job* whose message came without one.
+
+        Returns:
+            ``False`` if the job was final before, and only its record is gone.
+
+        Raises:
+            IdempotencyConflictError: The id is that of another job.
+        """
+        args = self.calls.open_args(job, queue=queue, is_limited=False, source="adopt")
+        answer = self._run("OPEN", job.job_id, args)
+        self.calls.read_opened(job.job_id, answer)
+        return answer[0] != "ended"
 
     def open_many(self, jobs: Sequence[Job], *, queue: Queue) -> list[Opened | LabelyardError]:
         """Write the records of *jobs* in few round trips.
@@ -98,7 +122,7 @@ class Ledger:
             For each job what :meth:`open` would return or raise, in their order.
         """
         answers: list[Any] = []
-        with ledger_errors_as_ours():
+        with ledger_errors_as_ours(opening=[job.job_id for job in jobs]):
             for start in range(0, len(jobs), PIPELINE_SIZE):
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
@@ -108,26 +132,59 @@ class Ledger:
                             client=pipeline,
                         )
                     answers += pipeline.execute(raise_on_error=False)
-        return self.calls.read_opened_many(answers)
+        return self.calls.read_opened_many(jobs, answers)
 
     def start(
-        self, job_id: str, *, worker: str, is_alone: bool, quarantine_after: int, dead_after: int
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        is_alone: bool,
+        quarantine_after: int,
+        dead_after: int,
+        receipt: Receipt = NO_RECEIPT,
     ) -> Started:
         """Begin an attempt, or say why not. Counts a death if the last one never ended."""
-        args = self.calls.args(job_id, worker, int(is_alone), quarantine_after, dead_after)
+        args = self.calls.start_args(
+            job_id,
+            worker=worker,
+            is_alone=is_alone,
+            limits=(quarantine_after, dead_after),
+            receipt=receipt,
+        )
         return read_started(self._run("START", job_id, args))
 
-    def hand_back(self, job_id: str, *, worker: str) -> None:
-        """End an attempt that did not count: the broker brings the message again."""
-        self._run("RELEASE", job_id, self.calls.args(job_id, worker, "", ""))
+    def hand_back(self, job_id: str, *, worker: str, start: int | None = None) -> None:
+        """End an attempt that did not count: the broker brings the message again.
 
-    def retry(self, job_id: str, *, worker: str, delay_s: float, death: str = "") -> None:
+        Args:
+            start: Number of the attempt, from :class:`Started`; a call that is repeated
+                with it changes nothing.
+        """
+        self._release(job_id, worker, "", "", start)
+
+    def retry(
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        delay_s: float,
+        death: str = "",
+        start: int | None = None,
+    ) -> None:
         """End an attempt, and have the job sent again in *delay_s* seconds.
 
         Args:
             death: What broke the worker's thread, if that is why it ended.
+            start: As for :meth:`hand_back`: one death is counted once.
         """
-        self._run("RELEASE", job_id, self.calls.args(job_id, worker, delay_s, death))
+        self._release(job_id, worker, delay_s, death, start)
+
+    def _release(
+        self, job_id: str, worker: str, delay_s: float | str, death: str, start: int | None
+    ) -> None:
+        number = "" if start is None else start
+        self._run("RELEASE", job_id, self.calls.args(job_id, worker, delay_s, death, number))
 
     def finish(
         self,
@@ -138,9 +195,11 @@ class Ledger:
         is_dead: bool = False,
     ) -> bool:
         """Write the result; ``False`` if the job was final before: the first one stands."""
-        args = self.calls.args(
-            job_id, result.status, result.model_dump_json(), ",".join(undelivered), int(is_dead)
-        )
+        text, owed = result.model_dump_json(), ",".join(undelivered)
+        return self._end(job_id, result.status, text, owed, int(is_dead))
+
+    def _end(self, job_id: str, state: str, *rest: object) -> bool:
+        args = self.calls.args(job_id, state, *rest, new_call_id())
         return self._run("FINISH", job_id, args)[0] == "finished"
 
     def refuse(self, job_id: str, message: str, failure: Failure) -> bool:
@@ -157,32 +216,53 @@ class Ledger:
         result = Result(job_id=job_id, status="failed", tenant=record.tenant, error=failure)
         return self.finish(job_id, result)
 
-    def keep_refused(self, message: str) -> None:
-        """Keep a *message* that has no id to fail it under, for the operator to look at."""
-        key = self.calls.key("refused")
-        with ledger_errors_as_ours(), self.client.pipeline(transaction=False) as pipeline:
-            pipeline.lpush(key, message)
-            pipeline.ltrim(key, 0, REFUSED_KEPT - 1)
-            pipeline.expire(key, self.calls.result_ttl_s)
-            pipeline.execute()
-
     def cancel(self, job_id: str) -> bool:
         """Make the job ``cancelled`` at once, running or not; ``False`` if it was final."""
-        args = self.calls.args(job_id, "cancelled", "", "", 0)
-        return self._run("FINISH", job_id, args)[0] == "finished"
+        return self._end(job_id, "cancelled", "", "", 0)
 
     def expire(self, job_id: str) -> bool:
         """Make the job ``expired`` if its ``expires_at`` has passed."""
-        args = self.calls.args(job_id, "expired", "", "", 0)
-        return self._run("FINISH", job_id, args)[0] == "finished"
+        return self._end(job_id, "expired", "", "", 0)
 
-    def replay(self, job_id: str) -> bool:
-        """Give a dead letter another life; ``False`` if it is none."""
-        return self._run("REPLAY", job_id, self.calls.args(job_id))[0] == "opened"
+    def expire_many(self, job_ids: Sequence[str]) -> list[bool]:
+        """Make those jobs ``expired`` whose ``expires_at`` has passed; see :meth:`expire`."""
+        script, answers = self._scripts["FINISH"], []
+        with ledger_errors_as_ours():
+            for first in range(0, len(job_ids), PIPELINE_SIZE):
+                with self.client.pipeline(transaction=False) as pipeline:
+                    for job_id in job_ids[first : first + PIPELINE_SIZE]:
+                        args = self.calls.args(job_id, "expired", "", "", 0, new_call_id())
+                        script(keys=list(self.calls.keys(job_id)), args=args, client=pipeline)
+                    answers += pipeline.execute()
+        return [answer[0] == "finished" for answer in answers]
 
-    def sent(self, job_id: str) -> None:
-        """Note that the job's message was sent just now."""
-        self._run("SENT", job_id, self.calls.args(job_id))
+    def replay(self, job_id: str) -> float | None:
+        """Give a dead letter another life.
+
+        Returns:
+            When its message is due, by the ledger's clock; ``None`` if it is not a dead letter.
+        """
+        answer = self._run("REPLAY", job_id, self.calls.args(job_id, new_call_id()))
+        return float(answer[2]) if answer[0] == "opened" else None
+
+    def sent(self, job_id: str, *, due: float | None = None) -> None:
+        """Note that the job's message was sent just now.
+
+        Args:
+            due: When the job was due, or its lease, if it was taken from the due ones.
+        """
+        self.sent_many([(job_id, due)])
+
+    def sent_many(self, sent: Sequence[tuple[str, float | None]]) -> None:
+        """Note that messages were sent just now; pairs of a job's id and as for :meth:`sent`."""
+        script = self._scripts["SENT"]
+        with ledger_errors_as_ours():
+            for first in range(0, len(sent), PIPELINE_SIZE):
+                with self.client.pipeline(transaction=False) as pipeline:
+                    for job_id, due in sent[first : first + PIPELINE_SIZE]:
+                        args = self.calls.args(job_id, "" if due is None else f"{due:.6f}")
+                        script(keys=list(self.calls.keys(job_id)), args=args, client=pipeline)
+                    pipeline.execute()
 
     def state(self, job_id: str) -> State | None:
         """Read the state alone; ``None`` if there is no record."""
@@ -240,11 +320,8 @@ class Ledger:
 
     def purge(self, job_id: str) -> bool:
         """Drop a dead letter for good; its failed result stays readable for its TTL."""
-        with ledger_errors_as_ours():
-            was_dead = bool(self.client.zrem(self.calls.key("dead"), job_id))
-            if was_dead:
-                self.client.expire(self.calls.keys(job_id).job, self.calls.result_ttl_s)
-        return was_dead
+        args = self.calls.args(job_id, new_call_id())
+        return self._run("PURGE", job_id, args)[0] == "purged"
 
 
 def backoff_s(attempt: int, *, base_s: float = 2.0, cap_s: float = 32.0) -> float:

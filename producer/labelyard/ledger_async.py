@@ -7,7 +7,12 @@ import redis.asyncio
 
 from labelyard import ledger_scripts
 from labelyard.errors import LabelyardError
-from labelyard.ledger_calls import PIPELINE_SIZE, LedgerCalls, ledger_errors_as_ours
+from labelyard.ledger_calls import (
+    PIPELINE_SIZE,
+    LedgerCalls,
+    ledger_errors_as_ours,
+    new_call_id,
+)
 from labelyard.ledger_records import Glance, Opened, Queue, Record, read_glance, read_record
 from labelyard.messages import Job
 from labelyard.redis_connections import connect_redis_async
@@ -37,18 +42,19 @@ class AsyncLedger:
 
         Raises:
             QueueFullError: As many images wait as are allowed.
+            IdempotencyConflictError: The id is that of another job.
         """
         args = self.calls.open_args(job, queue=queue, is_limited=True)
-        with ledger_errors_as_ours():
+        with ledger_errors_as_ours(opening=[job.job_id]):
             answer = await self._open(keys=list(self.calls.keys(job.job_id)), args=args)
-        return self.calls.read_opened(answer)
+        return self.calls.read_opened(job.job_id, answer)
 
     async def open_many(
         self, jobs: Sequence[Job], *, queue: Queue
     ) -> list[Opened | LabelyardError]:
         """Write the records of *jobs* in few round trips; refusals stand in their places."""
         answers: list[Any] = []
-        with ledger_errors_as_ours():
+        with ledger_errors_as_ours(opening=[job.job_id for job in jobs]):
             for start in range(0, len(jobs), PIPELINE_SIZE):
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
@@ -58,10 +64,10 @@ class AsyncLedger:
                             client=pipeline,
                         )
                     answers += await pipeline.execute(raise_on_error=False)
-        return self.calls.read_opened_many(answers)
+        return self.calls.read_opened_many(jobs, answers)
 
     async def _finish_as(self, job_id: str, state: Literal["cancelled", "expired"]) -> bool:
-        args = self.calls.args(job_id, state, "", "", 0)
+        args = self.calls.args(job_id, state, "", "", 0, new_call_id())
         with ledger_errors_as_ours():
             answer = await self._finish(keys=list(self.calls.keys(job_id)), args=args)
         return bool(answer[0] == "finished")

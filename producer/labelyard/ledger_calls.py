@@ -1,14 +1,20 @@
 """How a call to the ledger is written, and how its failures read; the same for both clients."""
 
+import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from redis.exceptions import RedisError
 
-from labelyard.errors import LabelyardError, LedgerUnavailableError, QueueFullError
-from labelyard.ledger_records import Opened, Queue, State
+from labelyard.errors import (
+    IdempotencyConflictError,
+    LabelyardError,
+    LedgerUnavailableError,
+    QueueFullError,
+)
+from labelyard.ledger_records import Opened, Queue, Receipt, State
 from labelyard.ledger_scripts import LedgerKeys
 from labelyard.messages import Job
 from labelyard.redis_connections import SOCKET_OPTIONS
@@ -18,24 +24,45 @@ __all__ = [
     "PIPELINE_SIZE",
     "SOCKET_OPTIONS",
     "LedgerCalls",
+    "OpenedFrom",
     "as_ours",
+    "job_digest",
     "ledger_errors_as_ours",
+    "new_call_id",
 ]
 
 # Commands in one pipeline: enough to hide the round trip, few enough not to hold up others.
 PIPELINE_SIZE: Final = 500
 
+OpenedFrom = Literal["submit", "adopt"]
 
-def as_ours(error: Exception) -> LedgerUnavailableError:
-    """Say what Redis' refusal, or its silence, means for the caller."""
+
+# What does not change the job that an id stands for: a later submit under the same idempotency
+# key has another expiry and another trace.
+NOT_IN_DIGEST: Final = {"job_id", "expires_at", "trace"}
+
+
+def as_ours(error: Exception, *, opening: Iterable[str] = ()) -> LedgerUnavailableError:
+    """Translate a refusal of Redis, or its silence.
+
+    Args:
+        opening: Ids of the jobs that were being submitted, if any.
+    """
     if "OOM command not allowed" in str(error):
         return LedgerUnavailableError("Redis is at its maxmemory; nothing was accepted")
-    return LedgerUnavailableError(f"{type(error).__name__}: {error}")
+    reason = f"{type(error).__name__}: {error}"
+    job_ids = tuple(opening)
+    if job_ids:
+        reason += "; the job may have been accepted: submit the same prepared job again"
+    return LedgerUnavailableError(reason, job_ids)
 
 
 @contextmanager
-def ledger_errors_as_ours() -> Iterator[None]:
+def ledger_errors_as_ours(*, opening: Iterable[str] = ()) -> Iterator[None]:
     """Turn what redis-py raises inside the block into our error.
+
+    Args:
+        opening: Ids of the jobs that are being submitted, if any.
 
     Raises:
         LedgerUnavailableError: No answer, or a refusal such as being out of memory.
@@ -43,7 +70,21 @@ def ledger_errors_as_ours() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise as_ours(error) from error
+        raise as_ours(error, opening=opening) from error
+
+
+def job_digest(job: Job) -> str:
+    """Compute a digest of what *job* asks for, equal for the same job of any client.
+
+    Defaults are left out, so that a version with a new optional field computes the same.
+    """
+    content = job.model_dump_json(exclude=NOT_IN_DIGEST, exclude_defaults=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def new_call_id() -> str:
+    """Draw the id by which a script recognises that it is repeated."""
+    return uuid.uuid4().hex
 
 
 class LedgerCalls:
@@ -72,7 +113,9 @@ class LedgerCalls:
         shared = (job_id, self._open_ttl_s, self.result_ttl_s, self.namespace)
         return [str(value) for value in (*shared, *values)]
 
-    def open_args(self, job: Job, *, queue: Queue, is_limited: bool) -> list[str]:
+    def open_args(
+        self, job: Job, *, queue: Queue, is_limited: bool, source: OpenedFrom = "submit"
+    ) -> list[str]:
         """Write the arguments that open the record of *job*."""
         return self.args(
             job.job_id,
@@ -83,32 +126,61 @@ class LedgerCalls:
             job.expires_at.timestamp() if job.expires_at else "",
             job.deliver.stream or "",
             self._max_queued_images if is_limited else 0,
-            uuid.uuid4().hex,
+            new_call_id(),
+            job_digest(job),
+            source,
         )
 
     def refused_args(self, job_id: str, message: str) -> list[str]:
-        """Write the arguments that open a record for a *message* that is no job."""
-        return self.args(job_id, message, 0, "default", "interactive", "", "", 0, uuid.uuid4().hex)
+        """Write the arguments that open a record for a *message* that is not a job."""
+        blank = (0, "default", "interactive", "", "", 0)
+        return self.args(job_id, message, *blank, new_call_id(), "", "adopt")
 
-    def read_opened(self, answer: list[str]) -> Opened:
+    def start_args(
+        self, job_id: str, *, worker: str, is_alone: bool, limits: tuple[int, int], receipt: Receipt
+    ) -> list[str]:
+        """Write the arguments that begin an attempt.
+
+        Args:
+            limits: Deaths until quarantine, and deaths in it until the dead letters.
+        """
+        return self.args(
+            job_id,
+            worker,
+            int(is_alone),
+            *limits,
+            receipt.call,
+            receipt.tenant,
+            receipt.digest,
+            receipt.published_at,
+            receipt.returned_by,
+        )
+
+    def read_opened(self, job_id: str, answer: list[str]) -> Opened:
         """Read what opening a record came to.
 
         Raises:
             QueueFullError: As many images wait as are allowed.
+            IdempotencyConflictError: The id is that of another job.
         """
         verdict, state, at = answer
+        if verdict == "conflict":
+            raise IdempotencyConflictError(f"{job_id}: another job was submitted under this id")
         if verdict == "full":
             raise QueueFullError(f"{state} images wait, limit {self._max_queued_images}")
         return Opened(is_new=verdict == "opened", state=cast("State", state), at=float(at))
 
-    def read_opened_many(self, answers: list[Any]) -> list[Opened | LabelyardError]:
+    def read_opened_many(
+        self, jobs: Sequence[Job], answers: list[Any]
+    ) -> list[Opened | LabelyardError]:
         """Read a pipeline's answers, refusals included, in their order."""
         opened: list[Opened | LabelyardError] = []
-        for answer in answers:
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Exception):
+                opened.append(as_ours(answer, opening=[job.job_id]))
+                continue
             try:
-                opened.append(
-                    as_ours(answer) if isinstance(answer, Exception) else self.read_opened(answer)
-                )
-            except QueueFullError as error:
+                opened.append(self.read_opened(job.job_id, answer))
+            except (QueueFullError, IdempotencyConflictError) as error:
                 opened.append(error)
         return opened

@@ -45,6 +45,7 @@ class Record:
         expires_at: After this nobody wants the result; ``None`` means never.
         result: ``None`` until succeeded, partial or failed.
         fault: What of the record cannot be read, for a person; empty if all can.
+        is_replayed: Whether it was a dead letter once.
     """
 
     job_id: str
@@ -65,6 +66,7 @@ class Record:
     expires_at: float | None
     result: Result | None
     fault: str = ""
+    is_replayed: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -134,30 +136,64 @@ class Started:
 
     Attributes:
         verdict: ``run`` it; drop it because it is ``final`` or ``missing``, or because it
-            runs ``elsewhere`` and will be sent again; move it to ``quarantine``; or bury it
-            because it is ``dead``.
+            runs ``elsewhere`` and will be sent again; move it to ``quarantine``; bury it
+            because it is ``dead``; or refuse the message: it is another job's under the
+            same id (``conflict``), or older than a final record lives (``outlived``).
         state: Its final state, if it is final.
         attempt: Which attempt this is, from 1.
         queued_s: Seconds from submission to this start.
         reason: What killed it, if it is dead.
         runner: The worker that runs it, if that is another.
+        start: Number of this attempt that is never used twice; the end of the attempt
+            carries it.
+        expires_in_s: Seconds until nobody wants the result, by the ledger's clock.
     """
 
-    verdict: Literal["run", "final", "missing", "elsewhere", "quarantine", "dead"]
+    verdict: Literal[
+        "run", "final", "missing", "elsewhere", "quarantine", "dead", "conflict", "outlived"
+    ]
     state: str = ""
     attempt: int = 0
     deaths: int = 0
     queued_s: float = 0.0
     reason: str = ""
     runner: str = ""
+    start: int = 0
+    expires_in_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One receipt of a job's message, as far as the ledger must know it.
+
+    Attributes:
+        call: Drawn for each receipt, so that a repeated call begins one attempt.
+        tenant: The tenant that the message names; empty skips the comparison of contents.
+        digest: Digest of the job that the message holds.
+        published_at: When the message was published, by its own word; 0 if it has none.
+        returned_by: ``worker:start`` of the attempt that a worker gave back with this
+            message while the ledger was away; empty if none did.
+    """
+
+    call: str = ""
+    tenant: str = ""
+    digest: str = ""
+    published_at: float = 0.0
+    returned_by: str = ""
 
 
 def read_started(answer: list[str]) -> Started:
     """Read what the start script decided."""
     match answer:
-        case ["run", attempt, deaths, submitted_at, now]:
-            queued_s = max(0.0, float(now) - float(submitted_at))
-            return Started("run", attempt=int(attempt), deaths=int(deaths), queued_s=queued_s)
+        case ["run", attempt, deaths, submitted_at, now, start, expires_in_s]:
+            return Started(
+                "run",
+                attempt=int(attempt),
+                deaths=int(deaths),
+                queued_s=max(0.0, float(now) - float(submitted_at)),
+                start=int(start),
+                expires_in_s=float(expires_in_s) if expires_in_s else None,
+            )
         case ["dead", deaths, reason]:
             return Started("dead", deaths=int(deaths), reason=reason)
         case ["quarantine", deaths]:
@@ -166,6 +202,10 @@ def read_started(answer: list[str]) -> Started:
             return Started("elsewhere", runner=runner)
         case ["final", state]:
             return Started("final", state=state)
+        case ["conflict", state]:
+            return Started("conflict", state=state)
+        case ["outlived"]:
+            return Started("outlived")
         case _:
             return Started("missing")
 
@@ -230,4 +270,5 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         undelivered=tuple(filter(None, fields.get("undelivered", "").split(","))),
         expires_at=float(fields["expires_at"]) if fields.get("expires_at") else None,
         result=Result.model_validate_json(result) if result else None,
+        is_replayed="replayer" in fields,
     )

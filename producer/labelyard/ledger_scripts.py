@@ -1,7 +1,8 @@
 """The Lua scripts of the ledger: each change of a job's record is one atomic step.
 
-Every script gets the same eight keys, in the order of :class:`LedgerKeys`, so that
-they share one prelude. Times are Redis' own clock, in seconds: no two machines need
+Every script gets the same nine keys, in the order of :class:`LedgerKeys`, so that
+they share one prelude; the scripts of ``ledger_upkeep_scripts.py`` do, too. Every script
+recognises its own repetition: a client repeats a call whose reply was lost. Times are Redis' own clock, in seconds: no two machines need
 to agree. A record's states and who may change them::
 
     pending ──start──▶ running ──finish──▶ succeeded | partial | failed
@@ -31,6 +32,8 @@ class LedgerKeys(NamedTuple):
         totals: Hash: how many jobs came to each final state.
         dead: Sorted set: dead letters, by the time they died.
         owed: Sorted set: finished jobs with deliveries to try again, by when.
+        ended: String: the tombstone of the job at hand, which outlives its record. While it
+            stands, the job's message does not bring the job back to life.
     """
 
     job: str
@@ -41,6 +44,7 @@ class LedgerKeys(NamedTuple):
     totals: str
     dead: str
     owed: str
+    ended: str
 
     @classmethod
     def of(cls, namespace: str, job_id: str) -> "LedgerKeys":
@@ -54,12 +58,15 @@ class LedgerKeys(NamedTuple):
             f"{namespace}:totals",
             f"{namespace}:dead",
             f"{namespace}:owed",
+            f"{namespace}:ended:{job_id}",
         )
 
 
-_PRELUDE = """
+# KEYS: those of LedgerKeys. ARGV 1 to 4: job id, open_ttl_s, result_ttl_s, namespace.
+PRELUDE = """
 local JOB, OPEN, DUE, EXPIRING = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local OPEN_IMAGES, TOTALS, DEAD, OWED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local ENDED = KEYS[9]
 local ID, OPEN_TTL, RESULT_TTL = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local NAMESPACE = ARGV[4]
 local clock = redis.call('TIME')
@@ -68,6 +75,19 @@ local stamp = string.format('%.6f', now)
 local FINAL = {succeeded=1, partial=1, failed=1, cancelled=1, expired=1}
 
 local function keep(key) redis.call('EXPIRE', key, OPEN_TTL) end
+
+-- Keep word of a job whose message may outlive its record.
+local function bury(state)
+  redis.call('SET', ENDED, state, 'EX', math.max(2 * RESULT_TTL, 3600))
+end
+
+-- A record of an earlier version has no digest.
+local function is_other_job(tenant, digest)
+  if tenant == '' then return false end
+  if redis.call('HGET', JOB, 'tenant') ~= tenant then return true end
+  local known = redis.call('HGET', JOB, 'digest')
+  return known and known ~= '' and digest ~= '' and known ~= digest
+end
 
 local function finalise(state, result, ttl)
   local images = tonumber(redis.call('HGET', JOB, 'images')) or 0
@@ -93,7 +113,10 @@ local function finalise(state, result, ttl)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)
   if state == 'cancelled' or state == 'expired' then
+    bury(state)
     redis.call('PUBLISH', NAMESPACE .. ':stopped', ID)
+  elseif redis.call('HGET', JOB, 'source') == 'adopt' then
+    bury(state)
   end
 end
 
@@ -103,16 +126,23 @@ local function is_overdue()
 end
 """
 
-# ARGV 5.. : message, images, tenant, queue, expires_at, stream, limit, opener. The opener
-# is drawn for each call: a call that is repeated because its answer was lost has opened too.
+# Open a job's record, unless there is one under its id.
+# ARGV 5..14: message, images, tenant, queue, expires_at, stream, limit, opener, digest, source.
+#   opener is drawn for each call: a call that is repeated because its reply was lost has
+#   opened the job too. source is 'submit', or 'adopt' for a message that came without a record.
+# Returns {verdict, state, now}: 'opened'; 'exists' (the same job); 'conflict' (another job, or
+#   another tenant's); 'ended' (an adopted job was final, and its record is gone); or 'full',
+#   with the number of open images in place of the state.
 OPEN = (
-    _PRELUDE
+    PRELUDE
     + """
 local state = redis.call('HGET', JOB, 'state')
 if state then
-  local is_ours = redis.call('HGET', JOB, 'opener') == ARGV[12]
-  return {is_ours and 'opened' or 'exists', state, stamp}
+  if redis.call('HGET', JOB, 'opener') == ARGV[12] then return {'opened', state, stamp} end
+  return {is_other_job(ARGV[7], ARGV[13]) and 'conflict' or 'exists', state, stamp}
 end
+local ended = redis.call('GET', ENDED)
+if ended and ARGV[14] == 'adopt' then return {'ended', ended, stamp} end
 local images, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
 if limit > 0 and (tonumber(redis.call('GET', OPEN_IMAGES)) or 0) + images > limit then
   return {'full', redis.call('GET', OPEN_IMAGES) or '0', stamp}
@@ -120,8 +150,9 @@ end
 redis.call('HSET', JOB, 'state', 'pending', 'message', ARGV[5], 'images', images,
   'tenant', ARGV[7], 'queue', ARGV[8], 'expires_at', ARGV[9], 'stream', ARGV[10],
   'submitted_at', stamp, 'published_at', stamp, 'attempts', 0, 'deaths', 0, 'deaths_alone', 0,
-  'opener', ARGV[12])
+  'opener', ARGV[12], 'digest', ARGV[13], 'source', ARGV[14])
 keep(JOB)
+if ended then redis.call('DEL', ENDED) end
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)
 redis.call('INCRBY', OPEN_IMAGES, images)
@@ -134,24 +165,56 @@ return {'opened', 'pending', stamp}
 """
 )
 
-# ARGV 5.. : worker, is_alone, quarantine_after, dead_after. A broker may bring a message
-# again while its job runs, or so soon after its worker's death that nobody knows of it yet:
-# it is sent once more when that worker's key has been renewed or is gone. Who lives and has
-# not named the job for longer than that runs it no more.
+# Begin an attempt, or tell why not.
+# ARGV 5..13: worker, is_alone, quarantine_after, dead_after, call, tenant, digest, published_at,
+#   returned_by. call is drawn for each message receipt: a repeated call gets the same attempt
+#   again. published_at is the message's own word, 0 if it has none. returned_by is
+#   'worker:start' of the attempt that a worker gave back while the ledger was away.
+# Returns {'run', attempt, deaths, submitted_at, now, start, seconds to live or ''}, {'final',
+#   state}, {'missing'}, {'outlived'}, {'conflict', state}, {'elsewhere', runner},
+#   {'quarantine', deaths} or {'dead', deaths, reason}.
+# A broker may bring a message again while its job runs, or so soon after its worker's death
+# that nobody knows of it yet: it is sent once more when that worker's key has been renewed or
+# is gone. Who lives and has not named the job for longer than that runs it no more.
+# A message that is older than a final record lives may be that of a job whose record is gone:
+# it is not adopted. start counts the attempts and is never taken back, so that the end of
+# one is recognised when it is told twice.
 START = (
-    _PRELUDE
+    PRELUDE
     + f"local PRESENCE_S = {PRESENCE_S}"
     + """
 local state = redis.call('HGET', JOB, 'state')
-if not state then return {'missing'} end
+if not state then
+  local ended = redis.call('GET', ENDED)
+  if ended then return {'final', ended} end
+  local published_at = tonumber(ARGV[12]) or 0
+  if published_at > 0 and now - published_at > RESULT_TTL then return {'outlived'} end
+  return {'missing'}
+end
+if is_other_job(ARGV[10], ARGV[11]) then return {'conflict', state} end
 if FINAL[state] then return {'final', state} end
 if is_overdue() then
   finalise('expired', '', RESULT_TTL)
   return {'final', 'expired'}
 end
-local worker, alone = ARGV[5], ARGV[6]
+local worker, alone, call = ARGV[5], ARGV[6], ARGV[9]
 local runner = redis.call('HGET', JOB, 'runner')
-if runner and runner ~= worker then
+local start = tonumber(redis.call('HGET', JOB, 'start')) or 0
+
+local function run(attempts, deaths)
+  local expires_at = tonumber(redis.call('HGET', JOB, 'expires_at'))
+  local to_live = expires_at and string.format('%.6f', expires_at - now) or ''
+  local submitted_at = redis.call('HGET', JOB, 'submitted_at')
+  return {'run', tostring(attempts), tostring(deaths), submitted_at, stamp, tostring(start), to_live}
+end
+
+if call ~= '' and runner == worker and redis.call('HGET', JOB, 'start_call') == call then
+  return run(redis.call('HGET', JOB, 'attempts'), redis.call('HGET', JOB, 'deaths'))
+end
+if runner and runner ~= worker and ARGV[13] == runner .. ':' .. start then
+  redis.call('HDEL', JOB, 'runner')
+  redis.call('HINCRBY', JOB, 'attempts', -1)
+elseif runner and runner ~= worker then
   local key = NAMESPACE .. ':worker:' .. runner
   local running = redis.call('GET', key)
   if not running then
@@ -174,24 +237,37 @@ end
 redis.call('ZADD', OPEN, now, ID)
 if deaths >= tonumber(ARGV[7]) and alone ~= '1' then
   redis.call('HSET', JOB, 'state', 'pending', 'queue', 'quarantine', 'published_at', stamp)
+  redis.call('ZADD', DUE, now, ID)
+  keep(DUE)
   return {'quarantine', tostring(deaths)}
 end
 redis.call('ZREM', DUE, ID)
-redis.call('HSET', JOB, 'state', 'running', 'runner', worker, 'alone', alone, 'started_at', stamp)
+start = math.max(start, tonumber(redis.call('HGET', JOB, 'released')) or 0) + 1
+redis.call('HSET', JOB, 'state', 'running', 'runner', worker, 'alone', alone, 'started_at', stamp,
+  'start', start, 'start_call', call)
 local attempts = redis.call('HINCRBY', JOB, 'attempts', 1)
 keep(JOB)
-return {'run', tostring(attempts), tostring(deaths), redis.call('HGET', JOB, 'submitted_at'), stamp}
+return run(attempts, deaths)
 """
 )
 
-# ARGV 5.. : worker, delay_s ('' = hand back to whoever holds the message), death ('' = none)
+# End an attempt without a result.
+# ARGV 5..8: worker, delay_s ('' = the broker still holds the message), death ('' = none),
+#   start (the number that START gave; '' = not known).
+# Returns {'released', 'pending'}, {'repeated', state}, {'running', runner} (another worker has
+#   the job) or {'final', state or 'missing'}.
 RELEASE = (
-    _PRELUDE
+    PRELUDE
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state or FINAL[state] then return {'final', state or 'missing'} end
+local start = tonumber(ARGV[8])
+if start and start <= (tonumber(redis.call('HGET', JOB, 'released')) or 0) then
+  return {'repeated', state}
+end
 local runner = redis.call('HGET', JOB, 'runner')
 if runner and runner ~= ARGV[5] then return {'running', runner} end
+if start then redis.call('HSET', JOB, 'released', start) end
 if ARGV[7] ~= '' then
   redis.call('HINCRBY', JOB, 'deaths', 1)
   if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
@@ -210,20 +286,28 @@ return {'released', 'pending'}
 """
 )
 
-# ARGV 5.. : state, result, undelivered, is_dead. A call that is repeated because its answer
-# was lost finds its own result. Who finishes delivers at once; what is owed a minute later
-# is tried again, for its worker and even its message may be gone.
+# Make a job final, unless it is.
+# ARGV 5..9: state, result, undelivered, is_dead, ender (drawn for each call).
+# Returns {'finished', state}, {'final', state} (the first final state stands), {'early', state}
+#   (it has not expired yet) or {'missing'}.
+# A call that is repeated because its reply was lost finds its own ender or its own result,
+# even if the dead letter was replayed meanwhile. Who finishes delivers at once; what is owed a
+# minute later is tried again, for its worker and even its message may be gone.
 FINISH = (
-    _PRELUDE
+    PRELUDE
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state then return {'missing'} end
+if ARGV[9] ~= '' and redis.call('HGET', JOB, 'ender') == ARGV[9] then
+  return {'finished', ARGV[5]}
+end
 if FINAL[state] then
   local is_ours = ARGV[6] ~= '' and redis.call('HGET', JOB, 'result') == ARGV[6]
   return {is_ours and 'finished' or 'final', state}
 end
 if ARGV[5] == 'expired' and not is_overdue() then return {'early', state} end
 local ttl = RESULT_TTL
+redis.call('HSET', JOB, 'ender', ARGV[9])
 if ARGV[7] ~= '' then
   redis.call('HSET', JOB, 'undelivered', ARGV[7])
   redis.call('ZADD', OWED, now + 60, ID)
@@ -236,61 +320,5 @@ if ARGV[8] == '1' then
 end
 finalise(ARGV[5], ARGV[6], ttl)
 return {'finished', ARGV[5]}
-"""
-)
-
-# ARGV 5.. : none. A dead letter becomes a new job under its old id.
-REPLAY = (
-    _PRELUDE
-    + """
-if redis.call('ZREM', DEAD, ID) == 0 then return {'missing'} end
-if not redis.call('HGET', JOB, 'message') then return {'missing'} end
-local queue = redis.call('HGET', JOB, 'queue')
-if queue == 'quarantine' then queue = 'bulk' end
-redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
-  'deaths_alone', 0, 'published_at', stamp)
-redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered')
-redis.call('ZADD', OPEN, now, ID)
-keep(OPEN)
-redis.call('INCRBY', OPEN_IMAGES, redis.call('HGET', JOB, 'images'))
-keep(OPEN_IMAGES)
-redis.call('ZADD', DUE, now, ID)
-keep(DUE)
-local expires_at = redis.call('HGET', JOB, 'expires_at')
-if expires_at and expires_at ~= '' then
-  redis.call('ZADD', EXPIRING, expires_at, ID)
-  keep(EXPIRING)
-end
-keep(JOB)
-return {'opened', 'pending', stamp}
-"""
-)
-
-# ARGV 5.. : none. Note that a message for the job was sent just now.
-SENT = (
-    _PRELUDE
-    + """
-local state = redis.call('HGET', JOB, 'state')
-redis.call('ZREM', DUE, ID)
-if not state or FINAL[state] then return {'final', state or 'missing'} end
-redis.call('HSET', JOB, 'published_at', stamp)
-redis.call('ZADD', OPEN, now, ID)
-return {'sent', state, stamp}
-"""
-)
-
-# ARGV 5.. : undelivered. What is owed is tried again after as long as the job has been
-# finished: 2 s, 4 s, 8 s, up to an hour, until the record goes.
-DELIVERED = (
-    _PRELUDE
-    + """
-local finished_at = tonumber(redis.call('HGET', JOB, 'finished_at'))
-if not finished_at or ARGV[5] == '' then redis.call('ZREM', OWED, ID) end
-if not finished_at then return {'missing'} end
-redis.call('HSET', JOB, 'undelivered', ARGV[5])
-if ARGV[5] == '' then return {'delivered'} end
-redis.call('ZADD', OWED, now + math.max(2, math.min(3600, now - finished_at)), ID)
-keep(OWED)
-return {'owed'}
 """
 )

@@ -158,9 +158,14 @@ class Intake:
         return outgoing
 
     def raise_refusal(self) -> None:
-        """Tell the caller that not all were taken, and that it may simply try again."""
+        """Tell the caller that not all were taken, and whether it may simply try again.
+
+        Raises:
+            LabelyardError: The refusal, if there is one.
+        """
         if self.refusal is not None:
-            raise type(self.refusal)(
-                f"{self.refusal.args[0]}; {len(self.accepted)} jobs were accepted before: "
-                "submit the same jobs again, those are not run twice"
-            )
+            text, *rest = self.refusal.args
+            advice = f"{text}; {len(self.accepted)} jobs were accepted"
+            if self.refusal.is_retryable:
+                advice += " before: submit the same jobs again, those are not run twice"
+            raise type(self.refusal)(advice, *rest)

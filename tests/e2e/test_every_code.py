@@ -234,6 +234,13 @@ def queue_full(stage: Stage) -> str:
         return code_raised(lambda: client.submit(["s3://a/c"], labels=LABELS))
 
 
+def idempotency_conflict(stage: Stage) -> str:
+    stage.client.submit(["s3://a/b"], labels=LABELS, idempotency_key="order-1")
+    return code_raised(
+        lambda: stage.client.submit(["s3://a/c"], labels=LABELS, idempotency_key="order-1")
+    )
+
+
 def result_timeout(stage: Stage) -> str:
     with stage.service.client(namespace="nobody-works-here") as client:
         return code_raised(client.submit(["s3://a/b"], labels=LABELS).result)
@@ -299,6 +306,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         broker_unavailable,
         ledger_unavailable,
         queue_full,
+        idempotency_conflict,
         result_timeout,
         result_unreadable,
         job_not_found,

@@ -16,6 +16,7 @@ import redis
 from labelyard import Client, ClientSettings, ImageRef, JobHandle, Label, LabelSet, waiting
 from labelyard.errors import (
     BrokerUnavailableError,
+    IdempotencyConflictError,
     InvalidMessageError,
     JobCancelledError,
     JobExpiredError,
@@ -108,13 +109,41 @@ def test_bulk_jobs_go_to_the_bulk_queue(client: Client) -> None:
 
 def test_an_idempotency_key_names_one_job_that_is_sent_once(client: Client) -> None:
     first = client.submit(IMAGES, LABELS, idempotency_key="order-1")
-    second = client.submit(["s3://other/1.jpg"], LABELS, idempotency_key="order-1")
+    second = client.submit(IMAGES, LABELS, idempotency_key="order-1", expires_in_s=60)
     other = client.submit(IMAGES, LABELS, idempotency_key="order-1", tenant="shop-us")
 
     assert (first.is_new, second.is_new, other.is_new) == (True, False, True)
     assert second.id == first.id
     assert client.queue_lengths()["interactive"] == 2
     assert client.open_images() == 4
+
+
+def test_an_idempotency_key_is_refused_for_another_job(client: Client) -> None:
+    first = client.submit(IMAGES, LABELS, idempotency_key="order-1")
+
+    with pytest.raises(IdempotencyConflictError, match=first.id):
+        client.submit(["s3://other/1.jpg"], LABELS, idempotency_key="order-1")
+
+    assert client.queue_lengths()["interactive"] == 1
+
+
+def test_a_tenant_cannot_take_another_tenants_id(client: Client) -> None:
+    taken = client.prepare(IMAGES, LABELS, tenant="shop-eu", idempotency_key="order-1")
+    client.submit_job(taken.model_copy(update={"tenant": "shop-us"}))
+
+    with pytest.raises(IdempotencyConflictError):
+        client.submit_job(taken)
+
+
+def test_one_conflict_among_many_jobs_names_itself_and_keeps_the_others(client: Client) -> None:
+    jobs = [client.prepare([f"s3://photos/{n}.jpg"], LABELS) for n in range(3)]
+    client.submit_job(jobs[1])
+    other = jobs[1].model_copy(update={"top_k": 1})
+
+    with pytest.raises(IdempotencyConflictError, match=f"{other.job_id}.*2 jobs were accepted"):
+        client.submit_many([jobs[0], other, jobs[2]])
+
+    assert client.open_images() == 3
 
 
 def test_a_job_that_breaks_the_contract_is_not_accepted(client: Client) -> None:

@@ -20,10 +20,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from labelyard.errors import LedgerUnavailableError, QueueFullError
-from labelyard.ledger import FINAL_STATES, Ledger, Started, connect
+from labelyard.errors import (
+    IdempotencyConflictError,
+    LedgerUnavailableError,
+    QueueFullError,
+)
+from labelyard.ledger import (
+    FINAL_STATES,
+    NO_RECEIPT,
+    Ledger,
+    Opened,
+    Receipt,
+    Started,
+    connect,
+)
+from labelyard.ledger_calls import job_digest
 from labelyard.ledger_scripts import PRESENCE_S, LedgerKeys
-from labelyard.messages import Deliver, ImageRef, Job, new_job_id
+from labelyard.messages import Deliver, ImageRef, Job, Label, LabelSet, new_job_id
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.local.servers import ValkeyServer
@@ -42,9 +55,28 @@ def ledger(client_settings: ClientSettings) -> Iterator[Ledger]:
         yield Ledger(client, client_settings)
 
 
-def start(ledger: Ledger, job_id: str, worker: str = "w1", *, is_alone: bool = False) -> Started:
+def start(
+    ledger: Ledger,
+    job_id: str,
+    worker: str = "w1",
+    *,
+    is_alone: bool = False,
+    receipt: Receipt = NO_RECEIPT,
+) -> Started:
     ledger.client.set(ledger.calls.key(f"worker:{worker}"), "1", ex=60)
-    return ledger.start(job_id, worker=worker, is_alone=is_alone, quarantine_after=2, dead_after=3)
+    return ledger.start(
+        job_id,
+        worker=worker,
+        is_alone=is_alone,
+        quarantine_after=2,
+        dead_after=3,
+        receipt=receipt,
+    )
+
+
+def receipt_for(job: Job, **changes: Any) -> Receipt:
+    """Describe the receipt of a message that holds *job*."""
+    return Receipt(**{"tenant": job.tenant, "digest": job_digest(job), **changes})
 
 
 def kill(ledger: Ledger, worker: str = "w1") -> None:
@@ -78,11 +110,16 @@ def test_an_unknown_job_has_no_record(ledger: Ledger) -> None:
     assert ledger.glance_many(["nothing"]) == [None]
 
 
-def test_opening_twice_keeps_the_first_job(ledger: Ledger) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"expires_at": datetime(2100, 1, 1, tzinfo=UTC)}, {"trace": {"traceparent": "00-b"}}],
+    ids=["the same", "with another expiry", "with another trace"],
+)
+def test_opening_a_job_twice_keeps_the_first(ledger: Ledger, changes: dict[str, Any]) -> None:
     job = sample_job(tenant="first")
     ledger.open(job, queue="interactive")
 
-    again = ledger.open(job.model_copy(update={"tenant": "second"}), queue="bulk")
+    again = ledger.open(job.model_copy(update=changes), queue="bulk")
 
     record = ledger.read(job.job_id)
     assert not again.is_new
@@ -91,12 +128,70 @@ def test_opening_twice_keeps_the_first_job(ledger: Ledger) -> None:
     assert ledger.open_images() == 2
 
 
+OTHER_CONTENTS: list[dict[str, Any]] = [
+    {"tenant": "second"},
+    {"top_k": 1},
+    {"rescore": True},
+    {"deliver": Deliver(stream="events")},
+    {"images": (ImageRef(id="1", uri="s3://other/1.jpg"),)},
+    {"label_set": LabelSet(labels=(Label(name="a dog"),))},
+]
+
+
+@pytest.mark.parametrize("changes", OTHER_CONTENTS, ids=lambda changes: next(iter(changes)))
+def test_another_job_under_the_same_id_is_a_conflict(
+    ledger: Ledger, changes: dict[str, Any]
+) -> None:
+    job = sample_job(tenant="first")
+    other = job.model_copy(update=changes)
+    ledger.open(job, queue="interactive")
+
+    with pytest.raises(IdempotencyConflictError, match=job.job_id):
+        ledger.open(other, queue="bulk")
+    answers = ledger.open_many([other, job], queue="bulk")
+
+    record = ledger.read(job.job_id)
+    assert record is not None
+    assert record.job() == job
+    assert [type(answer) for answer in answers] == [IdempotencyConflictError, Opened]
+
+
+@pytest.mark.parametrize("changes", OTHER_CONTENTS, ids=lambda changes: next(iter(changes)))
+def test_a_message_of_another_job_under_the_same_id_is_not_started(
+    ledger: Ledger, changes: dict[str, Any]
+) -> None:
+    job = sample_job(tenant="first")
+    ledger.open(job, queue="interactive")
+
+    started = start(ledger, job.job_id, receipt=receipt_for(job.model_copy(update=changes)))
+
+    assert (started.verdict, ledger.state(job.job_id)) == ("conflict", "pending")
+
+
+def test_a_record_of_an_earlier_version_is_the_same_jobs(ledger: Ledger) -> None:
+    """It has no digest, and none of the fields by which repeated calls are recognised."""
+    job = sample_job()
+    ledger.open(job, queue="interactive")
+    ledger.client.hdel(ledger.calls.keys(job.job_id).job, "digest", "source")
+
+    again = ledger.open(job.model_copy(update={"top_k": 1}), queue="bulk")
+    started = start(ledger, job.job_id, receipt=receipt_for(job))
+    ledger.client.hdel(ledger.calls.keys(job.job_id).job, "start", "start_call")
+    ledger.retry(job.job_id, worker="w1", delay_s=0, start=started.start)
+
+    record = ledger.read(job.job_id)
+    assert not again.is_new
+    assert record is not None
+    assert (started.verdict, record.state) == ("run", "pending")
+    assert start(ledger, job.job_id, receipt=receipt_for(job)).verdict == "run"
+
+
 def test_a_repeated_call_whose_answer_was_lost_has_opened_the_job(ledger: Ledger) -> None:
     job = sample_job()
     args = ledger.calls.open_args(job, queue="bulk", is_limited=True)
     ledger._run("OPEN", job.job_id, args)
 
-    again = ledger.calls.read_opened(ledger._run("OPEN", job.job_id, args))
+    again = ledger.calls.read_opened(job.job_id, ledger._run("OPEN", job.job_id, args))
 
     assert again.is_new
     assert ledger.open_images() == 2
@@ -169,6 +264,20 @@ def test_a_job_expires_only_when_its_time_is_over(ledger: Ledger) -> None:
     expired = [ledger.expire(job.job_id) for job in (overdue, early, timeless)]
 
     assert expired == [True, False, False]
+
+
+def test_a_start_tells_how_long_the_job_may_live_by_the_ledgers_clock(ledger: Ledger) -> None:
+    seconds, _ = ledger.client.time()
+    job = sample_job(expires_at=datetime.fromtimestamp(seconds + 60, UTC))
+    timeless = sample_job()
+    for one in (job, timeless):
+        ledger.open(one, queue="bulk")
+
+    to_live = [start(ledger, one.job_id).expires_in_s for one in (job, timeless)]
+
+    assert to_live[0] is not None
+    assert 50 < to_live[0] <= 60
+    assert to_live[1] is None
 
 
 def test_an_overdue_job_is_not_started(ledger: Ledger) -> None:
@@ -332,7 +441,7 @@ def test_a_dead_letter_can_be_replayed_once(ledger: Ledger) -> None:
     job = sample_job(expires_at=datetime.now(UTC) + timedelta(hours=1))
     bury(ledger, job)
 
-    replays = [ledger.replay(job.job_id), ledger.replay(job.job_id)]
+    replays = [ledger.replay(job.job_id) is not None for _ in range(2)]
 
     record = ledger.read(job.job_id)
     assert replays == [True, False]
@@ -501,7 +610,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def replay(self, job_id: str) -> None:
-        assert self.ledger.replay(job_id) == (job_id in self.dead)
+        assert (self.ledger.replay(job_id) is not None) == (job_id in self.dead)
         if job_id in self.dead:
             self.dead.remove(job_id)
             self.states[job_id] = "pending"

@@ -42,6 +42,7 @@ REQUEST: Final = f"{remote_control.__name__}:{remote_control.Request.__name__}"
 # A call whose result is wanted keeps its thread for as long, then goes back to its queue.
 FOLLOW_S: Final = 60.0
 FOLLOW_EVERY_S: Final = 0.2
+LATEST_TIME = 1e11  # seconds since the epoch: what is beyond it is not a time
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts another
 
 
@@ -104,7 +105,13 @@ class Runtime:
             self._services = None
 
     def run(
-        self, message: str, queue: Queue, *, task_id: str = "", expires_at: float | None = None
+        self,
+        message: str,
+        queue: Queue,
+        *,
+        task_id: str = "",
+        expires_at: float | None = None,
+        published_at: float = 0.0,
     ) -> str:
         """Run one delivery; returns the id of its job.
 
@@ -118,6 +125,7 @@ class Runtime:
                 classify=self._classify,
                 task_id=task_id,
                 expires_at=expires_at,
+                published_at=published_at,
             )
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
@@ -127,7 +135,13 @@ class Runtime:
             raise Reject(str(error), requeue=True) from error
 
     def run_to_end(
-        self, message: str, queue: Queue, *, task_id: str, expires_at: float | None
+        self,
+        message: str,
+        queue: Queue,
+        *,
+        task_id: str,
+        expires_at: float | None,
+        published_at: float,
     ) -> Answer:
         """Run a delivery and the job's retries; returns the job's final state.
 
@@ -137,7 +151,13 @@ class Runtime:
         attempts = self.services.attempts
         give_up_at = time.monotonic() + FOLLOW_S
         for attempt in itertools.count(1):
-            job_id = self.run(message, queue, task_id=task_id, expires_at=expires_at)
+            job_id = self.run(
+                message,
+                queue,
+                task_id=task_id,
+                expires_at=expires_at,
+                published_at=published_at,
+            )
             again_at = time.monotonic() + backoff_s(attempt)
             while (status := self._state(job_id)) not in FINAL_STATES:
                 if attempts.is_draining or time.monotonic() >= give_up_at:
@@ -208,9 +228,14 @@ def queue_of(task: Task, namespace: str) -> Queue:
 
 def first_published_at(task: Task) -> float:
     """Read when the message was published; 0 if it doesn't say, or has lost its place."""
-    published_at = task.request.get(PUBLISHED_AT_HEADER)
     is_again = (task.request.delivery_info or {}).get("redelivered")
-    return published_at if isinstance(published_at, float) and not is_again else 0.0
+    return 0.0 if is_again else published_at(task)
+
+
+def published_at(task: Task) -> float:
+    """Read when the message was published, by the ledger's clock; 0 if it does not say."""
+    at = task.request.get(PUBLISHED_AT_HEADER)
+    return float(at) if isinstance(at, int | float) and 0 < at < LATEST_TIME else 0.0
 
 
 def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) -> None:
@@ -221,7 +246,11 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
     def classify_task(task: Task, message: str, expires_at: float | None = None) -> Answer | None:
         queue = queue_of(task, settings.namespace)
         runtime.services.broker.delivered(queue, first_published_at(task))
-        call = {"task_id": task.request.id, "expires_at": expires_at}
+        call = {
+            "task_id": task.request.id,
+            "expires_at": expires_at,
+            "published_at": published_at(task),
+        }
         if task.request.ignore_result:
             runtime.run(message, queue, **call)
             return None

@@ -37,10 +37,19 @@ class Token:
         job_id: The job.
         timeout_s: Seconds that the attempt may take.
         expires_in_s: Seconds until nobody wants the result, ``None`` for never.
+        start: Number of the attempt, as the ledger gave it; ``None`` if it is not known.
     """
 
-    def __init__(self, job_id: str, *, timeout_s: float, expires_in_s: float | None) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float,
+        expires_in_s: float | None,
+        start: int | None = None,
+    ) -> None:
         self.job_id = job_id
+        self.start = start
         self.started_at = time.monotonic()
         self.timeout_s = timeout_s
         self._expires_at = None if expires_in_s is None else self.started_at + expires_in_s

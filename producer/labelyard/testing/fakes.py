@@ -7,6 +7,7 @@ from dataclasses import replace
 from labelyard.async_client import AsyncClient, AsyncJobHandle
 from labelyard.client import Client, JobHandle, SubmitQueue
 from labelyard.errors import (
+    IdempotencyConflictError,
     JobNotFoundError,
     LabelyardError,
     ResultTimeoutError,
@@ -14,6 +15,7 @@ from labelyard.errors import (
 )
 from labelyard.label_sets import LabelSetRegistry, label_set_digest
 from labelyard.ledger import Record, State
+from labelyard.ledger_calls import job_digest
 from labelyard.messages import Job, LabelSet, Result
 from labelyard.queues import QUEUE_NAMES
 from labelyard.settings import ClientSettings
@@ -90,6 +92,8 @@ class FakeClient(Client):
         if self.refuse_with is not None:
             raise self.refuse_with
         is_new = job.job_id not in self._records
+        if not is_new and job_digest(self._records[job.job_id].job()) != job_digest(job):
+            raise IdempotencyConflictError(f"{job.job_id}: another job was submitted under this id")
         if is_new:
             self.jobs.append(job)
             self._records[job.job_id] = _pending(job, queue)

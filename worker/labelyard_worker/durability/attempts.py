@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from labelyard.errors import (
+    IdempotencyConflictError,
     InvalidMessageError,
     JobCancelledError,
     JobDeadLetteredError,
@@ -27,7 +28,8 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.fields import JobId
-from labelyard.ledger import Ledger, Queue, Started, backoff_s
+from labelyard.ledger import Ledger, Queue, Receipt, Started, backoff_s
+from labelyard.ledger_calls import job_digest, new_call_id
 from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard_worker.delivery import Delivery, owed_by
@@ -41,6 +43,12 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 Classify = Callable[[Job, Queue, Token], Result]
+# Pause before a job is looked at again that expired a moment too early for the ledger.
+EARLY_S = 0.5
+APART = {
+    "conflict": "another job was submitted before under the id",
+    "outlived": "older than a final record lives, and no record is left of the job",
+}
 
 
 class MessageReturnedError(LabelyardError):
@@ -84,6 +92,8 @@ class Attempts:
         classify: Classify,
         task_id: str = "",
         expires_at: float | None = None,
+        published_at: float = 0.0,
+        returned_by: str = "",
     ) -> str:
         """Bring one delivered message to an end that may be acknowledged.
 
@@ -91,6 +101,8 @@ class Attempts:
             message: The job: JSON text as the admission gate hands it on, or a parsed object.
             task_id: Id of the call, under which a message without a job id is failed.
             expires_at: When the call expires (seconds since the epoch), if it says so.
+            published_at: When the message was published, by its own word; 0 if it has none.
+            returned_by: Which attempt was given back with it, see :class:`Receipt`.
 
         Returns:
             The job's id, or the id under which the message was failed.
@@ -107,7 +119,8 @@ class Attempts:
             self._single_flight.hold(job.job_id),
             self._lanes.enter(is_alone=queue == "quarantine"),
         ):
-            started = self._start(job, queue)
+            receipt = receipt_of(job, published_at=published_at, returned_by=returned_by)
+            started = self._start(job, queue, receipt)
             match started.verdict:
                 case "run":
                     self._attempt(job, started, queue, classify)
@@ -120,6 +133,8 @@ class Attempts:
                         "job_runs_elsewhere",
                         extra={"fields": {"job_id": job.job_id, "worker": started.runner}},
                     )
+                case "conflict" | "outlived":
+                    self._set_apart(job, started)
                 case _:
                     self.deliver_owed(job.job_id)
         return job.job_id
@@ -164,26 +179,47 @@ class Attempts:
         """Read a job's state; empty if there is no record."""
         return self._patiently(lambda: self._ledger.state(job_id)) or ""
 
-    def _start(self, job: Job, queue: Queue) -> Started:
+    def _set_apart(self, job: Job, started: Started) -> None:
+        """Keep a message that must not be run under its id for the operator, and log it.
+
+        It is another job's than the one that was submitted under the id first, or its record
+        may have expired after the job was final.
+        """
+        reason = f"{APART[started.verdict]} {job.job_id}"
+        raw = job.model_dump_json().encode()
+        kept = SetAsideMessage(reason, "", len(raw), raw[:MAX_KEPT_BYTES])
+        self._patiently(lambda: self._set_aside.add(kept))
+        fields = {"job_id": job.job_id, "why": started.verdict, "state": started.state}
+        log.error("job_refused", extra={"fields": fields})
+
+    def _start(self, job: Job, queue: Queue, receipt: Receipt) -> Started:
         """Ask the ledger; adopt the job if it came without a record."""
-        started = self._patiently(lambda: self._ask_to_start(job, queue))
+        started = self._patiently(lambda: self._ask_to_start(job, queue, receipt))
         if started.verdict == "missing":
-            self._patiently(lambda: self._ledger.open(job, queue=queue, is_limited=False))
-            started = self._patiently(lambda: self._ask_to_start(job, queue))
+            try:
+                self._patiently(lambda: self._ledger.adopt(job, queue=queue))
+            except IdempotencyConflictError:  # another job's message came first: START says so
+                log.info("adoption_came_second", extra={"fields": {"job_id": job.job_id}})
+            started = self._patiently(lambda: self._ask_to_start(job, queue, receipt))
         return started
 
-    def _ask_to_start(self, job: Job, queue: Queue) -> Started:
+    def _ask_to_start(self, job: Job, queue: Queue, receipt: Receipt) -> Started:
         return self._ledger.start(
             job.job_id,
             worker=self.worker,
             is_alone=queue == "quarantine",
             quarantine_after=self._settings.quarantine_after,
             dead_after=self._settings.dead_after,
+            receipt=receipt,
         )
 
     def _attempt(self, job: Job, started: Started, queue: Queue, classify: Classify) -> None:
-        expires_in_s = job.expires_at.timestamp() - time.time() if job.expires_at else None
-        token = Token(job.job_id, timeout_s=self._settings.job_timeout_s, expires_in_s=expires_in_s)
+        token = Token(
+            job.job_id,
+            timeout_s=self._settings.job_timeout_s,
+            expires_in_s=started.expires_in_s,  # by the ledger's clock, not by ours
+            start=started.start,
+        )
         try:
             with self._running.holding(token), self._watchdog.guarding(token):
                 if self.is_draining:
@@ -206,14 +242,14 @@ class Attempts:
     def _attempt_failed(self, job: Job, started: Started, error: BaseException) -> None:
         match error:
             case JobExpiredError():
-                self._patiently(lambda: self._ledger.expire(job.job_id))
+                self._expire(job, started)
             case JobCancelledError():
                 pass  # final in the ledger before we heard of it
             case HandedBackError():
-                self._return(job)
+                self._return(job, started)
                 raise MessageReturnedError(job.job_id) from error
             case WorkerError():
-                self._return(job)
+                self._return(job, started)
                 raise error
             case LabelyardError() if error.is_retryable and (
                 started.attempt < self._settings.max_attempts
@@ -222,15 +258,27 @@ class Attempts:
             case LabelyardError():
                 self._finish(job, failed(job, Failure.of(error)))
             case _:
-                self._attempt_broke(job, error)
+                self._attempt_broke(job, started, error)
 
-    def _attempt_broke(self, job: Job, error: BaseException) -> None:
+    def _expire(self, job: Job, started: Started) -> None:
+        """Make the job expired; a moment too early by the ledger's clock, look at it again."""
+        is_expired = self._patiently(lambda: self._ledger.expire(job.job_id))
+        if not is_expired and self._patiently(lambda: self._ledger.state(job.job_id)) == "running":
+            self._release(job, started, delay_s=EARLY_S)
+
+    def _release(self, job: Job, started: Started, *, delay_s: float, death: str = "") -> None:
+        """End the attempt, and have the job sent again."""
+        self._patiently(
+            lambda: self._ledger.retry(
+                job.job_id, worker=self.worker, delay_s=delay_s, death=death, start=started.start
+            )
+        )
+
+    def _attempt_broke(self, job: Job, started: Started, error: BaseException) -> None:
         """Count what no stage expected as a death, and have the job sent again."""
         log.error("job_broke", exc_info=error, extra={"fields": {"job_id": job.job_id}})
         reason = f"raised {type(error).__name__}: {error}"[:500]
-        self._patiently(
-            lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=0, death=reason)
-        )
+        self._release(job, started, delay_s=0, death=reason)
 
     def _retry(self, job: Job, started: Started, *, code: str) -> None:
         delay_s = random.uniform(0, backoff_s(started.attempt))
@@ -245,10 +293,12 @@ class Attempts:
                 }
             },
         )
-        self._patiently(lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=delay_s))
+        self._release(job, started, delay_s=delay_s)
 
-    def _return(self, job: Job) -> None:
-        self._patiently(lambda: self._ledger.hand_back(job.job_id, worker=self.worker))
+    def _return(self, job: Job, started: Started) -> None:
+        self._patiently(
+            lambda: self._ledger.hand_back(job.job_id, worker=self.worker, start=started.start)
+        )
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
         owed = owed_by(job.deliver)
@@ -277,7 +327,8 @@ class Attempts:
             return True
         if self._ledger.state(job.job_id) is not None:
             return False
-        self._ledger.open(job, queue="bulk", is_limited=False)
+        if not self._ledger.adopt(job, queue="bulk"):
+            return False
         return self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead)
 
     def _deliver(self, job: Job, result: Result, owed: tuple[str, ...]) -> None:
@@ -297,8 +348,7 @@ class Attempts:
             "job_quarantined",
             extra={"fields": {"job_id": job.job_id, "deaths": started.deaths}},
         )
-        # START put it into the quarantine queue's name; it is sent there like any retry.
-        self._patiently(lambda: self._ledger.retry(job.job_id, worker=self.worker, delay_s=0))
+        # START put it into the quarantine queue's name; it is sent there like any due retry.
 
     def _bury(self, job: Job, started: Started) -> None:
         log.error(
@@ -331,6 +381,17 @@ def expiring(job: Job, expires_at: float | None) -> Job:
     if expires_at is None or (job.expires_at and job.expires_at.timestamp() <= expires_at):
         return job
     return job.model_copy(update={"expires_at": datetime.fromtimestamp(expires_at, UTC)})
+
+
+def receipt_of(job: Job, *, published_at: float, returned_by: str) -> Receipt:
+    """Describe the receipt of a job's message for the ledger."""
+    return Receipt(
+        call=new_call_id(),
+        tenant=job.tenant,
+        digest=job_digest(job),
+        published_at=published_at,
+        returned_by=returned_by,
+    )
 
 
 def id_in(message: Any) -> str:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from labelyard.errors import LedgerUnavailableError
-from labelyard_worker.tokens import handed_back
+from labelyard_worker.tokens import Token, handed_back
 
 if TYPE_CHECKING:
     from labelyard_worker.services import Services
@@ -57,7 +57,7 @@ class Drain:
         if self._wait_for_jobs(STOP_S):
             return
         for token in self._services.running.all():
-            self._give_to_ledger(token.job_id)
+            self._give_to_ledger(token)
         self._end_process()
 
     def _end_process(self) -> None:
@@ -75,12 +75,18 @@ class Drain:
                 return False
         return True
 
-    def _give_to_ledger(self, job_id: str) -> None:
+    def _give_to_ledger(self, token: Token) -> None:
         services = self._services
         try:
-            services.ledger.retry(job_id, worker=services.worker, delay_s=0, death="hung at exit")
+            services.ledger.retry(
+                token.job_id,
+                worker=services.worker,
+                delay_s=0,
+                death="hung at exit",
+                start=token.start,
+            )
         except LedgerUnavailableError:
-            log.warning("job_left_to_visibility", extra={"fields": {"job_id": job_id}})
+            log.warning("job_left_to_visibility", extra={"fields": {"job_id": token.job_id}})
 
     def close(self) -> None:
         """Note that the worker is down."""
