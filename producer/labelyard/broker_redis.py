@@ -88,6 +88,10 @@ class RedisBrokerConnection:
                     pipeline.lpush(*self._entry(message))
                 pipeline.execute()
 
+    def send_raw(self, raw: bytes, *, queue: str) -> None:
+        """Push a message as it lay in a list before."""
+        self._client.lpush(queue, raw)
+
     def _entry(self, message: Outgoing) -> tuple[str, str]:
         key = queue_name(self._namespace, message.queue)
         return key, envelope(message, key=key)

@@ -13,6 +13,7 @@ from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
+from labelyard.set_aside import SetAside
 from labelyard.settings import ClientSettings
 from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
 from labelyard.waiting import final_records
@@ -60,6 +61,7 @@ class Client:
         settings: What it was made with.
         label_sets: Named label sets, to refer to from jobs.
         dead_letters: Jobs that killed or hung their workers.
+        set_aside: Messages that no worker could run.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -77,6 +79,7 @@ class Client:
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
         self.label_sets = LabelSetRegistry(connection, namespace=self.settings.namespace)
         self.dead_letters = DeadLetters(self._ledger, self._publisher)
+        self.set_aside = SetAside(connection, self.settings, publisher=self._publisher)
 
     def __enter__(self) -> Self:
         return self

@@ -45,6 +45,9 @@ class BrokerConnection(Protocol):
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Publish *messages* in their order."""
 
+    def send_raw(self, raw: bytes, *, queue: str) -> None:
+        """Publish a message as it lay in a list on Redis to the queue of that full name."""
+
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""
 
@@ -108,6 +111,17 @@ class Publisher:
             log.warning("publish_failed", extra={"fields": fields})
             return False
         return True
+
+    def publish_raw(self, raw: bytes, *, queue: str) -> None:
+        """Publish a message that was set aside as it came.
+
+        Args:
+            queue: Full name of the queue.
+
+        Raises:
+            BrokerUnavailableError: The broker did not take it.
+        """
+        self._try(lambda connection: connection.send_raw(raw, queue=queue))
 
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue.

@@ -9,8 +9,10 @@ from typing import Any, Final, Self, cast
 
 import redis
 
-from labelyard.errors import JobNotFoundError
+from labelyard.errors import InvalidMessageError, JobNotFoundError
+from labelyard.ledger import Ledger
 from labelyard.ledger_calls import ledger_errors_as_ours
+from labelyard.publisher import Publisher
 from labelyard.settings import ConnectionSettings
 
 # Bounds on what is kept of one message, on the number of messages, and on their bytes in all.
@@ -109,6 +111,7 @@ class SetAside:
 
     Args:
         client: Client of the ledger that decodes responses.
+        publisher: Sends messages again; workers need none.
     """
 
     def __init__(
@@ -116,10 +119,13 @@ class SetAside:
         client: "redis.Redis",
         settings: ConnectionSettings,
         *,
+        publisher: Publisher | None = None,
         max_entries: int = MAX_ENTRIES,
         max_total_bytes: int = MAX_TOTAL_BYTES,
     ) -> None:
         self._client = client
+        self._publisher = publisher
+        self._ledger = Ledger(client, settings)
         self._ttl_s = settings.open_ttl_s
         self._limits = (max_entries, max_total_bytes)
         key = f"{settings.namespace}:set_aside"
@@ -175,3 +181,30 @@ class SetAside:
                 for entry_id in entry_ids
                 if self._remove(keys=self._keys, args=[entry_id]) is not None
             ]
+
+    def replay(self, entry_id: str) -> None:
+        """Send a message again to the queue that brought it, and forget the entry.
+
+        A job that the message failed gets a new record when a worker takes it.
+
+        Raises:
+            JobNotFoundError: No message is kept under *entry_id*.
+            InvalidMessageError: It was not kept whole, or was no message of a broker.
+            BrokerUnavailableError: The broker did not take it; the entry stays.
+        """
+        message = self.find(entry_id)
+        if self._publisher is None or not (message.is_whole and message.queue):
+            raise InvalidMessageError(
+                f"{entry_id} cannot be sent again: it was not kept as it came"
+            )
+        if message.job_id:
+            self._forget_failure(message.job_id)
+        self._publisher.publish_raw(message.raw, queue=message.queue)
+        self.remove([entry_id])
+
+    def _forget_failure(self, job_id: str) -> None:
+        """Drop the record of a message that is not a job; that of a real job stays."""
+        record = self._ledger.read(job_id)
+        if record is not None and record.state == "failed" and not record.is_job:
+            with ledger_errors_as_ours():
+                self._client.delete(self._ledger.calls.keys(job_id).job)

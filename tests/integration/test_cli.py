@@ -18,6 +18,7 @@ from labelyard.ledger import Ledger, connect
 from labelyard.messages import Job
 from labelyard.messages import Result as JobResult
 from labelyard.schemas import schema_text
+from labelyard.set_aside import SetAside, SetAsideMessage
 from labelyard.testing import sample_result
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.buckets import Bucket
@@ -252,6 +253,8 @@ def test_the_state_of_the_service_is_shown() -> None:
         "open_images": 2,
         "totals": {},
         "dead_letters": 0,
+        "set_aside": 0,
+        "set_aside_dropped": 0,
         "broker": "ok",
         "queues": {"control": 0, "interactive": 1, "bulk": 0, "quarantine": 0},
     }
@@ -337,6 +340,47 @@ def test_a_label_set_is_registered_listed_shown_and_used(tmp_path: Path) -> None
     assert (shown[2].exit_code, shown[2].stderr) == (2, "unknown_label_set: other\n")
     with Client() as client:
         assert client.status(job_id).job().label_set == reference
+
+
+def test_messages_set_aside_are_counted_listed_shown_replayed_and_purged(ledger: Ledger) -> None:
+    kept = SetAside(ledger.client, ClientSettings())
+    first, second, third = (
+        SetAsideMessage("unknown task", "labelyard.bulk", 3, raw)
+        for raw in (b"{1}", b"{2}", b"\xff{")
+    )
+    for message in (first, second, third):
+        kept.add(message)
+
+    counted = lines(run("status", "--json"))[0]["set_aside"]
+    listed = lines(run("set-aside", "list", "--json"))
+    table = run("set-aside", "list")
+    shown = lines(run("set-aside", "show", first.id, "--json"))[0]
+    content = run("set-aside", "show", third.id)
+    replayed = run("set-aside", "replay", first.id)
+    purged = run("set-aside", "purge", "--all")
+
+    assert (counted, [one["id"] for one in listed]) == (3, [third.id, second.id, first.id])
+    assert (first.id in table.stdout, "unknown task" in table.stdout) == (True, True)
+    assert (shown["reason"], shown["raw_base64"]) == ("unknown task", "ezF9")
+    assert "\\xff{" in content.stdout
+    assert replayed.stdout == f"{first.id} sent\n"
+    assert purged.stdout == f"{third.id} purged\n{second.id} purged\n"
+    assert lines(run("status", "--json"))[0]["queues"]["bulk"] == 1
+    assert lines(run("set-aside", "list", "--json")) == []
+
+
+@pytest.mark.parametrize("arguments", [("show", "x"), ("replay", "x")])
+def test_a_message_that_was_not_set_aside_is_an_error(arguments: tuple[str, ...]) -> None:
+    result = run("set-aside", *arguments)
+
+    assert (result.exit_code, "no message was set aside as x" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["replay", "purge"])
+def test_it_must_be_said_which_messages_set_aside_are_meant(command: str) -> None:
+    result = run("set-aside", command)
+
+    assert (result.exit_code, "say --all" in result.stderr) == (2, True)
 
 
 def test_dead_letters_are_listed_shown_replayed_and_purged(ledger: Ledger) -> None:

@@ -29,6 +29,7 @@ from labelyard_worker.durability import remote_control
 from labelyard_worker.durability.admission import SET_ASIDE_TASK, Misfit
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
+from labelyard_worker.durability.old_lists import move_old_lists
 from labelyard_worker.operations import health, logs
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
@@ -72,6 +73,7 @@ class Runtime:
         self.set_up_logging()  # Celery asks for it only after this
         try:
             self._services = open_services(self.settings, load=self._load)
+            move_old_lists(self.settings, self._services.ledger)
             self._drain = Drain(self._services, drain_s=self.settings.drain_s)
             self._health = health.serve(self._services)
         except WorkerError as error:

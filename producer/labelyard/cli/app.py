@@ -5,7 +5,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from labelyard.cli import dead, jobs, label_sets, state
+from labelyard.cli import dead, jobs, label_sets, set_aside, state
 from labelyard.errors import LabelyardError, RequestError, ServiceConfigError
 
 EXIT_FAILED: Final = 1
@@ -58,4 +58,5 @@ app.command()(jobs.cancel)
 app.command()(state.status)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
+app.add_typer(set_aside.app, name="set-aside")
 app.add_typer(label_sets.app, name="label-sets")

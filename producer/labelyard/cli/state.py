@@ -55,4 +55,6 @@ def _ledger_figures(client: Client) -> dict[str, Any]:
         "open_images": client.open_images(),
         "totals": client.totals(),
         "dead_letters": len(client.dead_letters.ids(limit=1_000_000)),
+        "set_aside": client.set_aside.count(),
+        "set_aside_dropped": client.set_aside.dropped(),
     }

@@ -149,7 +149,7 @@ def admit(envelope: Envelope, *, queue: str) -> Call:
 def set_aside_call(envelope: Envelope, *, queue: str, reason: str) -> Call:
     """Write the call that sets *envelope* aside."""
     job_id = job_id_in(envelope)
-    raw = envelope.raw()
+    raw = _raw_of(envelope)
     misfit = Misfit(reason[:MAX_REASON_CHARS], queue, raw[:MAX_KEPT_BYTES], len(raw), job_id)
     headers = envelope.headers if isinstance(envelope.headers, dict) else {}
     task_id = headers.get("id")
@@ -160,6 +160,13 @@ def set_aside_call(envelope: Envelope, *, queue: str, reason: str) -> Call:
         is_again=envelope.is_again,
         is_result_wanted=headers.get("ignore_result") is False,
     )
+
+
+def _raw_of(envelope: Envelope) -> bytes:
+    try:
+        return envelope.raw()
+    except Exception:  # noqa: BLE001 - a message that cannot be written down is still set aside
+        return b""
 
 
 def unpack(raw: bytes) -> Envelope:

@@ -137,7 +137,7 @@ def envelope_of(
     properties: Mapping[str, Any], body: Any, is_again: bool, *, unreadable: bytes = b""
 ) -> Envelope:
     """Take a message of AMQP apart."""
-    body = bytes(body) if isinstance(body, bytearray | memoryview) else body
+    body = body.encode() if isinstance(body, str) else bytes(body)  # py-amqp: "" if there is none
     fault = "its properties cannot be decoded" if unreadable else ""
     if len(body) > MAX_ENVELOPE_BYTES:
         fault = f"{len(body)} bytes are too many (limit {MAX_ENVELOPE_BYTES})"

@@ -1,0 +1,26 @@
+"""Mutated envelopes at a real worker, a few hundred; ``python -m tests.chaos.envelopes`` takes more."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.envelopes import run, stage_for
+from tests.chaos.test_chaos import BROKERS
+
+COUNT = 200
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("broker", BROKERS)
+def test_no_envelope_ends_freezes_or_fools_a_worker(tmp_path: Path, broker: str) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+
+    with stage_for(tmp_path, broker) as stage:
+        report = run(stage, count=COUNT, seed=seed)
+        log = stage.slots[0].log_path.read_text()
+
+    assert report.is_clean, f"seed {seed}: {report.line()}, vanished {report.vanished[:3]}"
+    assert report.set_aside > COUNT / 2
+    assert "a cat" not in log  # no body in any line
