@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -17,7 +18,9 @@ from labelyard.fields import LabelSetRef
 from labelyard.ledger import ledger_errors_as_ours
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 
-CACHED_SETS = 256
+CACHED_BYTES = 32 * 1024 * 1024
+# Of a parsed label and of a parsed prompt in memory, besides their letters.
+LABEL_BYTES, PROMPT_BYTES = 600, 16
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _REF: TypeAdapter[str] = TypeAdapter(LabelSetRef)
 
@@ -35,6 +38,16 @@ def label_set_digest(label_set: LabelSet) -> str:
     fields = label_set.model_dump(mode="json", exclude_defaults=True)
     canonical = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def label_set_bytes(label_set: LabelSet) -> int:
+    """Estimate the memory that a parsed label set takes; a little more than it does."""
+    sentences = [*label_set.templates, *label_set.abstain]
+    for label in label_set.labels:
+        sentences.append(label.name)
+        sentences.extend(label.prompts)
+    letters = sum(map(sys.getsizeof, sentences)) + PROMPT_BYTES * len(sentences)
+    return letters + LABEL_BYTES * len(label_set.labels)
 
 
 def as_label_set(labels: LabelSet | Sequence[str | Label], **options: Any) -> LabelSet:
@@ -80,7 +93,8 @@ class LabelSetRegistry:
         self._namespace = namespace
         self._versions_key = f"{namespace}:label_set_names"
         self._lock = threading.Lock()
-        self._cached: OrderedDict[str, LabelSet] = OrderedDict()
+        self._cached: OrderedDict[str, tuple[LabelSet, int]] = OrderedDict()
+        self._cached_bytes = 0
 
     def register(self, name: str, label_set: LabelSet) -> str:
         """Keep *label_set* under *name*, as its newest version.
@@ -115,10 +129,11 @@ class LabelSetRegistry:
         return reference
 
     def get(self, reference: str) -> LabelSet:
-        """Read the label set that *reference* names; each is fetched once a process.
+        """Read the label set that *reference* names; 32 MiB of the last ones stay in memory.
 
         Raises:
-            UnknownLabelSetError: No label set with this digest is registered.
+            UnknownLabelSetError: No label set with this digest is registered, or another one
+                is stored under it.
             InvalidMessageError: It was registered under a contract that allowed more.
             LedgerUnavailableError: Redis gave no answer.
         """
@@ -138,6 +153,8 @@ class LabelSetRegistry:
             raise InvalidMessageError(
                 f"{reference} cannot be used any more, register it again: {refusal_of(error).args[0]}"
             ) from error
+        if label_set_digest(label_set) != digest:
+            raise UnknownLabelSetError(f"{reference}: another set is stored: register it again")
         self._cache(reference, label_set)
         return label_set
 
@@ -159,12 +176,17 @@ class LabelSetRegistry:
 
     def _from_cache(self, reference: str) -> LabelSet | None:
         with self._lock:
-            if reference in self._cached:
-                self._cached.move_to_end(reference)
-            return self._cached.get(reference)
+            if reference not in self._cached:
+                return None
+            self._cached.move_to_end(reference)
+            return self._cached[reference][0]
 
     def _cache(self, reference: str, label_set: LabelSet) -> None:
+        size_bytes = label_set_bytes(label_set)
         with self._lock:
-            self._cached[reference] = label_set
-            if len(self._cached) > CACHED_SETS:
-                self._cached.popitem(last=False)
+            _, before_bytes = self._cached.pop(reference, (None, 0))
+            self._cached[reference] = (label_set, size_bytes)
+            self._cached_bytes += size_bytes - before_bytes
+            while self._cached_bytes > CACHED_BYTES:
+                _, (_, freed_bytes) = self._cached.popitem(last=False)
+                self._cached_bytes -= freed_bytes

@@ -1,18 +1,25 @@
 """Named label sets and shared text embeddings, on a real Valkey."""
 
+import gc
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
 
+from labelyard import label_sets
 from labelyard.errors import InvalidMessageError, LedgerUnavailableError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, as_label_set, label_set_digest
 from labelyard.messages import Job, Label, LabelSet
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision.text_store import TTL_S, TextStore
+from labelyard_worker.vision.text_store import INLINE_TTL_S, TextStore
 
+MIB = 1024 * 1024
+REGISTERED_TTL_S = 86_400
 PETS = as_label_set(["cat", "dog"])
 persistent = pytest.mark.allow_persistent_keys(
     "registered label sets stay until somebody deletes them"
@@ -135,38 +142,122 @@ def test_a_label_set_is_made_of_names_labels_or_itself() -> None:
         as_label_set(["cat"], templates=("no gap",))
 
 
-def settings_for(url: str) -> WorkerSettings:
-    return WorkerSettings(ledger_url=url, namespace="yard")
+@persistent
+def test_another_set_under_a_reference_is_not_taken_for_it(
+    registry: LabelSetRegistry, connection: redis.Redis
+) -> None:
+    other = as_label_set(["cow"])
+    connection.set(f"yard:label_set:{label_set_digest(PETS)}", other.model_dump_json())
+
+    with pytest.raises(UnknownLabelSetError, match="another set is stored"):
+        registry.get(f"pets@{label_set_digest(PETS)}")
+
+
+def large_set(number: int) -> LabelSet:
+    """Make a set of a few megabytes; another number is another set."""
+    return LabelSet(
+        labels=tuple(
+            Label(name=f"{number} {n}", prompts=tuple(f"{number} {n} {p}" for p in range(n % 5)))
+            for n in range(4_000)
+        )
+    )
+
+
+@persistent
+def test_parsed_sets_in_memory_are_bounded_in_bytes(
+    registry: LabelSetRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted by Python itself; without a bound, all sets would take three times as much."""
+    monkeypatch.setattr(label_sets, "CACHED_BYTES", 16 * MIB)
+    references = [registry.register("large", large_set(number)) for number in range(12)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for reference in references:
+            registry.get(reference)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 8 * MIB < after - before < 1.1 * 16 * MIB
+
+
+def settings_for(url: str | None, **options: Any) -> WorkerSettings:
+    return WorkerSettings(embeddings_url=url, namespace="yard", **options)
+
+
+def store_for(url: str, *, fingerprint: str = "sha256:1", dim: int = 4) -> TextStore:
+    settings = settings_for(url, embeddings_ttl_s=REGISTERED_TTL_S)
+    store = TextStore.connect(settings, fingerprint=fingerprint, dim=dim)
+    assert store is not None
+    return store
+
+
+def ttls_of(url: str) -> set[int]:
+    """Return the lives of all vectors, to the minute."""
+    with redis.Redis.from_url(url) as connection:
+        keys = connection.scan_iter("yard:text:sha256:1:*")
+        return {round(int(connection.ttl(key)) / 60) * 60 for key in keys}
 
 
 def test_a_second_worker_finds_what_the_first_encoded(clean_valkey: ValkeyServer) -> None:
-    settings = settings_for(clean_valkey.url_of(1))
+    url = clean_valkey.url_of(2)
     vectors = {f"prompt {number}": np.full(4, number, dtype=np.float32) for number in range(2_500)}
-    first = TextStore.connect(settings, fingerprint="sha256:1", dim=4)
-    second = TextStore.connect(settings, fingerprint="sha256:1", dim=4)
-    other_model = TextStore.connect(settings, fingerprint="sha256:2", dim=4)
+    first, second, other_model = (
+        store_for(url, fingerprint=name) for name in ("sha256:1", "sha256:1", "sha256:2")
+    )
 
-    first.put_many(vectors)
+    first.put_many(vectors, is_registered=True)
 
-    found = second.get_many([*vectors, "never encoded"])
+    found = second.get_many([*vectors, "never encoded"], is_registered=True)
     assert found.keys() == vectors.keys()
     assert all(np.array_equal(found[prompt], vectors[prompt]) for prompt in vectors)
-    assert other_model.get_many(list(vectors)) == {}
-    with redis.Redis.from_url(settings.ledger_url) as connection:
-        some_key = next(iter(connection.scan_iter("yard:text:sha256:1:*")))
-        assert 0 < connection.ttl(some_key) <= TTL_S
+    assert other_model.get_many(list(vectors), is_registered=True) == {}
     for store in (first, second, other_model):
         store.close()
+
+
+def test_only_vectors_of_registered_sets_live_long(clean_valkey: ValkeyServer) -> None:
+    url = clean_valkey.url_of(2)
+    vectors = {"a prompt": np.ones(4, dtype=np.float32)}
+    lives = []
+    with closing(store_for(url)) as store:
+        store.put_many(vectors, is_registered=False)
+        lives.append(ttls_of(url))
+        store.get_many(["a prompt"], is_registered=False)
+        lives.append(ttls_of(url))
+        store.get_many(["a prompt"], is_registered=True)
+        lives.append(ttls_of(url))
+        store.put_many(vectors, is_registered=False)
+        lives.append(ttls_of(url))
+
+    assert lives == [{INLINE_TTL_S}, {INLINE_TTL_S}, {REGISTERED_TTL_S}, {REGISTERED_TTL_S}]
+
+
+def test_without_a_redis_that_evicts_vectors_stay_in_memory() -> None:
+    assert TextStore.connect(settings_for(None), fingerprint="sha256:1", dim=4) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"junk", np.full(4, np.nan, dtype="<f4").tobytes()])
+def test_what_is_no_vector_is_passed_over(clean_valkey: ValkeyServer, value: bytes) -> None:
+    url = clean_valkey.url_of(2)
+    with closing(store_for(url)) as store, redis.Redis.from_url(url) as connection:
+        store.put_many({"a prompt": np.ones(4, dtype=np.float32)}, is_registered=False)
+        [key] = connection.scan_iter("yard:text:*")
+        connection.set(key, value, ex=60)
+
+        assert store.get_many(["a prompt"], is_registered=False) == {}
 
 
 def test_a_store_that_is_away_costs_nothing_but_a_log_line(
     own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = TextStore.connect(settings_for(own_valkey.url_of(1)), fingerprint="sha256:1", dim=2)
+    store = store_for(own_valkey.url_of(2), dim=2)
     own_valkey.kill()
 
-    assert store.get_many(["a prompt"]) == {}
-    store.put_many({"a prompt": np.zeros(2, dtype=np.float32)})  # not even tried
+    assert store.get_many(["a prompt"], is_registered=True) == {}
+    store.put_many({"a prompt": np.zeros(2, dtype=np.float32)}, is_registered=True)  # not tried
 
     assert [record.message for record in caplog.records] == ["text_store_unavailable"]
     store.close()

@@ -6,6 +6,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from threading import Barrier
@@ -100,7 +101,8 @@ def decoded(checkpoint: Checkpoint, raw: bytes) -> Pixels:
 
 def scored(checkpoint: Checkpoint, embeds: Any, labels: list[str]) -> dict[str, float]:
     """Score one image, by label."""
-    matrix = LabelIndex(checkpoint, capacity_bytes=1 << 20).matrix(as_label_set(labels))
+    with closing(LabelIndex(checkpoint, capacity_bytes=1 << 20)) as index:
+        matrix = index.matrix(as_label_set(labels))
     scores: ImageScores = score_image(
         embeds,
         matrix,

@@ -1,11 +1,15 @@
 """Whatever the logits: the ranking is that of a full stable sort, and scores are scores."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+import torch
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from labelyard.messages import Label, LabelSet
+from labelyard.messages import Label, LabelSet, Scoring
+from labelyard_worker.vision import device_scoring
+from labelyard_worker.vision.device_scoring import DeviceScorer
 from labelyard_worker.vision.scoring import (
     Floats,
     LabelMatrix,
@@ -15,6 +19,7 @@ from labelyard_worker.vision.scoring import (
     softmax,
 )
 
+SCORINGS: tuple[Scoring, ...] = ("softmax", "sigmoid")
 # Few different values, so that ties are common; and any value at all.
 TIED = st_numpy.arrays(np.float64, st.integers(1, 60), elements=st.sampled_from([-1.0, 0.0, 2.0]))
 ANY = st_numpy.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6))
@@ -86,3 +91,66 @@ def test_matches_and_ranks_agree_with_the_plain_definition(
         assert [label.name for label in image.labels] == [str(n) for n in ranked[:top_k]]
         assert image.abstained == abstained
         assert list(image.matched) == ([] if abstained else good)
+
+
+@given(
+    cosines=st_numpy.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 8)),
+        elements=st.floats(-1, 1, width=32),
+    ),
+    temperature=st.floats(0, 1000, exclude_min=True),
+    logit_scale=st.floats(1e-6, 1e6),
+    logit_bias=st.floats(-1e6, 1e6),
+    scoring=st.sampled_from(SCORINGS),
+)
+@example(np.array([[0.2, 0.1]], np.float32), 5e-324, 100.0, 0.0, "softmax")
+@example(np.array([[0.2, -0.2]], np.float32), 5e-324, 1e6, -1e6, "sigmoid")
+@example(np.array([[0.0, 1e-45]], np.float32), 5e-324, 1e-6, 0.0, "softmax")
+def test_scores_are_finite_and_ranked_whatever_is_legal(
+    cosines: Floats, temperature: float, logit_scale: float, logit_bias: float, scoring: Scoring
+) -> None:
+    count = cosines.shape[1]
+    label_set = LabelSet.model_construct(
+        labels=tuple(Label(name=str(n)) for n in range(count)),
+        abstain=(),
+        scoring=scoring,
+        temperature=temperature,
+    )
+    identity = np.eye(count, dtype=np.float32)
+    matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
+    scale = {"logit_scale": logit_scale, "logit_bias": logit_bias}
+
+    hosts = score_images(cosines, matrix, **scale, top_k=count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_scoring, "MANY_LABELS", 1)
+        scorer = DeviceScorer(torch.device("cpu"), capacity_bytes=1 << 20)
+        devices = scorer.score_images(cosines, matrix, **scale, top_k=count)
+
+    for found, row in zip([*hosts, *devices], [*cosines, *cosines], strict=True):
+        scores = [label.score for label in found.labels]
+        assert all(0 <= score <= 1 for score in scores)
+        assert scores == sorted(scores, reverse=True)
+        raw = row.astype(np.float64) * logit_scale + logit_bias
+        assert raw[int(found.labels[0].name)] == raw.max()
+        if scoring == "softmax":
+            assert abs(sum(scores) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("is_on_device", [False, True])
+def test_an_embedding_that_is_not_finite_gives_an_error_and_no_score(
+    bad: float, scoring: Scoring, is_on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_scoring, "MANY_LABELS", 1)
+    label_set = LabelSet(labels=(Label(name="a"), Label(name="b")), scoring=scoring)
+    identity = np.eye(2, dtype=np.float32)
+    matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
+    scorer = DeviceScorer(torch.device("cpu"), capacity_bytes=1 << 20)
+    score = scorer.score_images if is_on_device else score_images
+
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError):
+        score(
+            np.array([[1, 0], [bad, 0]], np.float32), matrix, logit_scale=20, logit_bias=0, top_k=1
+        )

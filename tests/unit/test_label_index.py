@@ -1,18 +1,25 @@
 """Each prompt is encoded once, whoever asks for it, and memory is bounded."""
 
+import gc
 import threading
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from labelyard.errors import JobCancelledError
 from labelyard.label_sets import as_label_set, label_set_digest
 from labelyard.messages import Label, LabelSet
-from labelyard_worker.vision.label_index import LabelIndex, in_groups
+from labelyard_worker.tokens import Token
+from labelyard_worker.vision.ensembles import in_groups
+from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
+from tests.support.waiting import wait_until
 
 DIM = 32
 MIB = 1 << 20
@@ -58,8 +65,9 @@ def encoder() -> RecordingEncoder:
 
 
 @pytest.fixture
-def index(encoder: RecordingEncoder) -> LabelIndex:
-    return LabelIndex(encoder, capacity_bytes=4 * MIB)
+def index(encoder: RecordingEncoder) -> Iterator[LabelIndex]:
+    with closing(LabelIndex(encoder, capacity_bytes=4 * MIB)) as index:
+        yield index
 
 
 def test_a_label_set_is_encoded_once(encoder: RecordingEncoder, index: LabelIndex) -> None:
@@ -156,17 +164,121 @@ def test_a_large_set_is_encoded_in_parts_so_that_a_small_one_can_pass(
 
 
 def test_what_was_not_used_for_longest_is_dropped_first(encoder: RecordingEncoder) -> None:
-    one_set = 100 * DIM * 4
-    index = LabelIndex(encoder, capacity_bytes=2 * 2 * one_set)
     sets = [as_label_set([f"{name} {n}" for n in range(100)]) for name in ("a", "b", "c")]
+    with closing(LabelIndex(encoder, capacity_bytes=MIB)) as unbounded:
+        one_set = unbounded.matrix(sets[0]).held_bytes
+    with closing(LabelIndex(encoder, capacity_bytes=2 * 2 * one_set + 100)) as index:
+        first = index.matrix(sets[0])
+        second = index.matrix(sets[1])
+        assert index.matrix(sets[0]) is first
+        index.matrix(sets[2])
 
-    first = index.matrix(sets[0])
-    second = index.matrix(sets[1])
-    assert index.matrix(sets[0]) is first
-    index.matrix(sets[2])
+        assert index.matrix(sets[0]) is first
+        assert index.matrix(sets[1]) is not second
 
-    assert index.matrix(sets[0]) is first
-    assert index.matrix(sets[1]) is not second
+
+def test_memory_holds_no_more_than_its_bound() -> None:
+    """Counted by Python itself, with sets whose vectors come out of batches."""
+    bound = 4 * MIB
+    encoder = RecordingEncoder()
+    with closing(LabelIndex(encoder, capacity_bytes=bound)) as index:
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(30):
+                index.matrix(as_label_set([f"{number} {n}" for n in range(1_000)]))
+                encoder.calls.clear()
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert 0.8 * bound < index.held_bytes <= bound
+        assert after - before < 1.1 * bound
+
+
+def test_a_registered_set_is_read_by_one_job_and_only_once(
+    encoder: RecordingEncoder, index: LabelIndex
+) -> None:
+    label_set = as_label_set(["cat", "dog"])
+    reads: list[int] = []
+
+    def load() -> LabelSet:
+        reads.append(1)
+        return label_set
+
+    digest = label_set_digest(label_set)
+    encoder.gate.clear()
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(index.registered, digest, load) for _ in range(4)]
+        encoder.gate.set()
+        matrices = {id(future.result(timeout=5)) for future in asked}
+
+    assert len(matrices) == 1
+    assert index.registered(digest, load).names == ("cat", "dog")
+    assert len(reads) == 1
+
+
+def test_a_job_that_ends_stops_the_encoding_that_nobody_else_needs(
+    encoder: RecordingEncoder, index: LabelIndex
+) -> None:
+    token = Token("job", timeout_s=60, expires_in_s=None)
+    encoder.gate.clear()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(index.matrix, large_set(), token=token)
+        wait_until(lambda: encoder.calls)
+        token.stop(JobCancelledError("job"))
+        with pytest.raises(JobCancelledError):
+            asked.result(timeout=5)
+        encoder.gate.set()
+
+    index.matrix(as_label_set(["cat"]))
+    assert len(encoder.encoded) <= 64 + 1  # the pass that ran, and the other set
+
+
+def test_the_job_that_waits_goes_on_where_the_one_before_it_ended(
+    encoder: RecordingEncoder, index: LabelIndex
+) -> None:
+    token = Token("job", timeout_s=60, expires_in_s=None)
+    encoder.gate.clear()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(index.matrix, large_set(), token=token)
+        wait_until(lambda: encoder.calls)
+        second = pool.submit(index.matrix, large_set())
+        wait_until(lambda: next(iter(index._builds.values())).waiters == 2)
+        token.stop(JobCancelledError("job"))
+        with pytest.raises(JobCancelledError):
+            first.result(timeout=5)
+        encoder.gate.set()
+        matrix = second.result(timeout=5)
+
+    assert matrix.n_labels == 500
+    assert np.array_equal(matrix.text_embeds[499], vector_of("This is a photo of 499."))
+    assert sorted(encoder.encoded) == sorted(f"This is a photo of {n}." for n in range(500))
+    assert index._builds == {}
+
+
+def test_a_small_set_of_an_interactive_job_passes_a_large_one(
+    encoder: RecordingEncoder, index: LabelIndex
+) -> None:
+    encoder.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(index.matrix, large_set())
+        wait_until(lambda: encoder.calls)
+        small = pool.submit(index.matrix, as_label_set(["cat"]), priority="interactive")
+        wait_until(lambda: "This is a photo of cat." in index.vectors._wanted)
+        encoder.gate.set()
+        small.result(timeout=5)
+        large.result(timeout=5)
+
+    assert "This is a photo of cat." in encoder.calls[1]
+    assert len(encoder.calls[1]) > 1  # in one pass with the large set's
+
+
+def large_set() -> LabelSet:
+    return as_label_set([str(number) for number in range(500)])
 
 
 def test_a_cache_counts_bytes_and_keeps_one_value_whatever_its_size() -> None:

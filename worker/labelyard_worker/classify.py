@@ -5,6 +5,7 @@ becomes an embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 """
 
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
         WorkerError: The model or the device failed; another worker must do it.
         LabelyardError: The job is cancelled, expired or handed back.
     """
-    labels = services.label_index.matrix(label_set_of(job, services))
+    labels = labels_of(job, services, priority=priority, token=token)
     if job.rescore:
         on_their_way = services.embedder.recall(job.images)
     else:
@@ -65,11 +66,14 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
     )
 
 
-def label_set_of(job: Job, services: Services) -> LabelSet:
-    """Get the job's label set, out of the registry if the job only names it."""
-    if isinstance(job.label_set, LabelSet):
-        return job.label_set
-    return services.label_sets.get(job.label_set)
+def labels_of(job: Job, services: Services, *, priority: Priority, token: Token) -> LabelMatrix:
+    """Get the matrix of the job's label set; a reference names it without hashing the set."""
+    labels, index = job.label_set, services.label_index
+    if isinstance(labels, LabelSet):
+        return index.matrix(labels, token=token, priority=priority)
+    digest = labels.rpartition("@")[2]
+    load = partial(services.label_sets.get, labels)
+    return index.registered(digest, load, token=token, priority=priority)
 
 
 def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Outcome:

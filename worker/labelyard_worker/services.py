@@ -143,8 +143,9 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     connection = stack.enter_context(closing(connect(settings)))
     ledger = Ledger(connection, settings)
     running = RunningJobs()
+    label_index = _open_label_index(settings, stack, checkpoint)
     watchdog = Watchdog(
-        model_busy_s=lambda: batcher.busy_for_s,
+        model_busy_s=lambda: max(batcher.busy_for_s, label_index.vectors.busy_for_s),
         model_timeout_s=settings.inference_timeout_s,
         is_on=settings.watchdog,
     )
@@ -155,7 +156,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         worker=worker,
         settings=settings,
         checkpoint=checkpoint,
-        label_index=_open_label_index(settings, stack, checkpoint),
+        label_index=label_index,
         label_sets=LabelSetRegistry(connection, namespace=settings.namespace),
         batcher=batcher,
         intake=engine.intake,
@@ -204,8 +205,11 @@ def _open_label_index(
 ) -> LabelIndex:
     """Open the text embeddings that this process, and all workers, know."""
     store = TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
-    stack.callback(store.close)
-    return LabelIndex(checkpoint, capacity_bytes=settings.label_cache_bytes, store=store)
+    if store is not None:
+        stack.callback(store.close)
+    index = LabelIndex(checkpoint, capacity_bytes=settings.label_cache_bytes, store=store)
+    stack.callback(index.close)
+    return index
 
 
 def _open_embedder(settings: WorkerSettings, stack: ExitStack, engine: Engine) -> Embedder:

@@ -48,13 +48,17 @@ class WorkerSettings(ConnectionSettings):
         max_pixels_in_flight_bytes: Most decoded pixels held at once, over all jobs; of these
             no more than 16 batches for each stream of the model.
         inference_timeout_s: Seconds that one forward pass may take; twice that ends the worker.
-        label_cache_bytes: Text embeddings kept in memory.
+        label_cache_bytes: Most bytes of label sets and their text embeddings kept in memory,
+            names and overhead included; a set of 10,000 labels takes 11 to 42 MB.
         image_cache_bytes: Image embeddings kept in memory, for pictures that come again;
             0 keeps none.
         embeddings_url: Redis that keeps image embeddings for all workers and for
-            re-scoring, about 3 kB an image. It may evict: give it an instance of its own
-            with ``maxmemory-policy allkeys-lru``. Unset keeps them in memory only.
-        embeddings_ttl_s: Seconds that it keeps them.
+            re-scoring, about 3 kB an image, and text embeddings, 2 to 4.2 kB a prompt.
+            It may evict: give it an instance of its own with ``maxmemory-policy
+            allkeys-lru``. Unset keeps them in memory only, so that each worker encodes
+            its label sets itself.
+        embeddings_ttl_s: Seconds that it keeps them; prompts of label sets that are not
+            registered are kept for an hour.
 
         decode: ``draft`` decodes JPEGs at the smallest DCT scale that is at least twice
             the model's size, several times faster on large ones; ``exact`` decodes every

@@ -38,6 +38,8 @@ class Health:
             faults.append(f"the model failed: {services.batcher.failed}")
         elif not services.batcher.is_alive:
             faults.append("a model thread is dead")
+        if not services.label_index.vectors.is_alive:
+            faults.append("the thread that encodes prompts is dead")
         if not services.intake.is_alive():
             faults.append("the intake is dead")
         if hung := services.watchdog.hung():

@@ -56,6 +56,7 @@ class Batcher(Generic[Item, Result]):
         streams: int = 1,
         company_s: float = 0.040,
         on_batch: Callable[[int, float], None] | None = None,
+        name: str = "model",
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
@@ -68,6 +69,7 @@ class Batcher(Generic[Item, Result]):
             company_s: Most seconds that a thread waits for images that were
                 announced, while another thread keeps the device busy.
             on_batch: Told the size and the seconds of each batch, for metrics.
+            name: Of the threads, with a number behind it.
         """
         self.failed: BaseException | None = None
         self.batches = 0
@@ -84,7 +86,7 @@ class Batcher(Generic[Item, Result]):
         self._taken: dict[int, list[Call[Item, Result]]] = {}  # by model thread
         self._pass_started_at: dict[int, float] = {}  # by model thread
         self._threads = [
-            threading.Thread(target=self._serve, name=f"model-{number}", daemon=True)
+            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True)
             for number in range(streams)
         ]
 
@@ -135,16 +137,28 @@ class Batcher(Generic[Item, Result]):
         """
         with self._changed:
             self._coming = max(0, self._coming - 1)
+        return self.submit_all([item], priority=priority)[0]
+
+    def submit_all(
+        self, items: Sequence[Item], *, priority: Priority
+    ) -> "list[Future[BatchAnswer[Result]]]":
+        """Queue *items*, none or all, so that an idle thread takes them together.
+
+        Raises:
+            LabelyardError: As ``submit``.
+        """
+        with self._changed:
             if self.failed is not None:
                 raise DeviceFailedError(str(self.failed))
             if self._is_closing:
                 raise TransientError("the worker is stopping")
-            if len(self._line) >= self._queue_capacity:
+            if len(self._line) + len(items) > self._queue_capacity:
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
-            call: Call[Item, Result] = Call(item, priority)
-            self._line.join(call)
+            calls: list[Call[Item, Result]] = [Call(item, priority) for item in items]
+            for call in calls:
+                self._line.join(call)
             self._changed.notify_all()
-            return call.answer
+            return [call.answer for call in calls]
 
     def close(self, *, timeout_s: float) -> None:
         """Stop after the present batches, and answer everybody else with an error.

@@ -6,6 +6,7 @@ and a few numbers for each image cross over. The answers are those of ``scoring.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from labelyard.messages import ScoredLabel
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import (
+    MAX_LOGIT,
     SIGMOID_THRESHOLD,
     Floats,
     ImageScores,
@@ -96,9 +98,11 @@ class DeviceScorer:
 
         Raises:
             DeviceFailedError: The device is lost.
+            FloatingPointError: An embedding is not finite.
         """
         options = {"logit_scale": logit_scale, "logit_bias": logit_bias, "top_k": top_k}
-        if matrix.n_labels < MANY_LABELS:
+        largest = 2 * abs(logit_scale) + abs(logit_bias)  # a cosine is at most 1, and rounding
+        if matrix.n_labels < MANY_LABELS or largest > MAX_LOGIT * matrix.temperature:
             return score_images(image_embeds, matrix, **options)  # type: ignore[arg-type]
         try:
             with (
@@ -158,6 +162,8 @@ def _ranked(
     for image, index in torch.stack([images, order[images, places]], dim=1).tolist():
         matched[image].append(matrix.names[index])
     count = (len(rows[0]) - 1) // 2 if rows else 0
+    if not all(math.isfinite(row[1 + count]) for row in rows):  # NaN comes first of all
+        raise FloatingPointError("a score is not finite: an embedding holds NaN or infinity")
     return [
         ImageScores(
             labels=tuple(

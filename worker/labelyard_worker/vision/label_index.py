@@ -1,27 +1,39 @@
 """Label sets to matrices of text embeddings: encoded once, kept, shared."""
 
+import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
+from labelyard.errors import LabelyardError
 from labelyard.label_sets import label_set_digest
-from labelyard.messages import Label, LabelSet
+from labelyard.messages import LabelSet
+from labelyard_worker.tokens import Token
+from labelyard_worker.vision.ensembles import ensembles_of, in_groups, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
 from labelyard_worker.vision.text_store import TextStore
+from labelyard_worker.vision.text_vectors import (
+    PROMPTS_IN_A_PASS,
+    TextEncoder,
+    TextVectors,
+    WantedPrompt,
+)
+from labelyard_worker.vision.waiting import Priority
 
-__all__ = ["LabelIndex", "LabelMatrix", "TextEncoder"]
+__all__ = ["LabelEncoder", "LabelIndex", "LabelMatrix"]
 
-# Prompts encoded in one go, under a lock: a small set waits for at most one such go of
-# a large one.
-PROMPTS_AT_ONCE = 64
-PROMPTS_LOOKED_UP_AT_ONCE = 1_024
+PROMPTS_LOOKED_UP_AT_ONCE: Final = 1_024
+# One is encoded while the next waits; more would keep other label sets waiting.
+PASSES_REQUESTED_AT_ONCE: Final = 2
 
 
-class TextEncoder(Protocol):
+class LabelEncoder(TextEncoder, Protocol):
     """The part of a checkpoint that the index needs."""
 
     @property
@@ -32,15 +44,55 @@ class TextEncoder(Protocol):
     def dim(self) -> int:
         """Length of a vector."""
 
-    def text_embeds(self, prompts: Sequence[str]) -> Floats:
-        """Encode *prompts*, shape (prompts, dim), unit length."""
+
+@dataclass(eq=False)
+class MatrixBuild:
+    """A matrix in the making; one job at a time builds it, the others wait.
+
+    A builder whose job ends leaves what is done to the next one.
+
+    Attributes:
+        digest: Digest of the label set.
+        load: Reads the label set.
+        is_registered: Whether its vectors are worth keeping for long.
+        waiters: Jobs that want it, the builder included.
+        priority: ``interactive`` as soon as one of these is.
+        turn: What the present builder came to: the matrix, or ``None`` if its job ended.
+        rows: Vectors of labels and abstain prompts, shape (labels + abstain, dim).
+        first: Number of rows that are done.
+    """
+
+    digest: str
+    load: Callable[[], LabelSet]
+    is_registered: bool
+    waiters: int = 0
+    priority: Priority = "bulk"
+    turn: "Future[LabelMatrix | None] | None" = None
+    label_set: LabelSet | None = None
+    rows: Floats = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    groups: Iterator[list[tuple[str, ...]]] | None = None
+    group: Sequence[tuple[str, ...]] = ()
+    first: int = 0
+
+    def next_group(self) -> Sequence[tuple[str, ...]] | None:
+        """Go on with the labels that an earlier builder left, then with the next ones."""
+        if not self.group and self.groups is not None:
+            self.group = next(self.groups, ())
+        return self.group or None
+
+    def add_rows(self, known: Mapping[str, Floats]) -> None:
+        """Write the vectors of the present group's labels."""
+        for row, ensemble in enumerate(self.group, start=self.first):
+            self.rows[row] = mean_direction(np.stack([known[prompt] for prompt in ensemble]))
+        self.first += len(self.group)
+        self.group = ()
 
 
 class LabelIndex:
     """Gives each label set its matrix; the text tower sees each prompt once."""
 
     def __init__(
-        self, checkpoint: TextEncoder, *, capacity_bytes: int, store: TextStore | None = None
+        self, checkpoint: LabelEncoder, *, capacity_bytes: int, store: TextStore | None = None
     ) -> None:
         """Start empty.
 
@@ -53,148 +105,178 @@ class LabelIndex:
         self._checkpoint = checkpoint
         self._store = store
         self._matrices: ByteLru[str, LabelMatrix] = ByteLru(capacity_bytes // 2)
-        self._prompts: ByteLru[str, Floats] = ByteLru(capacity_bytes // 2)
-        self._being_made: dict[str, Future[LabelMatrix]] = {}
+        self._builds: dict[str, MatrixBuild] = {}
         self._lock = threading.Lock()
-        self._encoding = threading.Lock()
+        self.vectors = TextVectors(checkpoint, capacity_bytes=capacity_bytes // 2)
 
-    def matrix(self, label_set: LabelSet, *, digest: str | None = None) -> LabelMatrix:
-        """Find or make the matrix of *label_set*.
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of matrices and vectors in memory."""
+        return self._matrices.held_bytes + self.vectors.held_bytes
 
-        Threads that ask for the same set at the same time wait for the first of
-        them; if it fails, all hear the error, and the next call tries again.
+    def matrix(
+        self, label_set: LabelSet, *, token: Token | None = None, priority: Priority = "bulk"
+    ) -> LabelMatrix:
+        """Find or make the matrix of a label set that a job carries.
+
+        Raises:
+            LabelyardError: The token's job may not go on; other jobs that want the same
+                set are not touched by it. Or the model failed.
+        """
+        digest = label_set_digest(label_set)
+        build = MatrixBuild(digest, lambda: label_set, is_registered=False)
+        return self._find_or_build(build, token or _endless(), priority)
+
+    def registered(
+        self,
+        digest: str,
+        load: Callable[[], LabelSet],
+        *,
+        token: Token | None = None,
+        priority: Priority = "bulk",
+    ) -> LabelMatrix:
+        """Find or make the matrix of a registered label set.
 
         Args:
-            label_set: Up to 10,000 labels.
-            digest: Its digest, where the caller knows it: to compute that of a large
-                set takes milliseconds.
+            digest: Digest in the job's reference.
+            load: Reads the set; called by one job only, and only if there is no matrix.
+
+        Raises:
+            LabelyardError: As ``matrix``, or what *load* raises.
         """
-        digest = digest or label_set_digest(label_set)
-        if (known := self._matrices.get(digest)) is not None:
+        build = MatrixBuild(digest, load, is_registered=True)
+        return self._find_or_build(build, token or _endless(), priority)
+
+    def close(self) -> None:
+        """Stop encoding."""
+        self.vectors.close()
+
+    def _find_or_build(self, new: MatrixBuild, token: Token, priority: Priority) -> LabelMatrix:
+        if (known := self._matrices.get(new.digest)) is not None:
             return known
-        with self._lock:
-            if (known := self._matrices.get(digest)) is not None:
-                return known  # finished since we looked
-            promise = self._being_made.get(digest)
-            is_ours = promise is None
-            if promise is None:
-                promise = self._being_made[digest] = Future()
-        if is_ours:
-            self._keep_promise(promise, label_set, digest)
-        return promise.result()
-
-    def _keep_promise(
-        self, promise: "Future[LabelMatrix]", label_set: LabelSet, digest: str
-    ) -> None:
+        build = self._join(new, priority)
         try:
-            made = self._make(label_set, digest)
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear it
-            with self._lock:
-                del self._being_made[digest]
-            promise.set_exception(error)
-            return
+            while True:
+                token.check()
+                with self._lock:
+                    is_ours = build.turn is None
+                    turn = build.turn = build.turn or Future()
+                made = self._build(build, turn, token) if is_ours else token.wait(turn)
+                if made is not None:
+                    return made
+        finally:
+            self._leave(build)
+
+    def _join(self, new: MatrixBuild, priority: Priority) -> MatrixBuild:
         with self._lock:
-            self._matrices.put(digest, made, size_bytes=made.text_embeds.nbytes)
-            del self._being_made[digest]
-        promise.set_result(made)
+            build = self._builds.setdefault(new.digest, new)
+            build.waiters += 1
+            if priority == "interactive":
+                build.priority = priority
+            return build
 
-    def _make(self, label_set: LabelSet, digest: str) -> LabelMatrix:
-        rows = np.empty(
-            (len(label_set.labels) + len(label_set.abstain), self._checkpoint.dim), dtype=np.float32
-        )
-        ensembles = [prompts_of(label, label_set.templates) for label in label_set.labels]
-        ensembles += [(prompt,) for prompt in label_set.abstain]
-        first = 0
-        for group in in_groups(ensembles, most_prompts=PROMPTS_LOOKED_UP_AT_ONCE):
-            known = self._vectors([prompt for ensemble in group for prompt in ensemble])
-            for row, ensemble in enumerate(group, start=first):
-                rows[row] = mean_direction(np.stack([known[prompt] for prompt in ensemble]))
-            first += len(group)
+    def _leave(self, build: MatrixBuild) -> None:
+        with self._lock:
+            build.waiters -= 1
+            if not build.waiters and self._builds.get(build.digest) is build:
+                del self._builds[build.digest]
+
+    def _build(
+        self, build: MatrixBuild, turn: "Future[LabelMatrix | None]", token: Token
+    ) -> LabelMatrix:
+        """Take a turn as the builder; whoever waits gets the matrix, the error, or the next turn."""
+        try:
+            made = self._matrices.get(build.digest) or self._make(build, token)
+        except BaseException as error:
+            with self._lock:
+                is_only_ours = _is_over(token)
+                if is_only_ours:
+                    build.turn = None
+                else:
+                    self._builds.pop(build.digest, None)
+            if is_only_ours:
+                turn.set_result(None)
+            else:
+                turn.set_exception(error)
+            raise
+        self._matrices.put(build.digest, made, size_bytes=made.held_bytes)
+        turn.set_result(made)
+        return made
+
+    def _make(self, build: MatrixBuild, token: Token) -> LabelMatrix:
+        """Go on with the matrix, a group of labels at a time."""
+        label_set = build.label_set or self._begin(build)
+        while build.next_group() is not None:
+            token.check()
+            prompts = [prompt for ensemble in build.group for prompt in ensemble]
+            build.add_rows(self._gather(prompts, build, token))
         return LabelMatrix.of(
-            label_set, rows, digest=digest, trained_scoring=self._checkpoint.scoring
+            label_set, build.rows, digest=build.digest, trained_scoring=self._checkpoint.scoring
         )
 
-    def _vectors(self, prompts: Sequence[str]) -> dict[str, Floats]:
+    def _begin(self, build: MatrixBuild) -> LabelSet:
+        label_set = build.load()
+        rows = len(label_set.labels) + len(label_set.abstain)
+        build.rows = np.empty((rows, self._checkpoint.dim), dtype=np.float32)
+        build.groups = in_groups(ensembles_of(label_set), most_prompts=PROMPTS_LOOKED_UP_AT_ONCE)
+        build.label_set = label_set
+        return label_set
+
+    def _gather(
+        self, prompts: Sequence[str], build: MatrixBuild, token: Token
+    ) -> dict[str, Floats]:
         """Gather the vectors of *prompts*: from memory, from Redis, else from the model."""
-        known: dict[str, Floats] = {}
-        missing = self._look_up(list(dict.fromkeys(prompts)), known)
+        wanted = list(dict.fromkeys(prompts))
+        known = self.vectors.look_up(wanted)
+        missing = [prompt for prompt in wanted if prompt not in known]
         if missing and self._store is not None:
-            found = self._store.get_many(missing)
-            self._remember(found, known)
+            found = self._store.get_many(missing, is_registered=build.is_registered)
+            self.vectors.remember(found)
+            known |= found
             missing = [prompt for prompt in missing if prompt not in found]
-        for start in range(0, len(missing), PROMPTS_AT_ONCE):
-            self._encode(missing[start : start + PROMPTS_AT_ONCE], known)
+        if missing:
+            self._encode(missing, known, build, token)
         return known
 
-    def _look_up(self, prompts: Sequence[str], known: dict[str, Floats]) -> list[str]:
-        """Add what is in memory to *known*; return what is not."""
-        missing = []
-        for prompt in prompts:
-            vector = self._prompts.get(prompt)
-            if vector is None:
-                missing.append(prompt)
-            else:
-                known[prompt] = vector
-        return missing
+    def _encode(
+        self, missing: Sequence[str], known: dict[str, Floats], build: MatrixBuild, token: Token
+    ) -> None:
+        """Add the vectors of *missing* to *known*, two passes ahead of the text tower."""
+        requested: deque[list[WantedPrompt]] = deque()
+        try:
+            for first in range(0, len(missing), PROMPTS_IN_A_PASS):
+                part = missing[first : first + PROMPTS_IN_A_PASS]
+                requested.append(self.vectors.request(part, priority=build.priority))
+                if len(requested) == PASSES_REQUESTED_AT_ONCE:
+                    self._collect(requested, known, build, token)
+            while requested:
+                self._collect(requested, known, build, token)
+        finally:
+            for part_requested in requested:
+                self.vectors.release(part_requested)
 
-    def _encode(self, prompts: Sequence[str], known: dict[str, Floats]) -> None:
-        with self._encoding:
-            prompts = self._look_up(prompts, known)  # another set may have encoded them
-            if not prompts:
-                return
-            encoded = dict(zip(prompts, self._checkpoint.text_embeds(prompts), strict=True))
-            self._remember(encoded, known)
+    def _collect(
+        self,
+        requested: deque[list[WantedPrompt]],
+        known: dict[str, Floats],
+        build: MatrixBuild,
+        token: Token,
+    ) -> None:
+        """Wait for the oldest request, and share what it gave with other workers."""
+        encoded = {one.prompt: token.wait(one.answer) for one in requested[0]}
+        self.vectors.release(requested.popleft())
+        known |= encoded
         if self._store is not None:
-            self._store.put_many(encoded)
-
-    def _remember(self, vectors: dict[str, Floats], known: dict[str, Floats]) -> None:
-        for prompt, vector in vectors.items():
-            kept = vector.copy()  # a row of a batch would keep the whole batch alive
-            known[prompt] = kept
-            self._prompts.put(prompt, kept, size_bytes=kept.nbytes)
+            self._store.put_many(encoded, is_registered=build.is_registered)
 
 
-def prompts_of(label: Label, templates: Sequence[str]) -> tuple[str, ...]:
-    """Put the label into every template, unless it brings sentences of its own."""
-    return label.prompts or tuple(template.replace("{}", label.name) for template in templates)
+def _endless() -> Token:
+    return Token("", timeout_s=math.inf, expires_in_s=None)
 
 
-def mean_direction(vectors: Floats) -> Floats:
-    """Make one vector of an ensemble's.
-
-    Args:
-        vectors: Unit-length vectors, shape (prompts, dim).
-
-    Returns:
-        Their mean, made a unit vector again, shape (dim,).
-
-    Source:
-        Radford et al. 2021, arXiv:2103.00020, section 3.1.4.
-    """
-    if len(vectors) == 1:
-        only: Floats = vectors[0]
-        return only
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    length = max(float(np.linalg.norm(mean)), 1e-12)  # opposite prompts cancel out
-    direction: Floats = (mean / length).astype(np.float32)
-    return direction
-
-
-def in_groups(
-    ensembles: Sequence[tuple[str, ...]], *, most_prompts: int
-) -> Iterator[list[tuple[str, ...]]]:
-    """Cut ensembles into runs of about *most_prompts* prompts, at least one ensemble each.
-
-    10,000 labels under 100 templates are a million prompts: more than fit into memory
-    as vectors.
-    """
-    group: list[tuple[str, ...]] = []
-    size = 0
-    for ensemble in ensembles:
-        if group and size + len(ensemble) > most_prompts:
-            yield group
-            group, size = [], 0
-        group.append(ensemble)
-        size += len(ensemble)
-    if group:
-        yield group
+def _is_over(token: Token) -> bool:
+    try:
+        token.check()
+    except LabelyardError:
+        return True
+    return False

@@ -1,6 +1,9 @@
 """Embeddings to scores, ranked and matched labels: pure arithmetic, no model."""
 
+import math
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +16,12 @@ Indices: TypeAlias = NDArray[np.intp]
 
 # Where a label has no threshold of its own and each is judged by itself.
 SIGMOID_THRESHOLD = 0.5
+# The difference of two logits is finite, too.
+MAX_LOGIT = 1e300
+# Above it no logit of float32 weights, at most 1e39, leaves that range.
+TINY_TEMPERATURE = 1e-200
+# Of a matrix's Python objects, besides its numbers and names.
+OBJECT_BYTES = 2_048
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +73,12 @@ class LabelMatrix:
     def n_labels(self) -> int:
         """Count the labels, without *abstain* prompts."""
         return len(self.names)
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """Bytes of memory that the matrix takes, names included."""
+        names = sum(map(sys.getsizeof, self.names)) + sys.getsizeof(self.names)
+        return OBJECT_BYTES + self.text_embeds.nbytes + self.thresholds.nbytes + names
 
 
 @dataclass(frozen=True)
@@ -126,14 +141,31 @@ def score_images(
 
     Raises:
         ValueError: The dims differ.
+        FloatingPointError: An embedding is not finite.
     """
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
-    logits = (cosines.astype(np.float64) * logit_scale + logit_bias) / matrix.temperature
+    logits = tempered(cosines.astype(np.float64) * logit_scale + logit_bias, matrix.temperature)
     scores = sigmoid(logits) if matrix.scoring == "sigmoid" else softmax(logits)
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("a score is not finite: an embedding holds NaN or infinity")
     return [
         _image_scores(logits[row], scores[row], matrix, top_k=top_k)
         for row in range(len(image_embeds))
     ]
+
+
+def tempered(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Divide *logits* by *temperature*, as far as numbers go.
+
+    A tiny temperature would give infinite logits, all of them equal, and no scores. The
+    smallest one that fits keeps their order, and gives what smaller ones come to: 1 for
+    the best label.
+    """
+    if temperature < TINY_TEMPERATURE:
+        largest = float(np.abs(logits).max(initial=0.0))
+        if math.isfinite(largest) and largest > MAX_LOGIT * temperature:
+            temperature = largest / MAX_LOGIT
+    return logits / temperature
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
