@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 from typing import Self, Unpack
 
+from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry
 from labelyard.client import SubmitQueue
+from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
-from labelyard.ledger import AsyncLedger, Opened, Record, State, connect_async
+from labelyard.label_sets import LabelSetRegistry
+from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
 from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
 from labelyard.settings import ClientSettings
@@ -41,16 +46,34 @@ class AsyncJobHandle:
 
 
 class AsyncClient:
-    """Submits jobs and reads their results, in one event loop.
+    """Submits jobs and reads their results, in any number of event loops.
 
-    The methods mean, return and raise what those of :class:`labelyard.Client` do.
+    The methods mean, return and raise what those of :class:`labelyard.Client` do. Each loop
+    gets connections of its own at its first call, which are closed with the loop.
+
+    Attributes:
+        settings: Settings of the client.
+        label_sets: Named label sets, to refer to from jobs.
+        dead_letters: Jobs that killed or hung their workers.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
-        """Connect when there is something to do; settings come from ``LABELYARD_*``."""
+        """Connect when there is something to do.
+
+        Args:
+            settings: Read from ``LABELYARD_*`` if not given.
+
+        Raises:
+            ServiceConfigError: A setting has a value that is refused.
+        """
         self.settings = settings or ClientSettings.read()
-        self._ledger = AsyncLedger(connect_async(self.settings), self.settings)
+        self._connections = ConnectionsByLoop(self.settings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
+        self._threads_connection = connect(self.settings)
+        ledger = Ledger(self._threads_connection, self.settings)
+        sets = LabelSetRegistry(self._threads_connection, namespace=self.settings.namespace)
+        self.label_sets = AsyncLabelSetRegistry(sets)
+        self.dead_letters = AsyncDeadLetters(DeadLetters(ledger, self._publisher))
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,9 +87,13 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the connections of this event loop, and those to the broker."""
         await asyncio.to_thread(self._publisher.close)
-        await self._ledger.client.aclose()
+        await asyncio.to_thread(self._threads_connection.close)
+        await self._connections.close_here()
+
+    async def _ledger(self) -> AsyncLedger:
+        return (await self._connections.here()).ledger
 
     def prepare(
         self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
@@ -87,7 +114,7 @@ class AsyncClient:
 
     async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
         """Submit a prepared job."""
-        opened = await self._ledger.open(job, queue=queue)
+        opened = await (await self._ledger()).open(job, queue=queue)
         is_published = not opened.is_new or await asyncio.to_thread(
             self._publisher.publish, job, queue=queue, published_at=opened.at
         )
@@ -97,11 +124,12 @@ class AsyncClient:
         self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
     ) -> list[AsyncJobHandle]:
         """Submit many prepared jobs in few round trips."""
+        ledger = await self._ledger()
         intake = Intake()
         handles: list[AsyncJobHandle] = []
         waiting = iter(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
-            answers = await self._ledger.open_many(chunk, queue=queue)
+            answers = await ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)
             intake.raise_refusal()
@@ -142,25 +170,47 @@ class AsyncClient:
         self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float
     ) -> AsyncIterator[Record]:
         """Yield the records of *jobs* as they become final."""
-        return final_records_async(self._ledger, map(_id_of, jobs), timeout_s=timeout_s)
+        return self._final_records([_id_of(job) for job in jobs], timeout_s=timeout_s)
+
+    async def _final_records(
+        self, job_ids: list[str], *, timeout_s: float
+    ) -> AsyncIterator[Record]:
+        here = await self._connections.here()
+        records = final_records_async(here.ledger, here.listener, job_ids, timeout_s=timeout_s)
+        async with aclosing(records):
+            async for record in records:
+                yield record
 
     async def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job."""
-        record = await self._ledger.read(job_id)
+        record = await (await self._ledger()).read(job_id)
         if record is None:
             raise JobNotFoundError(job_id)
         return record
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job at once, running or not; tells whether it is cancelled now."""
-        if await self._ledger.cancel(job_id):
+        if await (await self._ledger()).cancel(job_id):
             return True
         return (await self.status(job_id)).state == "cancelled"
 
+    async def open_images(self) -> int:
+        """Count the images of all jobs that are not final."""
+        return await (await self._ledger()).open_images()
+
+    async def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state; a replayed one counts again."""
+        return await (await self._ledger()).totals()
+
+    async def queue_lengths(self) -> dict[str, int]:
+        """Count the messages that wait in each queue."""
+        return await asyncio.to_thread(self._publisher.depths)
+
     async def ping(self) -> None:
         """Ask the ledger and the broker for an answer."""
+        ledger = await self._ledger()
         with ledger_errors_as_ours():
-            await self._ledger.client.ping()
+            await ledger.client.ping()
         await asyncio.to_thread(self._publisher.depths)
 
 

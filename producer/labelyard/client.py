@@ -11,6 +11,7 @@ from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.listener_thread import ListenerThread
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
 from labelyard.set_aside import SetAside
@@ -76,6 +77,7 @@ class Client:
         self.settings = settings or ClientSettings.read()
         connection = connect(self.settings)
         self._ledger = Ledger(connection, self.settings)
+        self._listener = ListenerThread(self.settings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
         self.label_sets = LabelSetRegistry(connection, namespace=self.settings.namespace)
         self.dead_letters = DeadLetters(self._ledger, self._publisher)
@@ -94,6 +96,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
+        self._listener.close()
         self._publisher.close()
         self._ledger.client.close()
 
@@ -220,7 +223,7 @@ class Client:
         self, jobs: Iterable[str | JobHandle], *, timeout_s: float
     ) -> Iterator[Record]:
         """Yield the records of *jobs* as they become final; raises as :meth:`wait` does."""
-        return final_records(self._ledger, map(_id_of, jobs), timeout_s=timeout_s)
+        return final_records(self._ledger, self._listener, map(_id_of, jobs), timeout_s=timeout_s)
 
     def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job.

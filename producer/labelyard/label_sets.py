@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
+from labelyard.forking import call_in_child
 from labelyard.ledger import ledger_errors_as_ours
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 
@@ -95,6 +96,11 @@ class LabelSetRegistry:
         self._lock = threading.Lock()
         self._cached: OrderedDict[str, tuple[LabelSet, int]] = OrderedDict()
         self._cached_bytes = 0
+        call_in_child(self._renew)
+
+    def _renew(self) -> None:
+        """Use a lock that no thread of the parent process holds."""
+        self._lock = threading.Lock()
 
     def register(self, name: str, label_set: LabelSet) -> str:
         """Keep *label_set* under *name*, as its newest version.

@@ -15,17 +15,17 @@ from labelyard.ledger_calls import (
 )
 from labelyard.ledger_records import Glance, Opened, Queue, Record, read_glance, read_record
 from labelyard.messages import Job
-from labelyard.redis_connections import connect_redis_async
+from labelyard.redis_connections import RETRIES, connect_redis_async
 from labelyard.settings import ConnectionSettings
 
 
-def connect_async(settings: ConnectionSettings) -> "redis.asyncio.Redis":
+def connect_async(settings: ConnectionSettings, *, retries: int = RETRIES) -> "redis.asyncio.Redis":
     """Connect to the ledger's Redis for asyncio, with bounded waits and a few quick retries.
 
     Raises:
         ServiceConfigError: LABELYARD_LEDGER_URL is not the address of a Redis.
     """
-    return connect_redis_async(settings.ledger_url, setting="LABELYARD_LEDGER_URL")
+    return connect_redis_async(settings.ledger_url, setting="LABELYARD_LEDGER_URL", retries=retries)
 
 
 class AsyncLedger:
@@ -105,3 +105,14 @@ class AsyncLedger:
                         pipeline.hgetall(self.calls.keys(job_id).job)
                     answers += await pipeline.execute()
         return [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
+
+    async def open_images(self) -> int:
+        """Count the images of all jobs that are not final: queued, unacked or in work."""
+        with ledger_errors_as_ours():
+            return int(await self.client.get(self.calls.key("open_images")) or 0)
+
+    async def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state."""
+        with ledger_errors_as_ours():
+            totals: Any = await self.client.hgetall(self.calls.key("totals"))
+        return {state: int(count) for state, count in totals.items()}

@@ -1,7 +1,6 @@
 """Publish jobs to the broker: one Celery message each, in batches if there are many."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from labelyard.errors import BrokerUnavailableError, ServiceConfigError
+from labelyard.forking import abandon, call_in_child
 from labelyard.messages import Job
 from labelyard.outgoing import (
     DELIVER_TASK,
@@ -78,14 +78,17 @@ class Publisher:
         self._settings = settings
         self._timeout_s = timeout_s
         self._connect, self._errors = _connector(settings)
-        self._renew()
-
-    def _renew(self) -> None:
-        """Start without connections and with locks that no thread holds."""
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._idle: list[BrokerConnection] = []
-        self._owner = os.getpid()
+        call_in_child(self._renew)
+
+    def _renew(self) -> None:
+        """Start without connections and with locks that no thread holds."""
+        abandon(self._idle)
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._idle = []
 
     def publish(self, job: Job, *, queue: str, published_at: float) -> bool:
         """Publish *job*; ``False``, and a warning in the log, if the broker does not take it."""
@@ -150,8 +153,6 @@ class Publisher:
     @contextmanager
     def _connection(self, deadline: float) -> Iterator[BrokerConnection]:
         """Lend a connection, and keep it for the next call unless it failed."""
-        if self._owner != os.getpid():
-            self._renew()  # a forked child leaves its parent's connections alone
         places = self._places
         if not places.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise BrokerUnavailableError(f"all {MAX_CONNECTIONS} connections are in use")
@@ -183,8 +184,6 @@ class Publisher:
         connection.close()
 
     def _take_idle(self) -> list[BrokerConnection]:
-        if self._owner != os.getpid():
-            self._renew()
         with self._lock:
             idle, self._idle = self._idle, []
         return idle

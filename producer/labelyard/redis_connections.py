@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from labelyard.errors import ServiceConfigError
+from labelyard.forking import abandon, call_in_child
 
 # A half-open connection must not hang a caller for ever (redis-py waits without end).
 SOCKET_OPTIONS: Final[Mapping[str, Any]] = {
@@ -21,7 +22,7 @@ SOCKET_OPTIONS: Final[Mapping[str, Any]] = {
 }
 #: Connections of one pool. A call holds its connection for one round trip, so that a few
 #: serve any number of threads; a call beyond them waits for its turn.
-POOL_SIZE: Final = 100
+POOL_SIZE: Final = 32
 #: Seconds that a call waits for a connection of the pool.
 POOL_WAIT_S: Final = 20
 #: Retries of a command after a lost connection, with pauses of up to 0.5 s.
@@ -76,13 +77,33 @@ def _checked(module: Any, url: str, setting: str, options: dict[str, Any]) -> di
     return pool_options
 
 
+class ForkSafeRedis(redis.Redis):
+    """A client whose pool is replaced in a forked child.
+
+    redis-py replaces the connections itself, but waits for a lock that another thread may
+    have held at the fork.
+    """
+
+    def __init__(self, url: str, *, setting: str) -> None:
+        """Connect when there is something to do; see :func:`connect_redis`."""
+        super().__init__(connection_pool=make_pool(url, setting=setting))
+        self.auto_close_connection_pool = True
+        self._url = url
+        self._setting = setting
+        call_in_child(self._renew)
+
+    def _renew(self) -> None:
+        abandon(self.connection_pool)
+        self.connection_pool = make_pool(self._url, setting=self._setting)
+
+
 def connect_redis(url: str, *, setting: str) -> "redis.Redis":
     """Open a client for threads with bounded waits, a bounded pool and a few quick retries.
 
     Raises:
         ServiceConfigError: redis-py cannot connect to such an address.
     """
-    return redis.Redis.from_pool(make_pool(url, setting=setting))
+    return ForkSafeRedis(url, setting=setting)
 
 
 def make_pool(url: str, *, setting: str) -> redis.BlockingConnectionPool:
@@ -94,9 +115,9 @@ def make_pool(url: str, *, setting: str) -> redis.BlockingConnectionPool:
     return made
 
 
-def connect_redis_async(url: str, *, setting: str) -> "redis.asyncio.Redis":
+def connect_redis_async(url: str, *, setting: str, retries: int = RETRIES) -> "redis.asyncio.Redis":
     """Open a client for one event loop; see :func:`connect_redis`."""
-    retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+    retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), retries)
     options = async_connection_options(url, setting=setting, decode_responses=True, retry=retry)
     pool: Any = redis.asyncio.BlockingConnectionPool(**{**_POOL_OPTIONS, **options})
     return redis.asyncio.Redis.from_pool(pool)

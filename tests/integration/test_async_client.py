@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labelyard import AsyncClient, Client, ClientSettings, waiting
+from labelyard import AsyncClient, Client, ClientSettings, listener
 from labelyard.errors import (
     BrokerUnavailableError,
     JobCancelledError,
@@ -73,7 +73,7 @@ def test_it_has_the_methods_of_the_client_with_the_same_arguments() -> None:
 def test_a_job_is_submitted_and_its_result_comes_by_call(
     client_settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 600.0)
+    monkeypatch.setattr(listener, "LOOK_EVERY_S", 600.0)
 
     async def scenario(client: AsyncClient) -> None:
         delays_s = []

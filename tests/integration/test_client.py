@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from labelyard import Client, ClientSettings, ImageRef, JobHandle, Label, LabelSet, waiting
+from labelyard import Client, ClientSettings, ImageRef, JobHandle, Label, LabelSet, listener
 from labelyard.errors import (
     BrokerUnavailableError,
     IdempotencyConflictError,
@@ -212,7 +212,7 @@ def test_who_waits_is_called_when_the_job_ends(
     client: Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the call, well before the next look."""
-    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 600.0)
+    monkeypatch.setattr(listener, "LOOK_EVERY_S", 600.0)
     delays_s = []
     for _ in range(20):
         job = client.submit(IMAGES, LABELS)
@@ -313,7 +313,7 @@ def test_a_job_that_nobody_took_in_time_expires_for_who_waits(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a worker, and when its time is over, not at the next look."""
-    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 600.0)
+    monkeypatch.setattr(listener, "LOOK_EVERY_S", 600.0)
     job = client.submit(IMAGES, LABELS, expires_in_s=0.2)
 
     with pytest.raises(JobExpiredError):
