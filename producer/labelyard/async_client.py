@@ -8,7 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, Unpack
 
-from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry
+from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
 from labelyard.client import SubmitQueue
 from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
@@ -18,6 +18,7 @@ from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
 from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
+from labelyard.set_aside import SetAside
 from labelyard.settings import ClientSettings
 from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
 from labelyard.waiting import final_records_async
@@ -55,6 +56,7 @@ class AsyncClient:
         settings: Settings of the client.
         label_sets: Named label sets, to refer to from jobs.
         dead_letters: Jobs that killed or hung their workers.
+        set_aside: Messages that no worker could run.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -74,6 +76,8 @@ class AsyncClient:
         sets = LabelSetRegistry(self._threads_connection, namespace=self.settings.namespace)
         self.label_sets = AsyncLabelSetRegistry(sets)
         self.dead_letters = AsyncDeadLetters(DeadLetters(ledger, self._publisher))
+        set_aside = SetAside(self._threads_connection, self.settings, publisher=self._publisher)
+        self.set_aside = AsyncSetAside(set_aside)
 
     async def __aenter__(self) -> Self:
         return self

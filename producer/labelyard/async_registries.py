@@ -1,11 +1,13 @@
-"""Label sets and dead letters for asyncio: the calls of both run in threads."""
+"""Label sets, dead letters and messages set aside for asyncio: their calls run in threads."""
 
 import asyncio
+from collections.abc import Sequence
 
 from labelyard.dead_letters import DeadLetters
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Record
 from labelyard.messages import LabelSet
+from labelyard.set_aside import SetAside, SetAsideMessage
 
 
 class AsyncLabelSetRegistry:
@@ -52,3 +54,38 @@ class AsyncDeadLetters:
     async def purge(self, job_id: str) -> None:
         """Drop a dead letter for good; its failed result stays readable for its TTL."""
         await asyncio.to_thread(self._letters.purge, job_id)
+
+
+class AsyncSetAside:
+    """Messages that no worker could run; see :class:`labelyard.set_aside.SetAside`."""
+
+    def __init__(self, messages: SetAside) -> None:
+        self._messages = messages
+
+    async def add(self, message: SetAsideMessage) -> None:
+        """Keep *message*; beyond the bounds the oldest are dropped and counted."""
+        await asyncio.to_thread(self._messages.add, message)
+
+    async def count(self) -> int:
+        """Count the messages that are kept."""
+        return await asyncio.to_thread(self._messages.count)
+
+    async def dropped(self) -> int:
+        """Count the messages that were dropped for newer ones."""
+        return await asyncio.to_thread(self._messages.dropped)
+
+    async def messages(self, *, limit: int = 1000) -> list[SetAsideMessage]:
+        """Read the messages, the newest first."""
+        return await asyncio.to_thread(self._messages.messages, limit=limit)
+
+    async def find(self, entry_id: str) -> SetAsideMessage:
+        """Read one message."""
+        return await asyncio.to_thread(self._messages.find, entry_id)
+
+    async def remove(self, entry_ids: Sequence[str]) -> list[str]:
+        """Forget messages; returns the ids of those that were kept."""
+        return await asyncio.to_thread(self._messages.remove, entry_ids)
+
+    async def replay(self, entry_id: str) -> None:
+        """Send a message again to the queue that brought it, and forget the entry."""
+        await asyncio.to_thread(self._messages.replay, entry_id)

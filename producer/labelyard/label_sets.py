@@ -80,6 +80,24 @@ def as_label_set(labels: LabelSet | Sequence[str | Label], **options: Any) -> La
         raise InvalidMessageError("; ".join(faults)) from error
 
 
+def check_registration(name: str, label_set: LabelSet) -> None:
+    """Refuse what cannot be registered.
+
+    Raises:
+        InvalidMessageError: The name is not allowed, or the set makes too many prompts.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidMessageError(
+            f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
+            "digits, dots, underscores and hyphens, a letter or digit first"
+        )
+    if (prompts := label_set.count_prompts()) > MAX_REGISTERED_PROMPTS:
+        raise InvalidMessageError(
+            f"labels and templates make {prompts} prompts (limit {MAX_REGISTERED_PROMPTS}): "
+            "use fewer templates or fewer labels"
+        )
+
+
 class LabelSetRegistry:
     """Named label sets, kept in the ledger's Redis until somebody deletes the keys.
 
@@ -116,16 +134,7 @@ class LabelSetRegistry:
             InvalidMessageError: The name is not allowed, or the set makes too many prompts.
             LedgerUnavailableError: Redis gave no answer; nothing was registered.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidMessageError(
-                f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
-                "digits, dots, underscores and hyphens, a letter or digit first"
-            )
-        if (prompts := label_set.count_prompts()) > MAX_REGISTERED_PROMPTS:
-            raise InvalidMessageError(
-                f"labels and templates make {prompts} prompts (limit {MAX_REGISTERED_PROMPTS}): "
-                "use fewer templates or fewer labels"
-            )
+        check_registration(name, label_set)
         digest = label_set_digest(label_set)
         reference = f"{name}@{digest}"
         with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:

@@ -8,6 +8,7 @@ import pytest
 from labelyard import AsyncClient, Client, LabelSet
 from labelyard.errors import (
     ImageTooLargeError,
+    InvalidMessageError,
     JobCancelledError,
     JobExpiredError,
     JobNotFoundError,
@@ -16,6 +17,7 @@ from labelyard.errors import (
     UnknownLabelSetError,
 )
 from labelyard.messages import Label, Status
+from labelyard.set_aside import SetAsideMessage
 from labelyard.testing import (
     AsyncFakeClient,
     FakeClient,
@@ -147,3 +149,97 @@ def test_a_job_of_one_image_cannot_be_partial() -> None:
 
     with pytest.raises(ValueError, match="a job of 1 image cannot be partial"):
         sample_result("partial", job=job)
+
+
+def labelled(*labels: Label) -> LabelSet:
+    return LabelSet(labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("label_set", "matched"),
+    [
+        (labelled(Label(name="cat"), Label(name="dog")), ("cat",)),
+        (labelled(Label(name="cat", threshold=0.7), Label(name="dog")), ()),
+        (labelled(Label(name="cat", threshold=0.7), Label(name="dog", threshold=0.4)), ("dog",)),
+        (labelled(Label(name="cat", threshold=0.55), Label(name="dog")), ("cat",)),
+        (
+            LabelSet(labels=(Label(name="cat"), Label(name="dog")), scoring="sigmoid"),
+            ("cat",),
+        ),
+    ],
+)
+def test_labels_are_matched_as_a_worker_matches_them(
+    label_set: LabelSet, matched: tuple[str, ...]
+) -> None:
+    client = FakeClient(answer_by_scores({IMAGES[0]: {"cat": 0.55, "dog": 0.45}}))
+
+    result = client.classify(IMAGES[:1], label_set, top_k=1)
+
+    assert result.images[0].matched == matched
+
+
+def test_a_registered_label_set_is_scored_by_its_labels() -> None:
+    client = FakeClient()
+    reference = client.label_sets.register("pets", labelled(Label(name="hamster")))
+
+    known = client.classify(IMAGES, reference)
+    unknown = client.classify(IMAGES, f"pets@sha256:{'0' * 64}")
+
+    assert [image.labels[0].name for image in known.images] == ["hamster", "hamster"]
+    assert client.jobs[0].label_set == reference
+    assert unknown.error is not None
+    assert unknown.error.code == "unknown_label_set"
+
+
+@pytest.mark.parametrize("name", ["No Spaces", "", "x" * 65])
+def test_a_label_set_is_refused_as_by_the_real_registry(name: str) -> None:
+    with pytest.raises(InvalidMessageError, match="cannot name a label set"):
+        FakeClient().label_sets.register(name, labelled(Label(name="cat")))
+
+
+def test_only_pictures_that_were_classified_are_scored_again() -> None:
+    client = FakeClient()
+    client.classify(IMAGES[:1], LABELS)
+
+    result = client.classify(IMAGES, LABELS, rescore=True)
+
+    assert result.status == "partial"
+    assert result.images[1].error is not None
+    assert result.images[1].error.code == "image_not_embedded"
+
+
+def test_a_dead_letter_can_be_looked_at_replayed_and_purged() -> None:
+    client = FakeClient(answer=None)
+    first, second = client.submit(IMAGES, LABELS), client.submit(IMAGES, LABELS)
+    client.bury(first.id)
+    client.bury(second.id)
+
+    assert client.dead_letters.ids() == [first.id, second.id]
+    assert [record.state for record in client.dead_letters.records(limit=1)] == ["failed"]
+    error = first.result().error
+    assert error is not None
+    assert error.code == "job_dead_lettered"
+
+    client.dead_letters.replay(first.id)
+    client.dead_letters.purge(second.id)
+
+    assert (first.state(), second.state(), client.dead_letters.ids()) == ("pending", "failed", [])
+    with pytest.raises(JobNotFoundError):
+        client.dead_letters.purge(second.id)
+    with pytest.raises(JobNotFoundError):
+        client.dead_letters.replay("nothing")
+
+
+def test_messages_that_a_test_sets_aside_can_be_found_and_replayed() -> None:
+    client = FakeClient()
+    message = SetAsideMessage(reason="no job", queue="ly.bulk", size_bytes=2, raw=b"{}")
+    client.set_aside.add(message)
+
+    assert (client.set_aside.count(), client.set_aside.dropped()) == (1, 0)
+    assert client.set_aside.messages() == [client.set_aside.find(message.id)] == [message]
+
+    client.set_aside.replay(message.id)
+
+    assert client.set_aside.remove([message.id]) == []
+    with pytest.raises(JobNotFoundError):
+        client.set_aside.find(message.id)

@@ -5,48 +5,29 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
+from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
 from labelyard.client import Client, JobHandle, SubmitQueue
 from labelyard.errors import (
     IdempotencyConflictError,
+    ImageNotEmbeddedError,
+    JobDeadLetteredError,
     JobNotFoundError,
     LabelyardError,
     ResultTimeoutError,
     UnknownLabelSetError,
 )
-from labelyard.label_sets import LabelSetRegistry, label_set_digest
 from labelyard.ledger import Record, State
 from labelyard.ledger_calls import job_digest
-from labelyard.messages import Job, LabelSet, Result
+from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import QUEUE_NAMES
 from labelyard.settings import ClientSettings
-from labelyard.testing.samples import Answer, sample_result
-
-
-class FakeLabelSets(LabelSetRegistry):
-    """Named label sets, in memory."""
-
-    def __init__(self) -> None:
-        self._sets: dict[str, LabelSet] = {}
-
-    def register(self, name: str, label_set: LabelSet) -> str:
-        """Keep *label_set* under *name*, as its newest version."""
-        reference = f"{name}@{label_set_digest(label_set)}"
-        self._sets[reference] = label_set
-        return reference
-
-    def get(self, reference: str) -> LabelSet:
-        """Read the label set that *reference* names."""
-        if reference not in self._sets:
-            raise UnknownLabelSetError(reference)
-        return self._sets[reference]
-
-    def names(self) -> list[str]:
-        """List what is registered, in alphabetical order."""
-        return sorted({reference.partition("@")[0] for reference in self._sets})
-
-    def versions(self, name: str) -> list[str]:
-        """List the references under *name*, the newest last."""
-        return [reference for reference in self._sets if reference.partition("@")[0] == name]
+from labelyard.testing.fake_stores import (
+    FakeDeadLetters,
+    FakeLabelSets,
+    FakeSetAside,
+    as_pending,
+)
+from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
 
 
 class FakeClient(Client):
@@ -56,6 +37,10 @@ class FakeClient(Client):
         jobs: What was submitted, in this order.
         refuse_with: Raised by the next submits, as a full queue or a lost ledger would.
     """
+
+    label_sets: FakeLabelSets
+    dead_letters: FakeDeadLetters
+    set_aside: FakeSetAside
 
     def __init__(
         self,
@@ -73,8 +58,11 @@ class FakeClient(Client):
         self.jobs: list[Job] = []
         self.refuse_with: LabelyardError | None = None
         self.label_sets = FakeLabelSets()
+        self.dead_letters = FakeDeadLetters(self.status, self._run_again)
+        self.set_aside = FakeSetAside()
         self._answer = answer
         self._records: dict[str, Record] = {}
+        self._known_uris: set[str] = set()
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -87,6 +75,13 @@ class FakeClient(Client):
         """Let a pending job's time be over."""
         self._settle(job_id, "expired")
 
+    def bury(self, job_id: str) -> None:
+        """Make a pending job a dead letter, as if it had killed its workers."""
+        record = self.status(job_id)
+        error = JobDeadLetteredError(f"{job_id} killed its workers")
+        self._settle(job_id, "failed", fail_job(record.job(), error))
+        self.dead_letters.buried.append(job_id)
+
     def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
         """Note the job and answer it."""
         if self.refuse_with is not None:
@@ -97,8 +92,7 @@ class FakeClient(Client):
         if is_new:
             self.jobs.append(job)
             self._records[job.job_id] = _pending(job, queue)
-            if self._answer is not None:
-                self.finish(job.job_id, self._answer(job))
+            self._run(job)
         return JobHandle(job.job_id, is_new, True, self)
 
     def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk") -> list[JobHandle]:
@@ -136,11 +130,43 @@ class FakeClient(Client):
         return {state: states.count(state) for state in states}
 
     def queue_lengths(self) -> dict[str, int]:
-        """Say that nothing waits."""
+        """Return 0 for each queue."""
         return dict.fromkeys(QUEUE_NAMES, 0)
 
     def ping(self) -> None:
         """Answer."""
+
+    def _run_again(self, job_id: str) -> None:
+        self._records[job_id] = as_pending(self.status(job_id))
+        self._run(self.status(job_id).job())
+
+    def _run(self, job: Job) -> None:
+        """Answer a job at once, as a worker would; a registered label set is looked up."""
+        if self._answer is None:
+            return
+        try:
+            self.finish(job.job_id, self._result(self._with_label_set(job)))
+        except UnknownLabelSetError as error:
+            self.finish(job.job_id, fail_job(job, error))
+
+    def _with_label_set(self, job: Job) -> Job:
+        if isinstance(job.label_set, LabelSet):
+            return job
+        return job.model_copy(update={"label_set": self.label_sets.get(job.label_set)})
+
+    def _result(self, job: Job) -> Result:
+        """Apply the rule; a re-scoring job has labels only for pictures classified before."""
+        result = self._answer(job) if self._answer is not None else sample_result(job=job)
+        if not job.rescore:
+            self._known_uris.update(image.uri for image in job.images)
+            return result
+        images = tuple(
+            image
+            if image.error is not None or image.uri in self._known_uris
+            else fail_image(ImageRef(id=image.id, uri=image.uri), ImageNotEmbeddedError(image.uri))
+            for image in result.images
+        )
+        return result.model_copy(update={"images": images, "status": status_of(images)})
 
     def _settle(self, job_id: str, state: State, result: Result | None = None) -> None:
         record = self.status(job_id)
@@ -157,6 +183,9 @@ class AsyncFakeClient(AsyncClient):
         """Answer as *fake* does."""
         self.fake = fake or FakeClient()
         self.settings = self.fake.settings
+        self.label_sets = AsyncLabelSetRegistry(self.fake.label_sets)
+        self.dead_letters = AsyncDeadLetters(self.fake.dead_letters)
+        self.set_aside = AsyncSetAside(self.fake.set_aside)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -187,6 +216,18 @@ class AsyncFakeClient(AsyncClient):
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job that is not final."""
         return self.fake.cancel(job_id)
+
+    async def open_images(self) -> int:
+        """Count the images of pending jobs."""
+        return self.fake.open_images()
+
+    async def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state."""
+        return self.fake.totals()
+
+    async def queue_lengths(self) -> dict[str, int]:
+        """Return 0 for each queue."""
+        return self.fake.queue_lengths()
 
     async def ping(self) -> None:
         """Answer."""

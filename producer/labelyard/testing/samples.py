@@ -1,6 +1,6 @@
 """Sample jobs and results, and rules that make results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from labelyard.errors import ImageNotFoundError, LabelyardError
@@ -65,9 +65,31 @@ def score_image(
     scores = scores or {name: 0.5 ** (place + 1) for place, name in enumerate(names)}
     ranked = sorted(scores.items(), key=lambda pair: -pair[1])
     labels = tuple(ScoredLabel(name=name, score=score) for name, score in ranked[: job.top_k])
-    matched = tuple(label.name for label in labels[:1])
+    matched = match_labels(ranked, job)
     size = {"width": 640, "height": 480}
     return ImageResult(id=image.id, uri=image.uri, labels=labels, matched=matched, **size)
+
+
+def match_labels(ranked: Sequence[tuple[str, float]], job: Job) -> tuple[str, ...]:
+    """Name the labels that are matched: by their thresholds, else as the scoring says."""
+    thresholds: dict[str, float | None] = {}
+    is_sigmoid = False
+    if isinstance(job.label_set, LabelSet):
+        thresholds = {label.name: label.threshold for label in job.label_set.labels}
+        is_sigmoid = job.label_set.scoring == "sigmoid"
+    matched = []
+    for place, (name, score) in enumerate(ranked):
+        threshold = thresholds.get(name)
+        if threshold is None and is_sigmoid:
+            threshold = 0.5
+        if score >= threshold if threshold is not None else place == 0:
+            matched.append(name)
+    return tuple(matched)
+
+
+def fail_job(job: Job, error: LabelyardError) -> Result:
+    """Fail a whole job."""
+    return Result(job_id=job.job_id, status="failed", tenant=job.tenant, error=Failure.of(error))
 
 
 def fail_image(image: ImageRef, error: LabelyardError | None = None) -> ImageResult:

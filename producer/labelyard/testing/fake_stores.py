@@ -1,0 +1,123 @@
+"""What a client offers besides jobs, in memory: label sets, dead letters, messages set aside."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from labelyard.dead_letters import DeadLetters
+from labelyard.errors import JobNotFoundError, UnknownLabelSetError
+from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
+from labelyard.ledger import Record
+from labelyard.messages import LabelSet
+from labelyard.set_aside import SetAside, SetAsideMessage
+
+
+class FakeLabelSets(LabelSetRegistry):
+    """Named label sets, in memory."""
+
+    def __init__(self) -> None:
+        self._sets: dict[str, LabelSet] = {}
+
+    def register(self, name: str, label_set: LabelSet) -> str:
+        """Keep *label_set* under *name*, as its newest version."""
+        check_registration(name, label_set)
+        reference = f"{name}@{label_set_digest(label_set)}"
+        self._sets.pop(reference, None)
+        self._sets[reference] = label_set
+        return reference
+
+    def get(self, reference: str) -> LabelSet:
+        """Read the label set that *reference* names."""
+        if reference not in self._sets:
+            raise UnknownLabelSetError(reference)
+        return self._sets[reference]
+
+    def names(self) -> list[str]:
+        """List the registered names, in alphabetical order."""
+        return sorted({reference.partition("@")[0] for reference in self._sets})
+
+    def versions(self, name: str) -> list[str]:
+        """List the references under *name*, the newest last."""
+        return [reference for reference in self._sets if reference.partition("@")[0] == name]
+
+
+class FakeDeadLetters(DeadLetters):
+    """Dead letters, in memory: jobs that a test has buried with ``FakeClient.bury``.
+
+    Attributes:
+        buried: Their ids, oldest first.
+    """
+
+    def __init__(self, read: Callable[[str], Record], replay: Callable[[str], None]) -> None:
+        self.buried: list[str] = []
+        self._read = read
+        self._replay = replay
+
+    def ids(self, *, limit: int = 1000) -> list[str]:
+        """List the ids, those that died first at the front."""
+        return self.buried[:limit]
+
+    def records(self, *, limit: int = 1000) -> list[Record]:
+        """Read the records, those that died first at the front."""
+        return [self._read(job_id) for job_id in self.ids(limit=limit)]
+
+    def replay(self, job_id: str) -> None:
+        """Run a dead letter again, as if it had never run."""
+        self.purge(job_id)
+        self._replay(job_id)
+
+    def purge(self, job_id: str) -> None:
+        """Drop a dead letter; its failed result stays readable."""
+        if job_id not in self.buried:
+            raise JobNotFoundError(f"{job_id} is not a dead letter")
+        self.buried.remove(job_id)
+
+
+class FakeSetAside(SetAside):
+    """Messages that were set aside, in memory: a test adds them."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, SetAsideMessage] = {}
+
+    def add(self, message: SetAsideMessage) -> None:
+        """Keep *message*."""
+        self._messages.setdefault(message.id, message)
+
+    def count(self) -> int:
+        """Count the messages that are kept."""
+        return len(self._messages)
+
+    def dropped(self) -> int:
+        """Return 0: a fake drops none."""
+        return 0
+
+    def messages(self, *, limit: int = 1000) -> list[SetAsideMessage]:
+        """Read the messages, the newest first."""
+        return list(reversed(self._messages.values()))[:limit]
+
+    def find(self, entry_id: str) -> SetAsideMessage:
+        """Read one message."""
+        if entry_id not in self._messages:
+            raise JobNotFoundError(f"no message was set aside as {entry_id}")
+        return self._messages[entry_id]
+
+    def remove(self, entry_ids: Sequence[str]) -> list[str]:
+        """Forget messages; returns the ids of those that were kept."""
+        return [one for one in entry_ids if self._messages.pop(one, None) is not None]
+
+    def replay(self, entry_id: str) -> None:
+        """Forget the message, as if it had been sent again."""
+        self.find(entry_id)
+        self.remove([entry_id])
+
+
+def as_pending(record: Record) -> Record:
+    """Return *record* as it was when its job was submitted."""
+    return replace(
+        record,
+        state="pending",
+        result=None,
+        finished_at=None,
+        deaths=0,
+        last_death="",
+        is_replayed=True,
+    )
