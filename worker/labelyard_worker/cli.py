@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 import urllib.error
@@ -157,7 +158,7 @@ def status(data: DataDir = None) -> None:
     typer.echo(f"stack: process {state.pid}")
     for name, value in state.variables.items():
         if "SECRET" not in name:
-            typer.echo(f"  {name}={value}")
+            typer.echo(f"  {name}={without_password(value)}")
     probe("ready", state.health_url)
 
 
@@ -169,6 +170,11 @@ def down(data: DataDir = None) -> None:
     if not take_down(data_dir_or_default(data)):
         raise fail("no stack runs")
     typer.echo("stopped")
+
+
+def without_password(address: str) -> str:
+    """Replace the password in an address by ``***``."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", address)
 
 
 def probe(what: str, url: str) -> None:

@@ -62,6 +62,8 @@ class EmbeddedServer(ABC):
     name: ClassVar[str]
     port_count: ClassVar[int] = 1
     stop_grace_s: ClassVar[float] = STOP_GRACE_S
+    # What a server writes, sockets included, is for its user alone.
+    umask: ClassVar[int] = 0o077
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
         if port is not None and not 0 < port <= HIGHEST_PORT:
@@ -176,6 +178,7 @@ class EmbeddedServer(ABC):
     def _launch(self) -> None:
         """Start guardian and server, and learn the server's process id."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.data_dir.chmod(0o700)  # whoever made it
         self._ports = self._ports or choose_ports(self.port_count, first=self._wanted_port)
         guardian = [sys.executable, "-I", "-S", str(GUARDIAN)]
         orders = [str(os.getpid()), str(self.stop_grace_s), os.pathsep.join(self._litter())]
@@ -192,6 +195,7 @@ class EmbeddedServer(ABC):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 pass_fds=[lock.fileno()],  # the guardian's copy keeps the lock
+                umask=self.umask,
                 start_new_session=True,  # Ctrl-C in the terminal is for us, not for our servers
             )
         assert self._guardian.stdout is not None  # noqa: S101 - said PIPE above

@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import closing
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from labelyard_worker.local.embedded import (
     EmbeddedServer,
     ServerStartError,
 )
+from labelyard_worker.local.seaweed_security import client_context, write_private, write_security
 
 __all__ = ["HOST", "EmbeddedServer", "SeaweedServer", "ServerStartError", "ValkeyServer"]
 
@@ -55,6 +56,8 @@ class ValkeyServer(EmbeddedServer):
         data_dir: Folder for data and log; made when missing.
         port: Port to listen on; a free one when None.
         options: Valkey settings that add to or replace ``VALKEY_OPTIONS``.
+        is_protected: Whether clients must know a password, which is drawn once for a data
+            folder, kept there, and part of the address.
     """
 
     name = "valkey"
@@ -65,9 +68,11 @@ class ValkeyServer(EmbeddedServer):
         *,
         port: int | None = None,
         options: Mapping[str, str] | None = None,
+        is_protected: bool = False,
     ) -> None:
         super().__init__(data_dir, port=port)
         self.options = VALKEY_OPTIONS | dict(options or {})
+        self._is_protected = is_protected
 
     @property
     def url(self) -> str:
@@ -76,7 +81,17 @@ class ValkeyServer(EmbeddedServer):
 
     def url_of(self, database: int) -> str:
         """Return the address of one of the 16 logical databases."""
-        return f"redis://{HOST}:{self.port}/{database}"
+        user = f":{self.password}@" if self._is_protected else ""
+        return f"redis://{user}{HOST}:{self.port}/{database}"
+
+    @property
+    def password(self) -> str | None:
+        """What clients must know, known from the first start on; ``None`` if nothing."""
+        return self._password_path.read_text() if self._is_protected else None
+
+    @property
+    def _password_path(self) -> Path:
+        return self.data_dir / "password"
 
     def is_ready(self) -> bool:
         import redis
@@ -84,7 +99,7 @@ class ValkeyServer(EmbeddedServer):
         from redis.retry import Retry
 
         once = Retry(NoBackoff(), 0)
-        with redis.Redis(host=HOST, port=self.port, socket_timeout=1, retry=once) as client:
+        with redis.Redis.from_url(self.url, socket_timeout=1, retry=once) as client:
             try:
                 client.ping()  # refused while the append-only file is being read
                 answers: dict[str, Any] = client.info("server")
@@ -94,16 +109,27 @@ class ValkeyServer(EmbeddedServer):
 
     def _command(self) -> list[str]:
         fixed = {"bind": HOST, "port": str(self.port), "dir": str(self.data_dir)}
+        if self._is_protected:
+            fixed["aclfile"] = str(self._write_users())
         flags = [
             part for name, value in (self.options | fixed).items() for part in (f"--{name}", value)
         ]
         return [str(valkey_binary()), *flags]
 
+    def _write_users(self) -> Path:
+        """Write who may do what; a password on the command line could be read by everybody."""
+        if not self._password_path.exists():
+            write_private(self._password_path, secrets.token_urlsafe(30))
+        path = self.data_dir / "users.acl"
+        write_private(path, f"user default on >{self.password} ~* &* +@all\n")
+        return path
+
 
 class SeaweedServer(EmbeddedServer):
     """A SeaweedFS server with an S3 gateway that checks signatures.
 
-    Its key pair is made once for a data folder, and kept there.
+    Its key pair is made once for a data folder, and kept there. The ports of its other parts
+    answer nobody but each other.
 
     Args:
         data_dir: Folder for data, keys and log; made when missing.
@@ -162,7 +188,10 @@ class SeaweedServer(EmbeddedServer):
 
     def _has_room(self) -> bool:
         """Tell whether the volume server has told the master what it can hold."""
-        with closing(HTTPConnection(HOST, self._master_port, timeout=1)) as master:
+        context = client_context(self.data_dir)
+        with closing(
+            HTTPSConnection(HOST, self._master_port, timeout=1, context=context)
+        ) as master:
             try:
                 master.request("GET", "/dir/status")
                 status = json.load(master.getresponse())
@@ -181,6 +210,7 @@ class SeaweedServer(EmbeddedServer):
             for kind, offset in (("", 0), (".grpc", COMPANION_OFFSET))
         ]
         config = self._write_config()
+        write_security(self.data_dir)
         return [
             str(weed_binary()),
             "-logtostderr=true",
@@ -198,10 +228,7 @@ class SeaweedServer(EmbeddedServer):
         keys = {"accessKey": secrets.token_hex(10).upper(), "secretKey": secrets.token_urlsafe(30)}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "labelyard", "credentials": [keys], "actions": actions}
-        unfinished = path.with_suffix(".new")
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(json.dumps({"identities": [identity]}))
-        unfinished.replace(path)
+        write_private(path, json.dumps({"identities": [identity]}))
         return path
 
     def _credentials(self) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Stack:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.absolute()
-        self.valkey = ValkeyServer(self.data_dir / "valkey")
+        self.valkey = ValkeyServer(self.data_dir / "valkey", is_protected=True)
         self.seaweed = SeaweedServer(self.data_dir / "seaweedfs")
         self.worker: WorkerProcess | None = None
 

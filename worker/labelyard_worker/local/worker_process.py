@@ -22,6 +22,7 @@ class WorkerProcess(EmbeddedServer):
 
     name = "worker"
     stop_grace_s: ClassVar[float] = 40.0
+    umask: ClassVar[int] = -1  # this process's own: a worker writes into shared caches, too
 
     def __init__(
         self,
