@@ -39,7 +39,7 @@ TITLES: Final = {
     "decode": "Workers: reading pictures",
     "concurrency": "Workers: jobs",
     "atomic_claim": "Workers: durability",
-    "webhook_secret": "Workers: webhooks, probes, logs",
+    "result_buckets": "Workers: deliveries, probes, logs",
 }
 
 

@@ -252,6 +252,10 @@ class Client:
         """Count the jobs that came to each final state; a replayed one counts again."""
         return self._ledger.totals()
 
+    def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
+        return self._ledger.deliveries()
+
     def queue_lengths(self) -> dict[str, int]:
         """Count the messages that wait in each queue.
 

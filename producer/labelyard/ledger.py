@@ -17,6 +17,7 @@ from labelyard.ledger_calls import (
 )
 from labelyard.ledger_records import (
     FINAL_STATES,
+    DeliveryState,
     Glance,
     Opened,
     Queue,
@@ -41,13 +42,13 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "REPLAY": ledger_upkeep_scripts.REPLAY,
     "PURGE": ledger_upkeep_scripts.PURGE,
     "SENT": ledger_upkeep_scripts.SENT,
-    "DELIVERED": ledger_upkeep_scripts.DELIVERED,
 }
 
 __all__ = [
     "FINAL_STATES",
     "SOCKET_OPTIONS",
     "AsyncLedger",
+    "DeliveryState",
     "Glance",
     "Ledger",
     "LedgerCalls",
@@ -193,13 +194,19 @@ class Ledger:
         *,
         undelivered: tuple[str, ...] = (),
         is_dead: bool = False,
+        deliverer: str = "",
     ) -> bool:
-        """Write the result; ``False`` if the job was final before: the first one stands."""
-        text, owed = result.model_dump_json(), ",".join(undelivered)
-        return self._end(job_id, result.status, text, owed, int(is_dead))
+        """Write the result; ``False`` if the job was final before: the first one stands.
 
-    def _end(self, job_id: str, state: str, *rest: object) -> bool:
-        args = self.calls.args(job_id, state, *rest, new_call_id())
+        Args:
+            undelivered: Deliveries that the job asked for.
+            deliverer: Worker that makes them now; empty leaves them to whichever has room.
+        """
+        text, owed = result.model_dump_json(), ",".join(undelivered)
+        return self._end(job_id, result.status, text, owed, int(is_dead), deliverer=deliverer)
+
+    def _end(self, job_id: str, state: str, *rest: object, deliverer: str = "") -> bool:
+        args = self.calls.args(job_id, state, *rest, new_call_id(), deliverer)
         return self._run("FINISH", job_id, args)[0] == "finished"
 
     def refuse(self, job_id: str, message: str, failure: Failure) -> bool:
@@ -297,9 +304,14 @@ class Ledger:
                     answers += pipeline.execute()
         return [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
 
-    def delivered(self, job_id: str, *, undelivered: tuple[str, ...]) -> None:
-        """Note which deliveries are still owed, and when to try them again."""
-        self._run("DELIVERED", job_id, self.calls.args(job_id, ",".join(undelivered)))
+    def deliveries(self) -> dict[str, int]:
+        """Count deliveries: ``pending`` jobs now, and how many ever ended in each way."""
+        with ledger_errors_as_ours(), self.client.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(self.calls.key("owed"))
+            pipeline.hgetall(self.calls.key("deliveries"))
+            pending, ended = pipeline.execute()
+        counts = {name: int(ended.get(name, 0)) for name in ("delivered", "refused", "given_up")}
+        return {"pending": int(pending), **counts}
 
     def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""

@@ -1,8 +1,9 @@
 """What the ledger says of a job, as values that programs can read."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Literal, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, cast
 
 from pydantic import ValidationError
 
@@ -34,6 +35,25 @@ FINAL_STATES: Final[frozenset[str]] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """How one delivery of a result stands.
+
+    Attributes:
+        state: ``pending`` (not tried yet), ``delivered``, ``refused`` (never tried again),
+            or ``failed``: tried again at *next_try_at*, given up if that is ``None``.
+        attempts: How often it was tried.
+        reason: Why the last attempt failed, or why the next one waits; no addresses.
+        next_try_at: Seconds since the epoch, Redis' clock; ``None`` if nothing is to come,
+            or if it is due.
+    """
+
+    state: Literal["pending", "failed", "delivered", "refused"] = "pending"
+    attempts: int = 0
+    reason: str = ""
+    next_try_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What the ledger knows of a job. Times are seconds since the epoch, Redis' clock.
 
@@ -46,6 +66,8 @@ class Record:
         result: ``None`` until succeeded, partial or failed.
         fault: What of the record cannot be read, for a person; empty if all can.
         is_replayed: Whether it was a dead letter once.
+        deliveries: How each delivery of the result stands, by name; empty until there is
+            a result.
     """
 
     job_id: str
@@ -67,6 +89,7 @@ class Record:
     result: Result | None
     fault: str = ""
     is_replayed: bool = False
+    deliveries: Mapping[str, DeliveryState] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
@@ -271,4 +294,24 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         expires_at=float(fields["expires_at"]) if fields.get("expires_at") else None,
         result=Result.model_validate_json(result) if result else None,
         is_replayed="replayer" in fields,
+        deliveries=read_deliveries(fields),
+    )
+
+
+def read_deliveries(fields: Mapping[str, str]) -> dict[str, DeliveryState]:
+    """Read how a record's deliveries stand; those that were never tried are pending."""
+    pending = filter(None, fields.get("undelivered", "").split(","))
+    tried = json.loads(fields.get("deliveries") or "{}")
+    return {
+        **{name: DeliveryState() for name in pending},
+        **{name: _read_delivery(state) for name, state in tried.items()},
+    }
+
+
+def _read_delivery(state: Mapping[str, Any]) -> DeliveryState:
+    return DeliveryState(
+        state=state["state"],
+        attempts=int(state["attempts"]),
+        reason=state.get("reason", ""),
+        next_try_at=state.get("next_try_at"),
     )

@@ -18,6 +18,11 @@ from typing import NamedTuple
 
 # Longest life in seconds of a worker's key after its worker: a death is known by then.
 PRESENCE_S = 10
+# Seconds that a worker holds a finished job's deliveries without renewing its lease.
+DELIVERY_LEASE_S = 90
+# Seconds that a record outlives its finish while deliveries are pending: they are tried
+# for a day, and the last pause is an hour at most.
+PENDING_DELIVERY_TTL_S = 86_400 + 2 * 3_600
 
 
 class LedgerKeys(NamedTuple):
@@ -31,7 +36,7 @@ class LedgerKeys(NamedTuple):
         open_images: Counter: images of the jobs that are not final.
         totals: Hash: how many jobs came to each final state.
         dead: Sorted set: dead letters, by the time they died.
-        owed: Sorted set: finished jobs with deliveries to try again, by when.
+        owed: Sorted set: finished jobs with pending deliveries, by when to take them.
         ended: String: the tombstone of the job at hand, which outlives its record. While it
             stands, the job's message does not bring the job back to life.
     """
@@ -287,14 +292,16 @@ return {'released', 'pending'}
 )
 
 # Make a job final, unless it is.
-# ARGV 5..9: state, result, undelivered, is_dead, ender (drawn for each call).
+# ARGV 5..10: state, result, undelivered, is_dead, ender (drawn for each call), deliverer ('' =
+#   whichever worker has room).
 # Returns {'finished', state}, {'final', state} (the first final state stands), {'early', state}
 #   (it has not expired yet) or {'missing'}.
 # A call that is repeated because its reply was lost finds its own ender or its own result,
-# even if the dead letter was replayed meanwhile. Who finishes delivers at once; what is owed a
-# minute later is tried again, for its worker and even its message may be gone.
+# even if the dead letter was replayed meanwhile. The deliverer holds a lease on the pending
+# deliveries; when it ends without an outcome, another worker takes them over.
 FINISH = (
     PRELUDE
+    + f"local LEASE_S, PENDING_TTL_S = {DELIVERY_LEASE_S}, {PENDING_DELIVERY_TTL_S}"
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state then return {'missing'} end
@@ -309,14 +316,16 @@ if ARGV[5] == 'expired' and not is_overdue() then return {'early', state} end
 local ttl = RESULT_TTL
 redis.call('HSET', JOB, 'ender', ARGV[9])
 if ARGV[7] ~= '' then
-  redis.call('HSET', JOB, 'undelivered', ARGV[7])
-  redis.call('ZADD', OWED, now + 60, ID)
+  local deliverer = ARGV[10] or ''
+  redis.call('HSET', JOB, 'undelivered', ARGV[7], 'deliverer', deliverer)
+  redis.call('ZADD', OWED, deliverer == '' and now or now + LEASE_S, ID)
   keep(OWED)
+  ttl = math.max(ttl, PENDING_TTL_S)
 end
 if ARGV[8] == '1' then
   redis.call('ZADD', DEAD, now, ID)
   keep(DEAD)
-  ttl = OPEN_TTL
+  ttl = math.max(ttl, OPEN_TTL)
 end
 finalise(ARGV[5], ARGV[6], ttl)
 return {'finished', ARGV[5]}

@@ -1,4 +1,4 @@
-"""The Lua scripts that look after records: dead letters, sent messages, pending deliveries.
+"""The Lua scripts that look after records: dead letters and sent messages.
 
 They share the keys and the prelude of ``ledger_scripts.py``.
 """
@@ -20,7 +20,9 @@ local queue = redis.call('HGET', JOB, 'queue')
 if queue == 'quarantine' then queue = 'bulk' end
 redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
   'deaths_alone', 0, 'published_at', stamp, 'replayer', ARGV[5])
-redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered')
+redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered',
+  'deliveries', 'deliverer')
+redis.call('ZREM', OWED, ID)
 redis.call('DEL', ENDED)
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)
@@ -74,23 +76,5 @@ redis.call('HSET', JOB, 'published_at', stamp)
 redis.call('ZADD', OPEN, now, ID)
 keep(JOB)
 return {'sent', state, stamp}
-"""
-)
-
-# Note which deliveries of a finished job are still pending.
-# ARGV 5: undelivered. Returns {'delivered'}, {'owed'} or {'missing'}.
-# What is owed is tried again after as long as the job has been finished: 2 s, 4 s, 8 s, up to
-# an hour, until the record goes.
-DELIVERED = (
-    PRELUDE
-    + """
-local finished_at = tonumber(redis.call('HGET', JOB, 'finished_at'))
-if not finished_at or ARGV[5] == '' then redis.call('ZREM', OWED, ID) end
-if not finished_at then return {'missing'} end
-redis.call('HSET', JOB, 'undelivered', ARGV[5])
-if ARGV[5] == '' then return {'delivered'} end
-redis.call('ZADD', OWED, now + math.max(2, math.min(3600, now - finished_at)), ID)
-keep(OWED)
-return {'owed'}
 """
 )

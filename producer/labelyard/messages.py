@@ -11,7 +11,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import (
@@ -36,6 +43,7 @@ from labelyard.fields import (
     TraceValue,
     VersionId,
 )
+from labelyard.webhooks import WebhookAddress
 
 VERSION: Final = 1
 MAX_IMAGES = 64
@@ -137,13 +145,20 @@ class Deliver(Message):
     Attributes:
         object_uri: ``s3://bucket/key`` that the result is written to as JSON.
         webhook: Address that gets the result by POST, signed after the Standard
-            Webhooks specification.
+            Webhooks specification; ASCII, without user and password.
         stream: Redis stream, beside the ledger, that gets an entry for the result.
     """
 
     object_uri: ObjectUri | None = None
     webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
     stream: StreamName | None = None
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_can_be_called(cls, webhook: str | None) -> str | None:
+        if webhook is not None:
+            WebhookAddress.parse(webhook)
+        return webhook
 
 
 class Job(Message):

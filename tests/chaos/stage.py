@@ -35,6 +35,7 @@ SETTINGS: Final = {
     "LABELYARD_VISIBILITY_TIMEOUT_S": "8",
     "LABELYARD_RECONCILE_EVERY_S": "1",
     "LABELYARD_RECONCILE_AFTER_S": "5",
+    "LABELYARD_RESULT_BUCKETS": RESULTS,
 }
 # What Celery on Redis has as it comes, to show that the suite can fail.
 STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}

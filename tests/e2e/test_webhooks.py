@@ -8,7 +8,7 @@ import pytest
 from labelyard import Client
 from labelyard.messages import Deliver
 from tests.e2e.instant import InstantService
-from tests.support.receiver import Receiver, running_receiver
+from tests.support.receiver import Receiver, running_receiver, running_slow_receiver
 from tests.support.waiting import wait_until
 
 LABELS = ["a cat", "a dog"]
@@ -44,10 +44,10 @@ def test_a_webhook_that_failed_comes_again_with_the_same_id(
     assert json.loads(receiver.hooks[1].body)["data"] == result.model_dump(mode="json")
 
 
-def test_a_webhook_to_a_host_that_is_not_allowed_is_dropped_once_and_for_all(
+def test_a_webhook_that_is_not_permitted_is_refused_where_its_producer_looks(
     instant: InstantService, producer: Client
 ) -> None:
-    deliver = Deliver(webhook="http://localhost:9/hook")
+    deliver = Deliver(webhook="http://localhost:9/hook", object_uri="s3://pictures/a.json")
 
     result = producer.classify(
         [instant.picture()], labels=LABELS, timeout_s=TIMEOUT_S, deliver=deliver
@@ -55,4 +55,32 @@ def test_a_webhook_to_a_host_that_is_not_allowed_is_dropped_once_and_for_all(
 
     assert result.status == "succeeded"
     wait_until(lambda: producer.status(result.job_id).undelivered == ())
+    states = producer.status(result.job_id).deliveries
+    assert {name: state.state for name, state in states.items()} == {
+        "webhook": "refused",
+        "object": "refused",
+    }
+    assert "LABELYARD_WEBHOOK_HOSTS" in states["webhook"].reason
+    assert "LABELYARD_RESULT_BUCKETS" in states["object"].reason
     assert f"delivery_refused job_id={result.job_id}" in instant.log()
+
+
+def test_receivers_that_hang_hold_up_no_job(instant: InstantService, producer: Client) -> None:
+    """More of them than the worker has slots; its limit for a call is longer than the test."""
+    with running_slow_receiver(b"HTTP/1.1 200 OK\r\nx: ", drip=b"x") as slow:
+        jobs = [
+            producer.prepare([instant.picture()], LABELS, deliver=Deliver(webhook=slow.url))
+            for _ in range(80)
+        ]
+        handles = producer.submit_many(jobs)
+
+        records = producer.wait(handles, timeout_s=TIMEOUT_S)
+
+        assert {record.state for record in records} == {"succeeded"}
+        assert slow.most_at_once <= 16
+        shown = producer.status(handles[-1].id)
+        assert shown.undelivered == ("webhook",)
+        assert shown.deliveries["webhook"].state in ("pending", "failed")
+    ledger = producer._ledger
+    for handle in handles:  # the shared worker delivers nothing of this to later tests
+        ledger.client.delete(ledger.calls.keys(handle.id).job)

@@ -27,13 +27,15 @@ from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
 from labelyard.set_aside import SetAside
 from labelyard.testing import sample_job, sample_result
 from labelyard.testing.samples import fail_image, score_image
-from labelyard_worker.delivery import Delivery
+from labelyard_worker.delivery.pool import DeliveryPool
+from labelyard_worker.delivery.senders import senders_of
 from labelyard_worker.durability.attempts import Attempts, MessageReturnedError
 from labelyard_worker.durability.watchdog import Watchdog
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import HandedBackError, RunningJobs, Token
-from tests.support.receiver import running_receiver
+from tests.support.delivering import delivery_settings
+from tests.support.receiver import running_receiver, running_slow_receiver
 from tests.support.waiting import wait_until
 
 Answer = Callable[[Job], Result]
@@ -71,10 +73,13 @@ class Bench:
         self.running = RunningJobs()
         self.worker = worker
         self.live(worker)
+        self.deliveries = DeliveryPool(
+            worker=worker, ledger=self.ledger, senders=senders_of(settings), look_every_s=0.05
+        )
         self.attempts = Attempts(
             worker=worker,
             ledger=self.ledger,
-            delivery=Delivery.of(settings, None),
+            deliveries=self.deliveries,
             watchdog=Watchdog(model_busy_s=lambda: 0.0, model_timeout_s=60.0, is_on=False),
             running=self.running,
             settings=settings,
@@ -82,6 +87,7 @@ class Bench:
         self.seen: list[str] = []
 
     def close(self) -> None:
+        self.deliveries.close()
         self.client.close()
 
     def live(self, worker: str) -> None:
@@ -476,44 +482,47 @@ def test_a_message_without_a_usable_id_is_set_aside_for_the_operator(
     assert [record.getMessage() for record in caplog.records] == ["job_refused"]
 
 
-def test_a_delivery_that_failed_is_owed_and_made_up_for(ledger_url: str) -> None:
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    settings = bench_settings(ledger_url, webhook_hosts=("127.0.0.1",), webhook_secret=secret)
-    with running_receiver() as receiver, closing(Bench(settings)) as bench:
-        receiver.statuses = [500]
-        job = bench.submit(deliver=Deliver(webhook=receiver.url))
+def test_a_job_ends_while_its_receiver_hangs(ledger_url: str) -> None:
+    """The slot is free, and the message acknowledged, before the result is delivered."""
+    settings = delivery_settings(ledger_url, webhook_timeout_s=20.0)
+    with running_slow_receiver() as slow, closing(Bench(settings)) as bench:
+        bench.deliveries.start()
+        job = bench.submit(deliver=Deliver(webhook=slow.url))
+
         bench.run(job)
-        owed = bench.record(job.job_id).undelivered
-        owed_jobs = bench.client.zrange(bench.ledger.calls.key("owed"), 0, -1)
 
-        bench.attempts.deliver_owed(job.job_id)
-
-    assert (owed, owed_jobs, len(receiver.hooks)) == (("webhook",), [job.job_id], 2)
+        assert (bench.record(job.job_id).state, len(bench.running)) == ("succeeded", 0)
+        wait_until(lambda: slow.calls == 1)
+        assert bench.record(job.job_id).undelivered == ("webhook",)
 
 
-def test_a_delivery_that_a_dead_worker_left_is_made_by_whoever_gets_the_message(
-    ledger_url: str,
+@pytest.mark.parametrize("has_worker", [True, False], ids=["with room", "without room"])
+def test_a_result_is_delivered_by_its_worker_or_by_whoever_has_room(
+    ledger_url: str, has_worker: bool
 ) -> None:
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    settings = bench_settings(ledger_url, webhook_hosts=("127.0.0.1",), webhook_secret=secret)
-    with running_receiver() as receiver, closing(Bench(settings)) as bench:
+    with running_receiver() as receiver, closing(Bench(delivery_settings(ledger_url))) as bench:
+        if has_worker:
+            bench.deliveries.start()
         job = bench.submit(deliver=Deliver(webhook=receiver.url))
-        bench.ledger.finish(job.job_id, succeed(job), undelivered=("webhook",))
+
+        bench.run(job)
+        if not has_worker:
+            bench.deliveries.start()
+
+        wait_until(lambda: bench.record(job.job_id).undelivered == ())
+        assert len(receiver.hooks) == 1
+
+
+def test_a_message_of_a_finished_job_delivers_nothing_twice(ledger_url: str) -> None:
+    with running_receiver() as receiver, closing(Bench(delivery_settings(ledger_url))) as bench:
+        bench.deliveries.start()
+        job = bench.submit(deliver=Deliver(webhook=receiver.url))
+        bench.run(job)
 
         bench.run(job)
 
-        assert (bench.seen, len(receiver.hooks)) == ([], 1)
-        assert bench.record(job.job_id).undelivered == ()
-
-
-def test_a_job_without_a_record_is_owed_nothing(bench: Bench) -> None:
-    job_id = new_job_id()
-    owed = bench.ledger.calls.key("owed")
-    bench.client.zadd(owed, {job_id: 0})
-
-    bench.attempts.deliver_owed(job_id)
-
-    assert bench.client.zcard(owed) == 0
+        wait_until(lambda: bench.record(job.job_id).undelivered == ())
+        assert (bench.seen, len(receiver.hooks)) == ([job.job_id], 1)
 
 
 def test_the_end_of_a_job_waits_until_the_ledger_is_back(own_valkey: ValkeyServer) -> None:

@@ -255,6 +255,7 @@ def test_the_state_of_the_service_is_shown() -> None:
         "dead_letters": 0,
         "set_aside": 0,
         "set_aside_dropped": 0,
+        "deliveries": {"pending": 0, "delivered": 0, "refused": 0, "given_up": 0},
         "broker": "ok",
         "queues": {"control": 0, "interactive": 1, "bulk": 0, "quarantine": 0},
     }

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from labelyard.ledger import Ledger, connect
-from labelyard.messages import Deliver, Job
+from labelyard.messages import Job
 from labelyard.publisher import Publisher
-from labelyard.testing import sample_job, sample_result
+from labelyard.testing import sample_job
 from labelyard_worker.durability.broker_view import BrokerView, QueueView, RedisBroker
 from labelyard_worker.durability.reconciler import Reconciler, is_orphan
 from labelyard_worker.local.embedded import choose_ports
@@ -140,35 +140,6 @@ def test_a_due_retry_is_kept_while_the_broker_is_away(bench: Bench) -> None:
 
     assert sent == 0
     assert bench.client.zscore(bench.ledger.calls.key("due"), job.job_id) is not None
-
-
-def test_an_owed_delivery_is_tried_again_by_a_task_of_its_own(bench: Bench) -> None:
-    job = bench.open(deliver=Deliver(webhook="https://example.com/"))
-    bench.ledger.finish(job.job_id, sample_result(job=job), undelivered=("webhook",))
-    bench.ledger.delivered(job.job_id, undelivered=("webhook",))
-    bench.client.zadd(bench.ledger.calls.key("owed"), {job.job_id: 0})
-
-    sent = [bench.reconciler.send_owed() for _ in range(2)]
-
-    (message,) = bench.sent("control")
-    assert sent == [1, 0]
-    assert message["headers"]["task"] == "labelyard.deliver"
-    assert arguments(message) == [job.job_id]
-
-
-def test_a_delivery_is_owed_from_the_moment_that_the_result_stands(bench: Bench) -> None:
-    """Its worker may be killed before it delivers, and its message may be gone by then."""
-    owed = bench.ledger.calls.key("owed")
-    job = bench.open(deliver=Deliver(webhook="https://example.com/"))
-    bench.ledger.finish(job.job_id, sample_result(job=job), undelivered=("webhook",))
-    at_once = bench.reconciler.send_owed()
-    bench.client.zincrby(owed, -60, job.job_id)
-
-    a_minute_later = bench.reconciler.send_owed()
-
-    assert (at_once, a_minute_later) == (0, 1)
-    bench.ledger.delivered(job.job_id, undelivered=())
-    assert bench.client.zcard(owed) == 0
 
 
 def test_a_job_that_expires_while_no_worker_has_it_becomes_final(bench: Bench) -> None:

@@ -1,8 +1,9 @@
 """A server that webhooks are sent to, which answers as it is told."""
 
+import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -62,3 +63,63 @@ def running_receiver() -> Iterator[Receiver]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@dataclass
+class SlowReceiver:
+    """A receiver that takes its time.
+
+    Attributes:
+        url: Where calls go to.
+        calls: Connections accepted so far.
+        most_at_once: Most connections that were open at one time.
+    """
+
+    url: str = ""
+    calls: int = 0
+    most_at_once: int = 0
+
+
+@contextmanager
+def running_slow_receiver(opening: bytes = b"", *, drip: bytes = b"") -> Iterator[SlowReceiver]:
+    """Answer every connection with *opening*, then a *drip* each 50 ms, while the block runs."""
+    receiver = SlowReceiver()
+    ended = threading.Event()
+    lock = threading.Lock()
+    open_connections: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(opening)
+            connection.settimeout(0.05)
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    if not connection.recv(65536):
+                        break
+                connection.sendall(drip)
+        with lock:
+            open_connections.remove(connection)
+
+    def accept(server: socket.socket) -> None:
+        server.settimeout(0.05)
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                connection, _ = server.accept()
+                with lock:
+                    open_connections.append(connection)
+                    receiver.calls += 1
+                    receiver.most_at_once = max(receiver.most_at_once, len(open_connections))
+                threads.append(threading.Thread(target=serve, args=(connection,)))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
+        receiver.url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+        acceptor = threading.Thread(target=accept, args=(server,))
+        acceptor.start()
+        try:
+            yield receiver
+        finally:
+            ended.set()
+            for thread in (acceptor, *threads):
+                thread.join()

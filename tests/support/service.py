@@ -105,6 +105,7 @@ def running_service(folder: Path) -> Iterator[Service]:
             "LABELYARD_BROKER_URL": valkey.url_of(0),
             "LABELYARD_LEDGER_URL": valkey.url_of(1),
             "LABELYARD_EMBEDDINGS_URL": valkey.url_of(2),
+            "LABELYARD_RESULT_BUCKETS": RESULTS,
             "AWS_ENDPOINT_URL": seaweed.endpoint_url,
             "AWS_DEFAULT_REGION": seaweed.region,
             "AWS_ACCESS_KEY_ID": worker_keys["accessKey"],

@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any
 
-import boto3
 import numpy as np
 
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
 from labelyard.queues import is_amqp
-from labelyard_worker.delivery import Delivery
+from labelyard_worker.delivery.pool import DeliveryPool
+from labelyard_worker.delivery.senders import senders_of
 from labelyard_worker.durability.attempts import Attempts
 from labelyard_worker.durability.broker_view import AmqpBroker, Broker, RedisBroker
 from labelyard_worker.durability.presence import Presence
@@ -68,6 +67,7 @@ class Services:
     ledger: Ledger
     running: RunningJobs
     attempts: Attempts
+    deliveries: DeliveryPool
     watchdog: Watchdog
     broker: Broker
     score_images: ScoreImages
@@ -151,6 +151,9 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     )
     stack.callback(watchdog.close)
     broker = stack.enter_context(closing(broker_of(settings, ledger)))
+    deliveries = DeliveryPool(worker=worker, ledger=ledger, senders=senders_of(settings))
+    stack.callback(deliveries.close)
+    deliveries.start()
     _start_caretakers(settings, stack, worker=worker, ledger=ledger, running=running, broker=broker)
     return Services(
         worker=worker,
@@ -166,11 +169,12 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         attempts=Attempts(
             worker=worker,
             ledger=ledger,
-            delivery=Delivery.of(settings, stack.enter_context(closing(s3_client(settings)))),
+            deliveries=deliveries,
             watchdog=watchdog,
             running=running,
             settings=settings,
         ),
+        deliveries=deliveries,
         watchdog=watchdog,
         broker=broker,
         score_images=scorer_of(settings, checkpoint),
@@ -290,8 +294,3 @@ def broker_of(settings: WorkerSettings, ledger: Ledger) -> Broker:
     if is_amqp(settings.broker_url):
         return AmqpBroker(settings, ledger)
     return RedisBroker(settings)
-
-
-def s3_client(settings: WorkerSettings) -> Any:
-    """Make the client that results are written with."""
-    return boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.s3_region)

@@ -74,8 +74,8 @@ class WorkerSettings(ConnectionSettings):
         max_image_pixels: Largest width x height, read from the header.
         max_child_memory_bytes: Address space that decoding may take beyond the child's own.
         image_retries: Times that one image's transient error is retried in place.
-        allowed_buckets: Buckets that may be read and written; empty means all that the
-            credentials allow.
+        allowed_buckets: Buckets that may be read; empty means all that the credentials
+            allow.
         https_sources: Whether ``https://`` images may be fetched.
         https_hosts: Hosts that they may come from; needed when https_sources is on.
 
@@ -102,8 +102,16 @@ class WorkerSettings(ConnectionSettings):
         celery_results_url: Redis that gets the task's result where a Celery application asks
             for it; unset means the ledger's.
 
+        result_buckets: Where ``deliver.object_uri`` may write: ``bucket`` or
+            ``bucket/prefix/``, in which ``{tenant}`` stands for the job's tenant; empty
+            refuses all. A bucket that allowed_buckets lists needs a prefix, or a result
+            could take a picture's place.
+        object_timeout_s: Seconds that writing one object may take, 30 at most.
         webhook_secret: Signs webhooks, ``whsec_…``; without it none is sent.
-        webhook_hosts: Hosts that webhooks may go to; empty refuses all.
+        webhook_hosts: Receivers that webhooks may go to, ``host`` or ``host:port`` over
+            https, ``http://host:port`` without TLS; empty refuses all. ``localhost`` and
+            ``127.0.0.1`` alone permit every port and http, for development.
+        webhook_timeout_s: Seconds that one whole call may take, 30 at most.
         health_port: Port of ``/live`` and ``/ready`` on 127.0.0.1; 0 picks a free one,
             -1 turns it off.
         health_host: Address that the port is bound to.
@@ -161,8 +169,12 @@ class WorkerSettings(ConnectionSettings):
     remote_control: bool = False
     celery_results_url: str | None = None
 
+    result_buckets: Names = ()
+    # Both below the lease of a delivery, see delivery/pool.py.
+    object_timeout_s: float = Field(default=30.0, gt=0, le=30)
     webhook_secret: str | None = None
     webhook_hosts: Names = ()
+    webhook_timeout_s: float = Field(default=5.0, gt=0, le=30)
     health_port: int = Field(default=9464, ge=-1, le=65535)
     health_host: str = "127.0.0.1"
     stall_s: PositiveFloat = 300.0

@@ -200,17 +200,6 @@ class Runtime:
         """Cancel a job that Celery's remote control is told to revoke."""
         return self.services.ledger.cancel(job_id)
 
-    def deliver(self, job_id: str) -> None:
-        """Try again what a finished job still owes.
-
-        Raises:
-            Reject: The message goes back to the broker.
-        """
-        try:
-            self.services.attempts.deliver_owed(job_id)
-        except MessageReturnedError as error:
-            raise Reject(str(error), requeue=True) from error
-
     def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
         priority: Priority = "interactive" if queue == "interactive" else "bulk"
         return classify(job, self.services, priority=priority, token=token)
@@ -260,7 +249,8 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
 
     @app.task(name=DELIVER_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def deliver_task(job_id: str) -> None:
-        runtime.deliver(job_id)
+        # Workers of earlier versions send it; here pending deliveries come from the ledger.
+        log.debug("deliver_task_ignored", extra={"fields": {"job_id": job_id}})
 
     @app.task(name=SET_ASIDE_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def set_aside_task(*arguments: Any) -> Answer:

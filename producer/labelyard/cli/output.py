@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelyard.errors import LabelyardError
-from labelyard.ledger import Record
+from labelyard.ledger import DeliveryState, Record
 from labelyard.messages import ImageResult, Result
 
 
@@ -81,6 +81,17 @@ def record_fields(record: Record) -> dict[str, Any]:
         "last_death": record.last_death,
         "runner": record.runner,
         "undelivered": list(record.undelivered),
+        "deliveries": {name: delivery_fields(one) for name, one in record.deliveries.items()},
+    }
+
+
+def delivery_fields(delivery: DeliveryState) -> dict[str, Any]:
+    """Describe how one delivery of a result stands."""
+    return {
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "reason": delivery.reason,
+        "next_try_at": instant(delivery.next_try_at),
     }
 
 

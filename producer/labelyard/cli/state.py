@@ -57,4 +57,5 @@ def _ledger_figures(client: Client) -> dict[str, Any]:
         "dead_letters": len(client.dead_letters.ids(limit=1_000_000)),
         "set_aside": client.set_aside.count(),
         "set_aside_dropped": client.set_aside.dropped(),
+        "deliveries": client.deliveries(),
     }

@@ -129,6 +129,10 @@ class FakeClient(Client):
         states = [record.state for record in self._records.values() if record.is_final]
         return {state: states.count(state) for state in states}
 
+    def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results; a fake makes none."""
+        return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
+
     def queue_lengths(self) -> dict[str, int]:
         """Return 0 for each queue."""
         return dict.fromkeys(QUEUE_NAMES, 0)

@@ -32,7 +32,7 @@ from labelyard.ledger import Ledger, Queue, Receipt, Started, backoff_s
 from labelyard.ledger_calls import job_digest, new_call_id
 from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
-from labelyard_worker.delivery import Delivery, owed_by
+from labelyard_worker.delivery.pool import DeliveryPool, deliveries_of
 from labelyard_worker.durability.lanes import Lanes
 from labelyard_worker.durability.single_flight import SingleFlight
 from labelyard_worker.durability.watchdog import Watchdog
@@ -66,7 +66,7 @@ class Attempts:
         *,
         worker: str,
         ledger: Ledger,
-        delivery: Delivery,
+        deliveries: DeliveryPool,
         watchdog: Watchdog,
         running: RunningJobs,
         settings: WorkerSettings,
@@ -76,7 +76,7 @@ class Attempts:
         self.finished = 0
         self.last_finished_at = time.monotonic()
         self._ledger = ledger
-        self._delivery = delivery
+        self._deliveries = deliveries
         self._watchdog = watchdog
         self._running = running
         self._settings = settings
@@ -136,7 +136,7 @@ class Attempts:
                 case "conflict" | "outlived":
                     self._set_apart(job, started)
                 case _:
-                    self.deliver_owed(job.job_id)
+                    pass  # final: what is still to be delivered stands in the ledger
         return job.job_id
 
     def _read(self, message: Any, *, task_id: str) -> Job | str:
@@ -301,8 +301,11 @@ class Attempts:
         )
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
-        owed = owed_by(job.deliver)
-        is_first = self._patiently(lambda: self._write(job, result, owed, is_dead=is_dead))
+        wanted = deliveries_of(job)
+        deliverer = self.worker if wanted and self._deliveries.has_room else ""
+        is_first = self._patiently(
+            lambda: self._write(job, result, wanted, deliverer=deliverer, is_dead=is_dead)
+        )
         self.finished += 1
         self.last_finished_at = time.monotonic()
         log.info(
@@ -318,30 +321,26 @@ class Attempts:
                 }
             },
         )
-        if is_first and owed:
-            self._deliver(job, result, owed)
+        if is_first and deliverer:
+            self._deliveries.offer(job, result, wanted)
 
-    def _write(self, job: Job, result: Result, owed: tuple[str, ...], *, is_dead: bool) -> bool:
+    def _write(
+        self, job: Job, result: Result, wanted: tuple[str, ...], *, deliverer: str, is_dead: bool
+    ) -> bool:
         """Write the result, with a new record if the ledger lost the old one meanwhile."""
-        if self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead):
+
+        def finish() -> bool:
+            return self._ledger.finish(
+                job.job_id, result, undelivered=wanted, deliverer=deliverer, is_dead=is_dead
+            )
+
+        if finish():
             return True
         if self._ledger.state(job.job_id) is not None:
             return False
         if not self._ledger.adopt(job, queue="bulk"):
             return False
-        return self._ledger.finish(job.job_id, result, undelivered=owed, is_dead=is_dead)
-
-    def _deliver(self, job: Job, result: Result, owed: tuple[str, ...]) -> None:
-        still_owed = self._delivery.deliver(result, job.deliver, owed)
-        self._patiently(lambda: self._ledger.delivered(job.job_id, undelivered=still_owed))
-
-    def deliver_owed(self, job_id: str) -> None:
-        """Finish what a dead worker left undone behind a final result."""
-        record = self._patiently(lambda: self._ledger.read(job_id))
-        if record is not None and record.undelivered and record.result is not None:
-            self._deliver(record.job(), record.result, record.undelivered)
-        elif record is None or record.is_final:
-            self._patiently(lambda: self._ledger.delivered(job_id, undelivered=()))
+        return finish()
 
     def _quarantine(self, job: Job, started: Started) -> None:
         log.warning(

@@ -43,6 +43,7 @@ class Drain:
         if self._services.attempts.is_draining:
             return
         self._services.attempts.is_draining = True
+        self._services.deliveries.drain(self._drain_s)
         log.info(
             "worker_drains",
             extra={"fields": {"jobs": len(self._services.running), "drain_s": self._drain_s}},

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
-from labelyard.publisher import DELIVER_TASK, Outgoing, Publisher
+from labelyard.publisher import Outgoing, Publisher
 from labelyard_worker.durability.broker_view import Broker, BrokerView, QueueView
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,6 @@ class Reconciler:
                     continue
                 self.send_due()
                 self.expire_overdue()
-                self.send_owed()
                 if self._is_on and time.monotonic() >= reconcile_at:
                     is_done = self.send_lost() < AT_ONCE
                     reconcile_at = time.monotonic() + (self._every_s if is_done else 0)
@@ -198,17 +197,6 @@ class Reconciler:
             sent += len(waiting)
             if len(due) < AT_ONCE or time.monotonic() >= until:
                 return sent
-
-    def send_owed(self) -> int:
-        """Have deliveries tried again that are due; return how many."""
-        _, *owed = cast("list[str]", self._take_due(keys=[self._key("owed")], args=[60, AT_ONCE]))
-        self._publisher.publish_many(
-            [
-                Outgoing(job_id, json.dumps(job_id), "control", self._now(), task=DELIVER_TASK)
-                for job_id in owed
-            ]
-        )
-        return len(owed)
 
     def expire_overdue(self) -> int:
         """Make jobs expired whose time is over; return how many were looked at."""

@@ -20,7 +20,8 @@ from labelyard_worker.local.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-BUCKETS = ("labelyard-uploads", "labelyard-results")
+RESULTS_BUCKET = "labelyard-results"
+BUCKETS = ("labelyard-uploads", RESULTS_BUCKET)
 LOOK_EVERY_S = 0.2
 UP_WITHIN_S = 180.0
 DOWN_WITHIN_S = 60.0
@@ -95,6 +96,7 @@ class Stack:
             "LABELYARD_BROKER_URL": self.valkey.url_of(0),
             "LABELYARD_LEDGER_URL": self.valkey.url_of(1),
             "LABELYARD_EMBEDDINGS_URL": self.valkey.url_of(2),
+            "LABELYARD_RESULT_BUCKETS": os.environ.get("LABELYARD_RESULT_BUCKETS", RESULTS_BUCKET),
             "AWS_ENDPOINT_URL": self.seaweed.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.seaweed.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,

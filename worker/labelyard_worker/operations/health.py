@@ -42,6 +42,8 @@ class Health:
             faults.append("the thread that encodes prompts is dead")
         if not services.intake.is_alive():
             faults.append("the intake is dead")
+        if not services.deliveries.is_alive:
+            faults.append("the delivery thread is dead")
         if hung := services.watchdog.hung():
             faults.append(hung)
         if leaked := self._leaked_slots():

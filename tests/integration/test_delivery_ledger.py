@@ -1,0 +1,181 @@
+"""One worker at a time delivers a job, and nothing is forgotten when it dies."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from labelyard.ledger_deliveries import DELIVER_FOR_S, LONGEST_PAUSE_S, Outcome
+from labelyard.messages import Deliver, Job, new_job_id
+from tests.support.delivering import DeliveryBench, delivering
+from tests.support.waiting import wait_until
+
+HOOK = Deliver(webhook="http://127.0.0.1:9/")
+FAILED = {"webhook": Outcome("failed", "status 500")}
+DELIVERED = {"webhook": Outcome("delivered")}
+
+
+@pytest.fixture
+def bench(ledger_url: str) -> Iterator[DeliveryBench]:
+    with delivering(ledger_url, is_started=False) as made:
+        yield made
+
+
+def take(bench: DeliveryBench, worker: str, *, lease_s: float = 60) -> list[str]:
+    return list(bench.as_worker(worker, lease_s=lease_s).take(100)[1])
+
+
+def age(bench: DeliveryBench, job: Job, *, by_s: float) -> None:
+    """Let the job have finished earlier."""
+    key = bench.ledger.calls.keys(job.job_id).job
+    bench.client.hincrbyfloat(key, "finished_at", -by_s)
+
+
+def ttl_s(bench: DeliveryBench, job: Job) -> int:
+    return int(bench.client.ttl(bench.ledger.calls.keys(job.job_id).job))
+
+
+def test_a_job_is_taken_by_one_worker(bench: DeliveryBench) -> None:
+    jobs = {bench.finish(HOOK).job_id for _ in range(5)}
+
+    first, second = take(bench, "a"), take(bench, "b")
+
+    assert (set(first), second) == (jobs, [])
+
+
+def test_the_worker_that_finished_a_job_has_its_lease(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK, deliverer="a")
+
+    assert take(bench, "b") == []
+    assert bench.as_worker("a").hold(job.job_id)
+    assert not bench.as_worker("b").hold(job.job_id)
+
+
+def test_a_dead_workers_deliveries_are_taken_when_its_lease_ends(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    take(bench, "dead", lease_s=0.05)
+
+    wait_until(lambda: take(bench, "b") == [job.job_id])
+
+    assert not bench.as_worker("dead").hold(job.job_id)
+
+
+def test_a_lease_that_is_renewed_lasts(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    take(bench, "a", lease_s=0.2)
+
+    assert bench.as_worker("a").hold(job.job_id)
+
+    due_in_s = bench.due_in_s(job)
+    assert due_in_s is not None
+    assert due_in_s > 50
+
+
+def test_a_worker_that_lost_its_lease_can_tell_only_of_what_it_delivered(
+    bench: DeliveryBench,
+) -> None:
+    job = bench.finish(HOOK)
+    take(bench, "slow", lease_s=0.01)
+    wait_until(lambda: take(bench, "b"))
+
+    bench.as_worker("slow").settle(job.job_id, FAILED)
+    untouched = bench.state(job)
+    bench.as_worker("slow").settle(job.job_id, DELIVERED)
+
+    assert (untouched.state, untouched.attempts) == ("pending", 0)
+    assert bench.state(job).state == "delivered"
+    assert bench.record(job).undelivered == ()
+
+
+def test_pauses_double_up_to_an_hour(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    pauses = []
+    for _ in range(14):
+        bench.make_due(job)
+        take(bench, "a")
+        bench.as_worker("a").settle(job.job_id, FAILED)
+        pauses.append(bench.due_in_s(job) or 0)
+
+    assert all(0.7 * 2**n < pause <= 1.3 * 2**n for n, pause in enumerate(pauses[:11], start=1))
+    assert all(0.7 * LONGEST_PAUSE_S < pause <= LONGEST_PAUSE_S for pause in pauses[12:])
+
+
+def test_a_pause_does_not_grow_because_the_first_attempt_came_late(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    age(bench, job, by_s=DELIVER_FOR_S / 2)
+    take(bench, "a")
+
+    bench.as_worker("a").settle(job.job_id, FAILED)
+
+    assert (bench.due_in_s(job) or 99) < 3
+
+
+def test_a_delivery_that_fails_for_a_day_is_given_up_visibly(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    age(bench, job, by_s=DELIVER_FOR_S)
+    take(bench, "a")
+
+    bench.as_worker("a").settle(job.job_id, FAILED)
+
+    state = bench.state(job)
+    assert (state.state, state.next_try_at, state.reason) == ("failed", None, "status 500")
+    assert (bench.record(job).undelivered, bench.due_in_s(job)) == ((), None)
+    assert bench.ledger.deliveries() == {
+        "pending": 0,
+        "delivered": 0,
+        "refused": 0,
+        "given_up": 1,
+    }
+
+
+def test_a_record_lives_as_long_as_its_deliveries_are_pending(ledger_url: str) -> None:
+    with delivering(ledger_url, is_started=False, result_ttl_s=3600) as bench:
+        job = bench.finish(HOOK)
+        before_s = ttl_s(bench, job)
+        take(bench, "a")
+
+        bench.as_worker("a").settle(job.job_id, DELIVERED)
+
+        assert before_s > DELIVER_FOR_S + LONGEST_PAUSE_S
+        assert 3000 < ttl_s(bench, job) <= 3600
+
+
+def test_a_postponed_delivery_is_no_attempt(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    take(bench, "a")
+
+    bench.as_worker("a").settle(job.job_id, {"webhook": Outcome("postponed", "busy", 30.0)})
+
+    state = bench.state(job)
+    assert (state.state, state.attempts, state.reason) == ("pending", 0, "busy")
+    assert 25 < (bench.due_in_s(job) or 0) <= 30
+
+
+def test_one_delivery_is_settled_without_the_other(bench: DeliveryBench) -> None:
+    job = bench.finish(Deliver(webhook=HOOK.webhook, object_uri="s3://results/1.json"))
+    take(bench, "a")
+
+    bench.as_worker("a").settle(job.job_id, {**FAILED, "object": Outcome("delivered")})
+
+    record = bench.record(job)
+    assert record.undelivered == ("webhook",)
+    states = {name: state.state for name, state in record.deliveries.items()}
+    assert states == {"object": "delivered", "webhook": "failed"}
+
+
+def test_a_job_without_a_record_or_a_result_is_dropped(bench: DeliveryBench) -> None:
+    owed = bench.ledger.calls.key("owed")
+    bench.client.zadd(owed, {new_job_id(): 0})
+
+    assert take(bench, "a") == []
+    assert bench.client.zcard(owed) == 0
+
+
+def test_a_replayed_job_owes_what_it_owed_at_first(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    bench.client.zadd(bench.ledger.calls.key("dead"), {job.job_id: 0})
+    take(bench, "a")
+    bench.as_worker("a").settle(job.job_id, FAILED)
+
+    bench.ledger.replay(job.job_id)
+
+    assert (bench.record(job).deliveries, bench.due_in_s(job)) == ({}, None)

@@ -1,0 +1,1 @@
+"""Delivery of finished results to objects and webhooks, apart from the slots that run jobs."""

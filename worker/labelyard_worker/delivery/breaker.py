@@ -1,0 +1,61 @@
+"""Circuit breaker of one host: stop calling a host that fails, and probe it now and then."""
+
+from dataclasses import dataclass
+from typing import Final
+
+# Failures in a row that open the circuit.
+OPEN_AFTER: Final = 5
+FIRST_PAUSE_S: Final = 10.0
+LONGEST_PAUSE_S: Final = 300.0
+
+
+@dataclass
+class CircuitBreaker:
+    """The state of one host's circuit; call from one thread.
+
+    Closed, every call may go. After OPEN_AFTER failures in a row it is open: no call goes
+    for a pause. Then one call goes as a probe; success closes the circuit, failure opens
+    it again for twice the pause.
+    """
+
+    failures: int = 0
+    opened_until: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    is_probing: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls go without restriction."""
+        return self.failures < OPEN_AFTER
+
+    def wait_s(self, *, now: float) -> float:
+        """Return the seconds until a call may go; 0 means now."""
+        if self.is_closed:
+            return 0.0
+        if now < self.opened_until:
+            return self.opened_until - now
+        return self.pause_s if self.is_probing else 0.0
+
+    def begin(self) -> None:
+        """Note that a call goes; the first one after the pause is the probe."""
+        self.is_probing = not self.is_closed
+
+    def succeed(self) -> None:
+        """Note an answer that shows the host to be well."""
+        self.failures = 0
+        self.pause_s = FIRST_PAUSE_S
+        self.is_probing = False
+
+    def fail(self, *, now: float) -> None:
+        """Note a failure of the host."""
+        was_probe = self.is_probing
+        self.is_probing = False
+        self.failures += 1
+        if was_probe:
+            self.pause_s = min(LONGEST_PAUSE_S, 2 * self.pause_s)
+        if was_probe or self.failures == OPEN_AFTER:
+            self.opened_until = now + self.pause_s
+
+    def give_up_probe(self) -> None:
+        """Note that a call ended without an answer about the host."""
+        self.is_probing = False

@@ -1,0 +1,32 @@
+"""Build what makes the deliveries from the worker's settings."""
+
+from dataclasses import replace
+
+from labelyard_worker.delivery.objects import ObjectSender
+from labelyard_worker.delivery.permissions import ResultPlaces, WebhookHosts
+from labelyard_worker.delivery.pool import Sender
+from labelyard_worker.delivery.signature import webhook_key
+from labelyard_worker.delivery.webhook import WebhookSender
+from labelyard_worker.intake.access import open_store, resolve_storage
+from labelyard_worker.settings import WorkerSettings
+
+
+def senders_of(settings: WorkerSettings) -> dict[str, Sender]:
+    """Build the senders, by the name that records give to their deliveries.
+
+    Raises:
+        ServiceConfigError: A host, a place for results or the webhook secret is malformed.
+    """
+    storage = replace(resolve_storage(settings), timeout_s=settings.object_timeout_s)
+    return {
+        "object": ObjectSender(
+            places=ResultPlaces.parse(settings.result_buckets, readable=settings.allowed_buckets),
+            open_store=lambda bucket: open_store(storage, bucket),
+            timeout_s=settings.object_timeout_s,
+        ),
+        "webhook": WebhookSender(
+            hosts=WebhookHosts.parse(settings.webhook_hosts),
+            key=webhook_key(settings.webhook_secret),
+            timeout_s=settings.webhook_timeout_s,
+        ),
+    }
