@@ -16,9 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
-from pydantic import ValidationError
-
-from labelyard.errors import LabelyardError
+from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Record
 from labelyard.ledger_deliveries import DeliveryLedger, Outcome
 from labelyard.messages import Job, Result
@@ -173,9 +171,8 @@ class DeliveryPool:
         """Deliver what is due of a record; refuse it if the job cannot be read any more."""
         try:
             delivery = to_delivery(record, now=now)
-        except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]["msg"]
-            refused = dict.fromkeys(record.undelivered, Outcome("refused", fault))
+        except InvalidMessageError as error:
+            refused = dict.fromkeys(record.undelivered, Outcome("refused", str(error)))
             for name, outcome in refused.items():
                 log_outcome(record.job_id, name, outcome)
             await self._in_thread(lambda: self._ledger.settle(record.job_id, refused))
@@ -285,8 +282,10 @@ def to_delivery(record: Record, *, now: float) -> Delivery | None:
     """Read what is due of a record's deliveries; ``None`` if there is nothing to deliver.
 
     Raises:
-        ValidationError: An earlier version accepted what this one does not.
+        InvalidMessageError: An earlier version accepted what this one does not.
     """
+    if record.fault:
+        raise InvalidMessageError(record.fault)
     if record.result is None or not record.undelivered:
         return None
     due = tuple(
