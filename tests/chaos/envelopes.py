@@ -107,8 +107,11 @@ class AmqpPusher:
     """Publishes envelopes to RabbitMQ, with properties that cannot be decoded as well."""
 
     def __init__(self, stage: Stage) -> None:
-        host = stage.broker.url.rpartition("@")[2].strip("/")
-        self._connection = amqp.Connection(host=host)
+        self._host = stage.broker.url.rpartition("@")[2].strip("/")
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connection = amqp.Connection(host=self._host, confirm_publish=True)
         self._connection.connect()
         self._channel = self._connection.channel()
 
@@ -123,12 +126,14 @@ class AmqpPusher:
         if rng.random() < 0.2:
             properties |= rng.choice(UNDECODABLE)
         for attempt in (properties, {"content_type": "application/json"}):
-            # What AMQP has no way to write, such as an integer of 40 digits, is left out.
-            with suppress(Exception):
-                message = amqp.Message(raw, **attempt)
-                message._serialize_properties()
-                self._channel.basic_publish(message, routing_key=queue)
+            try:
+                self._channel.basic_publish(
+                    amqp.Message(raw, **attempt), routing_key=queue, confirm_timeout=5
+                )
                 break
+            except Exception:  # noqa: BLE001 - AMQP cannot write it, or RabbitMQ closes for it
+                self._connection.collect()
+                self._connect()
         return raw
 
     def _properties(self, envelope: dict[str, Any]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def set_aside_call(envelope: Envelope, *, queue: str, reason: str) -> Call:
         task_id=task_id if _is_task_id(task_id) else (job_id or "unknown"),
         arguments=misfit.arguments(),
         is_again=envelope.is_again,
-        is_result_wanted=headers.get("ignore_result") is False,
+        is_result_wanted=_is_result_wanted(headers),
     )
 
 
@@ -250,7 +250,7 @@ def _read_call(envelope: Envelope) -> Call:
         arguments=_arguments(task, argument, headers),
         published_at=0.0 if is_again else _finite(headers.get(PUBLISHED_AT_HEADER)),
         is_again=is_again,
-        is_result_wanted=headers.get("ignore_result") is False,
+        is_result_wanted=_is_result_wanted(headers),
     )
 
 
@@ -343,6 +343,11 @@ def _check_canvas(canvas: Any) -> None:
     if names := [name for name, value in canvas.items() if value]:
         shown = ", ".join(name for name in names if name in NO_LINKS_NOR_LIMITS) or "its canvas"
         raise MisfitError(f"workers call no other tasks: {shown} is set")
+
+
+def _is_result_wanted(headers: Mapping[str, Any]) -> bool:
+    """Whether a Celery application asks for the result: it says false, or null for the default."""
+    return "ignore_result" in headers and headers["ignore_result"] in (False, None)
 
 
 def job_id_in(envelope: Envelope) -> str:
