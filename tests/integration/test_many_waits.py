@@ -220,8 +220,8 @@ def test_a_listener_that_failed_costs_a_look_and_no_result(
     monkeypatch.setattr("labelyard.waiting.LOOK_ALONE_S", 0.3)
     with Client(client_settings) as client, ThreadPoolExecutor(1) as pool:
         (job_id,) = submitted(client, 1)
-        wait = pool.submit(outcome, client, job_id, 30)
+        wait = pool.submit(outcome, client, job_id, 40)
         wait_until(listeners)
         finish(ledger, [job_id])
 
-        assert wait.result() == "succeeded"
+        assert wait.result(timeout=20) == "succeeded"
