@@ -15,6 +15,7 @@ from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
 from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.lifetimes import LIFETIMES
 from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
@@ -118,7 +119,10 @@ class AsyncClient:
 
     async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
         """Submit a prepared job."""
-        opened = await (await self._ledger()).open(job, queue=queue)
+        ledger = await self._ledger()
+        if LIFETIMES.has(job):
+            job = LIFETIMES.resolve(job, now=await ledger.now())
+        opened = await ledger.open(job, queue=queue)
         is_published = not opened.is_new or await asyncio.to_thread(
             self._publisher.publish, job, queue=queue, published_at=opened.at
         )
@@ -133,6 +137,9 @@ class AsyncClient:
         handles: list[AsyncJobHandle] = []
         waiting = iter(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
+            if any(map(LIFETIMES.has, chunk)):
+                now = await ledger.now()
+                chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
             answers = await ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)

@@ -11,11 +11,13 @@ from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.lifetimes import LIFETIMES
 from labelyard.listener_thread import ListenerThread
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
 from labelyard.set_aside import SetAside
 from labelyard.settings import ClientSettings
+from labelyard.sightings import Sightings
 from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
 from labelyard.waiting import final_records
 
@@ -76,8 +78,9 @@ class Client:
         """
         self.settings = settings or ClientSettings.read()
         connection = connect(self.settings)
-        self._ledger = Ledger(connection, self.settings)
-        self._listener = ListenerThread(self.settings)
+        sightings = Sightings(result_ttl_s=self.settings.result_ttl_s)
+        self._ledger = Ledger(connection, self.settings, sightings=sightings)
+        self._listener = ListenerThread(self.settings, sightings=sightings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
         self.label_sets = LabelSetRegistry(connection, namespace=self.settings.namespace)
         self.dead_letters = DeadLetters(self._ledger, self._publisher)
@@ -143,6 +146,8 @@ class Client:
 
     def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
         """Submit a prepared job; see :meth:`submit`. A job is run once, however often it is."""
+        if LIFETIMES.has(job):
+            job = LIFETIMES.resolve(job, now=self._ledger.now())
         opened = self._ledger.open(job, queue=queue)
         is_published = not opened.is_new or self._publisher.publish(
             job, queue=queue, published_at=opened.at
@@ -166,6 +171,9 @@ class Client:
         handles: list[JobHandle] = []
         waiting = iter(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
+            if any(map(LIFETIMES.has, chunk)):
+                now = self._ledger.now()
+                chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
             answers = self._ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = self._publisher.publish_many(outgoing)

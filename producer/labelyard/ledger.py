@@ -1,20 +1,25 @@
 """A job's record in Redis: the truth about the job, whatever happens to its message."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import redis
 
 from labelyard import ledger_scripts, ledger_upkeep_scripts
+from labelyard.durable_writes import Barrier, run_durably, strip_barrier, wait_until_durable
 from labelyard.errors import LabelyardError
 from labelyard.ledger_async import AsyncLedger, connect_async
 from labelyard.ledger_calls import (
     PIPELINE_SIZE,
     LedgerCalls,
     ledger_errors_as_ours,
+    ledger_timeout_s,
+    naming_jobs,
     new_call_id,
 )
+from labelyard.ledger_clock import LedgerClock
 from labelyard.ledger_records import (
     FINAL_STATES,
     DeliveryState,
@@ -32,6 +37,7 @@ from labelyard.ledger_records import (
 from labelyard.messages import Failure, Job, Result
 from labelyard.redis_connections import SOCKET_OPTIONS, connect_redis
 from labelyard.settings import ConnectionSettings
+from labelyard.sightings import NO_SIGHTINGS, Sightings
 
 NO_RECEIPT: Final = Receipt()
 SCRIPTS: Final[Mapping[str, str]] = {
@@ -71,23 +77,67 @@ def connect(settings: ConnectionSettings) -> "redis.Redis":
     Raises:
         ServiceConfigError: LABELYARD_LEDGER_URL is not the address of a Redis.
     """
-    return connect_redis(settings.ledger_url, setting="LABELYARD_LEDGER_URL")
+    timeout_s = ledger_timeout_s(settings)
+    return connect_redis(settings.ledger_url, setting="LABELYARD_LEDGER_URL", timeout_s=timeout_s)
 
 
 class Ledger:
     """The ledger for threads: producers open, read and cancel; workers do the rest.
 
     Every method raises LedgerUnavailableError when Redis gives no answer.
+
+    Args:
+        sightings: Jobs that this process knows to exist; for producers. A missing record of
+            such a job is an outage, not an unknown job.
     """
 
-    def __init__(self, client: "redis.Redis", settings: ConnectionSettings) -> None:
+    def __init__(
+        self,
+        client: "redis.Redis",
+        settings: ConnectionSettings,
+        *,
+        sightings: Sightings | None = None,
+    ) -> None:
         self.client = client
+        self.sightings = sightings or NO_SIGHTINGS
+        self._barrier = Barrier(settings)
+        self._is_barrier_checked = False
         self.calls = LedgerCalls(settings)
+        self.clock = LedgerClock()
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
-    def _run(self, name: str, job_id: str, args: list[str]) -> list[str]:
+    def now(self) -> float:
+        """Give the ledger's time, in seconds since the epoch; it is asked once a minute."""
+        if not self.clock.is_fresh:
+            asked_at = time.monotonic()
+            with ledger_errors_as_ours():
+                self.clock.note(self.client.time(), asked_at=asked_at)
+        return self.clock.now()
+
+    def check_durability(self) -> None:
+        """Try a barrier once, if LABELYARD_DURABLE_WRITES asks for any.
+
+        Raises:
+            ServiceConfigError: The server cannot do what the setting asks for.
+        """
+        if self._barrier.is_on and not self._is_barrier_checked:
+            self._wait_until_durable()
+            self._is_barrier_checked = True
+
+    def _wait_until_durable(self) -> None:
+        if self._barrier.is_on:
+            with ledger_errors_as_ours():
+                wait_until_durable(self.client, self._barrier)
+
+    def _run(
+        self, name: str, job_id: str, args: list[str], *, is_durable: bool = False
+    ) -> list[str]:
+        keys, script = list(self.calls.keys(job_id)), self._scripts[name]
         with ledger_errors_as_ours():
-            answer = self._scripts[name](keys=list(self.calls.keys(job_id)), args=args)
+            if is_durable and self._barrier.is_on:
+                answer = run_durably(self.client, self._barrier, script, keys, args)
+            else:
+                answer = script(keys=keys, args=args)
         return cast("list[str]", answer)
 
     def open(self, job: Job, *, queue: Queue) -> Opened:
@@ -97,10 +147,13 @@ class Ledger:
             QueueFullError: As many images wait as are allowed.
             IdempotencyConflictError: The id is that of another job.
         """
+        self.check_durability()
         args = self.calls.open_args(job, queue=queue, is_limited=True)
-        with ledger_errors_as_ours(opening=[job.job_id]):
-            answer = self._scripts["OPEN"](keys=list(self.calls.keys(job.job_id)), args=args)
-        return self.calls.read_opened(job.job_id, cast("list[str]", answer))
+        with naming_jobs([job.job_id]):
+            answer = self._run("OPEN", job.job_id, args, is_durable=True)
+        opened = self.calls.read_opened(job.job_id, answer)
+        self.sightings.note_opened([job], [opened])
+        return opened
 
     def adopt(self, job: Job, *, queue: Queue) -> bool:
         """Write the record of a *job* whose message came without one.
@@ -122,8 +175,10 @@ class Ledger:
         Returns:
             For each job what :meth:`open` would return or raise, in their order.
         """
+        self.check_durability()
         answers: list[Any] = []
-        with ledger_errors_as_ours(opening=[job.job_id for job in jobs]):
+        job_ids = [job.job_id for job in jobs]
+        with naming_jobs(job_ids), ledger_errors_as_ours():
             for start in range(0, len(jobs), PIPELINE_SIZE):
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
@@ -132,8 +187,12 @@ class Ledger:
                             args=self.calls.open_args(job, queue=queue, is_limited=True),
                             client=pipeline,
                         )
-                    answers += pipeline.execute(raise_on_error=False)
-        return self.calls.read_opened_many(jobs, answers)
+                    if self._barrier.is_on:
+                        self._barrier.add_to(pipeline)
+                    answers += strip_barrier(self._barrier, pipeline.execute(raise_on_error=False))
+        opened = self.calls.read_opened_many(jobs, answers)
+        self.sightings.note_opened(jobs, opened)
+        return opened
 
     def start(
         self,
@@ -153,7 +212,10 @@ class Ledger:
             limits=(quarantine_after, dead_after),
             receipt=receipt,
         )
-        return read_started(self._run("START", job_id, args))
+        started = read_started(self._run("START", job_id, args))
+        if started.verdict == "final":
+            self._wait_until_durable()  # its message is acknowledged because of it
+        return started
 
     def hand_back(self, job_id: str, *, worker: str, start: int | None = None) -> None:
         """End an attempt that did not count: the broker brings the message again.
@@ -185,7 +247,8 @@ class Ledger:
         self, job_id: str, worker: str, delay_s: float | str, death: str, start: int | None
     ) -> None:
         number = "" if start is None else start
-        self._run("RELEASE", job_id, self.calls.args(job_id, worker, delay_s, death, number))
+        args = self.calls.args(job_id, worker, delay_s, death, number)
+        self._run("RELEASE", job_id, args, is_durable=True)
 
     def finish(
         self,
@@ -207,7 +270,7 @@ class Ledger:
 
     def _end(self, job_id: str, state: str, *rest: object, deliverer: str = "") -> bool:
         args = self.calls.args(job_id, state, *rest, new_call_id(), deliverer)
-        return self._run("FINISH", job_id, args)[0] == "finished"
+        return self._run("FINISH", job_id, args, is_durable=True)[0] == "finished"
 
     def refuse(self, job_id: str, message: str, failure: Failure) -> bool:
         """Fail a *message* that is no job where its sender looks: under its id.
@@ -249,7 +312,8 @@ class Ledger:
         Returns:
             When its message is due, by the ledger's clock; ``None`` if it is not a dead letter.
         """
-        answer = self._run("REPLAY", job_id, self.calls.args(job_id, new_call_id()))
+        args = self.calls.args(job_id, new_call_id())
+        answer = self._run("REPLAY", job_id, args, is_durable=True)
         return float(answer[2]) if answer[0] == "opened" else None
 
     def sent(self, job_id: str, *, due: float | None = None) -> None:
@@ -278,9 +342,7 @@ class Ledger:
 
     def read(self, job_id: str) -> Record | None:
         """Read the whole record; ``None`` if there is none."""
-        with ledger_errors_as_ours():
-            fields = cast("dict[str, str]", self.client.hgetall(self.calls.keys(job_id).job))
-        return read_record(job_id, fields)
+        return self.read_many([job_id])[0]
 
     def glance_many(self, job_ids: Sequence[str]) -> list[Glance | None]:
         """Read as much of each record as waiting for it needs."""
@@ -290,8 +352,13 @@ class Ledger:
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
                         pipeline.hmget(self.calls.keys(job_id).job, "state", "expires_at")
-                    answers += pipeline.execute()
-        return [read_glance(answer) for answer in answers]
+                    pipeline.time()
+                    asked_at = time.monotonic()
+                    *glances, clock = pipeline.execute()
+                    self.clock.note(clock, asked_at=asked_at)
+                    answers += glances
+        glances = [read_glance(answer, clock=self.clock) for answer in answers]
+        return self.sightings.fill_in(job_ids, glances)
 
     def read_many(self, job_ids: Sequence[str]) -> list[Record | None]:
         """Read whole records, in the order of *job_ids*."""
@@ -302,7 +369,11 @@ class Ledger:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
                         pipeline.hgetall(self.calls.keys(job_id).job)
                     answers += pipeline.execute()
-        return [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
+        records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
+        if any(record is not None and record.is_final for record in records):
+            self._wait_until_durable()  # else a reader could learn of an end that is lost
+        self.sightings.check(job_ids, records)
+        return records
 
     def deliveries(self) -> dict[str, int]:
         """Count deliveries: ``pending`` jobs now, and how many ever ended in each way."""
@@ -333,7 +404,7 @@ class Ledger:
     def purge(self, job_id: str) -> bool:
         """Drop a dead letter for good; its failed result stays readable for its TTL."""
         args = self.calls.args(job_id, new_call_id())
-        return self._run("PURGE", job_id, args)[0] == "purged"
+        return self._run("PURGE", job_id, args, is_durable=True)[0] == "purged"
 
 
 def backoff_s(attempt: int, *, base_s: float = 2.0, cap_s: float = 32.0) -> float:

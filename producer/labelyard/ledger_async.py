@@ -1,22 +1,33 @@
 """What a producer needs of the ledger, for asyncio."""
 
+import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis.asyncio
 
 from labelyard import ledger_scripts
+from labelyard.durable_writes import (
+    Barrier,
+    run_durably_async,
+    strip_barrier,
+    wait_until_durable_async,
+)
 from labelyard.errors import LabelyardError
 from labelyard.ledger_calls import (
     PIPELINE_SIZE,
     LedgerCalls,
     ledger_errors_as_ours,
+    ledger_timeout_s,
+    naming_jobs,
     new_call_id,
 )
+from labelyard.ledger_clock import LedgerClock
 from labelyard.ledger_records import Glance, Opened, Queue, Record, read_glance, read_record
 from labelyard.messages import Job
 from labelyard.redis_connections import RETRIES, connect_redis_async
 from labelyard.settings import ConnectionSettings
+from labelyard.sightings import NO_SIGHTINGS, Sightings
 
 
 def connect_async(settings: ConnectionSettings, *, retries: int = RETRIES) -> "redis.asyncio.Redis":
@@ -25,17 +36,60 @@ def connect_async(settings: ConnectionSettings, *, retries: int = RETRIES) -> "r
     Raises:
         ServiceConfigError: LABELYARD_LEDGER_URL is not the address of a Redis.
     """
-    return connect_redis_async(settings.ledger_url, setting="LABELYARD_LEDGER_URL", retries=retries)
+    return connect_redis_async(
+        settings.ledger_url,
+        setting="LABELYARD_LEDGER_URL",
+        timeout_s=ledger_timeout_s(settings),
+        retries=retries,
+    )
 
 
 class AsyncLedger:
     """What a producer needs of the ledger, for asyncio; see :class:`labelyard.ledger.Ledger`."""
 
-    def __init__(self, client: "redis.asyncio.Redis", settings: ConnectionSettings) -> None:
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        settings: ConnectionSettings,
+        *,
+        sightings: Sightings | None = None,
+    ) -> None:
         self.client = client
+        self.sightings = sightings or NO_SIGHTINGS
+        self._barrier = Barrier(settings)
+        self._is_barrier_checked = False
         self.calls = LedgerCalls(settings)
+        self.clock = LedgerClock()
         self._open = client.register_script(ledger_scripts.OPEN)
         self._finish = client.register_script(ledger_scripts.FINISH)
+
+    async def now(self) -> float:
+        """Give the ledger's time, in seconds since the epoch; it is asked once a minute."""
+        if not self.clock.is_fresh:
+            asked_at = time.monotonic()
+            with ledger_errors_as_ours():
+                self.clock.note(await self.client.time(), asked_at=asked_at)
+        return self.clock.now()
+
+    async def check_durability(self) -> None:
+        """Try a barrier once; see :meth:`labelyard.ledger.Ledger.check_durability`."""
+        if self._barrier.is_on and not self._is_barrier_checked:
+            await self._wait_until_durable()
+            self._is_barrier_checked = True
+
+    async def _wait_until_durable(self) -> None:
+        if self._barrier.is_on:
+            with ledger_errors_as_ours():
+                await wait_until_durable_async(self.client, self._barrier)
+
+    async def _run(self, script: Any, job_id: str, args: list[str]) -> list[str]:
+        keys = list(self.calls.keys(job_id))
+        with ledger_errors_as_ours():
+            if self._barrier.is_on:
+                answer = await run_durably_async(self.client, self._barrier, script, keys, args)
+            else:
+                answer = await script(keys=keys, args=args)
+        return cast("list[str]", answer)
 
     async def open(self, job: Job, *, queue: Queue) -> Opened:
         """Write the record of *job*, unless there is one under its id.
@@ -44,17 +98,22 @@ class AsyncLedger:
             QueueFullError: As many images wait as are allowed.
             IdempotencyConflictError: The id is that of another job.
         """
+        await self.check_durability()
         args = self.calls.open_args(job, queue=queue, is_limited=True)
-        with ledger_errors_as_ours(opening=[job.job_id]):
-            answer = await self._open(keys=list(self.calls.keys(job.job_id)), args=args)
-        return self.calls.read_opened(job.job_id, answer)
+        with naming_jobs([job.job_id]):
+            answer = await self._run(self._open, job.job_id, args)
+        opened = self.calls.read_opened(job.job_id, answer)
+        self.sightings.note_opened([job], [opened])
+        return opened
 
     async def open_many(
         self, jobs: Sequence[Job], *, queue: Queue
     ) -> list[Opened | LabelyardError]:
         """Write the records of *jobs* in few round trips; refusals stand in their places."""
+        await self.check_durability()
         answers: list[Any] = []
-        with ledger_errors_as_ours(opening=[job.job_id for job in jobs]):
+        job_ids = [job.job_id for job in jobs]
+        with naming_jobs(job_ids), ledger_errors_as_ours():
             for start in range(0, len(jobs), PIPELINE_SIZE):
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
@@ -63,14 +122,17 @@ class AsyncLedger:
                             args=self.calls.open_args(job, queue=queue, is_limited=True),
                             client=pipeline,
                         )
-                    answers += await pipeline.execute(raise_on_error=False)
-        return self.calls.read_opened_many(jobs, answers)
+                    if self._barrier.is_on:
+                        self._barrier.add_to(pipeline)
+                    got = await pipeline.execute(raise_on_error=False)
+                    answers += strip_barrier(self._barrier, got)
+        opened = self.calls.read_opened_many(jobs, answers)
+        self.sightings.note_opened(jobs, opened)
+        return opened
 
     async def _finish_as(self, job_id: str, state: Literal["cancelled", "expired"]) -> bool:
         args = self.calls.args(job_id, state, "", "", 0, new_call_id())
-        with ledger_errors_as_ours():
-            answer = await self._finish(keys=list(self.calls.keys(job_id)), args=args)
-        return bool(answer[0] == "finished")
+        return (await self._run(self._finish, job_id, args))[0] == "finished"
 
     async def cancel(self, job_id: str) -> bool:
         """Make the job ``cancelled`` at once; ``False`` if it was final."""
@@ -92,8 +154,13 @@ class AsyncLedger:
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
                         pipeline.hmget(self.calls.keys(job_id).job, "state", "expires_at")
-                    answers += await pipeline.execute()
-        return [read_glance(answer) for answer in answers]
+                    pipeline.time()
+                    asked_at = time.monotonic()
+                    *glances, clock = await pipeline.execute()
+                    self.clock.note(clock, asked_at=asked_at)
+                    answers += glances
+        glances = [read_glance(answer, clock=self.clock) for answer in answers]
+        return self.sightings.fill_in(job_ids, glances)
 
     async def read_many(self, job_ids: Sequence[str]) -> list[Record | None]:
         """Read whole records, in the order of *job_ids*."""
@@ -104,7 +171,11 @@ class AsyncLedger:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
                         pipeline.hgetall(self.calls.keys(job_id).job)
                     answers += await pipeline.execute()
-        return [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
+        records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
+        if any(record is not None and record.is_final for record in records):
+            await self._wait_until_durable()  # else a reader could learn of an end that is lost
+        self.sightings.check(job_ids, records)
+        return records
 
     async def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""

@@ -28,12 +28,18 @@ __all__ = [
     "as_ours",
     "job_digest",
     "ledger_errors_as_ours",
+    "ledger_timeout_s",
+    "naming_jobs",
     "new_call_id",
 ]
 
 # Commands in one pipeline: enough to hide the round trip, few enough not to hold up others.
 PIPELINE_SIZE: Final = 500
 
+# With two retries a call on a half-open connection, or to a silent server, ends within 10 s.
+ANSWER_TIMEOUT_S: Final = 3.0
+OUT_OF_MEMORY: Final = "OOM command not allowed"
+MAYBE: Final = "the job may have been accepted: submit the same prepared job again"
 OpenedFrom = Literal["submit", "adopt"]
 
 
@@ -42,27 +48,23 @@ OpenedFrom = Literal["submit", "adopt"]
 NOT_IN_DIGEST: Final = {"job_id", "expires_at", "trace"}
 
 
-def as_ours(error: Exception, *, opening: Iterable[str] = ()) -> LedgerUnavailableError:
-    """Translate a refusal of Redis, or its silence.
+def ledger_timeout_s(settings: ConnectionSettings) -> float:
+    """Choose how long one answer of the ledger is waited for; a barrier needs its own time."""
+    if settings.durable_writes == "off":
+        return ANSWER_TIMEOUT_S
+    return max(ANSWER_TIMEOUT_S, settings.durable_timeout_s + 0.5)
 
-    Args:
-        opening: Ids of the jobs that were being submitted, if any.
-    """
-    if "OOM command not allowed" in str(error):
+
+def as_ours(error: Exception) -> LedgerUnavailableError:
+    """Translate a refusal of Redis, or its silence."""
+    if OUT_OF_MEMORY in str(error):
         return LedgerUnavailableError("Redis is at its maxmemory; nothing was accepted")
-    reason = f"{type(error).__name__}: {error}"
-    job_ids = tuple(opening)
-    if job_ids:
-        reason += "; the job may have been accepted: submit the same prepared job again"
-    return LedgerUnavailableError(reason, job_ids)
+    return LedgerUnavailableError(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
-def ledger_errors_as_ours(*, opening: Iterable[str] = ()) -> Iterator[None]:
+def ledger_errors_as_ours() -> Iterator[None]:
     """Turn what redis-py raises inside the block into our error.
-
-    Args:
-        opening: Ids of the jobs that are being submitted, if any.
 
     Raises:
         LedgerUnavailableError: No answer, or a refusal such as being out of memory.
@@ -70,7 +72,23 @@ def ledger_errors_as_ours(*, opening: Iterable[str] = ()) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise as_ours(error, opening=opening) from error
+        raise as_ours(error) from error
+
+
+@contextmanager
+def naming_jobs(job_ids: Iterable[str]) -> Iterator[None]:
+    """Add the jobs that are being submitted to an error that is raised inside the block.
+
+    Raises:
+        LedgerUnavailableError: The one that was raised, with *job_ids*, unless it is certain
+            that nothing was accepted.
+    """
+    try:
+        yield
+    except LedgerUnavailableError as error:
+        if OUT_OF_MEMORY in str(error.__cause__):
+            raise
+        raise LedgerUnavailableError(f"{error.reason}; {MAYBE}", job_ids) from error.__cause__
 
 
 def job_digest(job: Job) -> str:
@@ -176,8 +194,8 @@ class LedgerCalls:
         """Read a pipeline's answers, refusals included, in their order."""
         opened: list[Opened | LabelyardError] = []
         for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, Exception):
-                opened.append(as_ours(answer, opening=[job.job_id]))
+            if isinstance(answer, Exception):  # Redis refused this one
+                opened.append(as_ours(answer))
                 continue
             try:
                 opened.append(self.read_opened(job.job_id, answer))

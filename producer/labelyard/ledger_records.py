@@ -1,6 +1,7 @@
 """What the ledger says of a job, as values that programs can read."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
@@ -14,6 +15,7 @@ from labelyard.errors import (
     ResultTimeoutError,
     ResultUnreadableError,
 )
+from labelyard.ledger_clock import LedgerClock
 from labelyard.messages import Job, Result, refusal_of
 
 UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
@@ -138,7 +140,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """The little that waiting needs to know of a job."""
+    """The little that waiting needs to know of a job.
+
+    Attributes:
+        expires_at: When it expires, by this machine's clock, whatever that shows.
+    """
 
     state: State
     expires_at: float | None
@@ -233,12 +239,14 @@ def read_started(answer: list[str]) -> Started:
             return Started("missing")
 
 
-def read_glance(fields: list[str | None]) -> Glance | None:
+def read_glance(fields: list[str | None], *, clock: LedgerClock) -> Glance | None:
     """Read a record's ``state`` and ``expires_at``; ``None`` when there is none."""
     state, expires_at = fields
     if state is None:
         return None
-    return Glance(cast("State", state), float(expires_at) if expires_at else None)
+    if not expires_at:
+        return Glance(cast("State", state), None)
+    return Glance(cast("State", state), time.time() + float(expires_at) - clock.now())
 
 
 def read_record(job_id: str, fields: Mapping[str, str]) -> Record | None:

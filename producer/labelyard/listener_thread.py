@@ -11,6 +11,7 @@ from labelyard.forking import abandon, call_in_child
 from labelyard.ledger import AsyncLedger, connect_async
 from labelyard.listener import IDLE_S, Listener, Notify, Wait
 from labelyard.settings import ConnectionSettings
+from labelyard.sightings import Sightings
 
 STOP_WITHIN_S: Final = 5.0
 
@@ -18,9 +19,10 @@ STOP_WITHIN_S: Final = 5.0
 class ListenerThread:
     """The listener of a client for threads; its thread runs only while it has something to do."""
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, *, sightings: Sightings) -> None:
         """Start nothing yet."""
         self._settings = settings
+        self._sightings = sightings
         self._lock = threading.Lock()
         self._life: _Life | None = None
         call_in_child(self._renew)
@@ -41,7 +43,7 @@ class ListenerThread:
         wait = Wait(job_ids, notify)
         with self._lock:
             if self._life is None or self._life.is_over:
-                self._life = _Life(self._settings, self._lock)
+                self._life = _Life(self._settings, self._sightings, self._lock)
             life = self._life
             life.add(wait)
         try:
@@ -65,13 +67,15 @@ class _Life:
         is_over: Whether the thread takes no further waits. Guarded by the lock.
     """
 
-    def __init__(self, settings: ConnectionSettings, lock: threading.Lock) -> None:
+    def __init__(
+        self, settings: ConnectionSettings, sightings: Sightings, lock: threading.Lock
+    ) -> None:
         self.is_over = False
         self._lock = lock
         self._waits = 0
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._ledger = AsyncLedger(connect_async(settings), settings)
+        self._ledger = AsyncLedger(connect_async(settings), settings, sightings=sightings)
         self._listener = Listener(self._ledger, connect_async(settings, retries=0))
         self._thread = threading.Thread(target=self._run, name="labelyard-listener", daemon=True)
         try:

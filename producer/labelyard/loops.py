@@ -9,6 +9,7 @@ from labelyard.forking import abandon, call_in_child
 from labelyard.ledger import AsyncLedger, connect_async
 from labelyard.listener import Listener
 from labelyard.settings import ConnectionSettings
+from labelyard.sightings import Sightings
 
 
 class LoopConnections:
@@ -18,8 +19,8 @@ class LoopConnections:
     ``asyncio.run``, pytest-asyncio and ``async_to_sync`` do at their end.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
-        self.ledger: Final = AsyncLedger(connect_async(settings), settings)
+    def __init__(self, settings: ConnectionSettings, sightings: Sightings) -> None:
+        self.ledger: Final = AsyncLedger(connect_async(settings), settings, sightings=sightings)
         self.listener: Final = Listener(self.ledger, connect_async(settings, retries=0))
         self._closer: Final = self._close_with_loop()
 
@@ -50,6 +51,7 @@ class ConnectionsByLoop:
         """
         connect_async(settings)
         self._settings = settings
+        self._sightings = Sightings(result_ttl_s=settings.result_ttl_s)
         self._lock = threading.Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
         call_in_child(self._renew)
@@ -69,7 +71,7 @@ class ConnectionsByLoop:
                 return found
             for known in [one for one in self._by_loop if one.is_closed()]:
                 del self._by_loop[known]
-            made = self._by_loop[loop] = LoopConnections(self._settings)
+            made = self._by_loop[loop] = LoopConnections(self._settings, self._sightings)
         await made.open()
         return made
 

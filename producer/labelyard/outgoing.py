@@ -12,6 +12,7 @@ TASK: Final = "labelyard.classify"
 DELIVER_TASK: Final = "labelyard.deliver"
 JOB_ID_HEADER: Final = "labelyard_job_id"
 PUBLISHED_AT_HEADER: Final = "labelyard_published_at"
+RETURNED_BY_HEADER: Final = "labelyard_returned_by"
 PERSISTENT: Final = 2
 # The third part of a body of Celery's message protocol 2: a plain task has none of these.
 NO_CANVAS: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
@@ -25,6 +26,8 @@ class Outgoing:
         message: The task's argument as JSON: the job.
         published_at: Time of publication, by the ledger's clock. The reconciler compares it
             with the head of the queue to decide whether the message can still be in there.
+        returned_by: ``worker:start`` of an attempt that a worker gives back with this message,
+            because it ends and cannot tell the ledger.
     """
 
     job_id: str
@@ -32,6 +35,7 @@ class Outgoing:
     queue: str
     published_at: float
     task: str = TASK
+    returned_by: str = ""
 
     @classmethod
     def of(cls, job: Job, *, queue: str, published_at: float) -> Self:
@@ -44,6 +48,7 @@ class Outgoing:
 
     def headers(self) -> dict[str, Any]:
         """Write the headers of Celery's message protocol 2, and ours."""
+        returned_by = {RETURNED_BY_HEADER: self.returned_by} if self.returned_by else {}
         return {
             "lang": "py",
             "task": self.task,
@@ -61,4 +66,5 @@ class Outgoing:
             "ignore_result": True,
             JOB_ID_HEADER: self.job_id,
             PUBLISHED_AT_HEADER: self.published_at,
+            **returned_by,
         }

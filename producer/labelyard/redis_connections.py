@@ -5,13 +5,12 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from labelyard.errors import ServiceConfigError
 from labelyard.forking import abandon, call_in_child
+from labelyard.retries import AsyncOneLevelRetry, OneLevelRetry
 
 # A half-open connection must not hang a caller for ever (redis-py waits without end).
 SOCKET_OPTIONS: Final[Mapping[str, Any]] = {
@@ -26,7 +25,7 @@ POOL_SIZE: Final = 32
 #: Seconds that a call waits for a connection of the pool.
 POOL_WAIT_S: Final = 20
 #: Retries of a command after a lost connection, with pauses of up to 0.5 s.
-RETRIES: Final = 3
+RETRIES: Final = 2
 _POOL_OPTIONS: Final[Mapping[str, Any]] = {"max_connections": POOL_SIZE, "timeout": POOL_WAIT_S}
 _TCP_ONLY: Final = ("socket_keepalive", "socket_connect_timeout")
 # kombu's spelling of what redis-py calls "required", "optional" and "none".
@@ -84,40 +83,52 @@ class ForkSafeRedis(redis.Redis):
     have held at the fork.
     """
 
-    def __init__(self, url: str, *, setting: str) -> None:
+    def __init__(self, url: str, *, setting: str, timeout_s: float) -> None:
         """Connect when there is something to do; see :func:`connect_redis`."""
-        super().__init__(connection_pool=make_pool(url, setting=setting))
+        super().__init__(connection_pool=make_pool(url, setting=setting, timeout_s=timeout_s))
         self.auto_close_connection_pool = True
         self._url = url
         self._setting = setting
+        self._timeout_s = timeout_s
         call_in_child(self._renew)
 
     def _renew(self) -> None:
         abandon(self.connection_pool)
-        self.connection_pool = make_pool(self._url, setting=self._setting)
+        self.connection_pool = make_pool(
+            self._url, setting=self._setting, timeout_s=self._timeout_s
+        )
 
 
-def connect_redis(url: str, *, setting: str) -> "redis.Redis":
+def connect_redis(url: str, *, setting: str, timeout_s: float) -> "redis.Redis":
     """Open a client for threads with bounded waits, a bounded pool and a few quick retries.
+
+    Args:
+        timeout_s: Longest wait for one answer.
 
     Raises:
         ServiceConfigError: redis-py cannot connect to such an address.
     """
-    return ForkSafeRedis(url, setting=setting)
+    return ForkSafeRedis(url, setting=setting, timeout_s=timeout_s)
 
 
-def make_pool(url: str, *, setting: str) -> redis.BlockingConnectionPool:
+def make_pool(url: str, *, setting: str, timeout_s: float) -> redis.BlockingConnectionPool:
     """Make the pool of :func:`connect_redis`; it connects when there is something to do."""
-    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
-    options = connection_options(url, setting=setting, decode_responses=True, retry=retry)
+    retry = OneLevelRetry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+    options = connection_options(
+        url, setting=setting, decode_responses=True, retry=retry, socket_timeout=timeout_s
+    )
     pool: Any = redis.BlockingConnectionPool
     made: redis.BlockingConnectionPool = pool(**{**_POOL_OPTIONS, **options})
     return made
 
 
-def connect_redis_async(url: str, *, setting: str, retries: int = RETRIES) -> "redis.asyncio.Redis":
+def connect_redis_async(
+    url: str, *, setting: str, timeout_s: float, retries: int = RETRIES
+) -> "redis.asyncio.Redis":
     """Open a client for one event loop; see :func:`connect_redis`."""
-    retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), retries)
-    options = async_connection_options(url, setting=setting, decode_responses=True, retry=retry)
+    retry = AsyncOneLevelRetry(ExponentialBackoff(cap=0.5, base=0.05), retries)
+    options = async_connection_options(
+        url, setting=setting, decode_responses=True, retry=retry, socket_timeout=timeout_s
+    )
     pool: Any = redis.asyncio.BlockingConnectionPool(**{**_POOL_OPTIONS, **options})
     return redis.asyncio.Redis.from_pool(pool)

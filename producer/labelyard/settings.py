@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +30,12 @@ class ConnectionSettings(BaseSettings):
             it only bounds what an abandoned installation leaves behind.
         max_queued_images: Images not yet final past which a submit is refused with
             ``queue_full``; 0 means no limit.
+        durable_writes: What a submit, a result and its reading wait for: ``off`` (nothing),
+            ``fsync`` (the ledger's append-only file is on disk; up to a second each with
+            ``appendfsync everysec``, little with ``always``) or ``replica`` (replicas have it).
+            Set the same for producers and workers; docs/reliability.md tells what it costs.
+        durable_replicas: Replicas that ``replica`` waits for.
+        durable_timeout_s: Longest wait for that; then ``ledger_unavailable``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
@@ -43,6 +49,9 @@ class ConnectionSettings(BaseSettings):
     result_ttl_s: PositiveInt = DAY_S
     open_ttl_s: PositiveInt = 30 * DAY_S
     max_queued_images: NonNegativeInt = 0
+    durable_writes: Literal["off", "fsync", "replica"] = "off"
+    durable_replicas: PositiveInt = 1
+    durable_timeout_s: PositiveFloat = 2.5
 
     @classmethod
     def read(cls) -> Self:

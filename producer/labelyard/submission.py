@@ -10,6 +10,7 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
 from labelyard.ledger_records import Opened, Queue
+from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import (
     Deliver,
     ImageRef,
@@ -69,7 +70,7 @@ def make_job(
     plain = {
         name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options
     }
-    return parse_job(
+    job = parse_job(
         {
             **plain,
             "job_id": new_job_id() if key is None else job_id_for(tenant, key),
@@ -79,6 +80,11 @@ def make_job(
             "expires_at": _expiry(options),
         }
     )
+    if "expires_in_s" in options:
+        LIFETIMES.remember(job.job_id, options["expires_in_s"])
+    else:
+        LIFETIMES.forget(job.job_id)
+    return job
 
 
 def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...]:

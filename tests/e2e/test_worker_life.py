@@ -38,14 +38,15 @@ def exit_code(instant: InstantService) -> int:
     return int(guardian.returncode)
 
 
-def test_sigterm_lets_a_job_finish_however_often_it_comes(
-    mortal: InstantService, producer: Client
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_lets_a_job_finish_however_often_it_comes(
+    mortal: InstantService, producer: Client, number: signal.Signals
 ) -> None:
     job = producer.submit([mortal.picture()], labels=LABELS, tenant="slow-2")
     wait_until(lambda: mortal.has_begun(job.id), within_s=TIMEOUT_S)
 
     for _ in range(2):
-        os.kill(mortal.worker.pid, signal.SIGTERM)
+        os.kill(mortal.worker.pid, number)
         wait_until(lambda: "worker_drains" in mortal.log(), within_s=TIMEOUT_S)
 
     assert exit_code(mortal) == 0

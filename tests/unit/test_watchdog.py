@@ -100,3 +100,32 @@ def test_the_process_ends_with_its_stacks_in_the_log() -> None:
     assert done.returncode == EXIT_CODE
     assert "critical watchdog_ends_process reason=" in done.stderr
     assert "in hang_in_native_code" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        "import os; os.close(2)",
+        "import sys; sys.stderr.close()",
+        "import sys; sys.stderr = None",
+        # A pipe that nobody reads: a write into it waits for ever.
+        (
+            "import os, fcntl\n"
+            "_, end = os.pipe()\n"
+            "os.dup2(end, 2)\n"
+            "os.set_blocking(2, False)\n"
+            "try:\n"
+            "    while os.write(2, b'x' * 4096): pass\n"
+            "except BlockingIOError: os.set_blocking(2, True)\n"
+            "import labelyard_worker.durability.watchdog as watchdog\n"
+            "watchdog.LOG_WITHIN_S = 0.5"
+        ),
+    ],
+    ids=["descriptor closed", "file closed", "no file", "full pipe"],
+)
+def test_the_process_ends_although_its_stacks_cannot_be_written(preparation: str) -> None:
+    code = HANGING.replace("hangs = threading", f"{preparation}\nhangs = threading")
+
+    done = subprocess.run([sys.executable, "-c", code], timeout=25, check=False)
+
+    assert done.returncode == EXIT_CODE

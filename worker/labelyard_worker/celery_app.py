@@ -14,6 +14,7 @@ from labelyard_worker.durability.broker_view import unacked_key
 from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
 from labelyard_worker.durability.rabbitmq import metered
 from labelyard_worker.durability.remote_control import control_settings
+from labelyard_worker.durability.signals import DrainSignals
 from labelyard_worker.machine import garbage_left_alone
 from labelyard_worker.settings import WorkerSettings, read_settings
 
@@ -103,6 +104,7 @@ def build_app(settings: WorkerSettings) -> Celery:
     """Build the application that ``celery -A labelyard_worker`` finds."""
     broker_url = settings.broker_url
     app = Celery("labelyard", set_as_current=False)
+    app.steps["worker"].add(DrainSignals)
     if is_amqp(broker_url):
         amqp_transport.install()
         broker_url = amqp_transport.gated_url(broker_url)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from labelyard.errors import LedgerUnavailableError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
@@ -70,6 +71,7 @@ class Services:
     deliveries: DeliveryPool
     watchdog: Watchdog
     broker: Broker
+    publisher: Publisher
     score_images: ScoreImages
     _closing: ExitStack = field(default_factory=ExitStack)
 
@@ -142,6 +144,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     checkpoint, batcher = engine.checkpoint, engine.batcher
     connection = stack.enter_context(closing(connect(settings)))
     ledger = Ledger(connection, settings)
+    check_durability(ledger)
     running = RunningJobs()
     label_index = _open_label_index(settings, stack, checkpoint)
     watchdog = Watchdog(
@@ -154,7 +157,17 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
     deliveries = DeliveryPool(worker=worker, ledger=ledger, senders=senders_of(settings))
     stack.callback(deliveries.close)
     deliveries.start()
-    _start_caretakers(settings, stack, worker=worker, ledger=ledger, running=running, broker=broker)
+    publisher = Publisher(settings)
+    stack.callback(publisher.close)
+    _start_caretakers(
+        settings,
+        stack,
+        worker=worker,
+        ledger=ledger,
+        running=running,
+        broker=broker,
+        publisher=publisher,
+    )
     return Services(
         worker=worker,
         settings=settings,
@@ -177,6 +190,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         deliveries=deliveries,
         watchdog=watchdog,
         broker=broker,
+        publisher=publisher,
         score_images=scorer_of(settings, checkpoint),
     )
 
@@ -238,10 +252,9 @@ def _start_caretakers(
     ledger: Ledger,
     running: RunningJobs,
     broker: Broker,
+    publisher: Publisher,
 ) -> None:
     """Start the threads that say we live, and that look after lost and due jobs."""
-    publisher = Publisher(settings)
-    stack.callback(publisher.close)
     presence = Presence(
         ledger,
         worker=worker,
@@ -260,6 +273,18 @@ def _start_caretakers(
     for caretaker in (presence, reconciler):
         stack.callback(caretaker.close)
         caretaker.start()
+
+
+def check_durability(ledger: Ledger) -> None:
+    """Refuse to start if the ledger cannot do what LABELYARD_DURABLE_WRITES asks for.
+
+    Raises:
+        ServiceConfigError: Its server is too old, or has no append-only file.
+    """
+    try:
+        ledger.check_durability()
+    except LedgerUnavailableError as error:  # a worker waits for its ledger
+        log.warning("ledger_unavailable", extra={"fields": {"why": error.reason}})
 
 
 def intake_of(settings: WorkerSettings, checkpoint: Checkpoint) -> Intake:

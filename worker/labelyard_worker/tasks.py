@@ -19,10 +19,16 @@ from celery.signals import (
 )
 from celery.worker import state
 
-from labelyard.errors import LabelyardError, WorkerError
+from labelyard.errors import WorkerError
 from labelyard.ledger import FINAL_STATES, Queue, backoff_s
 from labelyard.messages import Job, Result
-from labelyard.publisher import DELIVER_TASK, PUBLISHED_AT_HEADER, TASK
+from labelyard.outgoing import (
+    DELIVER_TASK,
+    PUBLISHED_AT_HEADER,
+    RETURNED_BY_HEADER,
+    TASK,
+    Outgoing,
+)
 from labelyard.set_aside import SetAsideMessage
 from labelyard_worker.classify import classify
 from labelyard_worker.durability import remote_control
@@ -76,7 +82,7 @@ class Runtime:
             move_old_lists(self.settings, self._services.ledger)
             self._drain = Drain(self._services, drain_s=self.settings.drain_s)
             self._health = health.serve(self._services)
-        except LabelyardError as error:
+        except WorkerError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
         except Exception as error:
@@ -114,6 +120,7 @@ class Runtime:
         task_id: str = "",
         expires_at: float | None = None,
         published_at: float = 0.0,
+        returned_by: str = "",
     ) -> str:
         """Run one delivery; returns the id of its job.
 
@@ -128,13 +135,26 @@ class Runtime:
                 task_id=task_id,
                 expires_at=expires_at,
                 published_at=published_at,
+                returned_by=returned_by,
             )
         except MessageReturnedError as error:
+            if error.returned_by and self._give_back(error, message, queue):
+                return error.job_id
             raise Reject(str(error), requeue=True) from error
         except WorkerError as error:
             log.critical("worker_stops", extra={"fields": {"code": error.code, "why": str(error)}})
             state.should_stop = EXIT_CODE
             raise Reject(str(error), requeue=True) from error
+
+    def _give_back(self, error: MessageReturnedError, message: str, queue: Queue) -> bool:
+        """Publish a message again with the word that its attempt ended well.
+
+        A worker that ends while the ledger is away cannot release its jobs. Without this word
+        the next worker would count the attempt as a death.
+        """
+        now = self.services.ledger.clock.now()
+        given_back = Outgoing(error.job_id, message, queue, now, returned_by=error.returned_by)
+        return self.services.publisher.publish_many([given_back])
 
     def run_to_end(
         self,
@@ -144,6 +164,7 @@ class Runtime:
         task_id: str,
         expires_at: float | None,
         published_at: float,
+        returned_by: str,
     ) -> Answer:
         """Run a delivery and the job's retries; returns the job's final state.
 
@@ -159,6 +180,7 @@ class Runtime:
                 task_id=task_id,
                 expires_at=expires_at,
                 published_at=published_at,
+                returned_by=returned_by,
             )
             again_at = time.monotonic() + backoff_s(attempt)
             while (status := self._state(job_id)) not in FINAL_STATES:
@@ -241,6 +263,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
             "task_id": task.request.id,
             "expires_at": expires_at,
             "published_at": published_at(task),
+            "returned_by": task.request.get(RETURNED_BY_HEADER) or "",
         }
         if task.request.ignore_result:
             runtime.run(message, queue, **call)

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeGuard
 
-from labelyard.outgoing import DELIVER_TASK, NO_CANVAS, PUBLISHED_AT_HEADER, TASK
+from labelyard.outgoing import (
+    DELIVER_TASK,
+    NO_CANVAS,
+    PUBLISHED_AT_HEADER,
+    RETURNED_BY_HEADER,
+    TASK,
+)
 from labelyard.set_aside import MAX_KEPT_BYTES
 
 # Never published: only the gate writes calls of it, inside the worker.
@@ -77,6 +83,7 @@ class Call:
         arguments: JSON text of the list of arguments.
         published_at: When the client published the message, by the ledger's clock; 0 if it
             does not say.
+        returned_by: Which attempt was given back with it while the ledger was away.
         is_result_wanted: Whether a Celery application asked for the task's result.
     """
 
@@ -86,6 +93,7 @@ class Call:
     published_at: float = 0.0
     is_again: bool = False
     is_result_wanted: bool = False
+    returned_by: str = ""
 
     def body(self) -> str:
         """Write the body: arguments, keyword arguments, an empty canvas."""
@@ -93,7 +101,11 @@ class Call:
 
     def headers(self) -> dict[str, Any]:
         """Write the headers of Celery's message protocol 2 that a plain call needs."""
-        published_at = {PUBLISHED_AT_HEADER: self.published_at} if self.published_at else {}
+        ours: dict[str, Any] = {}
+        if self.published_at:
+            ours[PUBLISHED_AT_HEADER] = self.published_at
+        if self.returned_by:
+            ours[RETURNED_BY_HEADER] = self.returned_by
         return {
             "lang": "py",
             "task": self.task,
@@ -102,7 +114,7 @@ class Call:
             "argsrepr": "",
             "kwargsrepr": "",
             "ignore_result": not self.is_result_wanted,
-            **published_at,
+            **ours,
         }
 
 
@@ -243,13 +255,14 @@ def _read_call(envelope: Envelope) -> Call:
         raise MisfitError("headers.compression is set: bodies are sent uncompressed")
     _check_times(headers)
     argument = _argument_in(_text_of(envelope.body))
-    is_again = envelope.is_again
+    returned_by = headers.get(RETURNED_BY_HEADER)
     return Call(
         task=task,
         task_id=task_id,
         arguments=_arguments(task, argument, headers),
-        published_at=0.0 if is_again else _finite(headers.get(PUBLISHED_AT_HEADER)),
-        is_again=is_again,
+        published_at=_finite(headers.get(PUBLISHED_AT_HEADER)),
+        is_again=envelope.is_again,
+        returned_by=returned_by if isinstance(returned_by, str) and len(returned_by) < 512 else "",
         is_result_wanted=_is_result_wanted(headers),
     )
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -52,10 +53,26 @@ APART = {
 
 
 class MessageReturnedError(LabelyardError):
-    """The message must go back to the broker: this worker cannot finish the job."""
+    """The message must go back to the broker: this worker cannot finish the job.
+
+    Attributes:
+        job_id: The job.
+        returned_by: ``worker:start`` of the attempt that ended without the ledger's knowledge,
+            which the message must carry: else the attempt counts as a death. Empty if the
+            ledger knows.
+    """
 
     code = "message_returned"
     is_retryable = True
+
+    def __init__(self, job_id: str, returned_by: str = "") -> None:
+        super().__init__(job_id, returned_by)
+        self.job_id = job_id
+        self.returned_by = returned_by
+
+
+class LedgerAwayError(MessageReturnedError):
+    """The worker shuts down and cannot wait until the ledger is back."""
 
 
 class Attempts:
@@ -226,9 +243,14 @@ class Attempts:
                     raise HandedBackError(job.job_id)
                 result = classify(job, queue, token)
         except BaseException as error:  # noqa: BLE001 - SystemExit is the job's end, not ours
-            self._attempt_failed(job, started, error)
+            end = partial(self._attempt_failed, job, started, error)
         else:
-            self._attempt_succeeded(job, started, result)
+            end = partial(self._attempt_succeeded, job, started, result)
+        try:
+            end()
+        except LedgerAwayError as error:
+            returned_by = f"{self.worker}:{started.start}"
+            raise MessageReturnedError(job.job_id, returned_by) from error
 
     def _attempt_succeeded(self, job: Job, started: Started, result: Result) -> None:
         """Keep the result, unless a later attempt may still do better."""
@@ -361,7 +383,7 @@ class Attempts:
         """Do a step on the ledger, waiting out its absence: the job's fate must be written.
 
         Raises:
-            MessageReturnedError: The worker shuts down and cannot wait any longer.
+            LedgerAwayError: The worker shuts down and cannot wait any longer.
         """
         delay_s = 0.1
         while True:
@@ -369,7 +391,7 @@ class Attempts:
                 return step()
             except LedgerUnavailableError as error:
                 if self.is_draining:
-                    raise MessageReturnedError(str(error)) from error
+                    raise LedgerAwayError(str(error)) from error
                 log.warning("ledger_unavailable", extra={"fields": {"delay_s": delay_s}})
                 time.sleep(random.uniform(0, delay_s))
                 delay_s = min(2.0, delay_s * 2)

@@ -18,14 +18,26 @@ from labelyard_worker.tokens import Token
 
 log = logging.getLogger(__name__)
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+# Seconds that a hung process may take to write its stacks.
+LOG_WITHIN_S = 5.0
 
 
 def end_process(reason: str) -> None:
-    """Log every thread's stack and end the process without any clean-up."""
-    log.critical("watchdog_ends_process", extra={"fields": {"reason": reason}})
-    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    sys.stderr.flush()
-    os._exit(EXIT_CODE)
+    """Log every thread's stack and end the process without any clean-up.
+
+    It ends whatever becomes of the log: standard error may be closed, or a pipe that nobody
+    reads, on which a write waits for ever.
+    """
+    limit = threading.Timer(LOG_WITHIN_S, os._exit, [EXIT_CODE])
+    limit.name = "labelyard-watchdog-limit"
+    limit.daemon = True
+    limit.start()
+    try:
+        log.critical("watchdog_ends_process", extra={"fields": {"reason": reason}})
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        sys.stderr.flush()
+    finally:
+        os._exit(EXIT_CODE)
 
 
 class Watchdog:

@@ -202,7 +202,7 @@ def running_stack(data_dir: Path) -> Iterator[Stack]:
 
 
 def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
-    """Run a stack until SIGTERM or Ctrl-C, and start again what dies meanwhile."""
+    """Run a stack until SIGTERM, SIGINT or SIGHUP, and start again what dies meanwhile."""
     ended, is_up = threading.Event(), threading.Event()
 
     def end(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
@@ -211,8 +211,9 @@ def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
         if is_first and not is_up.is_set():
             raise SystemExit(128 + signal_number)  # out of whatever start() waits for
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, end)
     with running_stack(data_dir) as stack:
         is_up.set()
         on_up(stack)

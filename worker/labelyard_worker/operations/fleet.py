@@ -155,14 +155,19 @@ def share_cores(members: Sequence[Member]) -> None:
 
 
 def run_fleet(members: Sequence[Member]) -> int:
-    """Run all members until SIGTERM or Ctrl-C, then drain them; returns the worst exit code."""
+    """Run all members until SIGTERM, SIGINT or SIGHUP, then drain them.
+
+    Returns:
+        The worst exit code.
+    """
     ended = threading.Event()
 
     def end(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
         ended.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, end)
     share_cores(members)
     for member in members:
         member.start()
