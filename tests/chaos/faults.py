@@ -3,7 +3,7 @@
 import random
 from typing import Final
 
-from tests.chaos import job_faults, server_faults, worker_faults
+from tests.chaos import job_faults, server_faults, slow_faults, worker_faults
 from tests.chaos.scene import Fault
 from tests.chaos.server_faults import take_away
 from tests.support.apps import orders
@@ -27,6 +27,9 @@ FAULTS: Final = (
     Fault("ledger_away_long", take_away("ledger", seconds=60), quota=1),
     Fault("storage_away", take_away("storage", seconds=4), quota=12, least=1),
     Fault("storage_away_long", take_away("storage", seconds=60), quota=1),
+    Fault("storage_drips", slow_faults.drip_storage, quota=6, least=1),
+    Fault("webhooks_drip", slow_faults.drip_webhooks, quota=6, least=1),
+    Fault("replies_lost", slow_faults.lose_replies, quota=12, least=1),
     Fault("half_open", server_faults.half_open, quota=12, least=1),
     Fault("clients_killed", server_faults.kill_clients, quota=8),
     Fault("poison_kill", job_faults.poison(orders.KILLS_PROCESS), quota=2),

@@ -18,6 +18,7 @@ from labelyard_worker.local.servers import HOST, SeaweedServer, ValkeyServer
 from tests.chaos.brokers import BROKERS, Broker, plain_redis
 from tests.chaos.slots import Link, Links, Slot
 from tests.support import pictures
+from tests.support.slow_receiver import SlowReceiver
 
 ROOT: Final = Path(__file__).parents[2]
 BUCKET: Final = "pictures"
@@ -37,6 +38,7 @@ SETTINGS: Final = {
     "LABELYARD_RECONCILE_AFTER_S": "5",
     "LABELYARD_RESULT_BUCKETS": RESULTS,
 }
+WEBHOOK_SECRET: Final = "whsec_YSBrZXkgb2YgYXQgbGVhc3QgMjQgYnl0ZXM="
 # What Celery on Redis has as it comes, to show that the suite can fail.
 STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}
 # A record that was answered for must outlive kill -9; the broker may lose a second.
@@ -52,6 +54,7 @@ class Stage:
 
     Attributes:
         ledger_admin: Client of the ledger that passes no link.
+        receiver: Server that webhooks are sent to.
         turns: A lock for each server, held by the fault that works on it.
         disk: Folder on a disk of its own that holds the broker's data, if there is one.
         damaged_files: How often the broker could not read its file, and began without.
@@ -64,11 +67,12 @@ class Stage:
     slots: list[Slot]
     ledger_admin: "redis.Redis"
     uris: list[str]
+    receiver: SlowReceiver
     disk: Path | None = None
     damaged_files: int = 0
     turns: dict[str, threading.Lock] = field(
         default_factory=lambda: {
-            name: threading.Lock() for name in ("broker", "ledger", "storage", "model")
+            name: threading.Lock() for name in ("broker", "ledger", "storage", "model", "receiver")
         }
     )
 
@@ -124,6 +128,7 @@ def set_stage(
             slots=[],
             ledger_admin=stack.enter_context(closing(plain_redis(ledger))),
             uris=store_pictures(storage),
+            receiver=stack.enter_context(SlowReceiver()),
             disk=disk,
         )
         stage.flags.mkdir(exist_ok=True)
@@ -147,6 +152,8 @@ def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
         "LABELYARD_LEDGER_URL": f"redis://{HOST}:{links.ledger.port}/0",
         "LABELYARD_S3_ENDPOINT_URL": f"http://{HOST}:{links.storage.port}",
         "LABELYARD_S3_REGION": stage.storage.region,
+        "LABELYARD_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        "LABELYARD_WEBHOOK_HOSTS": f"http://{stage.receiver.authority}",
         "AWS_ACCESS_KEY_ID": stage.storage.access_key_id,
         "AWS_SECRET_ACCESS_KEY": stage.storage.secret_access_key,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),

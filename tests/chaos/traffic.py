@@ -184,7 +184,9 @@ class Traffic:
         job = self._client.prepare(uris, LABELS, **options)
         is_object = rng.random() < 0.02
         object_uri = f"s3://{RESULTS}/{job.job_id}.json" if is_object else None
-        return job.model_copy(update={"deliver": Deliver(object_uri=object_uri, stream=STREAM)})
+        webhook = self._stage.receiver.url if rng.random() < 0.05 else None
+        deliver = Deliver(object_uri=object_uri, webhook=webhook, stream=STREAM)
+        return job.model_copy(update={"deliver": deliver})
 
     def _cancel(self) -> None:
         due = [one for one in self._to_cancel if one[0] <= time.monotonic()]
