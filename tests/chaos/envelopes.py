@@ -156,10 +156,15 @@ class AmqpPusher:
         self._connection.close()
 
 
+def pusher_for(stage: Stage) -> RedisPusher | AmqpPusher:
+    """Connect to the stage's broker past its links."""
+    return RedisPusher(stage) if "redis" in stage.broker.url else AmqpPusher(stage)
+
+
 def run(stage: Stage, *, count: int, seed: int) -> Report:
     """Push *count* mutated envelopes, a good job behind each handful."""
     rng, report = random.Random(seed), Report()
-    pusher = RedisPusher(stage) if "redis" in stage.broker.url else AmqpPusher(stage)
+    pusher = pusher_for(stage)
     slot = stage.slots[0]
     wait_until(lambda: slot.pid, within_s=60)
     with stage.client() as client:

@@ -36,6 +36,7 @@ FAULTS: Final = (
     Fault("poison_hang", job_faults.poison(orders.HANGS), quota=1),
     Fault("poison_memory_error", job_faults.poison(orders.RAISES_MEMORY_ERROR), quota=6),
     Fault("poison_system_exit", job_faults.poison(orders.RAISES_SYSTEM_EXIT), quota=6),
+    Fault("malformed_envelopes", job_faults.push_malformed, quota=12, least=1),
     Fault("model_hangs", job_faults.order(orders.HANG_MODEL), quota=2),
     Fault("device_lost", job_faults.order(orders.LOSE_DEVICE), quota=4),
     Fault("out_of_memory", job_faults.order(orders.RUN_OUT_OF_MEMORY), quota=10),

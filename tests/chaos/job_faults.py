@@ -2,14 +2,21 @@
 
 import random
 import time
+from contextlib import closing
 from typing import Final
 
+import amqp  # type: ignore[import-untyped]
+import redis
+
+from tests.chaos.envelopes import QUEUES, pusher_for
 from tests.chaos.recovery import Hit
 from tests.chaos.scene import Inflict, NoVictimError, Scene
 from tests.support.apps import orders
+from tests.support.envelopes import job_of, mutate
 
 OBEYED_WITHIN_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.02
+MALFORMED_AT_ONCE: Final = 12
 
 
 def poison(tenant: str) -> Inflict:
@@ -42,3 +49,22 @@ def order(flag: str) -> Inflict:
                 hit.old_pids.add(pid)
 
     return give
+
+
+def push_malformed(scene: Scene, rng: random.Random, hit: Hit) -> None:
+    """Push mutated envelopes past the client, as a foreign producer might.
+
+    That none of them vanishes is checked by ``tests.chaos.envelopes``: here the broker may lose
+    them with its data, since they have no record.
+
+    Raises:
+        NoVictimError: The broker did not take them.
+    """
+    try:
+        with closing(pusher_for(scene.stage)) as pusher:
+            for _ in range(MALFORMED_AT_ONCE):
+                queue = rng.choice(QUEUES)
+                pusher.push(mutate(job_of(scene.stage.uris[0]), rng, queue=queue), queue, rng)
+    except (redis.RedisError, amqp.AMQPError, OSError) as error:
+        raise NoVictimError(f"the broker did not take them: {error!r}") from error
+    scene.hit_all_workers(hit)
