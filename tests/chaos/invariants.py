@@ -17,6 +17,7 @@ from tests.chaos.stage import Stage
 from tests.chaos.traffic import Traffic
 
 LOOK_EVERY_S: Final = 0.25
+RESULT_STATES: Final = ("succeeded", "partial", "failed")
 # What a server that is just away, or busy, answers with.
 NO_ANSWER: Final = (redis.RedisError, LabelyardError, subprocess.SubprocessError)
 
@@ -33,7 +34,8 @@ class Findings:
         not_visible: A final state without its entry in the stream.
         unjustly_dead: Dead letters that are no poison.
         alive_poison: Poison that is no dead letter.
-        undelivered: Final, but the object that was asked for is still owed.
+        undelivered: Final, but the object or webhook that was asked for is still pending.
+        uncalled: Has a result whose webhook the receiver never saw.
         leftovers: What queues and counters hold although no job is open.
     """
 
@@ -45,6 +47,7 @@ class Findings:
     unjustly_dead: list[str] = field(default_factory=list)
     alive_poison: list[str] = field(default_factory=list)
     undelivered: list[str] = field(default_factory=list)
+    uncalled: list[str] = field(default_factory=list)
     leftovers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -60,6 +63,7 @@ class Findings:
                 "unjustly_dead",
                 "alive_poison",
                 "undelivered",
+                "uncalled",
             )
         }
         return {name: count for name, count in {**found, **self.leftovers}.items() if count}
@@ -110,6 +114,7 @@ def check(stage: Stage, traffic: Traffic) -> Findings:
     check_visibility(findings, traffic, known)
     check_dead_letters(findings, stage, traffic)
     check_deliveries(findings, stage, known)
+    check_webhooks(findings, stage, traffic)
     findings.leftovers = leftovers(stage)
     return findings
 
@@ -152,6 +157,16 @@ def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> 
             pipeline.hget(f"{NAMESPACE}:job:{job_id}", "undelivered")
         owed = pipeline.execute()
     findings.undelivered = [job for job, what in zip(known, owed, strict=True) if what]
+
+
+def check_webhooks(findings: Findings, stage: Stage, traffic: Traffic) -> None:
+    """Every result that a webhook was asked for has reached the receiver."""
+    asked = [
+        job_id
+        for job_id in sorted(traffic.webhooks)
+        if traffic.seen.final.get(job_id, ("", ""))[0] in RESULT_STATES
+    ]
+    findings.uncalled = [job_id for job_id in asked if not stage.receiver.calls[job_id]]
 
 
 def leftovers(stage: Stage) -> dict[str, int]:

@@ -56,6 +56,7 @@ class Traffic:
         submitted: Jobs whose submit returned.
         doubtful: Jobs whose submit raised: the ledger may have them or not.
         poison: Jobs that are to end as dead letters.
+        webhooks: Jobs whose result is to be sent to the receiver.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Traffic:
         self.submitted: list[str] = []
         self.doubtful: list[str] = []
         self.poison: dict[str, str] = {}
+        self.webhooks: set[str] = set()
         self.seen = Seen()
         self._stage = stage
         self._rng = rng
@@ -185,6 +187,8 @@ class Traffic:
         is_object = rng.random() < 0.02
         object_uri = f"s3://{RESULTS}/{job.job_id}.json" if is_object else None
         webhook = self._stage.receiver.url if rng.random() < 0.05 else None
+        if webhook:
+            self.webhooks.add(job.job_id)
         deliver = Deliver(object_uri=object_uri, webhook=webhook, stream=STREAM)
         return job.model_copy(update={"deliver": deliver})
 
