@@ -4,12 +4,19 @@ SEED ?=
 BROKER ?= redis
 # Much of the suite waits for servers to start, to fail and to come back.
 JOBS ?= 2
+# Of the wheelhouse: where it goes, for which Python, and what that machine has (torch==2.11,numpy).
+DEST ?= .wheels
+PYTHON_VERSION ?= 3.12
+HAVE ?=
+# Of gpu-check: cuda or cpu; QUICK=1 measures one checkpoint and leaves the tests out.
+DEVICE ?=
+QUICK ?=
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint up bench bench-quick chaos chaos-long docs clean
+.PHONY: help demo test lint up bench bench-quick chaos chaos-long wheelhouse gpu-check docs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +48,12 @@ chaos: .venv/.dev  ## Two minutes of faults on real workers; writes chaos-report
 
 chaos-long: .venv/.dev  ## Twenty minutes of them
 	$(BIN)/python -m tests.chaos --broker $(BROKER) --seconds 1200 $(if $(SEED),--seed $(SEED))
+
+wheelhouse: .venv/.dev  ## Collect the wheels of gpu-check for a machine without a network
+	$(BIN)/python -m benchmarks.gpu.wheelhouse --dest $(DEST) --python-version $(PYTHON_VERSION) --have '$(HAVE)'
+
+gpu-check: .venv/.dev  ## Prove and measure the CUDA path in eight minutes; tiny on a CPU
+	WHEELS=none benchmarks/gpu/check.sh $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--is-quick)
 
 docs: .venv/.dev  ## Write the generated pages of docs/ again
 	$(BIN)/python -m docs.generate

@@ -57,7 +57,7 @@ def _save_clip(folder: Path) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
     )
@@ -92,7 +92,7 @@ def _centre(model: Any, processor: Any, tokenizer: Any) -> None:
     model.text_model.final_layer_norm.bias.data -= read.mean(0)
 
 
-def _tokenizer() -> Any:
+def clip_tokenizer() -> Any:
     """Train CLIP's kind of tokenizer on the labels, so that a prompt has as many tokens as there."""
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers

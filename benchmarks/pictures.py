@@ -19,6 +19,7 @@ PICTURES = 64
 BYTES_PER_PX = 0.35  # a camera's JPEG: 2 megapixels are about 700 kB
 LANDSCAPE_PX = {0.02: (160, 120), 0.3: (640, 480), 2.0: (1632, 1224), 12.0: (4000, 3000)}
 QUALITY = 88
+SHIPPED = Path(__file__).parent / "gpu" / "photographs"
 TRIES = 4
 
 
@@ -41,17 +42,19 @@ class Picture:
         return f"{folder}/{self.path.name}"
 
 
-def ensure_pictures(megapixels: float) -> list[Picture]:
+def ensure_pictures(megapixels: float, *, shipped: bool = False) -> list[Picture]:
     """Make the pictures of one size, unless they are there.
 
     Args:
         megapixels: One of ``LANDSCAPE_PX``.
+        shipped: Cut them from the photographs of this repository, and need no wheels.
     """
-    folder = cache_dir() / f"pictures-{VERSION}" / f"{megapixels:g}mp"
+    kind = f"pictures-{VERSION}" + ("-shipped" if shipped else "")
+    folder = cache_dir() / kind / f"{megapixels:g}mp"
     done = folder / "done.json"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        photographs = [_rgb(raw) for raw in read_all().values()]
+        photographs = [_rgb(raw) for raw in (shipped_photographs() if shipped else wheels())]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             sizes = list(
                 pool.map(
@@ -60,6 +63,16 @@ def ensure_pictures(megapixels: float) -> list[Picture]:
             )
         done.write_text(json.dumps({"bytes": sizes}))
     return [Picture(folder / _name(number), megapixels) for number in range(PICTURES)]
+
+
+def shipped_photographs() -> list[bytes]:
+    """Read the photographs that come with this repository."""
+    return [path.read_bytes() for path in sorted(SHIPPED.glob("*.jpg"))]
+
+
+def wheels() -> list[bytes]:
+    """Read the demo's photographs, which come in wheels."""
+    return list(read_all().values())
 
 
 def describe(pictures: Sequence[Picture]) -> dict[str, int]:

@@ -66,7 +66,8 @@ class Stack:
             "BENCH_CONTROL": self.valkey.url_of(CONTROL),
             "BENCH_BUCKET": BUCKET,
             "PYTHONPATH": os.pathsep.join(
-                str(REPOSITORY / part) for part in ("", "producer", "worker")
+                [str(REPOSITORY / part) for part in ("", "producer", "worker")]
+                + [path for path in [os.environ.get("PYTHONPATH")] if path]
             ),
         }
 

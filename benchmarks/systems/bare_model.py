@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from PIL import Image
 
 from benchmarks.checkpoints import TEMPLATE
-from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
 from labelyard_worker.intake.spec import PixelSpec
 from labelyard_worker.vision import lite
 from labelyard_worker.vision.pixels import pixel_spec
@@ -23,25 +21,6 @@ def read_spec(folder: Path) -> PixelSpec:
     """Read how the checkpoint resizes pictures."""
     lite.register()
     return pixel_spec(transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"))
-
-
-def decode_file(path: Path, spec: PixelSpec, *, is_exact: bool = False) -> bytes:
-    """Decode a JPEG to the model's size; at a reduced DCT scale unless *is_exact*."""
-    with Image.open(path) as image:
-        return decode_image(image, spec, is_exact=is_exact)
-
-
-def decode_image(image: Image.Image, spec: PixelSpec, *, is_exact: bool = False) -> bytes:
-    """Bring an opened picture to the model's size."""
-    width, height = image.size
-    drafted = None
-    if not is_exact:
-        resized_height, resized_width = resized_size(spec, height=height, width=width)
-        image.draft(None, (2 * resized_width, 2 * resized_height))
-    if image.size != (width, height):
-        scale = round(width / image.width)
-        drafted = Drafted(height, width, (0, 0, width / scale, height / scale))
-    return resize_and_crop(image.convert("RGB"), spec, drafted=drafted).tobytes()
 
 
 class BareModel:

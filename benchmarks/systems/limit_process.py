@@ -10,11 +10,11 @@ from typing import Any
 
 import redis
 import torch
-from obstore.store import S3Store
 from PIL import Image
 
 from benchmarks.machine import usable_cores
-from benchmarks.systems.bare_model import BareModel, decode_file, decode_image
+from benchmarks.systems.bare_model import BareModel
+from benchmarks.systems.decoding import decode_file, decode_image, open_store
 from benchmarks.systems.limit_candidates import Candidate
 from benchmarks.systems.limit_shapes import Overlapped, Shape, Solo
 
@@ -79,19 +79,6 @@ class Commands:
         if self._shape is not None:
             self._shape.close()
         self._shape = None
-
-
-def open_store() -> S3Store:
-    """Open the bucket with the fastest client that labelyard uses, too."""
-    return S3Store(
-        os.environ["BENCH_BUCKET"],
-        endpoint=os.environ["AWS_ENDPOINT_URL"],
-        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region=os.environ["AWS_DEFAULT_REGION"],
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.systems.bare_model import BareModel, decode_file, read_spec
+from benchmarks.systems.bare_model import BareModel, read_spec
+from benchmarks.systems.decoding import decode_file
 from benchmarks.systems.limit_candidates import Candidate
 from labelyard_worker.intake.spec import PixelSpec
 from labelyard_worker.vision.devices import in_passing_thread

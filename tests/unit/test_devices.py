@@ -38,6 +38,7 @@ CUDA = torch.device("cuda")
         (CPU, 16, {}, ThreadPlan(2, 8, 16)),
         (CPU, 8, {"model_streams": 4}, ThreadPlan(4, 2, 8)),
         (CPU, 8, {"model_threads": 3}, ThreadPlan(2, 3, 3)),
+        (CPU, 16, {"compile": True}, ThreadPlan(2, 8, 8)),
         (CUDA, 16, {}, ThreadPlan(2, 1, 1)),
     ],
 )

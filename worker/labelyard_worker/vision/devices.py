@@ -70,7 +70,10 @@ def plan_threads(settings: WorkerSettings, device: torch.device, cores: int) -> 
         return ThreadPlan(streams, settings.model_threads or 1, settings.model_threads or 1)
     streams = settings.model_streams or min(2, cores)
     threads = settings.model_threads or max(1, cores // streams)
-    return ThreadPlan(streams, threads, settings.model_threads or cores)
+    # torch.compile guards on the number of threads: a pass that may have all cores would be
+    # compiled again, in the middle of a job, and past eight shapes not at all.
+    alone = threads if settings.compile else cores
+    return ThreadPlan(streams, threads, settings.model_threads or alone)
 
 
 def plan_batch_size(
