@@ -273,8 +273,22 @@ def test_a_small_set_of_an_interactive_job_passes_a_large_one(
         small.result(timeout=5)
         large.result(timeout=5)
 
-    assert "This is a photo of cat." in encoder.calls[1]
-    assert len(encoder.calls[1]) > 1  # in one pass with the large set's
+    assert encoder.calls[1] == ["This is a photo of cat."]
+
+
+def test_sets_of_like_priority_share_passes(encoder: RecordingEncoder, index: LabelIndex) -> None:
+    sets = [as_label_set([f"{name} {number}" for number in range(10)]) for name in "abcd"]
+    encoder.gate.clear()
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(index.matrix, as_label_set(["first"]))]
+        wait_until(lambda: encoder.calls)
+        asked += [pool.submit(index.matrix, label_set) for label_set in sets]
+        wait_until(lambda: len(index.vectors._wanted) == 41)
+        encoder.gate.set()
+        for future in asked:
+            future.result(timeout=5)
+
+    assert [len(call) for call in encoder.calls] == [1, 40]
 
 
 def large_set() -> LabelSet:

@@ -83,8 +83,19 @@ def test_an_interactive_set_moves_prompts_that_it_shares_to_the_front(
     for each in (shared, *bulk):
         each.answer.result(timeout=5)
 
-    assert many[-1] in encoder.calls[1]
+    assert encoder.calls[1] == many[-1:]
     assert sorted(encoder.encoded) == sorted(["first", *many])
+
+
+def test_bulk_prompts_never_wait_for_ever(vectors: TextVectors, encoder: GatedEncoder) -> None:
+    occupy(vectors, encoder)
+    bulk = vectors.request(["bulk"], priority="bulk")
+    interactive = vectors.request([str(n) for n in range(64 * 9)], priority="interactive")
+    encoder.gate.set()
+    for each in (*bulk, *interactive):
+        each.answer.result(timeout=5)
+
+    assert encoder.calls.index(["bulk"]) == 8
 
 
 def test_a_prompt_leaves_the_queue_when_nobody_waits_for_it(

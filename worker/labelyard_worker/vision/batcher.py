@@ -56,6 +56,7 @@ class Batcher(Generic[Item, Result]):
         streams: int = 1,
         company_s: float = 0.040,
         on_batch: Callable[[int, float], None] | None = None,
+        is_mixed: bool = True,
         name: str = "model",
     ) -> None:
         """Prepare; nothing runs before ``start``.
@@ -69,6 +70,7 @@ class Batcher(Generic[Item, Result]):
             company_s: Most seconds that a thread waits for images that were
                 announced, while another thread keeps the device busy.
             on_batch: Told the size and the seconds of each batch, for metrics.
+            is_mixed: Whether interactive and bulk items share batches.
             name: Of the threads, with a number behind it.
         """
         self.failed: BaseException | None = None
@@ -79,7 +81,7 @@ class Batcher(Generic[Item, Result]):
         self._queue_capacity = queue_capacity
         self._company_s = company_s
         self._on_batch = on_batch
-        self._line: WaitingLine[Item, Result] = WaitingLine()
+        self._line: WaitingLine[Item, Result] = WaitingLine(is_mixed=is_mixed)
         self._coming = 0
         self._changed = threading.Condition()
         self._is_closing = False

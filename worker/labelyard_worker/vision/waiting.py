@@ -58,9 +58,15 @@ class Call(Generic[Item, Result]):
 
 
 class WaitingLine(Generic[Item, Result]):
-    """Who waits: interactive before bulk, in order within each, and bulk never for ever."""
+    """Who waits: interactive before bulk, in order within each, and bulk never for ever.
 
-    def __init__(self) -> None:
+    Args:
+        is_mixed: Whether calls of both priorities go together. If not, an interactive batch
+            is as small as it can be, and at least every eighth is a bulk one.
+    """
+
+    def __init__(self, *, is_mixed: bool = True) -> None:
+        self._is_mixed = is_mixed
         self._interactive: deque[Call[Item, Result]] = deque()
         self._bulk: deque[Call[Item, Result]] = deque()
         self._in_a_row = 0
@@ -76,8 +82,13 @@ class WaitingLine(Generic[Item, Result]):
     def take(self, most: int) -> list[Call[Item, Result]]:
         """Take up to *most* calls, leaving out those whose caller gave up."""
         taken: list[Call[Item, Result]] = []
+        line: deque[Call[Item, Result]] = deque()
         while len(taken) < most and len(self):
-            call = self._next()
+            if self._is_mixed or not line:
+                if taken and not self._is_mixed:
+                    break
+                line = self._next_line()
+            call = line.popleft()
             if call.answer.set_running_or_notify_cancel():
                 taken.append(call)
         return taken
@@ -86,13 +97,14 @@ class WaitingLine(Generic[Item, Result]):
         """Say since when the first in line waits."""
         return min(line[0].queued_at for line in (self._interactive, self._bulk) if line)
 
-    def _next(self) -> Call[Item, Result]:
+    def _next_line(self) -> deque[Call[Item, Result]]:
+        """Choose whose turn it is; somebody waits."""
         is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
         if self._bulk and is_bulks_turn:
             self._in_a_row = 0
-            return self._bulk.popleft()
+            return self._bulk
         self._in_a_row += 1 if self._bulk else 0
-        return self._interactive.popleft()
+        return self._interactive
 
 
 class BatchLimit:
