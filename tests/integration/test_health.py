@@ -28,7 +28,9 @@ def sound_services() -> SimpleNamespace:
     return SimpleNamespace(
         settings=WorkerSettings(health_port=0, stall_s=60),
         batcher=SimpleNamespace(failed=None, is_alive=True),
+        label_index=SimpleNamespace(vectors=SimpleNamespace(is_alive=True)),
         intake=SimpleNamespace(is_alive=lambda: True),
+        deliveries=SimpleNamespace(is_alive=True),
         watchdog=SimpleNamespace(hung=lambda: None),
         attempts=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
         broker=SimpleNamespace(waiting=lambda: 3),

@@ -19,7 +19,7 @@ from celery.signals import (
 )
 from celery.worker import state
 
-from labelyard.errors import WorkerError
+from labelyard.errors import LabelyardError, WorkerError
 from labelyard.ledger import FINAL_STATES, Queue, backoff_s
 from labelyard.messages import Job, Result
 from labelyard.outgoing import (
@@ -82,7 +82,7 @@ class Runtime:
             move_old_lists(self.settings, self._services.ledger)
             self._drain = Drain(self._services, drain_s=self.settings.drain_s)
             self._health = health.serve(self._services)
-        except WorkerError as error:
+        except LabelyardError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
         except Exception as error:

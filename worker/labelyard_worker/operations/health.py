@@ -1,21 +1,18 @@
-"""Says over HTTP whether the worker lives and takes jobs: ``/live``, ``/ready``.
+"""Health of a worker over HTTP: ``/live`` and ``/ready``.
 
 A pod that answers but finishes nothing is the worst kind of dead, so ``/live`` looks
 at what would finish a job: the model's threads, the intake's children, the pool's
 slots, and whether anything was finished while messages wait.
 """
 
-import json
 import logging
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from labelyard.errors import LabelyardError, ServiceConfigError
+from labelyard_worker.operations.probe_server import ProbeServer
 
 if TYPE_CHECKING:
     from labelyard_worker.services import Services
@@ -81,17 +78,13 @@ class Health:
 
 
 class Server:
-    """The HTTP side, on threads of its own: it answers when the event loop does not."""
+    """The probes of one worker over HTTP, which answer when Celery's event loop does not."""
 
     def __init__(self, health: Health, *, host: str, port: int) -> None:
         self._health = health
-        self._http = ThreadingHTTPServer((host, port), handler_for(health))
-        self._http.daemon_threads = True
-        self.port = self._http.server_address[1]
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, name="labelyard-health", daemon=True
-        )
-        self._thread.start()
+        probes = {"/live": health.faults, "/ready": health.hindrances}
+        self._http = ProbeServer(probes, host=host, port=port)
+        self.port = self._http.port
         log.info("health_listens", extra={"fields": {"host": host, "port": self.port}})
 
     def ready(self, pool: Any) -> None:
@@ -100,39 +93,7 @@ class Server:
 
     def close(self) -> None:
         """Stop answering."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
-def handler_for(health: Health) -> type[BaseHTTPRequestHandler]:
-    """Make the request handler of one worker's health."""
-    probes: dict[str, Callable[[], list[str]]] = {
-        "/live": health.faults,
-        "/ready": health.hindrances,
-    }
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            probe = probes.get(self.path.partition("?")[0])
-            if probe is None:
-                self._answer(404, {"paths": sorted(probes)})
-                return
-            why = probe()
-            self._answer(503 if why else 200, {"ok": not why, "why": why})
-
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
-            payload = json.dumps(body).encode() + b"\n"
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-        def log_message(self, *_: Any) -> None:
-            """Keep probes out of the log."""
-
-    return Handler
+        self._http.close()
 
 
 def serve(services: "Services") -> Server | None:
