@@ -23,8 +23,6 @@ LOOKS_PER_S: Final = 2000
 RETRY_EVERY_S: Final = 0.2
 #: Seconds that a connection without waits is kept for the next one.
 IDLE_S: Final = 5.0
-#: Seconds after which a cancellation is repeated.
-CANCEL_AGAIN_S: Final = 0.05
 #: Channels in one command.
 CHANNELS_AT_ONCE: Final = 500
 #: Seconds after which a read returns although nothing came, for the health check.
@@ -117,10 +115,9 @@ class Listener:
     async def close(self) -> None:
         """Close the connection, whoever still waits."""
         self._is_listening = False
-        while self._task is not None and not self._task.done():
+        if self._task is not None and not self._task.done():
             self._task.cancel()
-            # asyncio.wait_for, in redis-py, loses a cancellation now and then (Python 3.11).
-            await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
+            await asyncio.wait([self._task])
         await self._announcements.aclose()
 
     def _see(self, job_id: str) -> None:
@@ -134,7 +131,7 @@ class Listener:
                 await self._listen()
             except* (RedisError, OSError, LedgerUnavailableError):
                 await asyncio.sleep(RETRY_EVERY_S)
-            if not self._waits:
+            if not self._waits or _is_cancelled():
                 return
 
     async def _listen(self) -> None:
@@ -156,7 +153,7 @@ class Listener:
 
     async def _follow_waits(self, pubsub: PubSub) -> None:
         """Subscribe to what is waited for, and return when nobody has waited for a while."""
-        while self._is_listening:
+        while self._is_listening and not _is_cancelled():
             try:
                 async with asyncio.timeout(None if self._waits else IDLE_S):
                     await self._has_changed.wait()
@@ -177,7 +174,7 @@ class Listener:
 
     async def _receive(self, pubsub: PubSub) -> None:
         """Pass on announcements, and note which subscriptions are confirmed."""
-        while self._is_listening:
+        while self._is_listening and not _is_cancelled():
             message: Any = await pubsub.get_message(timeout=READ_S)
             if message is None:
                 await asyncio.sleep(0)  # a read without a socket to wait for must not spin
@@ -195,7 +192,7 @@ class Listener:
     async def _look_again_and_again(self) -> None:
         """Look at new jobs at once, at expiring jobs in time, and at all jobs now and then."""
         look_at = time.monotonic() + self._pause_s()
-        while self._is_listening:
+        while self._is_listening and not _is_cancelled():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._until(look_at)):
                     await self._has_unseen.wait()
@@ -242,3 +239,13 @@ class Listener:
             await self._ledger.expire(job_id)
             self._expiring.pop(job_id, None)
             self._notify(job_id)
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task was cancelled, even if the exception was lost on its way.
+
+    asyncio.wait_for of Python 3.11, which redis-py sends with, returns its result in place of
+    the exception if both come at once.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
