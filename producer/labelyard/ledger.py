@@ -24,6 +24,7 @@ from labelyard.ledger_records import (
     FINAL_STATES,
     DeliveryState,
     Glance,
+    Isolation,
     Opened,
     Queue,
     Receipt,
@@ -48,6 +49,7 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "REPLAY": ledger_upkeep_scripts.REPLAY,
     "PURGE": ledger_upkeep_scripts.PURGE,
     "SENT": ledger_upkeep_scripts.SENT,
+    "CROWD": ledger_upkeep_scripts.CROWD,
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncLedger",
     "DeliveryState",
     "Glance",
+    "Isolation",
     "Ledger",
     "LedgerCalls",
     "Opened",
@@ -199,16 +202,22 @@ class Ledger:
         job_id: str,
         *,
         worker: str,
-        is_alone: bool,
+        isolation: Isolation = "none",
         quarantine_after: int,
         dead_after: int,
         receipt: Receipt = NO_RECEIPT,
     ) -> Started:
-        """Begin an attempt, or say why not. Counts a death if the last one never ended."""
+        """Begin an attempt, or say why not. Counts a death if the last one never ended.
+
+        Args:
+            isolation: What runs beside the job in its worker.
+            quarantine_after: Deaths that make a job a suspect.
+            dead_after: Deaths as a suspect, one of them alone, that bury it.
+        """
         args = self.calls.start_args(
             job_id,
             worker=worker,
-            is_alone=is_alone,
+            isolation=isolation,
             limits=(quarantine_after, dead_after),
             receipt=receipt,
         )
@@ -216,6 +225,10 @@ class Ledger:
         if started.verdict == "final":
             self._wait_until_durable()  # its message is acknowledged because of it
         return started
+
+    def crowd(self, job_id: str, *, worker: str) -> None:
+        """Note that other jobs begin beside a suspect that had *worker* to itself until now."""
+        self._run("CROWD", job_id, self.calls.args(job_id, worker))
 
     def hand_back(self, job_id: str, *, worker: str, start: int | None = None) -> None:
         """End an attempt that did not count: the broker brings the message again.

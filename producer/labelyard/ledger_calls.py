@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, cast
 
@@ -14,7 +14,7 @@ from labelyard.errors import (
     LedgerUnavailableError,
     QueueFullError,
 )
-from labelyard.ledger_records import Opened, Queue, Receipt, State
+from labelyard.ledger_records import Isolation, Opened, Queue, Receipt, State
 from labelyard.ledger_scripts import LedgerKeys
 from labelyard.messages import Job
 from labelyard.redis_connections import SOCKET_OPTIONS
@@ -60,6 +60,10 @@ def as_ours(error: Exception) -> LedgerUnavailableError:
     if OUT_OF_MEMORY in str(error):
         return LedgerUnavailableError("Redis is at its maxmemory; nothing was accepted")
     return LedgerUnavailableError(f"{type(error).__name__}: {error}")
+
+
+# What stands in a record for each isolation; the first and the last are those of version 0.1.
+MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
 
 
 @contextmanager
@@ -155,7 +159,13 @@ class LedgerCalls:
         return self.args(job_id, message, *blank, new_call_id(), "", "adopt")
 
     def start_args(
-        self, job_id: str, *, worker: str, is_alone: bool, limits: tuple[int, int], receipt: Receipt
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        isolation: Isolation,
+        limits: tuple[int, int],
+        receipt: Receipt,
     ) -> list[str]:
         """Write the arguments that begin an attempt.
 
@@ -165,7 +175,7 @@ class LedgerCalls:
         return self.args(
             job_id,
             worker,
-            int(is_alone),
+            MODES[isolation],
             *limits,
             receipt.call,
             receipt.tenant,

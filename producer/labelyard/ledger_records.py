@@ -31,6 +31,9 @@ NOTHING: Final[Mapping[str, str]] = {
 
 Queue = Literal["interactive", "bulk", "quarantine"]
 State = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "expired"]
+# What runs beside a job in its worker: anything; no other suspect; no other suspect although it
+# asked to be alone; nothing.
+Isolation = Literal["none", "suspect", "crowded", "alone"]
 FINAL_STATES: Final[frozenset[str]] = frozenset(
     {"succeeded", "partial", "failed", "cancelled", "expired"}
 )
@@ -63,6 +66,9 @@ class Record:
         attempts: How often a worker began it.
         deaths: How often its worker died, hung or broke while it ran.
         deaths_alone: The same, while nothing else ran beside it.
+        deaths_suspect: The same, while no other suspect ran beside it.
+        deaths_beside: How often its worker died while a suspect ran beside it; each counts
+            as half a death.
         undelivered: Deliveries that are still owed: ``object``, ``webhook``.
         expires_at: After this nobody wants the result; ``None`` means never.
         result: ``None`` until succeeded, partial or failed.
@@ -92,6 +98,8 @@ class Record:
     fault: str = ""
     is_replayed: bool = False
     deliveries: Mapping[str, DeliveryState] = field(default_factory=dict)
+    deaths_suspect: int = 0
+    deaths_beside: int = 0
 
     @property
     def is_final(self) -> bool:
@@ -179,7 +187,15 @@ class Started:
     """
 
     verdict: Literal[
-        "run", "final", "missing", "elsewhere", "quarantine", "dead", "conflict", "outlived"
+        "run",
+        "final",
+        "missing",
+        "elsewhere",
+        "quarantine",
+        "isolate",
+        "dead",
+        "conflict",
+        "outlived",
     ]
     state: str = ""
     attempt: int = 0
@@ -225,6 +241,8 @@ def read_started(answer: list[str]) -> Started:
             )
         case ["dead", deaths, reason]:
             return Started("dead", deaths=int(deaths), reason=reason)
+        case ["isolate", deaths]:
+            return Started("isolate", deaths=int(deaths))
         case ["quarantine", deaths]:
             return Started("quarantine", deaths=int(deaths))
         case ["elsewhere", runner]:
@@ -303,6 +321,8 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         result=Result.model_validate_json(result) if result else None,
         is_replayed="replayer" in fields,
         deliveries=read_deliveries(fields),
+        deaths_suspect=int(fields.get("deaths_suspect", 0)),
+        deaths_beside=int(fields.get("deaths_beside", 0)),
     )
 
 

@@ -18,6 +18,11 @@ from typing import NamedTuple
 
 # Longest life in seconds of a worker's key after its worker: a death is known by then.
 PRESENCE_S = 10
+# Deaths beyond dead_after that bury a suspect which never had its worker to itself.
+UNCONFIRMED_DEATHS = 2
+# Life in seconds of the key that names a worker's suspect: longer than a job takes to come
+# again after its worker's death.
+SUSPECT_TTL_S = 86_400
 # Seconds that a worker holds a finished job's deliveries without renewing its lease.
 DELIVERY_LEASE_S = 90
 # Seconds that a record outlives its finish while deliveries are pending: they are tried
@@ -86,6 +91,25 @@ local function bury(state)
   redis.call('SET', ENDED, state, 'EX', math.max(2 * RESULT_TTL, 3600))
 end
 
+-- 'alone' of a record is how it runs: 0 among others, s as its worker's only suspect, b the same
+-- after it could not have its worker to itself, 1 with its worker to itself.
+local function count_death(reason)
+  local mode = redis.call('HGET', JOB, 'alone')
+  redis.call('HINCRBY', JOB, 'deaths', 1)
+  if mode == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
+  if mode == 's' or mode == 'b' then redis.call('HINCRBY', JOB, 'deaths_suspect', 1) end
+  redis.call('HSET', JOB, 'last_death', reason)
+end
+
+-- Note that the job is its worker's suspect no more. The key of a worker that died stays: it
+-- clears those that ran beside its suspect.
+local function leave_suspicion()
+  local mode, runner = unpack(redis.call('HMGET', JOB, 'alone', 'runner'))
+  if not (mode and runner) or mode == '0' then return end
+  local key = NAMESPACE .. ':suspect:' .. runner
+  if redis.call('GET', key) == ID then redis.call('DEL', key) end
+end
+
 -- A record of an earlier version has no digest.
 local function is_other_job(tenant, digest)
   if tenant == '' then return false end
@@ -96,6 +120,7 @@ end
 
 local function finalise(state, result, ttl)
   local images = tonumber(redis.call('HGET', JOB, 'images')) or 0
+  leave_suspicion()
   redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result)
   redis.call('HDEL', JOB, 'runner')
   redis.call('EXPIRE', JOB, ttl)
@@ -171,13 +196,17 @@ return {'opened', 'pending', stamp}
 )
 
 # Begin an attempt, or tell why not.
-# ARGV 5..13: worker, is_alone, quarantine_after, dead_after, call, tenant, digest, published_at,
+# ARGV 5..13: worker, mode (0, s, b or 1, see the prelude), quarantine_after, dead_after, call, tenant, digest, published_at,
 #   returned_by. call is drawn for each message receipt: a repeated call gets the same attempt
 #   again. published_at is the message's own word, 0 if it has none. returned_by is
 #   'worker:start' of the attempt that a worker gave back while the ledger was away.
 # Returns {'run', attempt, deaths, submitted_at, now, start, seconds to live or ''}, {'final',
 #   state}, {'missing'}, {'outlived'}, {'conflict', state}, {'elsewhere', runner},
-#   {'quarantine', deaths} or {'dead', deaths, reason}.
+#   {'quarantine', deaths}, {'isolate', deaths} (its next death may bury it: let it have its
+#   worker to itself, and call again) or {'dead', deaths, reason}.
+# A death is counted for a job that ran as its worker's suspect, or among others without any; a
+# job beside a suspect has it counted as half of one, in deaths_beside. A job is dead after
+# dead_after deaths as a suspect, of which one was alone in its worker.
 # A broker may bring a message again while its job runs, or so soon after its worker's death
 # that nobody knows of it yet: it is sent once more when that worker's key has been renewed or
 # is gone. Who lives and has not named the job for longer than that runs it no more.
@@ -186,7 +215,8 @@ return {'opened', 'pending', stamp}
 # one is recognised when it is told twice.
 START = (
     PRELUDE
-    + f"local PRESENCE_S = {PRESENCE_S}"
+    + f"local PRESENCE_S, UNCONFIRMED = {PRESENCE_S}, {UNCONFIRMED_DEATHS} "
+    + f"local SUSPECT_TTL_S = {SUSPECT_TTL_S}"
     + """
 local state = redis.call('HGET', JOB, 'state')
 if not state then
@@ -223,9 +253,12 @@ elseif runner and runner ~= worker then
   local key = NAMESPACE .. ':worker:' .. runner
   local running = redis.call('GET', key)
   if not running then
-    redis.call('HINCRBY', JOB, 'deaths', 1)
-    if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
-    redis.call('HSET', JOB, 'last_death', 'its worker ' .. runner .. ' died or hung')
+    local suspect = redis.call('GET', NAMESPACE .. ':suspect:' .. runner)
+    if suspect and suspect ~= ID then
+      redis.call('HINCRBY', JOB, 'deaths_beside', 1)
+    else
+      count_death('its worker ' .. runner .. ' died or hung')
+    end
     redis.call('HDEL', JOB, 'runner')
   elseif string.find(running, '"' .. ID .. '"', 1, true)
          or now - tonumber(redis.call('HGET', JOB, 'started_at')) < PRESENCE_S then
@@ -234,17 +267,25 @@ elseif runner and runner ~= worker then
     return {'elsewhere', runner}
   end
 end
-local deaths = tonumber(redis.call('HGET', JOB, 'deaths'))
-local deaths_alone = tonumber(redis.call('HGET', JOB, 'deaths_alone'))
-if deaths_alone >= tonumber(ARGV[8]) then
+local function deaths_of(kind) return tonumber(redis.call('HGET', JOB, kind)) or 0 end
+local deaths, deaths_alone = deaths_of('deaths'), deaths_of('deaths_alone')
+local blamed, dead_after = deaths_alone + deaths_of('deaths_suspect'), tonumber(ARGV[8])
+if (deaths_alone > 0 and blamed >= dead_after) or blamed >= dead_after + UNCONFIRMED then
   return {'dead', tostring(deaths), redis.call('HGET', JOB, 'last_death') or ''}
 end
 redis.call('ZADD', OPEN, now, ID)
-if deaths >= tonumber(ARGV[7]) and alone ~= '1' then
+local is_suspect = deaths + deaths_of('deaths_beside') / 2 >= tonumber(ARGV[7])
+if is_suspect and alone == '0' then
   redis.call('HSET', JOB, 'state', 'pending', 'queue', 'quarantine', 'published_at', stamp)
   redis.call('ZADD', DUE, now, ID)
   keep(DUE)
   return {'quarantine', tostring(deaths)}
+end
+if is_suspect and alone == 's' and blamed >= dead_after - 1 then
+  return {'isolate', tostring(deaths)}
+end
+if alone ~= '0' then
+  redis.call('SET', NAMESPACE .. ':suspect:' .. worker, ID, 'EX', SUSPECT_TTL_S)
 end
 redis.call('ZREM', DUE, ID)
 start = math.max(start, tonumber(redis.call('HGET', JOB, 'released')) or 0) + 1
@@ -274,10 +315,9 @@ local runner = redis.call('HGET', JOB, 'runner')
 if runner and runner ~= ARGV[5] then return {'running', runner} end
 if start then redis.call('HSET', JOB, 'released', start) end
 if ARGV[7] ~= '' then
-  redis.call('HINCRBY', JOB, 'deaths', 1)
-  if redis.call('HGET', JOB, 'alone') == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
-  redis.call('HSET', JOB, 'last_death', ARGV[7])
+  count_death(ARGV[7])
 end
+leave_suspicion()
 redis.call('HDEL', JOB, 'runner')
 redis.call('HSET', JOB, 'state', 'pending')
 redis.call('ZADD', OPEN, now, ID)

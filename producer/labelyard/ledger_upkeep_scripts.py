@@ -21,7 +21,7 @@ if queue == 'quarantine' then queue = 'bulk' end
 redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
   'deaths_alone', 0, 'published_at', stamp, 'replayer', ARGV[5])
 redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered',
-  'deliveries', 'deliverer')
+  'deliveries', 'deliverer', 'deaths_suspect', 'deaths_beside', 'alone')
 redis.call('ZREM', OWED, ID)
 redis.call('DEL', ENDED)
 redis.call('ZADD', OPEN, now, ID)
@@ -76,5 +76,16 @@ redis.call('HSET', JOB, 'published_at', stamp)
 redis.call('ZADD', OPEN, now, ID)
 keep(JOB)
 return {'sent', state, stamp}
+"""
+)
+
+# Note that other jobs begin beside a suspect that had its worker to itself until now.
+# ARGV 5: worker. Returns {'crowded'} or {'over'}.
+CROWD = (
+    PRELUDE
+    + """
+if redis.call('HGET', JOB, 'runner') ~= ARGV[5] then return {'over'} end
+redis.call('HSET', JOB, 'alone', 'b')
+return {'crowded'}
 """
 )

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnknownLabelSetError,
 )
-from labelyard.ledger import Ledger, Queue, Record, backoff_s, connect
+from labelyard.ledger import Isolation, Ledger, Queue, Record, backoff_s, connect
 from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
 from labelyard.set_aside import SetAside
 from labelyard.testing import sample_job, sample_result
@@ -123,13 +123,13 @@ class Bench:
         seconds, microseconds = self.client.time()
         return None if due is None else float(due) - seconds - microseconds / 1_000_000
 
-    def die_with(self, job: Job, *, times: int, is_alone: bool = False) -> None:
+    def die_with(self, job: Job, *, times: int, isolation: Isolation = "none") -> None:
         """Have workers begin the job and vanish."""
         for number in range(times):
             self.ledger.start(
                 job.job_id,
-                worker=f"gone-{is_alone}-{number}",
-                is_alone=is_alone,
+                worker=f"gone-{isolation}-{number}",
+                isolation=isolation,
                 quarantine_after=99,
                 dead_after=99,
             )
@@ -327,7 +327,7 @@ def test_a_ledger_that_is_away_for_the_labels_costs_an_attempt_and_no_death(benc
     assert (record.state, record.attempts, record.deaths) == ("pending", 1, 0)
 
 
-def test_a_job_whose_workers_died_is_sent_to_be_run_alone(bench: Bench) -> None:
+def test_a_job_whose_workers_died_is_sent_to_quarantine(bench: Bench) -> None:
     job = bench.submit()
     bench.die_with(job, times=bench.settings.quarantine_after)
 
@@ -349,7 +349,7 @@ def test_an_innocent_job_passes_its_quarantine(bench: Bench) -> None:
 
 def test_a_job_that_kills_its_worker_alone_is_buried_with_its_reason(bench: Bench) -> None:
     job = bench.submit()
-    bench.die_with(job, times=bench.settings.dead_after, is_alone=True)
+    bench.die_with(job, times=bench.settings.dead_after, isolation="alone")
 
     bench.run(job, queue="quarantine")
 
@@ -357,14 +357,14 @@ def test_a_job_that_kills_its_worker_alone_is_buried_with_its_reason(bench: Benc
     assert result is not None
     assert result.error is not None
     assert result.error.code == "job_dead_lettered"
-    assert "gone-True-1 died" in result.error.message
+    assert "gone-alone-1 died" in result.error.message
     assert (bench.ledger.dead(), bench.seen) == ([job.job_id], [])
 
 
 def test_a_job_that_runs_at_another_worker_is_left_to_it_and_looked_at_again(bench: Bench) -> None:
     job = bench.submit()
     bench.die_with(job, times=1)
-    bench.live("gone-False-0")
+    bench.live("gone-none-0")
 
     bench.run(job)
 
@@ -374,26 +374,63 @@ def test_a_job_that_runs_at_another_worker_is_left_to_it_and_looked_at_again(ben
     assert 55 < due_in_s < 61
 
 
-def test_while_a_suspect_runs_nothing_runs_beside_it(bench: Bench) -> None:
-    suspect, other = bench.submit(), bench.submit()
+@contextmanager
+def in_work(bench: Bench, job: Job, *, queue: Queue = "bulk") -> Iterator[None]:
+    """Keep a delivery of *job* in work while the block runs."""
     may_end = threading.Event()
 
     def take_long(job: Job) -> Result:
         may_end.wait()
         return succeed(job)
 
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(bench.run, suspect, take_long, queue="quarantine")
-        wait_until(lambda: bench.seen == [suspect.job_id])
-        second = pool.submit(bench.run, other)
-        wait_until(lambda: len(bench.attempts._single_flight) == 2)
-        seen_meanwhile = list(bench.seen)
-        may_end.set()
-        first.result(timeout=5)
-        second.result(timeout=5)
+    with ThreadPoolExecutor(1) as pool:
+        delivery = pool.submit(bench.run, job, take_long, queue=queue)
+        wait_until(lambda: job.job_id in bench.seen)
+        try:
+            yield
+        finally:
+            may_end.set()
+            delivery.result(timeout=5)
 
-    assert seen_meanwhile == [suspect.job_id]
-    assert bench.seen == [suspect.job_id, other.job_id]
+
+def test_a_suspect_holds_up_no_job_and_is_held_up_by_none(bench: Bench) -> None:
+    suspect, bulk, interactive = bench.submit(), bench.submit(), bench.submit()
+    bench.die_with(suspect, times=bench.settings.quarantine_after)
+
+    with in_work(bench, bulk), in_work(bench, suspect, queue="quarantine"):
+        bench.run(interactive)
+
+        assert bench.record(interactive.job_id).state == "succeeded"
+
+    assert bench.record(suspect.job_id).state == "succeeded"
+
+
+def test_two_suspects_do_not_run_beside_each_other(bench: Bench) -> None:
+    first, second = bench.submit(), bench.submit()
+    with ThreadPoolExecutor(1) as pool:
+        with in_work(bench, first, queue="quarantine"):
+            other = pool.submit(bench.run, second, queue="quarantine")
+            wait_until(lambda: len(bench.attempts._single_flight) == 2)
+            seen_meanwhile = list(bench.seen)
+        other.result(timeout=5)
+
+    assert seen_meanwhile == [first.job_id]
+    assert bench.record(second.job_id).state == "succeeded"
+
+
+def test_a_suspect_whose_next_death_would_bury_it_has_its_worker_to_itself(bench: Bench) -> None:
+    suspect, other = bench.submit(), bench.submit()
+    bench.die_with(suspect, times=2)
+    bench.die_with(suspect, times=bench.settings.dead_after - 1, isolation="suspect")
+    with ThreadPoolExecutor(1) as pool:
+        with in_work(bench, other):
+            waiting = pool.submit(bench.run, suspect, queue="quarantine")
+            wait_until(lambda: bench.attempts._quarantine._has_suspect)
+            seen_meanwhile = list(bench.seen)
+        waiting.result(timeout=5)
+
+    assert seen_meanwhile == [other.job_id]
+    assert bench.record(suspect.job_id).state == "succeeded"
 
 
 def test_two_deliveries_of_one_job_run_it_once(bench: Bench) -> None:

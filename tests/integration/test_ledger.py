@@ -28,6 +28,7 @@ from labelyard.errors import (
 from labelyard.ledger import (
     FINAL_STATES,
     NO_RECEIPT,
+    Isolation,
     Ledger,
     Opened,
     Receipt,
@@ -60,14 +61,14 @@ def start(
     job_id: str,
     worker: str = "w1",
     *,
-    is_alone: bool = False,
+    isolation: Isolation = "none",
     receipt: Receipt = NO_RECEIPT,
 ) -> Started:
     ledger.client.set(ledger.calls.key(f"worker:{worker}"), "1", ex=60)
     return ledger.start(
         job_id,
         worker=worker,
-        is_alone=is_alone,
+        isolation=isolation,
         quarantine_after=2,
         dead_after=3,
         receipt=receipt,
@@ -85,7 +86,7 @@ def kill(ledger: Ledger, worker: str = "w1") -> None:
 
 def bury(ledger: Ledger, job: Job) -> None:
     ledger.open(job, queue="interactive")
-    start(ledger, job.job_id, is_alone=True)
+    start(ledger, job.job_id, isolation="alone")
     ledger.finish(job.job_id, sample_result("failed", job=job), is_dead=True)
 
 
@@ -340,10 +341,10 @@ def test_a_job_that_kills_workers_on_its_own_is_dead(ledger: Ledger) -> None:
     job = sample_job()
     ledger.open(job, queue="interactive")
     for worker in ("w1", "w2", "w3"):
-        start(ledger, job.job_id, worker, is_alone=True)
+        start(ledger, job.job_id, worker, isolation="alone")
         kill(ledger, worker)
 
-    verdict = start(ledger, job.job_id, "w4", is_alone=True)
+    verdict = start(ledger, job.job_id, "w4", isolation="alone")
 
     assert (verdict.verdict, verdict.deaths) == ("dead", 3)
     assert "w3 died" in verdict.reason
@@ -514,6 +515,7 @@ def test_a_ledger_at_maxmemory_accepts_nothing_and_says_why(own_valkey: ValkeySe
         assert ledger.read(jobs[0].job_id) is None
 
 
+ISOLATIONS: list[Isolation] = ["none", "suspect", "crowded", "alone"]
 WORKERS = st.sampled_from(["w1", "w2"])
 
 
@@ -547,9 +549,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_again(self, job_id: str) -> None:
         assert not self.ledger.open(self.messages[job_id], queue="bulk").is_new
 
-    @rule(job_id=jobs, worker=WORKERS, is_alone=st.booleans())
-    def start(self, job_id: str, worker: str, is_alone: bool) -> None:
-        started = start(self.ledger, job_id, worker, is_alone=is_alone)
+    @rule(job_id=jobs, worker=WORKERS, isolation=st.sampled_from(ISOLATIONS))
+    def start(self, job_id: str, worker: str, isolation: Isolation) -> None:
+        started = start(self.ledger, job_id, worker, isolation=isolation)
         if self.states[job_id] in FINAL_STATES:
             assert (started.verdict, started.state) == ("final", self.states[job_id])
         elif self.messages[job_id].expires_at:

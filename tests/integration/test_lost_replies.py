@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from labelyard.errors import LabelyardError
-from labelyard.ledger import Ledger, Receipt, connect
+from labelyard.ledger import Isolation, Ledger, Receipt, connect
 from labelyard.ledger_calls import job_digest
 from labelyard.ledger_deliveries import DeliveryLedger, Outcome
 from labelyard.messages import Deliver, Failure
@@ -56,9 +56,9 @@ def proxied(settings: ClientSettings, valkey: ValkeyServer) -> Iterator[tuple[Le
         yield Ledger(client, settings), proxy
 
 
-def begin(ledger: Ledger, *, worker: str = "w1", is_alone: bool = False) -> None:
+def begin(ledger: Ledger, *, worker: str = "w1", isolation: Isolation = "none") -> None:
     ledger.client.set("test:worker:w1", "[]", ex=60)
-    ledger.start(JOB.job_id, worker=worker, is_alone=is_alone, **LIMITS, receipt=RECEIPT)
+    ledger.start(JOB.job_id, worker=worker, isolation=isolation, **LIMITS, receipt=RECEIPT)
 
 
 def opened(ledger: Ledger) -> None:
@@ -77,8 +77,8 @@ def running(ledger: Ledger) -> None:
 def suspect(ledger: Ledger) -> None:
     """Open a job whose worker died once, and whose present worker is gone, too."""
     opened(ledger)
-    ledger.start(JOB.job_id, worker="gone-1", is_alone=False, **LIMITS)
-    ledger.start(JOB.job_id, worker="gone-2", is_alone=False, **LIMITS)
+    ledger.start(JOB.job_id, worker="gone-1", **LIMITS)
+    ledger.start(JOB.job_id, worker="gone-2", **LIMITS)
 
 
 def dead(ledger: Ledger) -> None:
@@ -102,18 +102,24 @@ def due(ledger: Ledger) -> None:
     ledger.client.expire("test:due", 60)
 
 
+def suspected(ledger: Ledger) -> None:
+    """Open a job that has its worker to itself."""
+    suspect(ledger)
+    begin(ledger, isolation="alone")
+
+
 def nothing(ledger: Ledger) -> None:
     """Leave the ledger empty."""
 
 
 def start(ledger: Ledger) -> Any:
-    started = ledger.start(JOB.job_id, worker="w1", is_alone=False, **LIMITS, receipt=RECEIPT)
+    started = ledger.start(JOB.job_id, worker="w1", **LIMITS, receipt=RECEIPT)
     return started.verdict, started.attempt, started.deaths, started.start
 
 
 def start_after_a_return(ledger: Ledger) -> Any:
     receipt = Receipt(call="receipt-2", returned_by="w1:1")
-    started = ledger.start(JOB.job_id, worker="w2", is_alone=False, **LIMITS, receipt=receipt)
+    started = ledger.start(JOB.job_id, worker="w2", **LIMITS, receipt=receipt)
     return started.verdict, started.attempt, started.deaths
 
 
@@ -135,6 +141,11 @@ CASES = {
     "start, the worker is gone": Case(suspect, start),
     "start, the time is over": Case(overdue, start),
     "start, the message was given back": Case(running, start_after_a_return),
+    "crowd": Case(suspected, lambda ledger: ledger.crowd(JOB.job_id, worker="w1")),
+    "retry a suspect after a death": Case(
+        suspected,
+        lambda ledger: ledger.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=3),
+    ),
     "hand back": Case(running, lambda ledger: ledger.hand_back(JOB.job_id, worker="w1", start=1)),
     "retry": Case(
         running, lambda ledger: ledger.retry(JOB.job_id, worker="w1", delay_s=0, start=1)
@@ -252,7 +263,7 @@ def test_the_end_of_an_attempt_that_is_told_late_does_not_end_the_next_one(
 ) -> None:
     running(direct)
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=1)
-    direct.start(JOB.job_id, worker="w2", is_alone=False, **LIMITS)
+    direct.start(JOB.job_id, worker="w2", **LIMITS)
     direct.retry(JOB.job_id, worker="w2", delay_s=0, start=2)
 
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=1)
@@ -267,7 +278,7 @@ def test_a_release_that_the_ledger_forgot_the_start_of_is_taken(direct: Ledger) 
     opened(direct)
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=6)
 
-    direct.start(JOB.job_id, worker="w1", is_alone=False, **LIMITS)
+    direct.start(JOB.job_id, worker="w1", **LIMITS)
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=7)
 
     record = direct.read(JOB.job_id)

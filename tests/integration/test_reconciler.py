@@ -70,9 +70,7 @@ class Bench:
         if says is not None:
             key = self.ledger.calls.key(f"worker:{worker}")
             self.client.set(key, json.dumps(says), ex=60)
-        self.ledger.start(
-            job.job_id, worker=worker, is_alone=False, quarantine_after=9, dead_after=9
-        )
+        self.ledger.start(job.job_id, worker=worker, quarantine_after=9, dead_after=9)
 
     def sent(self, queue: str) -> list[dict[str, Any]]:
         """Read a queue's messages, oldest first."""

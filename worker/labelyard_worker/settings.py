@@ -84,8 +84,12 @@ class WorkerSettings(ConnectionSettings):
             always find room.
         job_timeout_s: Seconds that one attempt may take; twice that ends the worker.
         max_attempts: Attempts before a job's transient errors become its result.
-        quarantine_after: Deaths of its worker after which a job runs alone.
-        dead_after: Deaths while it ran alone after which a job is a dead letter.
+        quarantine_after: Deaths of its worker after which a job is a suspect: one suspect
+            at a time runs in a worker, beside ordinary jobs. A death beside a suspect counts
+            as half of one.
+        dead_after: Deaths as a suspect after which a job is a dead letter. For the last of
+            them it begins alone, when its worker is idle within 30 s; without such a moment
+            two more are needed.
         drain_s: Seconds that SIGTERM leaves for what is running.
 
         atomic_claim: Take messages by one atomic step (Redis brokers).

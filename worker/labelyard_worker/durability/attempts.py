@@ -29,12 +29,12 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.fields import JobId
-from labelyard.ledger import Ledger, Queue, Receipt, Started, backoff_s
+from labelyard.ledger import Isolation, Ledger, Queue, Receipt, Started, backoff_s
 from labelyard.ledger_calls import job_digest, new_call_id
 from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard_worker.delivery.pool import DeliveryPool, deliveries_of
-from labelyard_worker.durability.lanes import Lanes
+from labelyard_worker.durability.isolation import Quarantine
 from labelyard_worker.durability.single_flight import SingleFlight
 from labelyard_worker.durability.watchdog import Watchdog
 from labelyard_worker.settings import WorkerSettings
@@ -98,7 +98,7 @@ class Attempts:
         self._running = running
         self._settings = settings
         self._single_flight = SingleFlight(is_on=settings.single_flight)
-        self._lanes = Lanes()
+        self._quarantine = Quarantine()
         self._set_aside = SetAside(ledger.client, settings)
 
     def run(
@@ -132,29 +132,57 @@ class Attempts:
         if isinstance(job, str):
             return job
         job = expiring(job, expires_at)
-        with (
-            self._single_flight.hold(job.job_id),
-            self._lanes.enter(is_alone=queue == "quarantine"),
-        ):
-            receipt = receipt_of(job, published_at=published_at, returned_by=returned_by)
-            started = self._start(job, queue, receipt)
-            match started.verdict:
-                case "run":
-                    self._attempt(job, started, queue, classify)
-                case "quarantine":
-                    self._quarantine(job, started)
-                case "dead":
-                    self._bury(job, started)
-                case "elsewhere":
-                    log.info(
-                        "job_runs_elsewhere",
-                        extra={"fields": {"job_id": job.job_id, "worker": started.runner}},
-                    )
-                case "conflict" | "outlived":
-                    self._set_apart(job, started)
-                case _:
-                    pass  # final: what is still to be delivered stands in the ledger
+        receipt = receipt_of(job, published_at=published_at, returned_by=returned_by)
+        with self._single_flight.hold(job.job_id):
+            if queue == "quarantine":
+                self._run_suspect(job, receipt, classify)
+            else:
+                with self._quarantine.ordinary():
+                    started = self._start(job, queue, receipt)
+                    self._follow(job, started, queue, classify)
         return job.job_id
+
+    def _run_suspect(self, job: Job, receipt: Receipt, classify: Classify) -> None:
+        """Run a job that may have killed workers: no other suspect beside it, or nothing."""
+        with self._quarantine.suspect():
+            started = self._start(job, "quarantine", receipt, "suspect")
+            if started.verdict != "isolate":
+                self._follow(job, started, "quarantine", classify)
+                return
+            with self._quarantine.alone(
+                should_stop=lambda: self.is_draining,
+                on_company=lambda: self._note_company(job.job_id),
+            ) as is_alone:
+                isolation: Isolation = "alone" if is_alone else "crowded"
+                started = self._start(job, "quarantine", receipt, isolation)
+                self._follow(job, started, "quarantine", classify)
+
+    def _note_company(self, job_id: str) -> None:
+        """Tell the ledger that a suspect's death from now on need not be its own."""
+        try:
+            self._ledger.crowd(job_id, worker=self.worker)
+        except LedgerUnavailableError as error:
+            fields = {"job_id": job_id, "code": error.code}
+            log.warning("company_not_noted", extra={"fields": fields})
+
+    def _follow(self, job: Job, started: Started, queue: Queue, classify: Classify) -> None:
+        """Do what the ledger decided about a delivered job."""
+        match started.verdict:
+            case "run":
+                self._attempt(job, started, queue, classify)
+            case "quarantine":
+                fields = {"job_id": job.job_id, "deaths": started.deaths}
+                # The ledger made it due in the quarantine queue.
+                log.warning("job_quarantined", extra={"fields": fields})
+            case "dead":
+                self._bury(job, started)
+            case "elsewhere":
+                fields = {"job_id": job.job_id, "worker": started.runner}
+                log.info("job_runs_elsewhere", extra={"fields": fields})
+            case "conflict" | "outlived":
+                self._set_apart(job, started)
+            case _:
+                pass  # final: what is still to be delivered stands in the ledger
 
     def _read(self, message: Any, *, task_id: str) -> Job | str:
         """Parse the message; return the id under which a message that is not a job was failed."""
@@ -209,22 +237,24 @@ class Attempts:
         fields = {"job_id": job.job_id, "why": started.verdict, "state": started.state}
         log.error("job_refused", extra={"fields": fields})
 
-    def _start(self, job: Job, queue: Queue, receipt: Receipt) -> Started:
+    def _start(
+        self, job: Job, queue: Queue, receipt: Receipt, isolation: Isolation = "none"
+    ) -> Started:
         """Ask the ledger; adopt the job if it came without a record."""
-        started = self._patiently(lambda: self._ask_to_start(job, queue, receipt))
+        started = self._patiently(lambda: self._ask_to_start(job, receipt, isolation))
         if started.verdict == "missing":
             try:
                 self._patiently(lambda: self._ledger.adopt(job, queue=queue))
             except IdempotencyConflictError:  # another job's message came first: START says so
                 log.info("adoption_came_second", extra={"fields": {"job_id": job.job_id}})
-            started = self._patiently(lambda: self._ask_to_start(job, queue, receipt))
+            started = self._patiently(lambda: self._ask_to_start(job, receipt, isolation))
         return started
 
-    def _ask_to_start(self, job: Job, queue: Queue, receipt: Receipt) -> Started:
+    def _ask_to_start(self, job: Job, receipt: Receipt, isolation: Isolation) -> Started:
         return self._ledger.start(
             job.job_id,
             worker=self.worker,
-            is_alone=queue == "quarantine",
+            isolation=isolation,
             quarantine_after=self._settings.quarantine_after,
             dead_after=self._settings.dead_after,
             receipt=receipt,
@@ -363,13 +393,6 @@ class Attempts:
         if not self._ledger.adopt(job, queue="bulk"):
             return False
         return finish()
-
-    def _quarantine(self, job: Job, started: Started) -> None:
-        log.warning(
-            "job_quarantined",
-            extra={"fields": {"job_id": job.job_id, "deaths": started.deaths}},
-        )
-        # START put it into the quarantine queue's name; it is sent there like any due retry.
 
     def _bury(self, job: Job, started: Started) -> None:
         log.error(

@@ -1,0 +1,105 @@
+"""Run suspects one at a time in a process, beside ordinary jobs, and alone only when it is idle.
+
+A crash kills every job of its process, so the ledger counts a death for each; what died
+twice is a suspect. While at most one suspect runs in a process, its crashes are the
+suspect's and not its neighbours'. Only the last run before a job is buried asks to be alone,
+and it never waits for ordinary jobs to be held back.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+# Longest wait of a suspect for a moment in which nothing else runs.
+IDLE_WITHIN_S: Final = 30.0
+# Longest time that ordinary jobs wait for a suspect that began alone.
+ALONE_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.2
+
+
+class Quarantine:
+    """Which jobs may run beside each other in this process; called from many threads."""
+
+    def __init__(self, *, idle_within_s: float = IDLE_WITHIN_S, alone_s: float = ALONE_S) -> None:
+        self._idle_within_s = idle_within_s
+        self._alone_s = alone_s
+        self._changed = threading.Condition()
+        self._ordinary = 0
+        self._has_suspect = False
+        self._is_closed = False
+
+    @contextmanager
+    def ordinary(self) -> Iterator[None]:
+        """Run the block beside all others, a suspect that is not alone included."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed)
+            self._ordinary += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ordinary -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def suspect(self) -> Iterator[None]:
+        """Run the block beside ordinary jobs, but beside no other suspect."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._has_suspect)
+            self._has_suspect = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._has_suspect = False
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(
+        self, *, should_stop: Callable[[], bool], on_company: Callable[[], None]
+    ) -> Iterator[bool]:
+        """Let a suspect begin alone, if the process has an idle moment soon.
+
+        Args:
+            should_stop: Whether to wait no longer, asked now and then.
+            on_company: Called before ordinary jobs are let in again while the block runs.
+
+        Yields:
+            Whether nothing else runs. Ordinary jobs that come are kept waiting, for
+            ``alone_s`` at most.
+        """
+        if not self._close_when_idle(should_stop):
+            yield False
+            return
+        timer = threading.Timer(self._alone_s, self._end_of_patience, [on_company])
+        timer.name, timer.daemon = "labelyard-isolation", True
+        timer.start()
+        try:
+            yield True
+        finally:
+            timer.cancel()
+            self._open()
+            timer.join()
+
+    def _close_when_idle(self, should_stop: Callable[[], bool]) -> bool:
+        until = time.monotonic() + self._idle_within_s
+        with self._changed:
+            while self._ordinary:
+                if should_stop() or time.monotonic() >= until:
+                    return False
+                self._changed.wait(LOOK_EVERY_S)
+            self._is_closed = True
+            return True
+
+    def _end_of_patience(self, on_company: Callable[[], None]) -> None:
+        try:
+            on_company()
+        finally:
+            self._open()
+
+    def _open(self) -> None:
+        with self._changed:
+            self._is_closed = False
+            self._changed.notify_all()
