@@ -40,6 +40,7 @@ SETTINGS: Final = {
     "drain_s": "20",
     "webhook_hosts": "127.0.0.1",
     "webhook_secret": WEBHOOK_SECRET,
+    "celery_follow_ups": "shop.after@shop",
 }
 
 

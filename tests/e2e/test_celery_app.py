@@ -1,5 +1,7 @@
 """An existing Celery application calls labelyard as one more task of its own."""
 
+import base64
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -91,6 +93,44 @@ def test_a_job_can_end_a_chain(instant: InstantService, shop: Celery) -> None:
     answer = last.apply_async(root_id="r", parent_id="p", priority=3).get(timeout=20)
 
     assert answer["status"] == "succeeded"
+
+
+def test_a_call_that_follows_a_job_gets_the_jobs_state(
+    instant: InstantService, shop: Celery
+) -> None:
+    """LABELYARD_CELERY_FOLLOW_UPS names shop.after@shop."""
+    job = job_for(instant)
+    first = shop.signature(TASK, args=[job], queue=QUEUE, immutable=True)
+
+    chain(first, shop.signature("shop.after", args=["order 7"], queue="shop")).apply_async()
+
+    with closing(redis.Redis.from_url(shop.conf.broker_url)) as broker:
+        envelope = json.loads(wait_until(lambda: broker.lpop("shop"), within_s=20))
+    [args, kwargs, _] = json.loads(base64.b64decode(envelope["body"]))
+    assert args == [{"job_id": job["job_id"], "status": "succeeded"}, "order 7"]
+    assert (kwargs, envelope["headers"]["task"]) == ({}, "shop.after")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "shop.refund", "queue": "shop"},
+        {"name": "shop.after", "queue": "another"},
+        {"name": "shop.after", "queue": None},
+    ],
+)
+def test_a_chain_that_is_not_named_in_the_settings_fails_the_job(
+    instant: InstantService, shop: Celery, other: dict[str, Any]
+) -> None:
+    job = job_for(instant)
+    first = shop.signature(TASK, args=[job], queue=QUEUE, immutable=True)
+    after = shop.signature(other["name"], queue=other["queue"])
+
+    chain(first, shop.signature("shop.after", queue="shop"), after).apply_async()
+
+    assert final_record(instant, job["job_id"]).state == "failed"
+    with closing(redis.Redis.from_url(shop.conf.broker_url)) as broker:
+        assert broker.exists("shop", "another") == 0
 
 
 @pytest.mark.parametrize(

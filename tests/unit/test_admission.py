@@ -236,6 +236,54 @@ def test_what_would_hold_up_the_event_loop_is_not_even_parsed(
     assert max(parsed, default=0) < len(raw)
 
 
+def with_chain(*calls: Any) -> dict[str, Any]:
+    return changed(with_body([job_of(URI)], {}, {**NO_CANVAS, "chain": list(calls)}))[0]
+
+
+def follow_ups_of(envelope: dict[str, Any]) -> Any:
+    raw = json.dumps(envelope).encode()
+    call = admit(unpack(raw), queue=QUEUE, follow_ups=("shop.after@shop",))
+    return misfit_of(call) if call.task == SET_ASIDE_TASK else json.loads(call.body())[2]["chain"]
+
+
+def test_a_call_that_may_follow_is_written_anew() -> None:
+    options = {"queue": "shop", "task_id": "t1", "serializer": "pickle", "link": [SIGNATURE]}
+    odd = {**SIGNATURE, "options": options, "args": [1], "chord_size": 2, "x": 1}
+
+    assert follow_ups_of(with_chain(odd)) == [
+        {
+            "task": "shop.after",
+            "args": [1],
+            "kwargs": {},
+            "options": {"queue": "shop", "task_id": "t1"},
+            "subtask_type": None,
+            "immutable": False,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {**SIGNATURE, "task": "shop.refund"},
+        {**SIGNATURE, "options": {"queue": "theirs"}},
+        {**SIGNATURE, "options": {}},
+        {**SIGNATURE, "options": None},
+        {**SIGNATURE, "subtask_type": "group"},
+        {**SIGNATURE, "args": "x"},
+        {**SIGNATURE, "kwargs": [1]},
+        {**SIGNATURE, "task": ["shop.after"]},
+        *("shop.after", None, 7, []),
+    ],
+)
+def test_a_call_that_may_not_follow_is_refused(call: Any) -> None:
+    assert isinstance(follow_ups_of(with_chain(SIGNATURE, call)), Misfit)
+
+
+def test_a_chain_of_any_length_is_not_followed() -> None:
+    assert isinstance(follow_ups_of(with_chain(*[SIGNATURE] * 17)), Misfit)
+
+
 def test_an_expiry_goes_on_beside_the_job() -> None:
     at = datetime.now(UTC) + timedelta(minutes=5)
     envelope, _ = changed(with_header(expires=at.isoformat()))

@@ -63,6 +63,7 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
             "write_timeout": 5,
             # Only plain calls of our own tasks reach Celery.
             "gated_queues": [queue.name for queue in declared_queues],
+            "follow_ups": settings.celery_follow_ups,
         },
     }
 
@@ -90,6 +91,7 @@ def redis_options(settings: WorkerSettings) -> dict[str, Any]:
         options |= {
             # Only plain calls of our own tasks reach Celery.
             "has_gate": True,
+            "follow_ups": settings.celery_follow_ups,
             "queue_order": [queue_name(namespace, name) for name in QUEUE_NAMES],
             # Bulk jobs never take all slots; one suspect at a time.
             "inflight_limits": {

@@ -103,6 +103,10 @@ class WorkerSettings(ConnectionSettings):
         visibility_timeout_s: Seconds after which a dead worker's jobs come again.
         remote_control: Listen to Celery's remote control (``celery inspect``, ``control``),
             within the namespace. Whoever may write to the broker can then stop workers.
+        celery_follow_ups: Calls that a Celery application may chain behind a job, each as
+            ``task@queue``; the worker publishes them with the job's state to that queue of its
+            broker. Empty refuses chains: whoever may write to our queues could else have
+            any task of any service called.
         celery_results_url: Redis that gets the task's result where a Celery application asks
             for it; unset means the ledger's.
 
@@ -171,6 +175,7 @@ class WorkerSettings(ConnectionSettings):
     watchdog: bool = True
     visibility_timeout_s: PositiveInt = 120
     remote_control: bool = False
+    celery_follow_ups: Names = ()
     celery_results_url: str | None = None
 
     result_buckets: Names = ()

@@ -265,7 +265,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
             "published_at": published_at(task),
             "returned_by": task.request.get(RETURNED_BY_HEADER) or "",
         }
-        if task.request.ignore_result:
+        if task.request.ignore_result and not task.request.chain:
             runtime.run(message, queue, **call)
             return None
         return runtime.run_to_end(message, queue, **call)

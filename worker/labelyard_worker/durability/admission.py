@@ -12,7 +12,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeGuard
@@ -36,11 +36,14 @@ MAX_JSON_VALUES: Final = 500_000
 # An eta so close is now: the clocks of two machines differ by as much.
 ETA_NOW_S: Final = 1.0
 MAX_REASON_CHARS: Final = 300
-NO_LINKS_NOR_LIMITS: Final = ("callbacks", "errbacks", "chain", "chord")
+CANVAS_PARTS: Final = ("callbacks", "errbacks", "chain", "chord")
+MAX_FOLLOW_UPS: Final = 16
+NO_FOLLOW_UPS: Final = "null"
 UTF8_NAMES: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", ""})
 # Celery apps may name the argument as they like to call it.
 ARGUMENT_NAMES: Final = ("message", "job")
 _TASK_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_PLAIN: Final = re.compile(r"[\x20-\x7e]{1,511}")
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PLAIN_BODY_START: Final = "[["
 _PLAIN_BODY_END: Final = f"],{{}},{NO_CANVAS}]"
@@ -85,6 +88,8 @@ class Call:
             does not say.
         returned_by: Which attempt was given back with it while the ledger was away.
         is_result_wanted: Whether a Celery application asked for the task's result.
+        follow_ups: JSON text of the calls that Celery makes after this one, in its own form;
+            only calls that LABELYARD_CELERY_FOLLOW_UPS names.
     """
 
     task: str
@@ -94,10 +99,12 @@ class Call:
     is_again: bool = False
     is_result_wanted: bool = False
     returned_by: str = ""
+    follow_ups: str = NO_FOLLOW_UPS
 
     def body(self) -> str:
-        """Write the body: arguments, keyword arguments, an empty canvas."""
-        return f"[{self.arguments},{{}},{NO_CANVAS}]"
+        """Write the body: arguments, keyword arguments, a canvas that holds follow-ups at most."""
+        canvas = NO_CANVAS.replace('"chain":null', f'"chain":{self.follow_ups}')
+        return f"[{self.arguments},{{}},{canvas}]"
 
     def headers(self) -> dict[str, Any]:
         """Write the headers of Celery's message protocol 2 that a plain call needs."""
@@ -147,10 +154,15 @@ class Misfit:
         return cls(reason, queue, base64.b64decode(raw), size_bytes, job_id)
 
 
-def admit(envelope: Envelope, *, queue: str) -> Call:
-    """Return the call that Celery is to run for *envelope*: its own, or the one that sets it aside."""
+def admit(envelope: Envelope, *, queue: str, follow_ups: Collection[str] = ()) -> Call:
+    """Return the call that Celery is to run for *envelope*: its own, or the one that sets it aside.
+
+    Args:
+        queue: Name of the queue that brought it.
+        follow_ups: Calls that may follow in a chain, each as ``task@queue``.
+    """
     try:
-        return _read_call(envelope)
+        return _read_call(envelope, follow_ups)
     except MisfitError as error:
         reason = error.reason
     except Exception as error:  # noqa: BLE001 - nothing that a message contains may get further
@@ -239,7 +251,7 @@ def _body_of(body: Any, encoding: Any) -> tuple[Any, str]:
         return body, "the body is not base64, as properties.body_encoding says it is"
 
 
-def _read_call(envelope: Envelope) -> Call:
+def _read_call(envelope: Envelope, follow_ups: Collection[str]) -> Call:
     if envelope.fault:
         raise MisfitError(envelope.fault)
     headers = envelope.headers
@@ -254,7 +266,7 @@ def _read_call(envelope: Envelope) -> Call:
     if headers.get("compression"):
         raise MisfitError("headers.compression is set: bodies are sent uncompressed")
     _check_times(headers)
-    argument = _argument_in(_text_of(envelope.body))
+    argument, chain = _parts_of(_text_of(envelope.body), follow_ups)
     returned_by = headers.get(RETURNED_BY_HEADER)
     return Call(
         task=task,
@@ -262,8 +274,9 @@ def _read_call(envelope: Envelope) -> Call:
         arguments=_arguments(task, argument, headers),
         published_at=_finite(headers.get(PUBLISHED_AT_HEADER)),
         is_again=envelope.is_again,
-        returned_by=returned_by if isinstance(returned_by, str) and len(returned_by) < 512 else "",
+        returned_by=returned_by if _is_plain(returned_by) else "",
         is_result_wanted=_is_result_wanted(headers),
+        follow_ups=chain,
     )
 
 
@@ -324,11 +337,11 @@ def _text_of(body: Any) -> str:
     return body
 
 
-def _argument_in(text: str) -> str:
-    """Find the JSON text of the only argument in a body of message protocol 2."""
+def _parts_of(text: str, follow_ups: Collection[str]) -> tuple[str, str]:
+    """Find the only argument and the follow-ups, as JSON texts, in a body of message protocol 2."""
     if text.startswith(_PLAIN_BODY_START) and text.endswith(_PLAIN_BODY_END):
         # As our own client writes it. Whether this is one JSON value, its parser says.
-        return text[len(_PLAIN_BODY_START) : -len(_PLAIN_BODY_END)]
+        return text[len(_PLAIN_BODY_START) : -len(_PLAIN_BODY_END)], NO_FOLLOW_UPS
     try:
         check_size(text)
         body = json.loads(text)
@@ -339,23 +352,53 @@ def _argument_in(text: str) -> str:
     if not (isinstance(body, list) and len(body) == 3):
         raise MisfitError("the body is not [arguments, keyword arguments, canvas]")
     args, kwargs, canvas = body
-    _check_canvas(canvas)
+    chain = _follow_ups_in(canvas, follow_ups)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise MisfitError("arguments are not a list, or keyword arguments not an object")
     values = args + [kwargs[name] for name in ARGUMENT_NAMES if name in kwargs]
     if len(values) != 1 or len(args) + len(kwargs) != 1:
         raise MisfitError("the task takes one argument: the job as a JSON object")
-    return json.dumps(values[0])
+    return json.dumps(values[0]), chain
 
 
-def _check_canvas(canvas: Any) -> None:
+def _follow_ups_in(canvas: Any, allowed: Collection[str]) -> str:
+    """Write the calls of a chain anew; any other part of a canvas is refused."""
     if canvas is None:
-        return
+        return NO_FOLLOW_UPS
     if not isinstance(canvas, dict):
         raise MisfitError("the canvas is not an object")
-    if names := [name for name, value in canvas.items() if value]:
-        shown = ", ".join(name for name in names if name in NO_LINKS_NOR_LIMITS) or "its canvas"
+    names = [name for name, value in canvas.items() if value]
+    if not names:
+        return NO_FOLLOW_UPS
+    calls = canvas.get("chain")
+    if names != ["chain"] or not allowed:
+        shown = ", ".join(name for name in names if name in CANVAS_PARTS) or "its canvas"
         raise MisfitError(f"workers call no other tasks: {shown} is set")
+    if not isinstance(calls, list) or len(calls) > MAX_FOLLOW_UPS:
+        raise MisfitError(f"the chain is not a list of at most {MAX_FOLLOW_UPS} calls")
+    return json.dumps([_follow_up(call, allowed) for call in calls])
+
+
+def _follow_up(call: Any, allowed: Collection[str]) -> dict[str, Any]:
+    """Write a call that follows: its task, arguments and queue, and nothing else that it says."""
+    options = call.get("options") if isinstance(call, dict) else None
+    if not isinstance(options, dict) or call.get("subtask_type") is not None:
+        raise MisfitError("the chain holds something else than plain calls with a queue")
+    name, task_id = f"{call.get('task')}@{options.get('queue')}", options.get("task_id")
+    if name not in allowed:
+        raise MisfitError("the chain holds a call that LABELYARD_CELERY_FOLLOW_UPS does not name")
+    args, kwargs = call.get("args") or [], call.get("kwargs") or {}
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise MisfitError("a call of the chain has odd arguments")
+    kept_id = {"task_id": task_id} if _is_task_id(task_id) else {}
+    return {
+        "task": call["task"],
+        "args": args,
+        "kwargs": kwargs,
+        "options": {"queue": options["queue"], **kept_id},
+        "subtask_type": None,
+        "immutable": call.get("immutable") is True,
+    }
 
 
 def _is_result_wanted(headers: Mapping[str, Any]) -> bool:
@@ -384,6 +427,10 @@ def _job_id_in_body(body: Any) -> Any:
 
 def _is_job_id(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
+
+
+def _is_plain(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _PLAIN.fullmatch(value) is not None
 
 
 def _is_task_id(value: Any) -> TypeGuard[str]:

@@ -125,7 +125,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self, envelope: Envelope, queue: str, hand_over: Callable[[WireMessage], None]
     ) -> None:
         try:
-            hand_over(written(admit(envelope, queue=queue)))
+            follow_ups = self.connection.follow_ups
+            hand_over(written(admit(envelope, queue=queue, follow_ups=follow_ups)))
         except LOST_CONNECTION:
             raise
         except Exception as error:  # noqa: BLE001 - our own call instead, which holds no part of it
@@ -189,14 +190,22 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     Attributes:
         gated_queues: Transport option: queues whose messages pass the gate.
+        follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
         unreadable_properties: By channel: properties of the message on its way that could not
             be decoded.
     """
 
     Channel = Channel
 
-    def __init__(self, *args: Any, gated_queues: Collection[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        gated_queues: Collection[str] = (),
+        follow_ups: Collection[str] = (),
+        **options: Any,
+    ) -> None:
         self.gated_queues = frozenset(gated_queues)
+        self.follow_ups = frozenset(follow_ups)
         self.unreadable_properties: dict[int, bytes] = {}
         super().__init__(*args, **{**options, "frame_handler": frame_handler})
 

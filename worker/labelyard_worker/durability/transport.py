@@ -11,7 +11,7 @@ Why an idle worker wakes at once without polling: ``docs/decisions/0001-atomic-c
 import json
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 from queue import Empty
 from time import monotonic
@@ -138,6 +138,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             on this channel; the queue isn't asked while it has them.
         has_gate: Transport option: whether only calls of our own tasks are delivered, and
             all other messages as calls of the task that sets them aside.
+        follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
         claimed: Queue of each message that was claimed and is not yet delivered.
     """
 
@@ -145,11 +146,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     queue_order: tuple[str, ...] = ()
     inflight_limits: Mapping[str, int] = {}
     has_gate = False
+    follow_ups: Collection[str] = ()
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
         "queue_order",
         "inflight_limits",
         "has_gate",
+        "follow_ups",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -299,7 +302,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             return
         envelope = unpack(raw)
         try:
-            deliver(written(admit(envelope, queue=queue), queue, delivery_tag), queue)
+            deliver(
+                written(
+                    admit(envelope, queue=queue, follow_ups=self.follow_ups), queue, delivery_tag
+                ),
+                queue,
+            )
         except self.lost_connection_errors:
             raise
         except Exception as error:  # noqa: BLE001 - our own call instead, which holds no part of it
