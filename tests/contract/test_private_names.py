@@ -15,7 +15,13 @@ from kombu.transport import TRANSPORT_ALIASES
 from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import AbstractConnection, Connection
 
-from labelyard_worker.durability import pool, rabbitmq, transport
+from labelyard_worker.durability import (
+    amqp_transport,
+    pool,
+    rabbitmq,
+    remote_control,
+    transport,
+)
 
 
 class Relied(NamedTuple):
@@ -38,7 +44,9 @@ QOS = "kombu.transport.redis:QoS"
 REQUEST = "celery.worker.request:Request"
 
 CLAIM_ADVICE = "transport.Channel replaces it; carry over what is new apart from BRPOP itself"
-RECORD_ADVICE = "claim.CLAIM writes the same record; a restore must be able to read it"
+RECORD_ADVICE = "claim.CLAIM writes the same record; restore.py and older workers must read it"
+GATE_ADVICE = "amqp_transport builds on it: no exception that a message causes may leave it"
+CALL_ADVICE = "admission.Call writes what it reads: look for new fields and new exceptions"
 ACK_ADVICE = "acks.Acks forgets what ack added, before each poll and when the channel closes"
 POLLER_ADVICE = "transport.Poller builds on it: pushes must be read while no claim is on its way"
 POOL_ADVICE = "pool.TaskPool replaces it; every escape must reach on_failure once"
@@ -117,6 +125,24 @@ RELIED = [
         "rabbitmq.MeteredQueue sets the channel's allowance before it",
     ),
     Relied("53bd1abe3456722d", "celery.worker.consumer.consumer:Consumer.start", STEP_ADVICE),
+    Relied("77ba238ed08f0afe", "amqp.method_framing:frame_handler", GATE_ADVICE),
+    Relied("2656a7f69b1c1e8a", "amqp.channel:Channel._on_basic_deliver", GATE_ADVICE),
+    Relied(
+        "ab4ee7a70ede7889", "amqp.abstract_channel:AbstractChannel.dispatch_method", GATE_ADVICE
+    ),
+    Relied("f20afb7683593c81", "kombu.transport.pyamqp:Message", GATE_ADVICE),
+    Relied("bd56cb3ffa7affcd", "kombu.message:Message.__init__", CALL_ADVICE),
+    Relied("efdf47149cde3635", f"{REQUEST}.__init__", CALL_ADVICE),
+    Relied(
+        "292c5a681f10ade7",
+        "celery.worker.consumer.consumer:Consumer.create_task_handler",
+        CALL_ADVICE,
+    ),
+    Relied(
+        "5132788b1bc86f26",
+        f"{REQUEST}.revoked",
+        "remote_control.Request replaces it: Celery must drop no message by itself",
+    ),
 ]
 
 
@@ -144,6 +170,8 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 
 OVERRIDDEN = [
     (transport.QoS, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
+    (amqp_transport.Channel, ["basic_consume", "dispatch_method", "_on_basic_deliver"]),
+    (remote_control.Request, ["revoked"]),
     (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
     (transport.Poller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),
@@ -177,6 +205,11 @@ def test_redis_py_tells_us_of_pushes(parser: type) -> None:
 def test_kombu_finds_our_transports_by_their_aliases() -> None:
     transport.install()
 
-    found = [TRANSPORT_ALIASES[alias] for alias in (transport.ALIAS, transport.TLS_ALIAS)]
+    amqp_transport.install()
 
-    assert [find(name) for name in found] == [transport.Transport, transport.TLSTransport]
+    schemes = (transport.ALIAS, transport.TLS_ALIAS, "labelyard-amqp", "labelyard-amqps")
+    found = [TRANSPORT_ALIASES[alias] for alias in schemes]
+    assert [find(name) for name in found] == [
+        *(transport.Transport, transport.TLSTransport),
+        *(amqp_transport.Transport, amqp_transport.TLSTransport),
+    ]

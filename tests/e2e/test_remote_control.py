@@ -1,0 +1,92 @@
+"""Celery's remote control: off by default, within a namespace, and no job is lost by it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from celery import Celery
+
+from labelyard_worker.local.worker_process import WorkerProcess
+from tests.e2e.instant import COMMAND, ROOT, SETTINGS, InstantService
+from tests.support.service import READY_WITHIN_S
+from tests.support.waiting import wait_until
+
+LABELS = ["a cat", "a dog"]
+
+
+@contextmanager
+def controlled(instant: InstantService, namespace: str) -> Iterator[WorkerProcess]:
+    """Run a worker of its own namespace, with remote control, on the same Redis."""
+    settings = {**SETTINGS, "namespace": namespace, "remote_control": "1"}
+    worker = instant.service.worker(
+        name=namespace,
+        command=COMMAND,
+        variables={
+            "PYTHONPATH": str(ROOT),
+            "TEST_EFFECTS": str(instant.service.folder / "effects.log"),
+            "TEST_FLAGS": str(instant.flags),
+        },
+        **settings,
+    )
+    with worker.start(within_s=READY_WITHIN_S):
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def workers(instant: InstantService) -> Iterator[dict[str, WorkerProcess]]:
+    with ExitStack() as stack:
+        yield {
+            namespace: stack.enter_context(controlled(instant, namespace))
+            for namespace in ("ours", "theirs")
+        }
+
+
+def remote(instant: InstantService, exchange: str) -> Celery:
+    app = Celery("operator", broker=instant.service.variables["LABELYARD_BROKER_URL"])
+    app.conf.control_exchange = exchange
+    return app
+
+
+@pytest.mark.usefixtures("workers")
+def test_only_workers_of_the_namespace_hear_a_command(instant: InstantService) -> None:
+    """The worker of the suite, with remote control off, hears none."""
+    replies = {
+        exchange: len(remote(instant, exchange).control.ping(timeout=1.0))
+        for exchange in ("ours.celery", "theirs.celery", "instant.celery", "celery")
+    }
+
+    assert replies == {"ours.celery": 1, "theirs.celery": 1, "instant.celery": 0, "celery": 0}
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_revoked_job_is_cancelled_and_others_go_on(instant: InstantService) -> None:
+    with instant.service.client(namespace="ours") as client:
+        slow = client.submit([instant.picture()], LABELS, tenant="slow-60")
+        wait_until(lambda: slow.state() == "running")
+
+        remote(instant, "ours.celery").control.revoke(slow.id, terminate=True)
+
+        wait_until(lambda: slow.state() == "cancelled")
+        after = client.classify([instant.picture()], LABELS, timeout_s=20)
+        assert after.status == "succeeded"
+
+
+@pytest.mark.parametrize("command", ["pool_shrink", "rate_limit", "cancel_consumer", "time_limit"])
+@pytest.mark.usefixtures("workers")
+def test_commands_that_would_lose_jobs_do_not_exist(instant: InstantService, command: str) -> None:
+    app = remote(instant, "ours.celery")
+
+    replies = app.control.broadcast(command, reply=True, timeout=0.5)
+
+    assert not any("ok" in answer for reply in replies for answer in reply.values())
+
+
+def test_a_shutdown_ends_the_workers_of_its_namespace_alone(
+    instant: InstantService, workers: dict[str, WorkerProcess]
+) -> None:
+    remote(instant, "celery").control.shutdown()
+    remote(instant, "theirs.celery").control.shutdown()
+
+    wait_until(lambda: not workers["theirs"].is_running())
+    assert workers["ours"].is_running()
+    assert instant.worker.is_running()
