@@ -109,5 +109,5 @@ def test_events_in_the_table_of_logs_are_logged() -> None:
 def test_python_in_the_documents_runs_as_far_as_it_needs_no_server(block: str) -> None:
     code = compile(block, "<document>", "exec")
 
-    if "Client()" not in block:
+    if "Client()" not in block and ".send_task(" not in block:
         exec(code, {})

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +15,7 @@ from celery import Celery, chain, group
 
 from labelyard.errors import JobNotFoundError
 from labelyard.ledger import Record
-from tests.e2e.instant import NAMESPACE, InstantService
+from tests.e2e.instant import NAMESPACE, ROOT, InstantService
 from tests.support.waiting import wait_until
 
 TASK = "labelyard.classify"
@@ -201,3 +202,23 @@ def test_an_unknown_task_is_set_aside_and_its_body_is_not_in_the_log(
     with instant.client() as client:
         assert "unknown task" in client.set_aside.messages(limit=1)[0].reason
     assert "a-tenant-that-nobody-else-has" not in instant.log()
+
+
+def test_the_page_for_celery_apps_does_what_it_says(
+    instant: InstantService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/celery-app.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    variables = instant.service.variables
+    for written, here in {
+        "redis://localhost:6379/0": variables["LABELYARD_BROKER_URL"],
+        "redis://localhost:6379/1": variables["LABELYARD_LEDGER_URL"],
+        "labelyard.interactive": QUEUE,
+        "s3://photos/sku-1.jpg": instant.picture(),
+    }.items():
+        assert written in code
+        code = code.replace(written, here)
+
+    exec(compile(code, "docs/celery-app.md", "exec"), {})
+
+    assert "'status': 'succeeded'" in capsys.readouterr().out

@@ -307,7 +307,7 @@ def test_a_message_that_its_consumer_cannot_take_is_set_aside_and_the_next_is_de
         assert consumer.channel.qos.in_flight("bulk") == (0 if no_ack else 1)
 
     assert taken == ["good"]
-    assert [b"bad" not in kept for kept in broker_redis.lrange(MALFORMED_KEY, 0, -1)] == [True]
+    assert broker_redis.llen(MALFORMED_KEY) == 1
     assert broker_redis.hlen("unacked") == (0 if no_ack else 1)
 
 
