@@ -1,0 +1,97 @@
+"""Measure how fast an emptied broker is filled again from the ledger.
+
+    python -m benchmarks.recovery_rate --jobs 100000 --labels 10
+
+Two Valkeys of its own: one holds the records of bulk jobs and, behind them, of a few interactive
+ones; the other is the broker, and empty. One reconciler publishes. Printed are the jobs published
+each second, the seconds until the interactive ones are back, and how many were published twice.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import redis
+
+from labelyard.ledger import Ledger, connect
+from labelyard.messages import Job, Label, LabelSet
+from labelyard.publisher import Publisher
+from labelyard.testing import sample_job
+from labelyard_worker.durability.broker_view import RedisBroker
+from labelyard_worker.durability.reconciler import Reconciler
+from labelyard_worker.local.servers import ValkeyServer
+from labelyard_worker.settings import WorkerSettings
+
+NAMESPACE = "recovery"
+INTERACTIVE = 10
+BATCH = 5000
+
+
+def open_jobs(ledger: Ledger, *, count: int, labels: LabelSet) -> None:
+    """Write the records of *count* bulk jobs, and of some interactive ones after them."""
+    for first in range(0, count, BATCH):
+        jobs = [new_job(labels) for _ in range(min(BATCH, count - first))]
+        ledger.open_many(jobs, queue="bulk")
+    ledger.open_many([new_job(labels) for _ in range(INTERACTIVE)], queue="interactive")
+
+
+def new_job(labels: LabelSet) -> Job:
+    """Make a job of two images."""
+    return sample_job().model_copy(update={"label_set": labels})
+
+
+def wait_for(queues: redis.Redis, queue: str, count: int) -> float:
+    """Wait until *queue* has *count* messages, and return when, by the monotonic clock."""
+    while int(queues.llen(f"{NAMESPACE}.{queue}")) < count:
+        time.sleep(0.05)
+    return time.monotonic()
+
+
+def main() -> None:
+    """Run the measurement and print it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--labels", type=int, default=10)
+    arguments = parser.parse_args()
+    names = tuple(Label(name=f"label {number}") for number in range(arguments.labels))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        broker = stack.enter_context(ValkeyServer(folder / "broker"))
+        truth = stack.enter_context(ValkeyServer(folder / "ledger"))
+        settings = WorkerSettings(broker_url=broker.url, ledger_url=truth.url, namespace=NAMESPACE)
+        ledger = Ledger(stack.enter_context(closing(connect(settings))), settings)
+        open_jobs(ledger, count=arguments.jobs, labels=LabelSet(labels=names))
+        queues = stack.enter_context(redis.Redis.from_url(broker.url))
+        reconciler = Reconciler(
+            worker="measured",
+            ledger=ledger,
+            publisher=stack.enter_context(closing(Publisher(settings))),
+            broker=stack.enter_context(closing(RedisBroker(settings))),
+            every_s=0.1,
+            after_s=0.0,
+        )
+        began_at = time.monotonic()
+        reconciler.start()
+        stack.callback(reconciler.close)
+        interactive_s = wait_for(queues, "interactive", INTERACTIVE) - began_at
+        seconds = wait_for(queues, "bulk", arguments.jobs) - began_at
+        time.sleep(1.0)  # a further round would publish twice
+        published = int(queues.llen(f"{NAMESPACE}.bulk"))
+        print(
+            json.dumps(
+                {
+                    "jobs": arguments.jobs,
+                    "seconds": round(seconds, 1),
+                    "jobs_per_s": round(arguments.jobs / seconds),
+                    "interactive_after_s": round(interactive_s, 2),
+                    "published_twice": published - arguments.jobs,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
