@@ -239,6 +239,16 @@ class Ledger:
         """
         self._release(job_id, worker, "", "", start)
 
+    def postpone(
+        self, job_id: str, *, worker: str, delay_s: float, start: int | None = None
+    ) -> None:
+        """End an attempt that does not count, and have the job sent again in *delay_s* seconds.
+
+        Args:
+            start: As for :meth:`hand_back`.
+        """
+        self._release(job_id, worker, delay_s, "", start, "uncounted")
+
     def retry(
         self,
         job_id: str,
@@ -257,10 +267,16 @@ class Ledger:
         self._release(job_id, worker, delay_s, death, start)
 
     def _release(
-        self, job_id: str, worker: str, delay_s: float | str, death: str, start: int | None
+        self,
+        job_id: str,
+        worker: str,
+        delay_s: float | str,
+        death: str,
+        start: int | None,
+        counting: str = "",
     ) -> None:
         number = "" if start is None else start
-        args = self.calls.args(job_id, worker, delay_s, death, number)
+        args = self.calls.args(job_id, worker, delay_s, death, number, counting)
         self._run("RELEASE", job_id, args, is_durable=True)
 
     def finish(

@@ -298,8 +298,9 @@ return run(attempts, deaths)
 )
 
 # End an attempt without a result.
-# ARGV 5..8: worker, delay_s ('' = the broker still holds the message), death ('' = none),
-#   start (the number that START gave; '' = not known).
+# ARGV 5..9: worker, delay_s ('' = the broker still holds the message), death ('' = none),
+#   start (the number that START gave; '' = not known), 'uncounted' (optional: the attempt does
+#   not count).
 # Returns {'released', 'pending'}, {'repeated', state}, {'running', runner} (another worker has
 #   the job) or {'final', state or 'missing'}.
 RELEASE = (
@@ -324,7 +325,8 @@ redis.call('ZADD', OPEN, now, ID)
 if ARGV[6] ~= '' then
   redis.call('ZADD', DUE, now + tonumber(ARGV[6]), ID)
   keep(DUE)
-elseif runner then
+end
+if runner and (ARGV[6] == '' or ARGV[9] == 'uncounted') then
   redis.call('HINCRBY', JOB, 'attempts', -1)
 end
 return {'released', 'pending'}

@@ -1,7 +1,6 @@
 """A worker whose model answers at once, with storage behind a link that can fail."""
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil  # type: ignore[import-untyped]
-
 from labelyard import Client
 from labelyard_worker.local.worker_process import WorkerProcess
+from tests.integration import poison
 from tests.support import pictures
 from tests.support.proxy import TcpProxy
 from tests.support.service import READY_WITHIN_S, Service
@@ -32,6 +30,7 @@ SETTINGS: Final = {
     "max_attempts": "1",
     "image_retries": "0",
     "image_timeout_s": "3",
+    "storage_wait_s": "0",
     "job_timeout_s": "4",
     "intake_children": "1",
     "image_cache_bytes": "0",
@@ -66,6 +65,10 @@ class InstantService:
         """Store a small picture that no worker has seen, and return its address."""
         return self.service.pictures.put(name, pictures.jpeg() + os.urandom(8))
 
+    def file(self, raw: bytes) -> str:
+        """Store a file that the decoder may obey, see ``tests.integration.poison``."""
+        return self.service.pictures.put(f"file-{raw.hex()[:20]}", raw)
+
     def order(self, order: str) -> None:
         """Give the process an order."""
         (self.flags / order).touch()
@@ -79,21 +82,6 @@ class InstantService:
         log = self.service.folder / "effects.log"  # made by the first attempt
         return log.exists() and f"begin {job_id} " in log.read_text()
 
-    def fetching_children(self) -> list[psutil.Process]:
-        """Find the intake children that have a connection to the storage."""
-        children = psutil.Process(self.worker.pid).children(recursive=True)
-        return [child for child in children if is_connected(child, port=self.storage.port)]
-
-    @contextmanager
-    def stalled_storage(self) -> Iterator[None]:
-        """Have whoever asks the storage wait for ever, while the block runs."""
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            self.storage.target_port = silent.getsockname()[1]
-            self.storage.cut()
-            yield
-            self.storage.target_port = self.service.seaweed.port
-            self.storage.cut()
-
     @contextmanager
     def storage_away(self) -> Iterator[None]:
         """Have nobody answer at the storage's address, while the block runs."""
@@ -102,17 +90,6 @@ class InstantService:
             yield
         finally:
             self.storage.start()
-
-
-def is_connected(process: psutil.Process, *, port: int) -> bool:
-    """Tell whether a process has a connection to *port*."""
-    try:
-        return any(
-            connection.raddr and connection.raddr.port == port
-            for connection in process.net_connections()
-        )
-    except psutil.Error:  # it ended meanwhile
-        return False
 
 
 @contextmanager
@@ -127,6 +104,7 @@ def instant_service(service: Service) -> Iterator[InstantService]:
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{storage.port}",
             "TEST_EFFECTS": str(service.folder / "effects.log"),
             "TEST_FLAGS": str(flags),
+            "TEST_DECODER": poison.DECODER,
         }
         worker = service.worker(name="instant", command=COMMAND, variables=variables, **SETTINGS)
         with worker.start(within_s=READY_WITHIN_S):

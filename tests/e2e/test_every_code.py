@@ -17,6 +17,7 @@ from labelyard.errors import LabelyardError, all_errors
 from labelyard.messages import Result, new_job_id
 from labelyard_worker.local.embedded import choose_ports
 from tests.e2e.instant import NAMESPACE, InstantService
+from tests.integration import poison
 from tests.support import broken_pictures
 from tests.support.apps import orders
 from tests.support.apps.durability_worker import send
@@ -119,29 +120,13 @@ def image_undecodable(stage: Stage) -> str:
 
 
 def image_crashed_decoder(stage: Stage) -> str:
-    """Kill the child over one image as often as it takes until the image is blamed."""
-    uri = stage.instant.picture()
-    with stage.instant.stalled_storage():
-        job = stage.client.submit([uri], labels=LABELS)
-        for _ in range(2):
-            kill_child(stage.instant)
-        return image_code_in(job.result(timeout_s=TIMEOUT_S))
-
-
-def kill_child(instant: InstantService) -> None:
-    (child,) = wait_until(instant.fetching_children, within_s=TIMEOUT_S)
-    child.kill()
-    wait_until(lambda: child not in instant.fetching_children())
+    """Give the decoder bytes that abort it, as often as it takes until they are blamed."""
+    return stage.image_code(stage.instant.file(poison.CRASH))
 
 
 def image_timed_out(stage: Stage) -> str:
-    """Stop the child, as a decoder that hangs: the client's own timeout is never heard of."""
-    uri = stage.instant.picture()
-    with stage.instant.stalled_storage():
-        job = stage.client.submit([uri], labels=LABELS)
-        (child,) = wait_until(stage.instant.fetching_children, within_s=TIMEOUT_S)
-        child.suspend()
-        return image_code_in(job.result(timeout_s=TIMEOUT_S))
+    """Give the decoder bytes that hang it."""
+    return stage.image_code(stage.instant.file(poison.HANG))
 
 
 def image_not_embedded(stage: Stage) -> str:

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 from labelyard.errors import StorageUnavailableError
-from labelyard_worker.intake.images import ImageLimits, Pixels, PixelSpec
 from labelyard_worker.intake.images import decode as decode_soundly
+from labelyard_worker.intake.spec import ImageLimits, Pixels, PixelSpec
 
 DECODER = f"{__name__}:decode"
 
@@ -47,7 +47,9 @@ def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pix
 
 def told(text: str) -> Pixels:
     """Send words in a picture's place."""
-    return Pixels(text.encode(), 0, 0, 0, 0, "")
+    raw = text.encode()
+    raw += b" " * (-len(raw) % 3)
+    return Pixels(raw, 1, len(raw) // 3, 1, 1, "0" * 64)
 
 
 def hang_with_the_interpreter_locked() -> None:

@@ -20,12 +20,11 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnsupportedUriError,
 )
-from labelyard.messages import ImageRef
-from labelyard_worker.intake.access import StorageSettings
-from labelyard_worker.intake.https import HttpsSource, is_public
-from labelyard_worker.intake.spec import Fetched, Unchanged
-from labelyard_worker.intake.storage import Storage
+from labelyard_worker.intake.sources.https import HttpsSource, is_public
+from labelyard_worker.intake.sources.source import TransferLimits
+from labelyard_worker.intake.spec import Unchanged
 from tests.integration.answering import Answer, answering, reply
+from tests.support.fetching import Fetched, SyncSource
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the command openssl to make a certificate"
@@ -61,16 +60,13 @@ def source(
     allows_private: bool = True,
     max_bytes: int = 1000,
     timeout_s: float = 5.0,
-) -> HttpsSource:
+) -> SyncSource:
     trusted = None
     if certificate is not None:
         trusted = ssl.create_default_context(cafile=str(certificate[0]))
-    return HttpsSource(
-        hosts=hosts,
-        max_bytes=max_bytes,
-        timeout_s=timeout_s,
-        allows_private=allows_private,
-        ssl_context=trusted,
+    return SyncSource(
+        lambda: HttpsSource(hosts=hosts, allows_private=allows_private, ssl_context=trusted),
+        TransferLimits(max_bytes=max_bytes, timeout_s=timeout_s),
     )
 
 
@@ -106,10 +102,10 @@ def test_etags_decide_what_is_sent(certificate: tuple[Path, Path], serve: Serve)
     host = serve(answer)
     https, uri = source(certificate, host), f"https://{host}/cat"
 
-    assert https.fetch(uri, if_none_match="1") == Unchanged("1")
-    assert https.fetch(uri, if_match="1") == Fetched(b"cat", "1")
+    assert https.fetch(uri, known_etag="1") == Unchanged("1")
+    assert https.fetch(uri, etag="1") == Fetched(b"cat", "1")
     with pytest.raises(ImageNotFoundError, match="changed"):
-        https.fetch(uri, if_match="2")
+        https.fetch(uri, etag="2")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +238,7 @@ def test_listed_hosts_inside_are_refused(host: str) -> None:
 def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name's owner would pick the moment."""
 
-    def resolve(host: str, port: int, **_: object) -> list[object]:
+    def resolve(host: str, port: int, *_: object) -> list[object]:
         return [
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
             for address in ("93.184.215.14", "10.0.0.1")
@@ -337,14 +333,3 @@ def test_hosts_are_matched_whole(
 
     with pytest.raises(expected):
         source(None, listed).fetch(uri)
-
-
-def test_storage_hands_https_addresses_on(certificate: tuple[Path, Path], serve: Serve) -> None:
-    """When the operator has turned them on."""
-    host = serve(cat)
-    settings = StorageSettings("http://127.0.0.1:1", "us-east-1")
-
-    storage = Storage(settings, https=source(certificate, host))
-
-    image = ImageRef(id="1", uri=f"https://{host}/cat", etag="1")
-    assert storage.fetch(image) == Fetched(b"cat", "1")

@@ -25,10 +25,10 @@ from labelyard.errors import (
     StorageUnavailableError,
 )
 from labelyard.messages import ImageRef
-from labelyard_worker.intake.access import StorageSettings
-from labelyard_worker.intake.children import Intake, Unchanged
-from labelyard_worker.intake.images import ImageLimits, Pixels, PixelSpec, decode
-from labelyard_worker.intake.storage import resolve_storage
+from labelyard_worker.intake.images import decode
+from labelyard_worker.intake.pool import IntakeOptions, IntakePool
+from labelyard_worker.intake.sources.s3_clients import StorageSettings, resolve_storage
+from labelyard_worker.intake.spec import ImageLimits, Pixels, PixelSpec, Unchanged
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.settings import WorkerSettings
 from tests.integration import poison
@@ -40,7 +40,7 @@ SPEC = PixelSpec("shortest_edge", shortest_edge=32, crop=(32, 32))
 LIMITS = ImageLimits(max_memory_bytes=128 * 2**20)
 ANSWER_WITHIN_S = 30
 
-StartIntake = Callable[..., Intake]
+StartIntake = Callable[..., IntakePool]
 
 
 @pytest.fixture
@@ -55,13 +55,21 @@ def start_intake(storage_settings: StorageSettings) -> Iterator[StartIntake]:
     """Start an intake of two children whose decoder does what files say; closed at the end."""
     with ExitStack() as started:
 
-        def start(**options: Any) -> Intake:
-            chosen: dict[str, Any] = {
-                "children": 2,
-                "decoder": poison.DECODER,
-                "limits": LIMITS,
-            } | options
-            intake = Intake(spec=SPEC, storage=storage_settings, **chosen)
+        def start(
+            *,
+            decoder: str = poison.DECODER,
+            storage: Any = None,
+            budget: Any = None,
+            **options: Any,
+        ) -> IntakePool:
+            intake = IntakePool(
+                spec=SPEC,
+                limits=LIMITS,
+                storage=storage or storage_settings,
+                options=IntakeOptions(**{"children": 2, **options}),
+                decoder=decoder,
+                budget=budget,
+            )
             started.callback(intake.close)
             return intake
 
@@ -88,7 +96,7 @@ def outcome(answer: Future[Pixels | Unchanged]) -> Any:
 def words(answer: Future[Pixels | Unchanged]) -> str:
     pixels = answer.result(ANSWER_WITHIN_S)
     assert isinstance(pixels, Pixels)
-    return pixels.data.decode()
+    return pixels.data.decode().rstrip()
 
 
 def test_each_image_gets_its_pixels_in_order(
@@ -152,7 +160,7 @@ def test_children_and_fork_server_never_feel_sigterm_and_sigint(
     intake = start_intake()
     answered = intake.submit([put(poison.NAME_SIGNALS)])[0]
     status = dict(line.split(":\t") for line in words(answered).splitlines() if ":\t" in line)
-    server = psutil.Process(intake.pids[0]).parent()
+    server = psutil.Process(intake.decoder_pids[0]).parent()
     assert server is not None
     server_status = Path(f"/proc/{server.pid}/status").read_text()
 
@@ -161,7 +169,7 @@ def test_children_and_fork_server_never_feel_sigterm_and_sigint(
     assert int(status["SigIgn"], 16) & both == both
     assert int(status["SigBlk"], 16) & both == both
     assert blocked_there & both == both
-    for pid in (*intake.pids, server.pid):
+    for pid in (*intake.decoder_pids, server.pid):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
     assert isinstance(outcome(intake.submit([put(pictures.png())])[0]), Pixels)
@@ -172,8 +180,8 @@ def test_a_child_killed_in_idleness_is_replaced_unnoticed(
 ) -> None:
     """No image is blamed for it."""
     intake = start_intake()
-    wait_until(lambda: len(intake.pids) == 2, within_s=ANSWER_WITHIN_S)
-    before = intake.pids
+    wait_until(lambda: len(intake.decoder_pids) == 2, within_s=ANSWER_WITHIN_S)
+    before = intake.decoder_pids
 
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -215,7 +223,7 @@ def test_waiting_for_a_retry_keeps_no_child_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With one child, other images are done meanwhile."""
-    monkeypatch.setattr("labelyard_worker.intake.lane.random.uniform", lambda low, high: 0.5)
+    monkeypatch.setattr("labelyard_worker.intake.pool.random.uniform", lambda low, high: 0.5)
     intake = start_intake(children=1)
     retried = put(b"once:" + os.fsencode(tmp_path / "mark"))
 
@@ -263,7 +271,7 @@ def test_a_cancelled_image_is_skipped(
     """If a child has not begun it; nobody waits for it either."""
     intake = start_intake(children=1, image_timeout_s=1.0)
     hanging = intake.submit([put(poison.HANG)])[0]
-    wait_until(hanging.running, within_s=ANSWER_WITHIN_S)
+    wait_until(lambda: intake.is_decoding, within_s=ANSWER_WITHIN_S)
     behind = intake.submit([put(pictures.png()) for _ in range(10)])
 
     cancelled = [answer.cancel() for answer in behind[5:]]
@@ -282,8 +290,8 @@ def test_closing_answers_every_caller(
     done = intake.submit([put(pictures.png())])[0]
     done.result(ANSWER_WITHIN_S)
     left = intake.submit([put(poison.HANG), *(put(pictures.png()) for _ in range(5))])
-    wait_until(left[0].running)
-    pids = intake.pids
+    wait_until(lambda: intake.is_decoding)
+    pids = intake.decoder_pids
 
     intake.close(0.05)
     late = intake.submit([put(pictures.png())])
@@ -310,7 +318,7 @@ def test_children_that_cannot_start_are_no_images_fault(
     start_intake: StartIntake, put: Callable[[bytes], ImageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image waits, and the intake says that it is not alive."""
-    monkeypatch.setattr("labelyard_worker.intake.lane.PAUSE_AFTER_FAILURE_S", 0.01)
+    monkeypatch.setattr("labelyard_worker.intake.decoding.PAUSE_AFTER_FAILURE_S", 0.01)
     intake = start_intake(decoder="no_such_module:decode", children=1)
 
     answer = intake.submit([put(pictures.png())])[0]
@@ -359,21 +367,22 @@ def program(source: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 HANGING_PROGRAM = """
     import sys
     from labelyard.messages import ImageRef
-    from labelyard_worker.intake.access import StorageSettings
-    from labelyard_worker.intake.children import Intake
-    from labelyard_worker.intake.images import ImageLimits, PixelSpec
+    from labelyard_worker.intake.pool import IntakeOptions, IntakePool
+    from labelyard_worker.intake.sources.s3_clients import StorageSettings
+    from labelyard_worker.intake.spec import ImageLimits, PixelSpec
 
     endpoint, hang, idle = sys.argv[1:]
-    intake = Intake(
-        spec=PixelSpec("exact", height=8, width=8), limits=ImageLimits(), children=3,
+    intake = IntakePool(
+        spec=PixelSpec("exact", height=8, width=8), limits=ImageLimits(),
         storage=StorageSettings(endpoint, "us-east-1", is_anonymous=True),
-        image_timeout_s=2.0, decoder="tests.integration.poison:decode",
+        options=IntakeOptions(children=3, image_timeout_s=2.0),
+        decoder="tests.integration.poison:decode",
     )
     answers = intake.submit([ImageRef(id="1", uri=hang), ImageRef(id="2", uri=idle)])
     answers[1].exception()
-    while len(intake.pids) < 3:
+    while len(intake.decoder_pids) < 3:
         pass
-    print(*intake.pids, answers[0].running(), flush=True)
+    print(*intake.decoder_pids, *intake.fetcher_pids, not answers[0].done(), flush=True)
     answers[0].exception()
 """
 
@@ -397,7 +406,7 @@ def test_no_child_outlives_a_killed_parent(hang: bytes, within_s: float) -> None
             assert running.stdout is not None
             *printed, is_hanging = running.stdout.readline().split()
             pids = [int(pid) for pid in printed]
-            assert (len(pids), is_hanging) == (3, "True")
+            assert (len(pids), is_hanging) == (4, "True")
 
             running.kill()
             running.wait()
@@ -417,15 +426,15 @@ def test_children_do_not_run_the_main_module_again(tmp_path: Path) -> None:
 
 
 IDLE_PROGRAM = """
-    from labelyard_worker.intake.access import StorageSettings
-    from labelyard_worker.intake.children import Intake
-    from labelyard_worker.intake.images import ImageLimits, PixelSpec
+    from labelyard_worker.intake.pool import IntakeOptions, IntakePool
+    from labelyard_worker.intake.sources.s3_clients import StorageSettings
+    from labelyard_worker.intake.spec import ImageLimits, PixelSpec
 
     if __name__ == "__main__":
         storage = StorageSettings("http://127.0.0.1:1", "us-east-1")
         spec = PixelSpec("exact", height=8, width=8)
-        intake = Intake(spec=spec, limits=ImageLimits(), storage=storage, children=1)
-        while not intake.pids:
+        intake = IntakePool(spec=spec, limits=ImageLimits(), storage=storage)
+        while not intake.decoder_pids:
             pass
         intake.close()
 """

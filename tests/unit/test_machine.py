@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from labelyard_worker.intake.children import default_children
+from labelyard_worker.intake.pool import default_children
 from labelyard_worker.machine import garbage_left_alone, keep_numpy_to_one_thread, usable_cores
 
 
@@ -63,7 +63,7 @@ def test_there_is_a_child_for_each_core_and_never_one_alone(
     cores: int, children: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor hundreds."""
-    monkeypatch.setattr("labelyard_worker.intake.children.usable_cores", lambda: cores)
+    monkeypatch.setattr("labelyard_worker.intake.pool.usable_cores", lambda: cores)
 
     assert default_children() == children
 

@@ -22,6 +22,7 @@ from labelyard.messages import (
 )
 from labelyard_worker.embedding import Embedded
 from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.services import Services
 from labelyard_worker.tokens import Token
 from labelyard_worker.vision.known_images import KnownImage
@@ -48,12 +49,10 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
     if job.rescore:
         on_their_way = services.embedder.recall(job.images)
     else:
-        on_their_way = services.embedder.embed(job.images, priority=priority, token=token)
-    outcomes = [
-        outcome_of(image, future, token)
-        for image, future in zip(job.images, on_their_way, strict=True)
-    ]
+        on_their_way = services.embedder.embed(job, priority=priority, is_wanted=token.check)
+    outcomes = outcomes_of(job, on_their_way, token)
     services.embedder.keep(job.images, outcomes)
+    wait_if_storage_is_away(outcomes)
     images = describe_all(job, outcomes, labels, services)
     return Result(
         job_id=job.job_id,
@@ -76,6 +75,29 @@ def labels_of(job: Job, services: Services, *, priority: Priority, token: Token)
     return index.registered(digest, load, token=token, priority=priority)
 
 
+def outcomes_of(job: Job, on_their_way: "list[Future[Embedded]]", token: Token) -> list[Outcome]:
+    """Wait for all images; if the job ends before, withdraw those that are not there yet."""
+    try:
+        return [
+            outcome_of(image, future, token)
+            for image, future in zip(job.images, on_their_way, strict=True)
+        ]
+    finally:
+        for future in on_their_way:
+            future.cancel()
+
+
+def wait_if_storage_is_away(outcomes: list[Outcome]) -> None:
+    """Have the job sent again later if a bucket or host fails as a whole.
+
+    Raises:
+        StorageAwayError: One does; the embeddings that were made are kept meanwhile.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, StorageAwayError):
+            raise outcome
+
+
 def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Outcome:
     """Wait for one image; its own errors are its outcome, all others are the job's."""
     try:
@@ -84,7 +106,7 @@ def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Out
     except ImageError as error:
         return error
     except TransientError as error:
-        token.check()  # the job's own time is over: that is no outcome of the image
+        token.check()  # the job's own time is over: that is not an outcome of the image
         return error
     return embedded
 

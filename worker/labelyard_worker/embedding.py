@@ -1,17 +1,17 @@
-"""Carries pictures from intake through the batcher, with a bound on what is held at once."""
+"""Carries images from the intake through the batcher, each to exactly one answer."""
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from labelyard.errors import ImageNotEmbeddedError, LabelyardError
-from labelyard.messages import ImageRef
-from labelyard_worker.intake.children import Intake, Unchanged
-from labelyard_worker.intake.images import Pixels
-from labelyard_worker.tokens import Token
+from labelyard.errors import ImageNotEmbeddedError, StorageUnavailableError
+from labelyard.messages import ImageRef, Job
+from labelyard_worker.intake.pixel_budget import PixelBudget
+from labelyard_worker.intake.pool import IntakePool
+from labelyard_worker.intake.spec import Pixels, Unchanged
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.known_images import KnownImage, KnownImages, address_of
 from labelyard_worker.vision.scoring import Floats
@@ -37,84 +37,46 @@ class Embedded:
     is_new: bool = True
 
 
-class Room:
-    """Places for pictures on their way: the bound on decoded pixels in memory.
+class Embedder:
+    """Makes embeddings of images; every image is answered exactly once.
 
-    Interactive jobs go first: while one waits, bulk jobs get no place.
+    The intake bounds the decoded images in memory: with pixels comes a place of its
+    ``budget``, which is given back once the model has answered.
     """
 
-    def __init__(self, places: int) -> None:
-        lock = threading.Lock()
-        self._called: dict[Priority, threading.Condition] = {
-            "interactive": threading.Condition(lock),
-            "bulk": threading.Condition(lock),
-        }
-        self._lock = lock
-        self._free = self.places = max(1, places)
-        self._interactive_waiting = 0
-
-    def take(self, *, priority: Priority, timeout_s: float) -> bool:
-        """Take one place, waiting up to *timeout_s* for it."""
-        is_interactive = priority == "interactive"
-        with self._lock:
-            self._interactive_waiting += is_interactive
-            try:
-                is_free = self._called[priority].wait_for(
-                    lambda: self._free > 0 and (is_interactive or not self._interactive_waiting),
-                    timeout=timeout_s,
-                )
-                self._free -= is_free
-            finally:
-                self._interactive_waiting -= is_interactive
-                self._call_next()
-        return is_free
-
-    def give_back(self) -> None:
-        """Free one place."""
-        with self._lock:
-            self._free += 1
-            self._call_next()
-
-    def _call_next(self) -> None:
-        """Wake one who may take a place, and nobody who may not: the call would be lost."""
-        if self._free:
-            self._called["interactive" if self._interactive_waiting else "bulk"].notify()
-
-    @property
-    def taken(self) -> int:
-        """Pictures on their way."""
-        return self.places - self._free
-
-
-class Embedder:
-    """Makes embeddings of pictures; every picture is answered exactly once."""
-
     def __init__(
-        self, intake: Intake, batcher: Batcher[Pixels, Floats], *, room: Room, known: KnownImages
+        self, intake: IntakePool, batcher: Batcher[Pixels, Floats], *, known: KnownImages
     ) -> None:
         self._intake = intake
         self._batcher = batcher
         self._known = known
-        self.room = room
 
     def embed(
-        self, images: Sequence[ImageRef], *, priority: Priority, token: Token
+        self, job: Job, *, priority: Priority, is_wanted: Callable[[], None]
     ) -> "list[Future[Embedded]]":
-        """Send *images* on their way, as there is room for them.
+        """Send the images of *job* on their way.
+
+        Args:
+            is_wanted: Raises if nobody wants the job any more.
 
         Returns:
             One future for each image, in order. It fails with an ImageError or a
-            TransientError of that image alone, or with a WorkerError.
-
-        Raises:
-            LabelyardError: What the token says, while there was no room.
+            TransientError of that image alone, or with a WorkerError. Cancelling one
+            withdraws its image, wherever it is.
         """
-        known = self._known.look_up(images)
-        futures = []
-        for image in images:
-            token.wait_until(lambda wait_s: self.room.take(priority=priority, timeout_s=wait_s))
-            futures.append(self._embed(image, known.get(address_of(image)), priority=priority))
-        return futures
+        known = self._known.look_up(job.images)
+        is_wanted()
+        sent: list[Future[Embedded]] = []
+        try:
+            for image in job.images:
+                sent.append(
+                    self._embed(image, known.get(address_of(image)), job=job, priority=priority)
+                )
+        except BaseException:
+            for future in sent:
+                future.cancel()
+            raise
+        return sent
 
     def recall(self, images: Sequence[ImageRef]) -> "list[Future[Embedded]]":
         """Find the embeddings of *images* without looking at the pictures.
@@ -135,19 +97,26 @@ class Embedder:
         )
 
     def _embed(
-        self, image: ImageRef, known: KnownImage | None, *, priority: Priority
+        self, image: ImageRef, known: KnownImage | None, *, job: Job, priority: Priority
     ) -> "Future[Embedded]":
-        """Send one image on its way; it has its place in the room until it is answered."""
-        journey = _Journey(self._batcher, self._known, known, priority=priority)
-        journey.embedded.add_done_callback(lambda _: self.room.give_back())
+        """Send one image on its way."""
+        journey = _Journey(
+            self._batcher, self._known, known, priority=priority, budget=self._intake.budget
+        )
         etags = {image.uri: known.etag} if known is not None and known.etag else {}
         self._batcher.announce(1)
         try:
-            (future,) = self._intake.submit([image], known_etags=etags)
+            (future,) = self._intake.submit(
+                [image],
+                known_etags=etags,
+                priority=priority,
+                tenant=job.tenant,
+                job=job.job_id,
+            )
         except BaseException as error:
-            self._batcher.retract(1)
             journey.fail(error)
             raise
+        journey.follow(future)
         future.add_done_callback(journey.has_pixels)
         return journey.embedded
 
@@ -163,7 +132,11 @@ def recalled(image: ImageRef, known: KnownImage | None) -> "Future[Embedded]":
 
 
 class _Journey:
-    """One picture's way: callbacks, run by whichever thread finished a stage."""
+    """One image's way: callbacks, run by whichever thread finished a stage.
+
+    Whatever comes of a stage, the batcher stops expecting the image exactly once, its
+    place is given back exactly once, and its future is answered.
+    """
 
     def __init__(
         self,
@@ -172,68 +145,86 @@ class _Journey:
         known: KnownImage | None,
         *,
         priority: Priority,
+        budget: PixelBudget,
     ) -> None:
         self.embedded: Future[Embedded] = Future()
         self.known = known
         self._batcher = batcher
         self._images = images
         self._priority = priority
+        self._budget = budget
         self._asked_at = time.monotonic()
         self._pixels: Pixels | None = None
         self._intake_s = 0.0
+        self._is_expected = True
+        self._has_place = False
+
+    def follow(self, stage: "Future[Any]") -> None:
+        """Cancel *stage* when the job gives up on the image."""
+        self.embedded.add_done_callback(lambda embedded: embedded.cancelled() and stage.cancel())
 
     def has_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
+        """Go on with what the intake answered."""
         try:
             answer = future.result()
+            self._has_place = isinstance(answer, Pixels)
+            self._intake_s = time.monotonic() - self._asked_at
+            if isinstance(answer, Pixels):
+                self._score(answer)
+            elif self.known is not None:
+                self._answer(Embedded(self.known, intake_s=self._intake_s, is_new=False))
+            else:  # a source that says so of an image nobody knows
+                raise StorageUnavailableError("", "unchanged, but never seen before")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
-            self._batcher.retract(1)
             self.fail(error)
-            return
-        self._intake_s = time.monotonic() - self._asked_at
-        if isinstance(answer, Pixels):
-            self._score(answer)
-        elif self.known is not None:
-            self._batcher.retract(1)
-            self._answer(Embedded(self.known, intake_s=self._intake_s, is_new=False))
 
     def _score(self, pixels: Pixels) -> None:
         """Ask the model, unless it has seen this very content under another address."""
         self._pixels = pixels
         embeds = self._images.embeds_of(pixels.sha256)
         if embeds is not None:
-            self._batcher.retract(1)
-            self._answer(Embedded(seen(pixels, embeds), intake_s=self._intake_s))
+            self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
-        try:
-            answer = self._batcher.submit(pixels, priority=self._priority)
-        except LabelyardError as error:
-            self.fail(error)
-            return
+        self._is_expected = False  # the batcher takes it off, whether it accepts it or not
+        answer = self._batcher.submit(pixels, priority=self._priority)
+        self.follow(answer)
         answer.add_done_callback(self._has_embeds)
 
     def _has_embeds(self, future: "Future[BatchAnswer[Floats]]") -> None:
         try:
             answer = future.result()
+            assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
+            image = to_known_image(self._pixels, answer.result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
             self.fail(error)
             return
-        assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
-        image = seen(self._pixels, answer.result)
-        self._pixels = None
         self._answer(
             Embedded(image, intake_s=self._intake_s, wait_s=answer.wait_s, model_s=answer.model_s)
         )
 
     def _answer(self, embedded: Embedded) -> None:
+        self._let_go()
         with suppress(InvalidStateError):  # the job gave up on it
             self.embedded.set_result(embedded)
 
     def fail(self, error: BaseException) -> None:
+        """Answer with *error*."""
+        self._let_go()
         with suppress(InvalidStateError):
             self.embedded.set_exception(error)
 
+    def _let_go(self) -> None:
+        """Give back what the image holds; a second call does nothing."""
+        self._pixels = None
+        if self._is_expected:
+            self._is_expected = False
+            self._batcher.retract(1)
+        if self._has_place:
+            self._has_place = False
+            self._budget.give_back()
 
-def seen(pixels: Pixels, image_embeds: Floats) -> KnownImage:
+
+def to_known_image(pixels: Pixels, image_embeds: Floats) -> KnownImage:
     """Describe a picture whose embedding is now known."""
     return KnownImage(
         image_embeds=image_embeds,

@@ -23,9 +23,10 @@ from labelyard_worker.durability.broker_view import AmqpBroker, Broker, RedisBro
 from labelyard_worker.durability.presence import Presence
 from labelyard_worker.durability.reconciler import Reconciler
 from labelyard_worker.durability.watchdog import Watchdog
-from labelyard_worker.embedding import Embedder, Room
-from labelyard_worker.intake.access import resolve_storage
-from labelyard_worker.intake.children import Intake
+from labelyard_worker.embedding import Embedder
+from labelyard_worker.intake.pixel_budget import PixelBudget
+from labelyard_worker.intake.pool import IntakeOptions, IntakePool
+from labelyard_worker.intake.sources.s3_clients import resolve_storage
 from labelyard_worker.intake.spec import ImageLimits, Pixels
 from labelyard_worker.machine import keep_numpy_to_one_thread
 from labelyard_worker.settings import WorkerSettings
@@ -63,7 +64,7 @@ class Services:
     label_index: LabelIndex
     label_sets: LabelSetRegistry
     batcher: Batcher[Pixels, Floats]
-    intake: Intake
+    intake: IntakePool
     embedder: Embedder
     ledger: Ledger
     running: RunningJobs
@@ -132,7 +133,7 @@ class Engine:
     """What makes embeddings: the model, and the processes and threads that feed it."""
 
     checkpoint: Checkpoint
-    intake: Intake
+    intake: IntakePool
     batcher: Batcher[Pixels, Floats]
 
 
@@ -240,8 +241,7 @@ def _open_embedder(settings: WorkerSettings, stack: ExitStack, engine: Engine) -
         dim=checkpoint.dim,
     )
     stack.callback(known.close)
-    room = Room(places_for(settings, checkpoint))
-    return Embedder(engine.intake, engine.batcher, room=room, known=known)
+    return Embedder(engine.intake, engine.batcher, known=known)
 
 
 def _start_caretakers(
@@ -287,15 +287,23 @@ def check_durability(ledger: Ledger) -> None:
         log.warning("ledger_unavailable", extra={"fields": {"why": error.reason}})
 
 
-def intake_of(settings: WorkerSettings, checkpoint: Checkpoint) -> Intake:
+def intake_of(settings: WorkerSettings, checkpoint: Checkpoint) -> IntakePool:
     """Start the child processes that make what the checkpoint takes."""
-    return Intake(
+    return IntakePool(
         spec=checkpoint.pixel_spec,
         limits=ImageLimits.of(settings),
         storage=resolve_storage(settings),
-        children=settings.intake_children,
-        image_timeout_s=settings.image_timeout_s,
-        image_retries=settings.image_retries,
+        options=IntakeOptions(
+            children=settings.intake_children,
+            fetchers=settings.fetchers,
+            fetches=settings.fetches,
+            max_fetched_bytes=settings.max_fetched_bytes,
+            image_timeout_s=settings.image_timeout_s,
+            image_retries=settings.image_retries,
+            job_slots=settings.concurrency,
+            has_breakers=settings.storage_wait_s > 0,
+        ),
+        budget=PixelBudget(places_for(settings, checkpoint)),
     )
 
 

@@ -68,8 +68,20 @@ class WorkerSettings(ConnectionSettings):
             decode ``exact``, ``drop`` gives the pixels of transformers' pipeline, which
             composes one transparent colour (GIF, PNG) on white and clips greys of more than
             8 bits to white; otherwise these are scaled to 8 bits.
-        intake_children: Processes that fetch and decode; 0 decides from the cores.
-        image_timeout_s: Seconds to fetch and decode one image.
+        intake_children: Processes that decode; 0 decides from the cores.
+        fetchers: Processes that fetch, each with many fetches at once; about 50 MB each.
+        fetches: Most fetches at once. Bulk jobs get three quarters of them, a tenant a
+            half, a bucket or host a quarter, so that a slow one does not hold them all.
+        max_fetched_bytes: Bytes of files that are fetched and not decoded yet; one file
+            more than that may be held.
+        image_timeout_s: Seconds to fetch and decode one image; a fetch gets at most 80 %,
+            decoding what the fetch left, at least 20 %.
+        fetch_grace_s: Seconds that each 256 KiB of a file may take at any rate.
+        min_fetch_bytes_per_s: Rate below which a fetch is given up after that, as
+            storage_unavailable.
+        storage_wait_s: Seconds since it was submitted that a job waits, without using up
+            its attempts, while a bucket or host fails as a whole or is too slow for all
+            the jobs that want it. 0 never waits: such jobs use up their attempts.
         max_image_bytes: Largest file that is fetched.
         max_image_pixels: Largest width x height, read from the header.
         max_child_memory_bytes: Address space that decoding may take beyond the child's own.
@@ -148,7 +160,13 @@ class WorkerSettings(ConnectionSettings):
     decode: Literal["auto", "draft", "exact"] = "auto"
     transparency: Literal["white", "drop"] = "white"
     intake_children: NonNegativeInt = 0
+    fetchers: PositiveInt = 1
+    fetches: PositiveInt = 128
+    max_fetched_bytes: PositiveInt = 256 * MIB
     image_timeout_s: PositiveFloat = 30.0
+    fetch_grace_s: PositiveFloat = 5.0
+    min_fetch_bytes_per_s: PositiveInt = 50_000
+    storage_wait_s: NonNegativeFloat = 6 * 3600.0
     max_image_bytes: PositiveInt = 50_000_000
     max_image_pixels: PositiveInt = 100_000_000
     max_child_memory_bytes: PositiveInt = 2048 * MIB

@@ -14,7 +14,7 @@ from labelyard.messages import Job, Result
 from labelyard_worker import services, tasks
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import classify
-from labelyard_worker.intake.children import Intake
+from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.services import Services
 from labelyard_worker.tokens import Token
 from tests.support.apps import orders
@@ -79,6 +79,6 @@ def on_postrun(task_id: str, state: str, **_: Any) -> None:
 
 vars(tasks)["classify"] = noted_classify
 if decoder := os.environ.get("TEST_DECODER"):
-    vars(services)["Intake"] = partial(Intake, decoder=decoder)
+    vars(services)["IntakePool"] = partial(IntakePool, decoder=decoder)
 task_postrun.connect(on_postrun, weak=False)
 app = make_app()

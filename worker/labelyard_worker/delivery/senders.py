@@ -7,7 +7,7 @@ from labelyard_worker.delivery.permissions import ResultPlaces, WebhookHosts
 from labelyard_worker.delivery.pool import Sender
 from labelyard_worker.delivery.signature import webhook_key
 from labelyard_worker.delivery.webhook import WebhookSender
-from labelyard_worker.intake.access import open_store, resolve_storage
+from labelyard_worker.intake.sources.s3_clients import open_store, resolve_storage
 from labelyard_worker.settings import WorkerSettings
 
 

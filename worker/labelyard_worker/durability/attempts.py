@@ -37,12 +37,15 @@ from labelyard_worker.delivery.pool import DeliveryPool, deliveries_of
 from labelyard_worker.durability.isolation import Quarantine
 from labelyard_worker.durability.single_flight import SingleFlight
 from labelyard_worker.durability.watchdog import Watchdog
+from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import HandedBackError, RunningJobs, Token
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+# Seconds until a job whose storage was away is sent again, from and to.
+STORAGE_PAUSE_S = (2.0, 6.0)
 Classify = Callable[[Job, Queue, Token], Result]
 # Pause before a job is looked at again that expired a moment too early for the ledger.
 EARLY_S = 0.5
@@ -303,6 +306,8 @@ class Attempts:
             case WorkerError():
                 self._return(job, started)
                 raise error
+            case StorageAwayError() if started.queued_s < self._settings.storage_wait_s:
+                self._wait_for_storage(job, started, error)
             case LabelyardError() if error.is_retryable and (
                 started.attempt < self._settings.max_attempts
             ):
@@ -323,6 +328,17 @@ class Attempts:
         self._patiently(
             lambda: self._ledger.retry(
                 job.job_id, worker=self.worker, delay_s=delay_s, death=death, start=started.start
+            )
+        )
+
+    def _wait_for_storage(self, job: Job, started: Started, error: StorageAwayError) -> None:
+        """Have the job sent again later; the attempt does not count, the storage was away."""
+        delay_s = random.uniform(*STORAGE_PAUSE_S)
+        fields = {"job_id": job.job_id, "why": str(error), "delay_s": round(delay_s, 2)}
+        log.warning("job_waits_for_storage", extra={"fields": fields})
+        self._patiently(
+            lambda: self._ledger.postpone(
+                job.job_id, worker=self.worker, delay_s=delay_s, start=started.start
             )
         )
 

@@ -56,3 +56,13 @@ def shown(uri: str) -> str:
         return uri.partition("?")[0]
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
+
+
+def source_of(uri: str) -> str:
+    """Name the bucket or host that *uri* is read from, for shares and for its health."""
+    if uri.startswith(S3):
+        return S3 + uri.removeprefix(S3).partition("/")[0]
+    try:
+        return f"{HTTPS}{urlsplit(uri).netloc.rpartition('@')[2].lower()}"
+    except ValueError:
+        return HTTPS

@@ -1,4 +1,4 @@
-"""Imported by the fork server before it forks, so that a child starts in milliseconds."""
+"""Imported by the fork server before it forks, so that a decoder starts in milliseconds."""
 
 from PIL import (
     AvifImagePlugin,
@@ -11,10 +11,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from labelyard_worker.intake import child, images
+from labelyard_worker.intake import child, decoder, images
 from labelyard_worker.intake.formats import has_heif
 
 has_heif()
+child.scrub_environment()
+child.refuse_new_privileges()
 
 __all__ = [
     "AvifImagePlugin",
@@ -25,6 +27,6 @@ __all__ = [
     "PngImagePlugin",
     "TiffImagePlugin",
     "WebPImagePlugin",
-    "child",
+    "decoder",
     "images",
 ]

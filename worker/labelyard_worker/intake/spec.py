@@ -121,19 +121,6 @@ class ImageLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file as read.
-
-    Attributes:
-        data: All of it.
-        etag: Without quotes, or ``None`` where the server names none.
-    """
-
-    data: bytes
-    etag: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Unchanged:
     """The file still has the ETag that is known already, so it was not sent.
 

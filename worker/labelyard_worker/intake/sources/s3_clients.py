@@ -1,6 +1,6 @@
-"""How storage is reached: worked out by boto3 in the parent, opened by obstore in a child."""
+"""S3 clients of the intake: boto3 resolves settings in the worker, obstore fetches in a child."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
     from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
 
-# What is left of an image's time decodes it, so that a stalled server is reported as
-# storage_unavailable and retried, and not as image_timed_out.
+# A fetch may take this part of an image's time, so that a stalled server is reported as
+# storage_unavailable and retried, and not as image_timed_out; decoding gets what is left.
 SHARE_OF_TIMEOUT = 0.8
 CONNECT_TIMEOUT_S = 3.0
-READ_TIMEOUT_S = 10.0
+PRESIGNED_FOR_S = 300
+MAX_IDLE_CONNECTIONS = "64"
 CREDENTIALS_LIVE_FOR = timedelta(minutes=5)
 
 
@@ -31,7 +32,7 @@ class StaticCredentials:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """Where children fetch from, and what they may fetch.
+    """Storage that the fetcher reads from, and what it may read.
 
     Attributes:
         endpoint_url: Address of the S3 server.
@@ -46,6 +47,9 @@ class StorageSettings:
         https_hosts: Hosts that they may name.
         max_bytes: Largest file.
         timeout_s: Seconds for one whole fetch.
+        grace_s: Seconds that a piece of a file may take at any rate.
+        min_bytes_per_s: Rate below which a piece is given up once its grace is over.
+        fetching_bytes: Bytes that unfinished fetches may hold in memory.
     """
 
     endpoint_url: str
@@ -59,6 +63,9 @@ class StorageSettings:
     https_hosts: tuple[str, ...] = ()
     max_bytes: int = 50_000_000
     timeout_s: float = 24.0
+    grace_s: float = 5.0
+    min_bytes_per_s: int = 50_000
+    fetching_bytes: int = 128 * 1024 * 1024
 
 
 def resolve_storage(settings: "WorkerSettings") -> StorageSettings:
@@ -93,6 +100,9 @@ def resolve_storage(settings: "WorkerSettings") -> StorageSettings:
         https_hosts=settings.https_hosts,
         max_bytes=settings.max_image_bytes,
         timeout_s=SHARE_OF_TIMEOUT * settings.image_timeout_s,
+        grace_s=settings.fetch_grace_s,
+        min_bytes_per_s=settings.min_fetch_bytes_per_s,
+        fetching_bytes=settings.max_fetched_bytes // 2,
     )
 
 
@@ -104,8 +114,10 @@ def open_store(settings: StorageSettings, bucket: str) -> S3Store:
     client_options: ClientConfig = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
-        "read_timeout": timedelta(seconds=min(READ_TIMEOUT_S, settings.timeout_s)),
-        "timeout": timedelta(seconds=settings.timeout_s),
+        # Backstops: a transfer has tighter limits of its own.
+        "read_timeout": timedelta(seconds=settings.timeout_s + 1),
+        "timeout": timedelta(seconds=settings.timeout_s + 1),
+        "pool_max_idle_per_host": MAX_IDLE_CONNECTIONS,
     }
     if settings.ca_certificates is not None:
         client_options["root_certificate"] = settings.ca_certificates
@@ -141,7 +153,7 @@ def _signing(settings: StorageSettings) -> dict[str, Any]:
 
 
 def open_boto3(settings: StorageSettings) -> Any:
-    """Open the slower client, which can ask for any key."""
+    """Open the client that signs requests which obstore cannot make."""
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -155,9 +167,37 @@ def open_boto3(settings: StorageSettings) -> Any:
         aws_secret_access_key=keys.secret_key if keys else None,
         aws_session_token=keys.token if keys else None,
         config=Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": 1},
-            signature_version=UNSIGNED if settings.is_anonymous else None,
+            signature_version=UNSIGNED if settings.is_anonymous else "s3v4",
+            # A checksum header would have to be signed, and sent, for nothing.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "virtual" if settings.is_virtual_hosted else "path"},
         ),
+    )
+
+
+def presign(client: Any, *, bucket: str, key: str, **more: str) -> tuple[str, dict[str, str]]:
+    """Have boto3 sign a GetObject; return its address, and the headers that belong to it."""
+    url: str = client.generate_presigned_url(
+        "get_object", Params={"Bucket": bucket, "Key": key, **more}, ExpiresIn=PRESIGNED_FOR_S
+    )
+    names = {"IfMatch": "If-Match", "IfNoneMatch": "If-None-Match"}
+    return url, {names[name]: value for name, value in more.items() if name in names}
+
+
+def to_json(settings: StorageSettings) -> dict[str, Any]:
+    """Write settings as plain fields, for the frame that a fetcher starts with."""
+    return asdict(settings)
+
+
+def from_json(fields: dict[str, Any]) -> StorageSettings:
+    """Read what :func:`to_json` wrote."""
+    keys = fields["credentials"]
+    return StorageSettings(
+        **{
+            **fields,
+            "credentials": StaticCredentials(**keys) if keys else None,
+            "allowed_buckets": tuple(fields["allowed_buckets"]),
+            "https_hosts": tuple(fields["https_hosts"]),
+        }
     )

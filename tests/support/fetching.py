@@ -1,0 +1,66 @@
+"""Fetch files from sources as the fetcher does, one after another, without its process."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from labelyard_worker.intake.sources.byte_budget import ByteBudget
+from labelyard_worker.intake.sources.source import FetchOrder, Source, Transfer, TransferLimits
+from labelyard_worker.intake.spec import Unchanged
+
+BUDGET_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file as read.
+
+    Attributes:
+        is_md5: As in ``FetchedFile``; not compared.
+    """
+
+    data: bytes
+    etag: str | None
+
+
+class SyncSource:
+    """A source that each call opens anew, in an event loop of its own.
+
+    Args:
+        open_source: Opens it.
+        limits: Limits on each transfer.
+    """
+
+    def __init__(
+        self, open_source: Callable[[], Source], limits: TransferLimits | None = None
+    ) -> None:
+        self._open_source = open_source
+        self._limits = limits or TransferLimits()
+
+    def fetch(self, uri: str, **options: Any) -> Fetched | Unchanged:
+        """Fetch one file, and read what came."""
+        return asyncio.run(self._fetch(FetchOrder(uri, **options)))
+
+    def is_down(self, uri: str) -> bool:
+        """Probe the source."""
+        return asyncio.run(self._is_down(uri))
+
+    async def _fetch(self, order: FetchOrder) -> Fetched | Unchanged:
+        budget = ByteBudget(BUDGET_BYTES)
+        transfer = Transfer(order, self._limits, budget)
+        try:
+            file = await self._open_source().fetch(order, transfer)
+        finally:
+            transfer.close()
+            assert budget.used_bytes == 0
+        if isinstance(file, Unchanged):
+            return file
+        try:
+            return Fetched(os.pread(file.fd, file.size_bytes + 1, 0), file.etag)
+        finally:
+            os.close(file.fd)
+
+    async def _is_down(self, uri: str) -> bool:
+        return await self._open_source().is_down(uri)

@@ -1,0 +1,187 @@
+"""The worker's side of one intake child: its process, its socket, and what it is at work on."""
+
+import json
+import selectors
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from labelyard_worker.intake.child_process import (
+    DecoderProcess,
+    FetcherProcess,
+    Process,
+    is_peer_gone,
+)
+from labelyard_worker.intake.decoder import DecoderSettings
+from labelyard_worker.intake.frames import FrameChannel
+from labelyard_worker.intake.queue import IntakeRequest
+
+START_TIMEOUT_S = 60.0
+
+# A decoder finds its next file in the socket, and need not wait for a busy worker.
+DEPTH = 3
+
+
+class ChildHandle:
+    """One child; the loop of the pool reads its socket.
+
+    Attributes:
+        is_ready: Whether it said that it is up.
+        started_at: When it was started.
+    """
+
+    def __init__(self, ours: socket.socket, process: Process, *, max_payload_bytes: int) -> None:
+        ours.setblocking(False)
+        self.channel = FrameChannel(ours, max_payload_bytes=max_payload_bytes)
+        self.process = process
+        self.is_ready = False
+        self.started_at = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it should have come up by now."""
+        return not self.is_ready and time.monotonic() > self.started_at + START_TIMEOUT_S
+
+    def events(self) -> int:
+        """Return what the loop must watch its socket for."""
+        writing = selectors.EVENT_WRITE if self.channel.has_unsent else 0
+        return selectors.EVENT_READ | writing
+
+    def end(self) -> str:
+        """Kill the child, and tell how it ended."""
+        self.channel.close()
+        return self.process.end()
+
+
+@dataclass(slots=True)
+class SentFile:
+    """A file in a decoder's socket, or under work.
+
+    Attributes:
+        number: Number of the request.
+        request: The request; ``None`` once it was recalled or withdrawn, and what comes of
+            it is thrown away.
+        timeout_s: Seconds that decoding may take.
+    """
+
+    number: int
+    request: IntakeRequest | None
+    timeout_s: float
+
+
+class DecoderHandle(ChildHandle):
+    """A decoder and the files that were sent to it, in its order.
+
+    It works in order, so when it dies or hangs the image at fault is the first that is
+    unanswered.
+    """
+
+    def __init__(self, settings: DecoderSettings, *, max_payload_bytes: int) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            process = DecoderProcess(theirs, settings)
+        except BaseException:
+            ours.close()
+            raise
+        super().__init__(ours, process, max_payload_bytes=max_payload_bytes)
+        self.sent: deque[SentFile] = deque()
+        self.head_since = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another file may be sent."""
+        return self.is_ready and len(self.sent) < DEPTH
+
+    def send(self, request: IntakeRequest, *, uri: str, timeout_s: float) -> bool:
+        """Send a file; ``False`` if the child died in idleness: no image is to blame."""
+        if not self.sent:
+            if is_peer_gone(self.channel.socket):
+                return False
+            self.head_since = time.monotonic()
+        etag = request.etag if request.is_md5 is not False else None
+        head = {"id": request.number, "uri": uri, "size": request.size_bytes, "etag": etag}
+        self.sent.append(SentFile(request.number, request, timeout_s))
+        with suppress(OSError):  # a dead child shows when its answer is read
+            self.channel.write(head, fd=request.fd)
+        return True
+
+    def due_at(self) -> float:
+        """Return when the image that it is at has had its time."""
+        return self.head_since + self.sent[0].timeout_s
+
+    def recall_followers(self) -> list[IntakeRequest]:
+        """Take back what waits behind the first."""
+        followers = []
+        for sent in islice(self.sent, 1, None):
+            if sent.request is not None:
+                followers.append(sent.request)
+                sent.request = None
+        return followers
+
+    def has_followers(self) -> bool:
+        """Whether anything waits behind the first."""
+        return any(sent.request is not None for sent in islice(self.sent, 1, None))
+
+    def forget(self, request: IntakeRequest) -> bool:
+        """Withdraw a file; ``False`` if it was not sent here."""
+        for sent in self.sent:
+            if sent.request is request:
+                sent.request = None
+                return True
+        return False
+
+
+class FetcherHandle(ChildHandle):
+    """A fetcher and what it is fetching, by number."""
+
+    def __init__(self, settings: dict[str, object]) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self.program = FetcherProcess(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        super().__init__(ours, self.program, max_payload_bytes=0)
+        self.fetching: dict[int, IntakeRequest] = {}
+        self.probing: dict[int, str] = {}  # source, by number
+        try:
+            # As payload: certificates may be longer than a head.
+            self.channel.write({"op": "settings"}, json.dumps(settings).encode())
+        except BaseException:
+            self.end()
+            raise
+
+    def send(self, head: dict[str, object]) -> None:
+        """Send an order."""
+        with suppress(OSError):  # a dead child shows when its answer is read
+            self.channel.write(head)
+
+    def fetch(self, request: IntakeRequest) -> None:
+        """Order a fetch."""
+        self.fetching[request.number] = request
+        image = request.image
+        self.send(
+            {
+                "op": "fetch",
+                "id": request.number,
+                "uri": image.uri,
+                "etag": image.etag,
+                "version_id": image.version_id,
+                "known_etag": request.known_etag,
+                "tenant": request.tenant,
+                "is_suspect": bool(request.cut_md5),
+            }
+        )
+
+    def probe(self, number: int, uri: str, source: str) -> None:
+        """Order a probe of a source."""
+        self.probing[number] = source
+        self.send({"op": "probe", "id": number, "uri": uri})

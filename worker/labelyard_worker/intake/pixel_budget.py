@@ -1,0 +1,42 @@
+"""Bound on decoded images in memory: from the start of decoding to the model's answer."""
+
+import threading
+from collections.abc import Callable
+
+
+class PixelBudget:
+    """Places for decoded images, and for those that a decoder is at work on.
+
+    Args:
+        places: Number of places; at least one.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._lock = threading.Lock()
+        self._free = self.places = max(1, places)
+        #: Called when a place is free again, in the thread that gave it back.
+        self.on_freed: Callable[[], None] = _do_nothing
+
+    def take(self) -> bool:
+        """Take one place, if one is free."""
+        with self._lock:
+            is_free = self._free > 0
+            self._free -= is_free
+        return is_free
+
+    def give_back(self) -> None:
+        """Free one place."""
+        with self._lock:
+            was_full = self._free == 0
+            self._free += 1
+        if was_full:
+            self.on_freed()
+
+    @property
+    def taken(self) -> int:
+        """Places in use."""
+        return self.places - self._free
+
+
+def _do_nothing() -> None:
+    """Tell nobody."""

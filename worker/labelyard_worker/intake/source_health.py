@@ -1,0 +1,141 @@
+"""Circuit breakers: whether a bucket or host is failing as a whole, found out by probes."""
+
+import random
+from dataclasses import dataclass, field
+
+from labelyard.errors import StorageUnavailableError
+from labelyard_worker.intake.queue import IntakeRequest
+
+# An answer to a probe is believed this long when further images fail.
+FRESH_S = 1.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+PAUSE_GROWTH = 1.5
+# Without an image that wants it, a source's state is dropped after this time.
+UNWANTED_S = 60.0
+
+
+class StorageAwayError(StorageUnavailableError):
+    """A whole bucket or host cannot be used now: its jobs wait, no image is at fault.
+
+    Jobs that fail with it are sent again later, without an attempt being counted, until
+    ``LABELYARD_STORAGE_WAIT_S`` is over.
+    """
+
+
+@dataclass(slots=True)
+class Health:
+    """State of one source.
+
+    Attributes:
+        is_away: Whether the last probe failed.
+        uri: Address of an image, for probes beside it.
+        probe_at: When to probe again.
+        pause_s: Seconds until the probe after that.
+        well_at: When it last answered soundly.
+        wanted_at: When an image last wanted it; a source that nobody wants is not probed.
+        suspects: Images whose last retry failed, until a probe tells why.
+    """
+
+    uri: str
+    is_away: bool = False
+    is_probing: bool = False
+    probe_at: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    well_at: float = float("-inf")
+    wanted_at: float = 0.0
+    suspects: list[IntakeRequest] = field(default_factory=list)
+
+
+class SourceHealth:
+    """States of all sources that fail; those that answer have none. Not for several threads."""
+
+    def __init__(self) -> None:
+        self._by_source: dict[str, Health] = {}
+
+    def is_away(self, source: str, now: float) -> bool:
+        """Tell whether *source*, which an image wants, is known to be failing as a whole."""
+        health = self._by_source.get(source)
+        if health is None or not health.is_away:
+            return False
+        health.wanted_at = now
+        return True
+
+    @property
+    def away(self) -> list[str]:
+        """Names of the sources that are failing."""
+        return [source for source, health in self._by_source.items() if health.is_away]
+
+    def note_answer(self, source: str, now: float) -> list[IntakeRequest]:
+        """Note a sound answer; return the suspects, which are at fault themselves."""
+        health = self._by_source.get(source)
+        if health is None:
+            return []
+        if health.suspects or health.is_probing or health.is_away:
+            health.is_away, health.well_at = False, now
+            health.pause_s = FIRST_PAUSE_S
+            suspects, health.suspects = health.suspects, []
+            return suspects
+        if now - health.well_at > FRESH_S:
+            del self._by_source[source]
+        return []
+
+    def note_failure(self, request: IntakeRequest, now: float) -> bool:
+        """Keep an image whose last retry failed until a probe; ``False`` if it is at fault."""
+        health = self._by_source.setdefault(request.source, Health(request.image.uri))
+        if now - health.well_at < FRESH_S:
+            return False
+        health.suspects.append(request)
+        health.wanted_at = now
+        if not health.is_away:
+            health.probe_at = min(health.probe_at, now)
+        return True
+
+    def forget(self, request: IntakeRequest) -> None:
+        """Withdraw a suspect."""
+        health = self._by_source.get(request.source)
+        if health is not None and request in health.suspects:
+            health.suspects.remove(request)
+
+    def due(self, now: float) -> list[tuple[str, str]]:
+        """Return sources to probe now, each with the address to probe beside."""
+        due = []
+        for source, health in list(self._by_source.items()):
+            if now - health.wanted_at > UNWANTED_S and not (health.suspects or health.is_probing):
+                del self._by_source[source]
+                continue
+            is_unsure = (health.is_away or health.suspects) and not health.is_probing
+            if is_unsure and now >= health.probe_at:
+                health.is_probing = True
+                due.append((source, health.uri))
+        return due
+
+    def next_due_at(self) -> float | None:
+        """Return when the next probe is due."""
+        waiting = [
+            health.probe_at
+            for health in self._by_source.values()
+            if (health.is_away or health.suspects) and not health.is_probing
+        ]
+        return min(waiting, default=None)
+
+    def note_probe(self, source: str, *, is_down: bool, now: float) -> list[IntakeRequest]:
+        """Note what a probe found; return the suspects, to be answered accordingly."""
+        health = self._by_source.get(source)
+        if health is None:
+            return []
+        health.is_probing = False
+        health.is_away = is_down
+        suspects, health.suspects = health.suspects, []
+        if is_down:
+            health.probe_at = now + random.uniform(0.5, 1.0) * health.pause_s
+            health.pause_s = min(LONGEST_PAUSE_S, health.pause_s * PAUSE_GROWTH)
+        else:
+            health.well_at, health.pause_s = now, FIRST_PAUSE_S
+        return suspects
+
+    def probe_lost(self, source: str, now: float) -> None:
+        """Have a probe repeated whose fetcher died."""
+        health = self._by_source.get(source)
+        if health is not None:
+            health.is_probing, health.probe_at = False, now

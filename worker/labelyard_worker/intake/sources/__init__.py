@@ -1,0 +1,1 @@
+"""Where image files come from: S3-compatible storage, and https."""

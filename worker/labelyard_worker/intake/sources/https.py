@@ -1,0 +1,212 @@
+"""Fetch image files over https from hosts that the operator lists, and never from inside.
+
+An address in a message is a stranger's wish. So the host must be listed, all addresses of
+its name must be public, the connection goes to the very address that was checked (the
+name may resolve to another a moment later), and each redirect starts over.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from labelyard.errors import (
+    ImageAccessDeniedError,
+    ImageNotFoundError,
+    StorageUnavailableError,
+    UnsupportedUriError,
+)
+from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
+from labelyard_worker.intake.sources.source import (
+    FetchedFile,
+    FetchOrder,
+    SourceDownError,
+    Transfer,
+    quoted,
+    unquoted,
+)
+from labelyard_worker.intake.spec import Unchanged
+
+MAX_REDIRECTS = 5
+PORT = 443
+OK = 200
+NOT_MODIFIED = 304
+REDIRECTS = (301, 302, 303, 307, 308)
+PASSING = (408, 425)
+THROTTLED = 429
+PROBE_TIMEOUT_S = 5.0
+
+# Translates to IPv4 addresses, private ones among them (RFC 6052, section 2.1).
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Tell whether *address* is one of the open internet, however it is written."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if ip in NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        if inner is not None:
+            ip = inner
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+class HttpsSource:
+    """Fetches over https.
+
+    Args:
+        hosts: Hosts to fetch from: ``img.example.com``, ``*.example.com`` for all below
+            it, ``host:8443`` for another port than 443.
+        allows_private: Also connect to addresses that are not public; for tests.
+        ssl_context: Which certificates to trust, in place of the system's.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: tuple[str, ...],
+        allows_private: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._hosts = tuple(host.lower() for host in hosts)
+        self._allows_private = allows_private
+        self._ssl_context = ssl_context or ssl.create_default_context()
+
+    async def fetch(self, order: FetchOrder, transfer: Transfer) -> FetchedFile | Unchanged:
+        """Read one file; see ``Source.fetch``."""
+        asked_for = shown(order.uri)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "labelyard"}
+        if order.known_etag is not None:
+            headers["If-None-Match"] = quoted(order.known_etag)
+        uri = order.uri
+        with errors_as_ours(asked_for):
+            for _ in range(MAX_REDIRECTS + 1):
+                target = self._checked(uri, asked_for=asked_for)
+                answer_or_uri = await self._ask(target, uri, order, headers, transfer)
+                if not isinstance(answer_or_uri, str):
+                    return answer_or_uri
+                uri = answer_or_uri
+        raise UnsupportedUriError(asked_for, f"more than {MAX_REDIRECTS} redirects")
+
+    async def is_down(self, uri: str) -> bool:
+        """Ask the host for its first page; any answer below 500 is a sign of life."""
+        try:
+            target = self._checked(urljoin(uri, "/"), asked_for=shown(uri))
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                peer = await self._peer(target, asked_for=shown(uri))
+                async with get(
+                    peer, "/", headers={"User-Agent": "labelyard"}, ssl_context=self._ssl_context
+                ) as answer:
+                    return answer.status >= 500 or answer.status == THROTTLED
+        except (OSError, TimeoutError):
+            return True
+        except UnsupportedUriError:
+            return False
+
+    async def _ask(
+        self,
+        target: SplitResult,
+        uri: str,
+        order: FetchOrder,
+        headers: dict[str, str],
+        transfer: Transfer,
+    ) -> FetchedFile | Unchanged | str:
+        """Send one request; return the file, or the address to go on with."""
+        asked_for = shown(order.uri)
+        peer = await transfer.piece(self._peer(target, asked_for=asked_for))
+        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+        asking = get(peer, path, headers=headers, ssl_context=self._ssl_context)
+        answer = await transfer.piece(asking.__aenter__())
+        try:
+            if answer.status in REDIRECTS:
+                return urljoin(uri, answer.header("location"))
+            if answer.status == NOT_MODIFIED:
+                if order.known_etag is None:  # nobody asked whether it changed
+                    raise StorageUnavailableError(asked_for, "the host answers 304 unasked")
+                return Unchanged(order.known_etag)
+            return await self._read(answer, order, transfer)
+        finally:
+            await asking.__aexit__(None, None, None)
+
+    def _checked(self, uri: str, *, asked_for: str) -> SplitResult:
+        """Take an address apart, if it is one that may be asked.
+
+        Raises:
+            UnsupportedUriError: It is not; *asked_for* is the address in the message.
+        """
+        try:
+            target = urlsplit(uri)
+            port = target.port or PORT
+        except ValueError as error:
+            raise UnsupportedUriError(asked_for, "not an address") from error
+        host = (target.hostname or "").rstrip(".")
+        if target.scheme != "https" or not host:
+            raise UnsupportedUriError(asked_for, "redirected to what is not https://")
+        if target.username is not None or target.password is not None:
+            raise UnsupportedUriError(asked_for, "names and passwords are not sent")
+        if not uri.isascii() or not uri.isprintable() or " " in uri:
+            raise UnsupportedUriError(asked_for, "percent-encode what is not plain ASCII")
+        if not self._is_listed(host, port):
+            raise UnsupportedUriError(asked_for, f"{host} is not in LABELYARD_HTTPS_HOSTS")
+        return target
+
+    def _is_listed(self, host: str, port: int) -> bool:
+        suffix = "" if port == PORT else f":{port}"
+        parents = [
+            "*" + host[at:] for at, character in enumerate(host) if character == "." and at > 0
+        ]
+        return any(name + suffix in self._hosts for name in (host, *parents))
+
+    async def _peer(self, target: SplitResult, *, asked_for: str) -> Peer:
+        """Resolve the host once, and refuse it unless all its addresses are public."""
+        host, port = target.hostname or "", target.port or PORT
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [str(entry[4][0]) for entry in found]
+        if not self._allows_private and not all(map(is_public, addresses)):
+            raise UnsupportedUriError(asked_for, f"{host} is not on the public internet")
+        shown_host = target.netloc.rpartition("@")[2]
+        return Peer(addresses[0], port, shown_host, host)
+
+    async def _read(self, answer: HttpAnswer, order: FetchOrder, transfer: Transfer) -> FetchedFile:
+        check_status(answer.status, uri=shown(order.uri))
+        etag = unquoted(answer.header("etag")) or None
+        if order.etag is not None and etag != unquoted(order.etag):
+            raise ImageNotFoundError(
+                shown(order.uri), "the file changed: its ETag is not the one in the message"
+            )
+        transfer.announce(answer.length or 0)
+        while piece := await transfer.piece(answer.piece()):
+            await transfer.write(piece)
+        return transfer.finish(etag)
+
+
+@contextmanager
+def errors_as_ours(uri: str) -> Iterator[None]:
+    """Turn what asyncio and ssl raise inside the block into our errors."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise ImageAccessDeniedError(uri, "the host's certificate is not trusted") from error
+    except socket.gaierror as error:
+        raise SourceDownError(uri, "the host's name does not resolve") from error
+    except (OSError, UnicodeError) as error:
+        reason = str(error) if type(error).__module__.startswith("labelyard") else ""
+        raise SourceDownError(uri, reason or type(error).__name__) from error
+
+
+def check_status(status: int, *, uri: str) -> None:
+    """Raise the error that *status* means, unless it is 200."""
+    if status == OK:
+        return
+    if status in (401, 403):
+        raise ImageAccessDeniedError(uri, f"the host answers {status}")
+    if status >= 500 or status == THROTTLED:
+        raise SourceDownError(uri, f"the host answers {status}")
+    if status in PASSING or status < 300:
+        raise StorageUnavailableError(uri, f"the host answers {status}")
+    raise ImageNotFoundError(uri, f"the host answers {status}")
