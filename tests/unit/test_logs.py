@@ -3,9 +3,13 @@
 import json
 import logging
 import sys
+from datetime import datetime
 
 import pytest
+from pydantic import ValidationError
 
+from labelyard.errors import InvalidMessageError
+from labelyard.messages import Job, parse_job
 from labelyard_worker.operations import logs
 
 
@@ -28,7 +32,7 @@ def test_a_text_line_is_an_event_and_its_fields() -> None:
     line = logs.TextFormatter().format(record(batch_size=7, model_s=0.0213456, why="no answer"))
 
     at, level, rest = line.split(" ", 2)
-    assert len(at) == len("2026-01-31T12:00:00")
+    assert datetime.fromisoformat(at).utcoffset() is not None
     assert level == "info"
     assert rest == 'batch_done batch_size=7 model_s=0.02135 why="no answer"'
 
@@ -56,6 +60,38 @@ def test_a_traceback_stands_behind_a_text_line_and_inside_a_json_line() -> None:
     assert "job_broke job_id=a\nTraceback" in text
     assert "MemoryError: no room" in json.loads(line)["traceback"]
     assert "\n" not in line
+
+
+def test_a_traceback_holds_no_value_of_a_message() -> None:
+    """Pydantic quotes what it refuses; the causes of an error are written, too."""
+    message = {"job_id": "a", "images": [], "label_set": {"labels": [{"name": "a secret" * 99}]}}
+    with pytest.raises(InvalidMessageError) as ours:
+        parse_job(message)
+    with pytest.raises(ValidationError) as theirs:
+        Job.model_validate(message)
+
+    written = [logs.traceback_of(each.value) for each in (ours, theirs)]
+
+    assert all("images: Tuple should have at least 1 item" in text for text in written)
+    assert not any("secret" in text for text in written)
+    assert "which led to" in written[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("GET https://a.example/b.jpg?X-Amz-Signature=s&b=c failed"), "failed"),
+        (ValueError("first line\nsecond line"), "first line"),
+        (ValueError("x" * 10_000), "x" * logs.LONGEST_WORDS),
+        (ValueError("what? nothing"), "what? nothing"),
+        (KeyError(), ""),
+    ],
+)
+def test_an_error_says_one_line_without_signatures(error: Exception, words: str) -> None:
+    said = logs.words_of(error)
+
+    assert said.endswith(words)
+    assert "Signature" not in said
 
 
 def test_records_of_others_have_no_fields() -> None:

@@ -3,6 +3,7 @@
 Every value here was measured or bled for; the chaos suite exercises them.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -170,11 +171,15 @@ def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
     Args:
         load: Makes the model, in place of what LABELYARD_CHECKPOINT names.
     """
+    settings = read_settings()
+    if "worker" in sys.argv and settings.log_format == "json":
+        from labelyard_worker.operations import logs
+
+        logs.begin(level=settings.log_level, form="json")  # what is imported next may warn
     with garbage_left_alone():
         from labelyard_worker.tasks import add_tasks
         from labelyard_worker.vision.checkpoint import load_checkpoint
 
-    settings = read_settings()
     app = build_app(settings)
     add_tasks(app, settings, load=load or load_checkpoint)
     return app

@@ -65,8 +65,11 @@ def start(
     ] = "",
 ) -> None:
     """Run one worker until SIGTERM, with the pool, the concurrency and the flags it needs."""
+    from labelyard_worker.operations import output
     from labelyard_worker.settings import read_settings
 
+    if os.environ.get("LABELYARD_LOG_FORMAT") == "json":
+        output.take_over()  # before a setting is refused
     try:
         settings = read_settings()
         if devices:
@@ -85,7 +88,7 @@ def start_fleet(settings: "WorkerSettings", devices: str, celery_options: list[s
     """Run one worker for each device; their health ports count up from the setting's."""
     from labelyard_worker.operations import fleet, logs
 
-    logs.set_up(level=settings.log_level, form=settings.log_format)
+    logs.begin(level=settings.log_level, form=settings.log_format)
     first_port = settings.health_port
     return fleet.run_fleet(
         [

@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery import Celery, Task
 from celery.exceptions import Reject
 from celery.signals import (
+    celeryd_init,
     setup_logging,
     worker_init,
     worker_ready,
@@ -36,7 +37,7 @@ from labelyard_worker.durability.admission import SET_ASIDE_TASK, Misfit
 from labelyard_worker.durability.attempts import MessageReturnedError
 from labelyard_worker.durability.drain import Drain
 from labelyard_worker.durability.old_lists import move_old_lists
-from labelyard_worker.operations import health, logs
+from labelyard_worker.operations import health, logs, output
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.tokens import Token
@@ -72,7 +73,7 @@ class Runtime:
 
     def set_up_logging(self) -> None:
         """Have our events written as the settings say."""
-        logs.set_up(level=self.settings.log_level, form=self.settings.log_format)
+        logs.begin(level=self.settings.log_level, form=self.settings.log_format)
 
     def open(self) -> None:
         """Build everything before the first job is taken, or end with the reason."""
@@ -289,6 +290,8 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
     def on_ready(sender: Any, **_: Any) -> None:
         runtime.ready(sender.pool)
 
+    if settings.log_format == "json":
+        celeryd_init.connect(lambda instance, **_: output.quieten_celery(instance), weak=False)
     setup_logging.connect(lambda **_: runtime.set_up_logging(), weak=False)
     worker_init.connect(lambda **_: runtime.open(), weak=False)
     worker_ready.connect(on_ready, weak=False)

@@ -8,12 +8,12 @@ another; the broker brings the jobs again, and the ledger counts the death.
 import faulthandler
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from labelyard_worker.operations.output import dump_stacks
 from labelyard_worker.tokens import Token
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ def end_process(reason: str) -> None:
     limit.start()
     try:
         log.critical("watchdog_ends_process", extra={"fields": {"reason": reason}})
-        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-        sys.stderr.flush()
+        dump_stacks(lambda file: faulthandler.dump_traceback(file=file, all_threads=True))
     finally:
         os._exit(EXIT_CODE)
 
