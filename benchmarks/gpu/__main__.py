@@ -29,6 +29,8 @@ REPORT_S = 5.0
 GRACE_S = 3.0
 WORDS_KEPT = 400
 LINES_SHOWN = 12
+# pytest would load every plugin that the machine happens to have.
+VARIABLES = {"PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 STARTED_AT = "GPU_CHECK_STARTED_AT"
 
 
@@ -120,7 +122,7 @@ class Check:
         process = subprocess.Popen(
             command_line(step, report=str(folder / "tests.xml")),
             cwd=REPOSITORY,
-            env={**os.environ, VARIABLE: str(folder / "found.json"), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **VARIABLES, VARIABLE: str(folder / "found.json")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

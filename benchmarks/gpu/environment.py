@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -27,9 +28,10 @@ def main() -> int:
 
     result.add(cuda=torch.version.cuda, flash=torch.backends.cuda.flash_sdp_enabled())
     if device == "cuda":
-        result.add(device=torch.cuda.get_device_name(), **describe_gpu())
-        smi = subprocess.run([*NVIDIA_SMI, "--format=csv"], capture_output=True, check=False)
-        print(smi.stdout.decode())
+        result.add(device=torch.cuda.get_device_name())
+        result.add(**describe_gpu())
+        if shutil.which(NVIDIA_SMI[0]):
+            subprocess.run([*NVIDIA_SMI, "--format=csv"], check=False)
         product = torch.ones(4096, 4096, device=device, dtype=torch.bfloat16)
         with GpuMeter() as meter:
             (product @ product).sum().item()

@@ -20,7 +20,8 @@ class Form:
         dtypes: Of the image tower; the first is measured with all checkpoints first.
         job_sizes: Of labelyard's jobs.
         batch_sizes: Tried for the model limit.
-        tutorials: Processes of the tutorial's Celery worker, one variant each.
+        tutorials: Processes of the tutorial's Celery worker, one variant each; the first
+            checkpoint alone is measured with all of them, the others with the last.
         seconds: Length of a measured run.
         lone_images: Classified one by one.
     """
@@ -45,7 +46,7 @@ FULL = Form(
     job_sizes=(1, 64),
     batch_sizes=(1, 16, 64, 128, 256),
     tutorials=(1, 4),
-    seconds=3.0,
+    seconds=2.0,
     lone_images=24,
 )
 TINY = Form(

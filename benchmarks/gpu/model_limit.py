@@ -9,36 +9,37 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.checkpoints import edge_of, random_model
-from benchmarks.gpu.form import CHECKPOINTS, VIT_B, Form, form_of
+from benchmarks.gpu.form import CHECKPOINTS, Form, form_of
 from benchmarks.gpu.step_result import StepResult
 from labelyard_worker.vision.devices import is_out_of_memory
 from labelyard_worker.vision.towers import prepared
 
 WARM_UPS = 3
+LABELYARDS_BATCH = 64
 Pass = Callable[[], Any]
 
 
 def main() -> int:
-    """Measure one checkpoint in both dtypes; the surest ways first."""
+    """Measure one checkpoint: in both dtypes as it is and as a graph, or compiled in the first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, required=True)
+    parser.add_argument("--is-compiled", action="store_true")
     options = parser.parse_args()
     form = form_of(options.device)
     result = StepResult()
-    towers = {}
+    if options.is_compiled:
+        compiled = Tower(options.checkpoint, form.dtypes[0], form, is_compiled=True)
+        size = min(LABELYARDS_BATCH, form.batch_sizes[-1])
+        is_measured = try_way(
+            "compiled", form.dtypes[0], size, lambda: compiled.pass_of(size), form, result
+        )
+        return 0 if is_measured else 1
     for dtype in form.dtypes:
-        towers[dtype] = Tower(options.checkpoint, dtype, form)
-        measure_eager(towers[dtype], dtype, form, result)
-    if form.device == "cuda":
-        for dtype, tower in towers.items():
-            for size in sorted({1, best_size(result, dtype)}):
-                try_way("graph", dtype, size, lambda n=size, t=tower: graphed(t, n), form, result)
-    dtype = form.dtypes[0]
-    if not form.is_tiny or options.checkpoint == VIT_B:  # compiling takes a CPU's time, too
-        compiled = Tower(options.checkpoint, dtype, form, is_compiled=True)
-        size = best_size(result, dtype)
-        try_way("compiled", dtype, size, lambda: compiled.pass_of(size), form, result)
+        tower = Tower(options.checkpoint, dtype, form)
+        measure_eager(tower, dtype, form, result)
+        if form.device == "cuda":
+            measure_graphs(tower, dtype, form, result)
     return 0
 
 
@@ -73,6 +74,12 @@ def measure_eager(tower: Tower, dtype: str, form: Form, result: StepResult) -> N
             return
 
 
+def measure_graphs(tower: Tower, dtype: str, form: Form, result: StepResult) -> None:
+    """Measure a CUDA graph for a lone image, and for the best batch."""
+    for size in sorted({1, best_size(result, dtype)}):
+        try_way("graph", dtype, size, lambda n=size: graphed(tower, n), form, result)
+
+
 def graphed(tower: Tower, batch_size: int) -> Pass:
     """Capture one pass, to be launched in one call."""
     run = tower.pass_of(batch_size)
@@ -85,7 +92,11 @@ def graphed(tower: Tower, batch_size: int) -> Pass:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             run()
-    return graph.replay
+
+    def replay(_kept: Pass = run) -> None:  # the graph reads the pixels that it keeps
+        graph.replay()
+
+    return replay
 
 
 def try_way(

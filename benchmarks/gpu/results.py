@@ -49,7 +49,9 @@ def as_json(ran: Sequence[Ran], *, device: str, is_tiny: bool) -> dict[str, Any]
 
 def cases_of(ran: Sequence[Ran]) -> list[dict[str, Any]]:
     """Join labelyard's figures with the limits, by checkpoint, dtype and size of pictures."""
-    limits = {one.subject[0]: one.found["ways"] for one in ran if "ways" in one.found}
+    limits: dict[str, list[dict[str, Any]]] = {}
+    for one in ran:
+        limits.setdefault(one.subject[0], []).extend(one.found.get("ways", []))
     intake = [limit for one in ran for limit in one.found.get("limits", [])]
     raced = {one.subject: one.found for one in ran if one.subject[1]}
     subjects = list(raced)

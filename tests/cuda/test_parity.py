@@ -10,8 +10,7 @@ import torch
 from labelyard.label_sets import as_label_set
 from labelyard_worker.intake.images import Pixels
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint
-from labelyard_worker.vision.label_index import LabelIndex
-from labelyard_worker.vision.scoring import score_images
+from labelyard_worker.vision.scoring import LabelMatrix, score_images
 from tests.cuda.conftest import Load
 
 pytestmark = pytest.mark.cuda
@@ -26,7 +25,12 @@ COSINES = {"float32": 0.9999, "float16": 0.999, "bfloat16": 0.95}
 
 def scores_of(checkpoint: Checkpoint, batch: list[Pixels]) -> np.ndarray:
     """Score a batch, shape (images, labels), in the order of the labels."""
-    matrix = LabelIndex(checkpoint, capacity_bytes=1 << 20).matrix(as_label_set(LABELS))
+    matrix = LabelMatrix.of(
+        as_label_set(LABELS),
+        checkpoint.text_embeds([f"a photo of a {label}." for label in LABELS]),
+        digest="labels",
+        trained_scoring=checkpoint.scoring,
+    )
     scores = score_images(
         checkpoint.image_embeds(batch),
         matrix,
