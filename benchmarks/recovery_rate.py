@@ -27,6 +27,7 @@ from labelyard_worker.settings import WorkerSettings
 
 NAMESPACE = "recovery"
 INTERACTIVE = 10
+AFTER_S = 30.0
 BATCH = 5000
 
 
@@ -36,6 +37,20 @@ def open_jobs(ledger: Ledger, *, count: int, labels: LabelSet) -> None:
         jobs = [new_job(labels) for _ in range(min(BATCH, count - first))]
         ledger.open_many(jobs, queue="bulk")
     ledger.open_many([new_job(labels) for _ in range(INTERACTIVE)], queue="interactive")
+
+
+def make_old(ledger: Ledger) -> None:
+    """Have all jobs look as if nothing had happened to them for a while."""
+    key = ledger.calls.key("open")
+    job_ids = [str(job_id) for job_id in ledger.client.zrange(key, 0, -1)]
+    old = ledger.now() - 10 * AFTER_S
+    for first in range(0, len(job_ids), BATCH):
+        with ledger.client.pipeline(transaction=False) as pipeline:
+            for place, job_id in enumerate(job_ids[first : first + BATCH], start=first):
+                at = old + place / 1_000_000
+                pipeline.zadd(key, {job_id: at})
+                pipeline.hset(ledger.calls.keys(job_id).job, "published_at", f"{at:.6f}")
+            pipeline.execute()
 
 
 def new_job(labels: LabelSet) -> Job:
@@ -64,6 +79,7 @@ def main() -> None:
         settings = WorkerSettings(broker_url=broker.url, ledger_url=truth.url, namespace=NAMESPACE)
         ledger = Ledger(stack.enter_context(closing(connect(settings))), settings)
         open_jobs(ledger, count=arguments.jobs, labels=LabelSet(labels=names))
+        make_old(ledger)
         queues = stack.enter_context(redis.Redis.from_url(broker.url))
         reconciler = Reconciler(
             worker="measured",
@@ -71,7 +87,7 @@ def main() -> None:
             publisher=stack.enter_context(closing(Publisher(settings))),
             broker=stack.enter_context(closing(RedisBroker(settings))),
             every_s=0.1,
-            after_s=0.0,
+            after_s=AFTER_S,
         )
         began_at = time.monotonic()
         reconciler.start()

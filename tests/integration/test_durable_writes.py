@@ -48,7 +48,7 @@ def is_durable(ledger: Ledger) -> bool:
 
 def begin(ledger: Ledger, job: Job) -> None:
     ledger.client.set("test:worker:w1", "[]", ex=60)
-    ledger.start(job.job_id, worker="w1", is_alone=False, quarantine_after=2, dead_after=2)
+    ledger.start(job.job_id, worker="w1", quarantine_after=2, dead_after=2)
 
 
 def running(ledger: Ledger) -> Job:
