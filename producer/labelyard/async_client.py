@@ -8,6 +8,15 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, Unpack
 
+from labelyard.arguments import (
+    job_id_of,
+    job_ids_of,
+    jobs_of,
+    one_of,
+    prepared,
+    wait_s,
+    writing_job,
+)
 from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
 from labelyard.client import SubmitQueue
 from labelyard.dead_letters import DeadLetters
@@ -73,7 +82,7 @@ class AsyncClient:
         self._connections = ConnectionsByLoop(self.settings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
         self._threads_connection = connect(self.settings)
-        ledger = Ledger(self._threads_connection, self.settings)
+        ledger = self._threads_ledger = Ledger(self._threads_connection, self.settings)
         sets = LabelSetRegistry(self._threads_connection, namespace=self.settings.namespace)
         self.label_sets = AsyncLabelSetRegistry(sets)
         self.dead_letters = AsyncDeadLetters(DeadLetters(ledger, self._publisher))
@@ -119,10 +128,12 @@ class AsyncClient:
 
     async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
         """Submit a prepared job."""
+        one_of(queue, SubmitQueue, name="queue")
         ledger = await self._ledger()
-        if LIFETIMES.has(job):
+        if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=await ledger.now())
-        opened = await ledger.open(job, queue=queue)
+        with writing_job():
+            opened = await ledger.open(job, queue=queue)
         is_published = not opened.is_new or await asyncio.to_thread(
             self._publisher.publish, job, queue=queue, published_at=opened.at
         )
@@ -132,15 +143,17 @@ class AsyncClient:
         self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
     ) -> list[AsyncJobHandle]:
         """Submit many prepared jobs in few round trips."""
+        one_of(queue, SubmitQueue, name="queue")
         ledger = await self._ledger()
         intake = Intake()
         handles: list[AsyncJobHandle] = []
-        waiting = iter(jobs)
+        waiting = jobs_of(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
             if any(map(LIFETIMES.has, chunk)):
                 now = await ledger.now()
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
-            answers = await ledger.open_many(chunk, queue=queue)
+            with writing_job():
+                answers = await ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)
             intake.raise_refusal()
@@ -172,7 +185,7 @@ class AsyncClient:
 
     async def wait(self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float) -> list[Record]:
         """Wait until all *jobs* are final; returns their records in the order given."""
-        job_ids = [_id_of(job) for job in jobs]
+        job_ids = job_ids_of(jobs)
         completed = self.as_completed(job_ids, timeout_s=timeout_s)
         final = {record.job_id: record async for record in completed}
         return [final[job_id] for job_id in job_ids]
@@ -181,7 +194,7 @@ class AsyncClient:
         self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float
     ) -> AsyncIterator[Record]:
         """Yield the records of *jobs* as they become final."""
-        return self._final_records([_id_of(job) for job in jobs], timeout_s=timeout_s)
+        return self._final_records(job_ids_of(jobs), timeout_s=wait_s(timeout_s))
 
     async def _final_records(
         self, job_ids: list[str], *, timeout_s: float
@@ -194,14 +207,14 @@ class AsyncClient:
 
     async def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job."""
-        record = await (await self._ledger()).read(job_id)
+        record = await (await self._ledger()).read(job_id_of(job_id))
         if record is None:
             raise JobNotFoundError(job_id)
         return record
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job at once, running or not; tells whether it is cancelled now."""
-        if await (await self._ledger()).cancel(job_id):
+        if await (await self._ledger()).cancel(job_id_of(job_id)):
             return True
         return (await self.status(job_id)).state == "cancelled"
 
@@ -213,6 +226,10 @@ class AsyncClient:
         """Count the jobs that came to each final state; a replayed one counts again."""
         return await (await self._ledger()).totals()
 
+    async def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
+        return await asyncio.to_thread(self._threads_ledger.deliveries)
+
     async def queue_lengths(self) -> dict[str, int]:
         """Count the messages that wait in each queue."""
         return await asyncio.to_thread(self._publisher.depths)
@@ -223,7 +240,3 @@ class AsyncClient:
         with ledger_errors_as_ours():
             await ledger.client.ping()
         await asyncio.to_thread(self._publisher.depths)
-
-
-def _id_of(job: str | AsyncJobHandle) -> str:
-    return job if isinstance(job, str) else job.id

@@ -17,7 +17,7 @@ from labelyard.redis_connections import SOCKET_OPTIONS, connection_options
 from labelyard.settings import ConnectionSettings
 
 #: Exceptions that mean that Redis did not take a message or gave no answer.
-REDIS_ERRORS: Final = (RedisError, OSError)
+REDIS_ERRORS: Final = (RedisError, OSError, UnicodeError)
 #: Suffixes of the lists that make up one queue, by priority. Labelyard publishes to the
 #: first; another producer's messages may be in the rest.
 #: Source: kombu.transport.redis, PRIORITY_STEPS and Channel.sep.

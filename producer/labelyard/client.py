@@ -6,6 +6,15 @@ from itertools import islice
 from types import TracebackType
 from typing import Literal, Self, Unpack
 
+from labelyard.arguments import (
+    job_id_of,
+    job_ids_of,
+    jobs_of,
+    one_of,
+    prepared,
+    wait_s,
+    writing_job,
+)
 from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
@@ -146,9 +155,11 @@ class Client:
 
     def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
         """Submit a prepared job; see :meth:`submit`. A job is run once, however often it is."""
-        if LIFETIMES.has(job):
+        one_of(queue, SubmitQueue, name="queue")
+        if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=self._ledger.now())
-        opened = self._ledger.open(job, queue=queue)
+        with writing_job():
+            opened = self._ledger.open(job, queue=queue)
         is_published = not opened.is_new or self._publisher.publish(
             job, queue=queue, published_at=opened.at
         )
@@ -167,14 +178,16 @@ class Client:
             LedgerUnavailableError: The same, because the ledger gave no answer. The error's
                 ``job_ids`` may have been accepted.
         """
+        one_of(queue, SubmitQueue, name="queue")
         intake = Intake()
         handles: list[JobHandle] = []
-        waiting = iter(jobs)
+        waiting = jobs_of(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
             if any(map(LIFETIMES.has, chunk)):
                 now = self._ledger.now()
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
-            answers = self._ledger.open_many(chunk, queue=queue)
+            with writing_job():
+                answers = self._ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = self._publisher.publish_many(outgoing)
             intake.raise_refusal()
@@ -221,7 +234,7 @@ class Client:
             ResultTimeoutError: Some are not final yet.
             JobNotFoundError: There is no such job.
         """
-        job_ids = [_id_of(job) for job in jobs]
+        job_ids = job_ids_of(jobs)
         final = {
             record.job_id: record for record in self.as_completed(job_ids, timeout_s=timeout_s)
         }
@@ -231,7 +244,9 @@ class Client:
         self, jobs: Iterable[str | JobHandle], *, timeout_s: float
     ) -> Iterator[Record]:
         """Yield the records of *jobs* as they become final; raises as :meth:`wait` does."""
-        return final_records(self._ledger, self._listener, map(_id_of, jobs), timeout_s=timeout_s)
+        return final_records(
+            self._ledger, self._listener, job_ids_of(jobs), timeout_s=wait_s(timeout_s)
+        )
 
     def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job.
@@ -239,7 +254,7 @@ class Client:
         Raises:
             JobNotFoundError: There is no such job.
         """
-        record = self._ledger.read(job_id)
+        record = self._ledger.read(job_id_of(job_id))
         if record is None:
             raise JobNotFoundError(job_id)
         return record
@@ -250,7 +265,7 @@ class Client:
         Raises:
             JobNotFoundError: There is no such job.
         """
-        return self._ledger.cancel(job_id) or self.status(job_id).state == "cancelled"
+        return self._ledger.cancel(job_id_of(job_id)) or self.status(job_id).state == "cancelled"
 
     def open_images(self) -> int:
         """Count the images of all jobs that are not final."""
@@ -281,7 +296,3 @@ class Client:
         with ledger_errors_as_ours():
             self._ledger.client.ping()
         self._publisher.depths()
-
-
-def _id_of(job: str | JobHandle) -> str:
-    return job if isinstance(job, str) else job.id

@@ -1,5 +1,6 @@
 """Jobs that killed or hung their workers: look at them, give them another life, drop them."""
 
+from labelyard.arguments import counted, job_id_of
 from labelyard.errors import JobNotFoundError
 from labelyard.ledger import Ledger, Record
 from labelyard.publisher import Outgoing, Publisher
@@ -14,7 +15,7 @@ class DeadLetters:
 
     def ids(self, *, limit: int = 1000) -> list[str]:
         """List the ids, those that died first at the front."""
-        return self._ledger.dead(limit=limit)
+        return self._ledger.dead(limit=counted(limit))
 
     def records(self, *, limit: int = 1000) -> list[Record]:
         """Read the records, those that died first at the front."""
@@ -30,6 +31,7 @@ class DeadLetters:
         Raises:
             JobNotFoundError: It is not a dead letter.
         """
+        job_id = job_id_of(job_id)
         due = self._ledger.replay(job_id)
         record = self._ledger.read(job_id)
         if due is None and record is not None and record.is_replayed and not record.is_final:
@@ -46,5 +48,5 @@ class DeadLetters:
         Raises:
             JobNotFoundError: It is no dead letter.
         """
-        if not self._ledger.purge(job_id):
+        if not self._ledger.purge(job_id_of(job_id)):
             raise JobNotFoundError(f"{job_id} is no dead letter")

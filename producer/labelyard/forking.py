@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakMethod
+from weakref import ReferenceType
 
 # What a child must not close: it shares its parent's sockets and event loops.
 _abandoned: list[Any] = []
-_renewals: "set[WeakMethod[Callable[[], None]]]" = set()
+_renewals: dict[ReferenceType[Any], Callable[[Any], None]] = {}
 
 
 def call_in_child(renew: Callable[[], None]) -> None:
@@ -17,7 +17,9 @@ def call_in_child(renew: Callable[[], None]) -> None:
         renew: Bound method that replaces locks, threads and connections: another thread may
             have held them at the fork, and does not exist in the child.
     """
-    _renewals.add(WeakMethod(renew, _renewals.discard))
+    owner: Any = renew.__self__  # type: ignore[attr-defined]
+    function: Any = renew.__func__  # type: ignore[attr-defined]
+    _renewals[ReferenceType(owner, _renewals.pop)] = function
 
 
 def abandon(*things: object) -> None:
@@ -26,10 +28,10 @@ def abandon(*things: object) -> None:
 
 
 def _renew_all() -> None:
-    for reference in list(_renewals):
-        renew = reference()
-        if renew is not None:
-            renew()
+    for reference, renew in list(_renewals.items()):
+        owner = reference()
+        if owner is not None:
+            renew(owner)
 
 
 os.register_at_fork(after_in_child=_renew_all)

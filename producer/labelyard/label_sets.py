@@ -13,11 +13,13 @@ from typing import Any
 import redis
 from pydantic import TypeAdapter, ValidationError
 
+from labelyard.arguments import listed, text, writing_job
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
 from labelyard.ledger import ledger_errors_as_ours
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
+from labelyard.refusals import sentences_of
 
 CACHED_BYTES = 32 * 1024 * 1024
 # Of a parsed label and of a parsed prompt in memory, besides their letters.
@@ -51,11 +53,14 @@ def label_set_bytes(label_set: LabelSet) -> int:
     return letters + LABEL_BYTES * len(label_set.labels)
 
 
-def as_label_set(labels: LabelSet | Sequence[str | Label], **options: Any) -> LabelSet:
+def as_label_set(
+    labels: LabelSet | Sequence[str | Label], *, within: str = "", **options: Any
+) -> LabelSet:
     """Make a label set of plain names, for those who need no more.
 
     Args:
         labels: A set (returned as it is), or names and ``Label`` objects.
+        within: Path of the set in a message, for the error's text.
         options: Other fields of ``LabelSet``, for example ``templates``.
 
     Raises:
@@ -66,18 +71,15 @@ def as_label_set(labels: LabelSet | Sequence[str | Label], **options: Any) -> La
             raise InvalidMessageError("options go with names; a LabelSet carries its own")
         return labels
     if isinstance(labels, str):
-        raise InvalidMessageError(f'labels must be a sequence of names: ["{labels}", …]')
+        raise InvalidMessageError("labels must be a sequence of names, not one text: [name, …]")
     named = tuple(
-        Label(name=label) if isinstance(label, str) and label else label for label in labels
+        {"name": label} if isinstance(label, str) else label
+        for label in listed(labels, name="labels")
     )
     try:
         return LabelSet.model_validate({"labels": named, **options})
     except ValidationError as error:
-        faults = (
-            f"{'.'.join(str(part) for part in fault['loc']) or 'labels'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise InvalidMessageError("; ".join(faults)) from error
+        raise InvalidMessageError(sentences_of(error, whole="labels", within=within)) from error
 
 
 def check_registration(name: str, label_set: LabelSet) -> None:
@@ -86,6 +88,9 @@ def check_registration(name: str, label_set: LabelSet) -> None:
     Raises:
         InvalidMessageError: The name is not allowed, or the set makes too many prompts.
     """
+    text(name, name="name")
+    if not isinstance(label_set, LabelSet):
+        raise InvalidMessageError("label_set: pass a LabelSet, or make one with as_label_set()")
     if not _NAME.fullmatch(name):
         raise InvalidMessageError(
             f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
@@ -135,10 +140,12 @@ class LabelSetRegistry:
             LedgerUnavailableError: Redis gave no answer; nothing was registered.
         """
         check_registration(name, label_set)
-        digest = label_set_digest(label_set)
+        with writing_job():
+            digest = label_set_digest(label_set)
+            stored = label_set.model_dump_json(exclude_defaults=True)
         reference = f"{name}@{digest}"
         with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(self._key(digest), label_set.model_dump_json(exclude_defaults=True))
+            pipeline.set(self._key(digest), stored)
             pipeline.zadd(self._versions_key, {reference: time.time()})
             pipeline.execute()
         return reference
@@ -152,7 +159,7 @@ class LabelSetRegistry:
             InvalidMessageError: It was registered under a contract that allowed more.
             LedgerUnavailableError: Redis gave no answer.
         """
-        if (cached := self._from_cache(reference)) is not None:
+        if (cached := self._from_cache(text(reference, name="reference"))) is not None:
             return cached
         try:
             _, _, digest = _REF.validate_python(reference).partition("@")
@@ -179,6 +186,7 @@ class LabelSetRegistry:
 
     def versions(self, name: str) -> list[str]:
         """List the references under *name*, the newest last."""
+        text(name, name="name")
         return [ref for ref in self._references() if ref.partition("@")[0] == name]
 
     def _references(self) -> list[str]:

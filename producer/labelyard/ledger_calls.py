@@ -75,7 +75,7 @@ def ledger_errors_as_ours() -> Iterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, UnicodeError) as error:  # a host name, or bytes that are not text
         raise as_ours(error) from error
 
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from labelyard.forking import call_in_child
 from labelyard.messages import Job
 
 #: Prepared jobs that are remembered; the oldest is forgotten first, and keeps the instant
@@ -24,7 +25,12 @@ class Lifetimes:
     def __init__(self, *, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
+        call_in_child(self._renew)
         self._ends: OrderedDict[str, float] = OrderedDict()
+
+    def _renew(self) -> None:
+        """Use a lock that no thread of the parent process holds."""
+        self._lock = threading.Lock()
 
     def remember(self, job_id: str, expires_in_s: float) -> None:
         """Note that the job, made just now, expires in *expires_in_s* seconds."""

@@ -129,7 +129,7 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except* (RedisError, OSError, LedgerUnavailableError):
+            except* (RedisError, OSError, UnicodeError, LedgerUnavailableError):
                 await asyncio.sleep(RETRY_EVERY_S)
             if not self._waits or _is_cancelled():
                 return

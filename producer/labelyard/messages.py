@@ -43,6 +43,7 @@ from labelyard.fields import (
     TraceValue,
     VersionId,
 )
+from labelyard.refusals import sentences_of
 from labelyard.webhooks import WebhookAddress
 
 VERSION: Final = 1
@@ -53,7 +54,6 @@ MAX_INLINE_PROMPTS = 10_000
 MAX_REGISTERED_PROMPTS = 100_000
 # Scored labels in one result, about 5 MB of JSON; a larger one goes to an object.
 MAX_SCORED_LABELS = 100_000
-LONGEST_PART = 64  # of the path to a field, whose names may come from the message
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
 Scoring = Literal["auto", "softmax", "sigmoid"]
@@ -127,11 +127,12 @@ class LabelSet(Message):
     temperature: Temperature = 1.0
     abstain: tuple[Prompt, ...] = Field(default=(), max_length=100)
 
-    @model_validator(mode="after")
-    def _names_are_distinct(self) -> Self:
-        if len({label.name for label in self.labels}) < len(self.labels):
+    @field_validator("labels")
+    @classmethod
+    def _names_are_distinct(cls, labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        if len({label.name for label in labels}) < len(labels):
             raise ValueError("two labels have the same name: name each label once")
-        return self
+        return labels
 
     def count_prompts(self) -> int:
         """Count the sentences that the text tower encodes, after templates."""
@@ -189,10 +190,15 @@ class Job(Message):
     deliver: Deliver = Deliver()
     trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
 
+    @field_validator("images")
+    @classmethod
+    def _ids_are_distinct(cls, images: tuple[ImageRef, ...]) -> tuple[ImageRef, ...]:
+        if len({image.id for image in images}) < len(images):
+            raise ValueError("two images have the same id: give each image its own")
+        return images
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if len({image.id for image in self.images}) < len(self.images):
-            raise ValueError("two images have the same id: give each image its own")
         if isinstance(self.label_set, LabelSet) and len(self.label_set.labels) > MAX_INLINE_LABELS:
             raise ValueError(
                 f"{len(self.label_set.labels)} labels are too many for a message "
@@ -349,11 +355,7 @@ def parse_job(message: Any) -> Job:
 
 def refusal_of(error: ValidationError) -> InvalidMessageError:
     """Make the error that names each field at fault, and no field's value."""
-    faults = (
-        f"{'.'.join(str(part)[:LONGEST_PART] for part in fault['loc']) or 'message'}: {fault['msg']}"
-        for fault in error.errors(include_url=False, include_input=False)[:5]
-    )
-    return InvalidMessageError("; ".join(faults))
+    return InvalidMessageError(sentences_of(error))
 
 
 def new_job_id() -> str:

@@ -27,18 +27,8 @@ POOL_WAIT_S: Final = 20
 #: Retries of a command after a lost connection, with pauses of up to 0.5 s.
 RETRIES: Final = 2
 _POOL_OPTIONS: Final[Mapping[str, Any]] = {"max_connections": POOL_SIZE, "timeout": POOL_WAIT_S}
-_TCP_ONLY: Final = ("socket_keepalive", "socket_connect_timeout")
 # kombu's spelling of what redis-py calls "required", "optional" and "none".
 _KOMBU_CERT_REQS: Final = "CERT_"
-
-
-def socket_options(url: str) -> dict[str, Any]:
-    """Choose the socket options for *url*: a Unix socket has fewer."""
-    options = dict(SOCKET_OPTIONS)
-    if url.startswith("unix:"):
-        for name in _TCP_ONLY:
-            del options[name]
-    return options
 
 
 def connection_options(url: str, *, setting: str, **options: Any) -> dict[str, Any]:
@@ -62,7 +52,7 @@ def async_connection_options(url: str, *, setting: str, **options: Any) -> dict[
 def _checked(module: Any, url: str, setting: str, options: dict[str, Any]) -> dict[str, Any]:
     """Parse *url*, and make one connection without connecting it: unknown options fail there."""
     try:
-        pool_options: dict[str, Any] = {**socket_options(url), **module.parse_url(url), **options}
+        pool_options: dict[str, Any] = {**SOCKET_OPTIONS, **module.parse_url(url), **options}
         reqs = pool_options.get("ssl_cert_reqs")
         if isinstance(reqs, str) and reqs.startswith(_KOMBU_CERT_REQS):
             pool_options["ssl_cert_reqs"] = reqs.removeprefix(_KOMBU_CERT_REQS).lower()
@@ -72,7 +62,10 @@ def _checked(module: Any, url: str, setting: str, options: dict[str, Any]) -> di
         connection_class = per_connection.pop("connection_class", module.Connection)
         connection_class(**per_connection)
     except (TypeError, ValueError, AttributeError, RedisError) as error:
-        raise ServiceConfigError(f"{setting} is not the address of a Redis: {error}") from error
+        # The error's text is not repeated: it may hold a part of the password.
+        raise ServiceConfigError(
+            f"{setting}: it is not the address of a Redis, or has an option that redis-py refuses"
+        ) from error
     return pool_options
 
 

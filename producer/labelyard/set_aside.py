@@ -9,6 +9,7 @@ from typing import Any, Final, Self, cast
 
 import redis
 
+from labelyard.arguments import counted, job_id_of, job_ids_of
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger import Ledger
 from labelyard.ledger_calls import ledger_errors_as_ours
@@ -135,6 +136,8 @@ class SetAside:
 
     def add(self, message: SetAsideMessage) -> None:
         """Keep *message*; beyond the bounds the oldest are dropped and counted."""
+        if not isinstance(message, SetAsideMessage):
+            raise InvalidMessageError("message: pass a SetAsideMessage")
         args: list[str | int] = [message.id, message.to_json(), self._ttl_s, *self._limits]
         with ledger_errors_as_ours():
             self._add(keys=self._keys, args=args)
@@ -153,7 +156,7 @@ class SetAside:
         """Read the messages, the newest first."""
         with ledger_errors_as_ours():
             index: Any = self._client.zrange(
-                self._keys[1], 0, limit - 1, desc=True, withscores=True
+                self._keys[1], 0, counted(limit) - 1, desc=True, withscores=True
             )
             ids = [entry_id for entry_id, _ in index]
             texts: Any = self._client.hmget(self._keys[0], ids) if ids else []
@@ -166,6 +169,7 @@ class SetAside:
         Raises:
             JobNotFoundError: No message is kept under *entry_id*.
         """
+        entry_id = job_id_of(entry_id)
         with ledger_errors_as_ours():
             text: Any = self._client.hget(self._keys[0], entry_id)
             at: Any = self._client.zscore(self._keys[1], entry_id)
@@ -178,7 +182,7 @@ class SetAside:
         with ledger_errors_as_ours():
             return [
                 entry_id
-                for entry_id in entry_ids
+                for entry_id in job_ids_of(entry_ids)
                 if self._remove(keys=self._keys, args=[entry_id]) is not None
             ]
 

@@ -1,17 +1,41 @@
 """Every setting that producers and workers share, read from ``LABELYARD_*`` once, when asked."""
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from labelyard.addresses import BrokerUrl, LedgerUrl
 from labelyard.errors import ServiceConfigError
 from labelyard.fields import Tenant
+from labelyard.refusals import sentences_of
 
 PREFIX = "LABELYARD_"
 DAY_S = 86_400
+MAX_TTL_S = 3650 * DAY_S
+MAX_WAIT_S = 3600
+MAX_COUNT = 2**53
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+# An empty variable means the same as an unset one, as for the AWS variables.
+Optional = Annotated[str | None, BeforeValidator(_none_if_empty)]
+
+
+def _variable(path: Sequence[str]) -> str:
+    return PREFIX + "_".join(path).upper()
 
 
 class ConnectionSettings(BaseSettings):
@@ -19,8 +43,9 @@ class ConnectionSettings(BaseSettings):
 
     Attributes:
         broker_url: What carries messages: ``redis://``, ``rediss://`` or ``amqp://``.
-        ledger_url: Redis that holds the jobs' records and results. Use an instance or
-            database of its own, with ``maxmemory-policy noeviction``.
+        ledger_url: Redis that holds the jobs' records and results: ``redis://`` or
+            ``rediss://``. Use an instance or database of its own, with ``maxmemory-policy
+            noeviction``.
         namespace: Prefix of every key and queue, so that services can share a Redis.
         s3_endpoint_url: S3-compatible server; unset means what the AWS variables and
             files say. Credentials always come from there.
@@ -41,17 +66,32 @@ class ConnectionSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
     needs: ClassVar[str] = "labelyard"
 
-    broker_url: str = "redis://127.0.0.1:6379/0"
-    ledger_url: str = "redis://127.0.0.1:6379/1"
+    broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
+    ledger_url: LedgerUrl = "redis://127.0.0.1:6379/1"
     namespace: str = Field(default="labelyard", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    s3_endpoint_url: str | None = None
-    s3_region: str | None = None
-    result_ttl_s: PositiveInt = DAY_S
-    open_ttl_s: PositiveInt = 30 * DAY_S
-    max_queued_images: NonNegativeInt = 0
+    s3_endpoint_url: Optional = None
+    s3_region: Optional = None
+    result_ttl_s: PositiveInt = Field(default=DAY_S, le=MAX_TTL_S)
+    open_ttl_s: PositiveInt = Field(default=30 * DAY_S, le=MAX_TTL_S)
+    max_queued_images: NonNegativeInt = Field(default=0, le=MAX_COUNT)
     durable_writes: Literal["off", "fsync", "replica"] = "off"
     durable_replicas: PositiveInt = 1
-    durable_timeout_s: PositiveFloat = 2.5
+    durable_timeout_s: PositiveFloat = Field(default=2.5, le=MAX_WAIT_S)
+
+    if not TYPE_CHECKING:  # type checkers know the fields from pydantic's plugin
+
+        def __init__(self, **values: Any) -> None:
+            """Take *values*, and read the others from the environment.
+
+            Raises:
+                ServiceConfigError: A value is refused; the text names each variable.
+            """
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ServiceConfigError(sentences_of(error, name=_variable)) from error
+            except SettingsError as error:
+                raise ServiceConfigError(str(error)) from error
 
     @classmethod
     def read(cls) -> Self:
@@ -60,14 +100,7 @@ class ConnectionSettings(BaseSettings):
         Raises:
             ServiceConfigError: A value is refused; the text names each variable.
         """
-        try:
-            return cls()
-        except ValidationError as error:
-            faults = (
-                f"{PREFIX}{'.'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-                for fault in error.errors(include_url=False, include_input=False)
-            )
-            raise ServiceConfigError("; ".join(faults)) from error
+        return cls()
 
 
 class ClientSettings(ConnectionSettings):
@@ -84,7 +117,7 @@ class ClientSettings(ConnectionSettings):
     tenant: Tenant = "default"
     upload_bucket: str = "labelyard-uploads"
     upload_prefix: str = "uploads/"
-    publish_timeout_s: PositiveFloat = 3.0
+    publish_timeout_s: PositiveFloat = Field(default=3.0, le=MAX_WAIT_S)
 
 
 def unknown_variables(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from labelyard.errors import LabelyardError, LedgerUnavailableError
+from labelyard.forking import call_in_child
 from labelyard.ledger_records import FINAL_STATES, Glance, Opened, Record
 from labelyard.messages import Job
 
@@ -27,7 +28,12 @@ class Sightings:
         self._result_ttl_s = result_ttl_s
         self._capacity = capacity
         self._lock = threading.Lock()
+        call_in_child(self._renew)
         self._seen_at: OrderedDict[str, float] = OrderedDict()
+
+    def _renew(self) -> None:
+        """Use a lock that no thread of the parent process holds."""
+        self._lock = threading.Lock()
 
     def note(self, job_ids: Iterable[str]) -> None:
         """Note that these jobs exist now and are not final."""
@@ -97,6 +103,10 @@ class Sightings:
 
 class NoSightings(Sightings):
     """Remember nothing: for workers, which must see that a record is missing."""
+
+    def _renew(self) -> None:
+        """Use a lock that no thread of the parent process holds."""
+        self._lock = threading.Lock()
 
     def note(self, job_ids: Iterable[str]) -> None:
         """Do nothing."""

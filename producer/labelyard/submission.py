@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias, TypedDict, Unpack
 
+from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
@@ -65,8 +66,12 @@ def make_job(
     Raises:
         InvalidMessageError: Something is not as the contract wants it; the text says what.
     """
-    tenant = options.get("tenant", settings.tenant)
+    if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
+        raise InvalidMessageError(f"{unknown[0]}: there is no such option of a job")
+    tenant = text(options.get("tenant", settings.tenant), name="tenant")
     key = options.get("idempotency_key")
+    if key is not None:
+        key = text(key, name="idempotency_key")
     plain = {
         name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options
     }
@@ -81,7 +86,7 @@ def make_job(
         }
     )
     if "expires_in_s" in options:
-        LIFETIMES.remember(job.job_id, options["expires_in_s"])
+        LIFETIMES.remember(job.job_id, lifetime_s(options["expires_in_s"]))
     else:
         LIFETIMES.forget(job.job_id)
     return job
@@ -94,10 +99,11 @@ def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...
         InvalidMessageError: A lone address was given in place of a list.
     """
     if isinstance(images, str):
-        raise InvalidMessageError(f'images must be a list: ["{images}"]')
+        shown = images[:200].encode("ascii", "backslashreplace").decode()
+        raise InvalidMessageError(f'images must be a list: ["{shown}"]')
     taken: set[str] = set()
     named: list[ImageRef | dict[str, str]] = []
-    for image in images:
+    for image in listed(images, name="images"):
         if isinstance(image, str):
             image_id = _unique_id(image, taken)
             taken.add(image_id)
@@ -124,7 +130,7 @@ def _unique_id(uri: str, taken: set[str]) -> str:
 def _label_set(labels: Labels) -> LabelSet | str:
     if isinstance(labels, str) and "@sha256:" in labels:
         return labels
-    return as_label_set(labels)
+    return as_label_set(labels, within="label_set")
 
 
 def _expiry(options: JobOptions) -> datetime | None:
@@ -132,7 +138,7 @@ def _expiry(options: JobOptions) -> datetime | None:
         return options.get("expires_at")
     if "expires_at" in options:
         raise InvalidMessageError("give expires_at or expires_in_s, not both")
-    return datetime.now(UTC) + timedelta(seconds=options["expires_in_s"])
+    return datetime.now(UTC) + timedelta(seconds=lifetime_s(options["expires_in_s"]))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from labelyard import AsyncClient, Client, ClientSettings
+from labelyard import AsyncClient, Client, ClientSettings, lifetimes
 from labelyard.ledger import Ledger, connect
 from labelyard.testing import sample_result
 
@@ -68,7 +68,8 @@ def in_child(act: Callable[[], None]) -> int:
 
 
 def use(client: Client) -> None:
-    assert client.classify(IMAGES, ["cat"], timeout_s=15).status == "succeeded"
+    result = client.classify(IMAGES, ["cat"], timeout_s=15, expires_in_s=60)
+    assert result.status == "succeeded"
     client.queue_lengths()
     client.label_sets.names()
 
@@ -109,13 +110,15 @@ def locks_of(client: Client) -> list[threading.Lock]:
         client._publisher._lock,
         client._listener._lock,
         client.label_sets._lock,
+        client._ledger.sightings._lock,
+        lifetimes.LIFETIMES._lock,
         pool._lock,
         pool._fork_lock,  # type: ignore[list-item]
     ]
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("place", range(7))
 def test_a_lock_that_another_thread_holds_at_the_fork_does_not_hang_the_child(
     client_settings: ClientSettings, place: int
 ) -> None:

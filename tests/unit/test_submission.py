@@ -87,7 +87,7 @@ def test_what_is_said_is_kept() -> None:
     ("images", "labels", "complaint"),
     [
         ("s3://photos/cat.jpg", ["cat"], 'images must be a list: ["s3://photos/cat.jpg"]'),
-        ([], ["cat"], "images: Tuple should have at least 1 item"),
+        ([], ["cat"], "images: name at least 1 item"),
         ([("a", "s3://a/b"), ("a", "s3://a/c")], ["cat"], "two images have the same id"),
         ([7], ["cat"], "images.0"),
         ([("a", "b", "c")], ["cat"], "images.0"),

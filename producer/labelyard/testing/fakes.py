@@ -229,6 +229,10 @@ class AsyncFakeClient(AsyncClient):
         """Count the jobs that came to each final state."""
         return self.fake.totals()
 
+    async def deliveries(self) -> dict[str, int]:
+        """Return 0: a fake delivers nothing."""
+        return self.fake.deliveries()
+
     async def queue_lengths(self) -> dict[str, int]:
         """Return 0 for each queue."""
         return self.fake.queue_lengths()
