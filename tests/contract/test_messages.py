@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelyard.errors import InvalidMessageError
@@ -99,6 +99,7 @@ def test_any_valid_job_survives_json_both_ways(job: Job) -> None:
     assert parse_job(json.loads(json.dumps(job.model_dump(mode="json")))) == job
 
 
+@settings(deadline=None)
 @given(job=jobs)
 def test_any_valid_job_fits_the_published_schema(job: Job) -> None:
     jsonschema.validate(job.model_dump(mode="json"), schema("job"))
