@@ -104,7 +104,8 @@ class WorkerSettings(ConnectionSettings):
             two more are needed.
         drain_s: Seconds that SIGTERM leaves for what is running.
 
-        atomic_claim: Take messages by one atomic step (Redis brokers).
+        atomic_claim: Take messages by one atomic step (Redis brokers). Without it messages
+            pass no admission gate either: a malformed one can end the worker.
         safe_pool: Use the thread pool that loses no escape.
         heartbeat: Renew the visibility of what is in work (Redis brokers).
         single_flight: Run a job once in this process, however often it is delivered.
