@@ -24,10 +24,10 @@ from labelyard_worker.durability.admission import (
     Call,
     Misfit,
     admit,
+    list_item,
     unpack,
 )
 from labelyard_worker.durability.amqp_transport import envelope_of as amqp_envelope_of
-from labelyard_worker.durability.transport import written
 from tests.support.envelopes import NO_CANVAS, SIGNATURE, envelope_of, job_of, mutate, mutate_bytes
 
 QUEUE = "labelyard.interactive"
@@ -72,9 +72,9 @@ def with_header(**headers: Any) -> Change:
 def test_no_envelope_that_raised_in_celery_is_handed_on_as_it_came(raw: str) -> None:
     call = gate(raw.encode())
 
-    handed_on = json.dumps(written(call, QUEUE, "tag"))
+    handed_on = json.dumps(list_item(call, queue=QUEUE, delivery_tag="tag"))
     assert call.task in {*TASKS, SET_ASIDE_TASK}
-    assert set(written(call, QUEUE, "tag")["headers"]) <= {
+    assert set(list_item(call, queue=QUEUE, delivery_tag="tag")["headers"]) <= {
         *("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "ignore_result"),
         "labelyard_published_at",
     }
@@ -156,6 +156,14 @@ MISFITS: dict[str, tuple[Change, str]] = {
     "null as body": (lambda m: m.update(body=None), "body is missing"),
     "two arguments": (with_body([{}, 1], {}, NO_CANVAS), "one argument"),
     "no argument": (with_body([], {}, NO_CANVAS), "one argument"),
+    "a text as its argument": (with_body(["s3://a/b.jpg"], {}, NO_CANVAS), "not a job"),
+    "a list as its argument": (with_body([[]], {}, NO_CANVAS), "not a job"),
+    "a job without an id": (with_body([{"images": []}], {}, NO_CANVAS), "not a job"),
+    "a job with an odd id": (with_body([{"job_id": "../"}], {}, NO_CANVAS), "not a job"),
+    "a body like our client's that is not JSON": (
+        lambda m: m.update(body='[[{,"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'),
+        "not JSON",
+    ),
     "another keyword": (with_body([], {"pictures": {}}, NO_CANVAS), "one argument"),
     "both kinds": (with_body([{}], {"job": {}}, NO_CANVAS), "one argument"),
     "arguments that are no list": (with_body({"a": 1}, {}, NO_CANVAS), "not a list"),
@@ -172,6 +180,10 @@ MISFITS: dict[str, tuple[Change, str]] = {
     "no id": (lambda m: m["headers"].pop("id"), "headers.id"),
     "an id that is a list": (with_header(id=[]), "headers.id"),
     "an id with a surrogate": (with_header(id="\ud800"), "headers.id"),
+    "half a surrogate pair in its text": (
+        lambda m: m.update(body=m["body"].replace("a cat", "\ud800")),
+        "not UTF-8",
+    ),
     "headers that are null": (lambda m: m.update(headers=None), "headers"),
     "compression": (with_header(compression="application/x-gzip"), "compression"),
     "text/plain": (lambda m: m.update({"content-type": "text/plain"}), "content-type"),
@@ -386,4 +398,4 @@ def assert_ours(call: Call) -> None:
     assert call.task in {*TASKS, SET_ASIDE_TASK}
     assert (kwargs, canvas) == ({}, NO_CANVAS)
     assert all(isinstance(arg, str | int | float | None) for arg in args)
-    json.dumps(written(call, QUEUE, "tag")).encode()
+    json.dumps(list_item(call, queue=QUEUE, delivery_tag="tag")).encode()

@@ -4,6 +4,7 @@ What a job is, is in ``classify.py``; how a delivery ends, in ``durability/attem
 """
 
 import itertools
+import json
 import logging
 import time
 from typing import Any, Final
@@ -30,11 +31,12 @@ from labelyard.outgoing import (
     TASK,
     Outgoing,
 )
-from labelyard.set_aside import SetAsideMessage
+from labelyard.queues import queue_name
+from labelyard.set_aside import MAX_KEPT_BYTES, SetAsideMessage
 from labelyard_worker.classify import classify
 from labelyard_worker.durability import remote_control
-from labelyard_worker.durability.admission import SET_ASIDE_TASK, Misfit
-from labelyard_worker.durability.attempts import MessageReturnedError
+from labelyard_worker.durability.admission import SET_ASIDE_TASK, Call, Misfit, list_item
+from labelyard_worker.durability.attempts import MessageReturnedError, id_in
 from labelyard_worker.durability.drain import Drain
 from labelyard_worker.durability.old_lists import move_old_lists
 from labelyard_worker.operations import health, logs, output
@@ -146,6 +148,22 @@ class Runtime:
             log.critical("worker_stops", extra={"fields": {"code": error.code, "why": str(error)}})
             state.should_stop = EXIT_CODE
             raise Reject(str(error), requeue=True) from error
+        except Exception as error:  # noqa: BLE001 - Celery would drop the message, and log it
+            return self._set_aside_job(message, queue, task_id, error)
+
+    def _set_aside_job(self, message: str, queue: Queue, task_id: str, error: Exception) -> str:
+        """Keep the message of a job whose guard failed, so that it can be sent again.
+
+        Raises:
+            Reject: The message goes back to the broker.
+        """
+        reason = f"the worker failed to run the job ({type(error).__name__})"
+        name = queue_name(self.settings.namespace, queue)
+        call = Call(TASK, task_id, f"[{message}]")
+        raw = json.dumps(list_item(call, queue=name, delivery_tag=task_id)).encode()
+        job_id = id_in(message)
+        self.set_aside(Misfit(reason, name, raw[:MAX_KEPT_BYTES], len(raw), job_id))
+        return job_id
 
     def _give_back(self, error: MessageReturnedError, message: str, queue: Queue) -> bool:
         """Publish a message again with the word that its attempt ended well.

@@ -197,13 +197,13 @@ class Attempts:
     def _refuse(self, message: Any, error: InvalidMessageError, *, task_id: str) -> str:
         """Fail a message that is not a job under its id; without one, set it aside as well."""
         job_id = id_in(message)
-        text = message if isinstance(message, str) else json.dumps(message)
+        raw = (message if isinstance(message, str) else json.dumps(message)).encode()
         if not job_id:
-            raw = text.encode("utf-8", "replace")
             kept = SetAsideMessage(str(error)[:500], "", len(raw), raw[:MAX_KEPT_BYTES])
             self._patiently(lambda: self._set_aside.add(kept))
         job_id = job_id or id_in({"job_id": task_id})
         if job_id:
+            text = raw[:MAX_KEPT_BYTES].decode("utf-8", "replace")
             self._patiently(lambda: self._ledger.refuse(job_id, text, Failure.of(error)))
         fields = {"job_id": job_id, "code": error.code, "why": str(error)}
         log.error("job_refused", extra={"fields": fields})

@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from labelyard_worker.durability.acks import Acks
-from labelyard_worker.durability.admission import Call, admit, set_aside_call, unpack
+from labelyard_worker.durability.admission import admit, list_item, set_aside_call, unpack
 from labelyard_worker.durability.claim import (
     CLAIM,
     CLAIM_SHA,
@@ -302,18 +302,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             return
         envelope = unpack(raw)
         try:
-            deliver(
-                written(
-                    admit(envelope, queue=queue, follow_ups=self.follow_ups), queue, delivery_tag
-                ),
-                queue,
-            )
+            call = admit(envelope, queue=queue, follow_ups=self.follow_ups)
+            deliver(list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
         except self.lost_connection_errors:
             raise
         except Exception as error:  # noqa: BLE001 - our own call instead, which holds no part of it
             reason = f"the worker failed to take the message ({type(error).__name__})"
             call = set_aside_call(envelope, queue=queue, reason=reason)
-            deliver(written(call, queue, delivery_tag), queue)
+            deliver(list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
 
     def _put_away(self, raw: bytes, queue: str, delivery_tag: str, error: Exception) -> None:
         """Give a message back that not even our own call could be delivered for."""
@@ -334,27 +330,6 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if asynchronous:
             params["protocol"] = 3  # pushes on the connection that claims need RESP3
         return params
-
-
-def written(call: Call, queue: str, delivery_tag: str) -> dict[str, Any]:
-    """Write the envelope of *call*, as kombu takes it from a list."""
-    return {
-        "body": call.body(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": call.headers(),
-        "properties": {
-            "correlation_id": call.task_id,
-            "delivery_mode": 2,
-            "delivery_tag": delivery_tag,
-            "delivery_info": {
-                "exchange": "",
-                "routing_key": queue,
-                "redelivered": call.is_again,
-            },
-            "priority": 0,
-        },
-    }
 
 
 def tagged(raw: bytes, delivery_tag: str) -> dict[str, Any]:
