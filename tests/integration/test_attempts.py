@@ -177,13 +177,19 @@ def test_a_transient_error_has_the_job_sent_again_after_a_while(
     assert -1 < due_in_s <= backoff_s(1)
 
 
-def test_an_image_that_may_do_better_has_its_job_sent_again(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [StorageUnavailableError("s3"), BatcherFullError("x")])
+def test_an_image_that_may_do_better_has_its_job_sent_again(
+    error: LabelyardError, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the image's own code."""
     job = bench.submit()
 
-    bench.run(job, half(StorageUnavailableError("s3://photos/gone.jpg")))
+    bench.run(job, half(error))
 
     assert bench.record(job.job_id).state == "pending"
     assert bench.due_in_s(job) is not None
+    (retry,) = [record for record in caplog.records if record.message == "job_retry"]
+    assert retry.fields["code"] == error.code  # type: ignore[attr-defined]
 
 
 def test_an_image_that_cannot_do_better_keeps_nothing_back(bench: Bench) -> None:

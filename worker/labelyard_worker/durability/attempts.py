@@ -288,8 +288,10 @@ class Attempts:
     def _attempt_succeeded(self, job: Job, started: Started, result: Result) -> None:
         """Keep the result, unless a later attempt may still do better."""
         is_last = started.attempt >= self._settings.max_attempts
-        if not is_last and any(image.error and image.error.is_retryable for image in result.images):
-            self._retry(job, started, code="storage_unavailable")
+        errors = [image.error for image in result.images if image.error is not None]
+        code = next((error.code for error in errors if error.is_retryable), None)
+        if not is_last and code is not None:
+            self._retry(job, started, code=code)
             return
         timing = result.timing.model_copy(update={"queued_s": started.queued_s})
         self._finish(job, result.model_copy(update={"timing": timing}))
