@@ -9,7 +9,7 @@ the last two. Readers of results ignore fields that they do not know.
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic._internal._model_construction import ModelMetaclass
 
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import (
@@ -60,8 +61,25 @@ Scoring = Literal["auto", "softmax", "sigmoid"]
 Status = Literal["succeeded", "partial", "failed"]
 
 
-class Message(BaseModel):
-    """Frozen, and strict about unknown fields."""
+class _Refusing(ModelMetaclass):
+    """Has a model that is made by a producer refuse its arguments with an error of ours."""
+
+    if not TYPE_CHECKING:  # checkers read the signature of the model's own __init__
+
+        def __call__(self, *args: Any, **fields: Any) -> Any:
+            """Make a model.
+
+            Raises:
+                InvalidMessageError: A field is refused; the text names it.
+            """
+            try:
+                return super().__call__(*args, **fields)
+            except ValidationError as error:
+                raise refusal_of(error) from error
+
+
+class Message(BaseModel, metaclass=_Refusing):
+    """Frozen, strict about unknown fields, and refused with ``InvalidMessageError``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

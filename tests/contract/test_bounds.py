@@ -14,7 +14,15 @@ from pydantic import ValidationError
 from labelyard.buckets import is_bucket_name
 from labelyard.errors import InvalidMessageError
 from labelyard.fields import MAX_TEMPERATURE, MIN_TEMPERATURE
-from labelyard.messages import Job, Label, LabelSet, ScoredLabel, parse_job
+from labelyard.messages import (
+    Deliver,
+    ImageRef,
+    Job,
+    Label,
+    LabelSet,
+    ScoredLabel,
+    parse_job,
+)
 from labelyard.schemas import schema
 from labelyard_worker.vision.scoring import LabelMatrix, score_image
 
@@ -173,8 +181,22 @@ def test_the_ends_of_a_range_are_inside(path: str, value: Any) -> None:
 def test_numbers_of_numpy_are_numbers() -> None:
     """Thresholds and temperatures are computed with it; the bounds hold all the same."""
     assert Label(name="a", threshold=np.float32(0.5)).threshold == 0.5
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidMessageError, match="threshold"):
         Label(name="a", threshold=np.float64("nan"))
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: LabelSet(labels=(Label(name="cat"),), temperature=1e-308), "temperature"),
+        (lambda: Label(name="x" * 300), "name"),
+        (lambda: ImageRef(id="a", uri=""), "uri"),
+        (lambda: Deliver(object_uri="s3://evil:8080?/k"), "object_uri"),
+    ],
+)
+def test_a_model_that_a_producer_makes_is_refused_with_our_error(make: Any, field: str) -> None:
+    with pytest.raises(InvalidMessageError, match=field):
+        make()
 
 
 @given(

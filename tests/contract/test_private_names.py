@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from kombu.transport import TRANSPORT_ALIASES
+from pydantic import BaseModel
+from pydantic._internal._model_construction import ModelMetaclass
 from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import AbstractConnection, Connection
 
+from labelyard.messages import Job
 from labelyard_worker.durability import (
     amqp_transport,
     pool,
@@ -213,3 +216,10 @@ def test_kombu_finds_our_transports_by_their_aliases() -> None:
         *(transport.Transport, transport.TLSTransport),
         *(amqp_transport.Transport, amqp_transport.TLSTransport),
     ]
+
+
+def test_pydantic_makes_models_through_the_metaclass_that_ours_extends() -> None:
+    """Otherwise a model that is refused would raise pydantic's error in place of ours."""
+    assert type(BaseModel) is ModelMetaclass
+    assert "__call__" in vars(type(Job))
+    assert type(Job).__mro__[1] is ModelMetaclass

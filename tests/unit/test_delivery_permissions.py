@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from labelyard.errors import ServiceConfigError
+from labelyard.errors import InvalidMessageError, ServiceConfigError
 from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job
 from labelyard.webhooks import WebhookAddress
@@ -38,7 +37,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("address", UNUSABLE)
 def test_an_address_that_cannot_be_called_is_refused_when_the_job_is_made(address: str) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidMessageError, match="webhook"):
         Deliver(webhook=address)
 
 
