@@ -332,6 +332,9 @@ class Result(Report):
         label_set: Digest of the label set that was used, ``None`` if none was reached.
         model: ``None`` when the job failed before a model saw it.
         error: Why the whole job failed, or ``None``.
+        object_uri: Where the whole result is, if it was too large for the ledger: then
+            ``labels`` and ``matched`` are only the first five of each image. Left out
+            otherwise.
     """
 
     version: Literal[1] = VERSION
@@ -343,6 +346,7 @@ class Result(Report):
     images: tuple[ImageResult, ...] = ()
     error: Failure | None = None
     timing: Timing = Timing()
+    object_uri: str | None = Field(default=None, exclude_if=lambda uri: uri is None)
 
 
 def status_of(images: tuple[ImageResult, ...]) -> Status:

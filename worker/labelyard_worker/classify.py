@@ -40,8 +40,9 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
         why; its neighbours are not touched by it.
 
     Raises:
-        RequestError: The label set is unknown; do not retry.
-        TransientError: The token's time is over; retry.
+        RequestError: The label set is unknown, or the result is too large; do not retry.
+        TransientError: The token's time is over, or a large result's object could not be
+            written; retry.
         WorkerError: The model or the device failed; another worker must do it.
         LabelyardError: The job is cancelled, expired or handed back.
     """
@@ -53,16 +54,18 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
     outcomes = outcomes_of(job, on_their_way, token)
     services.embedder.keep(job.images, outcomes)
     wait_if_storage_is_away(outcomes)
-    images = describe_all(job, outcomes, labels, services)
-    return Result(
-        job_id=job.job_id,
-        status=status_of(images),
-        tenant=job.tenant,
-        model=services.checkpoint.info,
-        label_set=labels.digest,
-        images=images,
-        timing=timing_of(outcomes),
-    )
+    with services.large_results.turn(job, labels=labels.n_labels, token=token):
+        images = describe_all(job, outcomes, labels, services)
+        result = Result(
+            job_id=job.job_id,
+            status=status_of(images),
+            tenant=job.tenant,
+            model=services.checkpoint.info,
+            label_set=labels.digest,
+            images=images,
+            timing=timing_of(outcomes),
+        )
+        return services.large_results.fit(job, result)
 
 
 def labels_of(job: Job, services: Services, *, priority: Priority, token: Token) -> LabelMatrix:

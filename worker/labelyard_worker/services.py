@@ -16,8 +16,9 @@ from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
 from labelyard.queues import is_amqp
+from labelyard_worker.delivery.large_results import LargeResults
 from labelyard_worker.delivery.pool import DeliveryPool
-from labelyard_worker.delivery.senders import senders_of
+from labelyard_worker.delivery.senders import object_sender_of, senders_of
 from labelyard_worker.durability.attempts import Attempts
 from labelyard_worker.durability.broker_view import AmqpBroker, Broker, RedisBroker
 from labelyard_worker.durability.presence import Presence
@@ -70,6 +71,7 @@ class Services:
     running: RunningJobs
     attempts: Attempts
     deliveries: DeliveryPool
+    large_results: LargeResults
     watchdog: Watchdog
     broker: Broker
     publisher: Publisher
@@ -189,6 +191,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
             settings=settings,
         ),
         deliveries=deliveries,
+        large_results=LargeResults(object_sender_of(settings)),
         watchdog=watchdog,
         broker=broker,
         publisher=publisher,

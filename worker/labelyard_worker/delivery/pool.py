@@ -296,9 +296,14 @@ def to_delivery(record: Record, *, now: float) -> Delivery | None:
     return Delivery(record.job(), record.result, due or record.undelivered)
 
 
-def deliveries_of(job: Job) -> tuple[str, ...]:
-    """Name the deliveries that a job asks for, besides the ledger and its stream."""
-    wanted = (("object", job.deliver.object_uri), ("webhook", job.deliver.webhook))
+def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
+    """Name the deliveries that a job asks for, besides the ledger and its stream.
+
+    The object of a large result is written already.
+    """
+    is_written = result is not None and result.object_uri is not None
+    object_uri = None if is_written else job.deliver.object_uri
+    wanted = (("object", object_uri), ("webhook", job.deliver.webhook))
     return tuple(name for name, target in wanted if target)
 
 

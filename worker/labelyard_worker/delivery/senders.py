@@ -17,16 +17,25 @@ def senders_of(settings: WorkerSettings) -> dict[str, Sender]:
     Raises:
         ServiceConfigError: A host, a place for results or the webhook secret is malformed.
     """
-    storage = replace(resolve_storage(settings), timeout_s=settings.object_timeout_s)
     return {
-        "object": ObjectSender(
-            places=ResultPlaces.parse(settings.result_buckets, readable=settings.allowed_buckets),
-            open_store=lambda bucket: open_store(storage, bucket),
-            timeout_s=settings.object_timeout_s,
-        ),
+        "object": object_sender_of(settings),
         "webhook": WebhookSender(
             hosts=WebhookHosts.parse(settings.webhook_hosts),
             key=webhook_key(settings.webhook_secret),
             timeout_s=settings.webhook_timeout_s,
         ),
     }
+
+
+def object_sender_of(settings: WorkerSettings) -> ObjectSender:
+    """Build a sender that writes objects; it belongs to one thread.
+
+    Raises:
+        ServiceConfigError: LABELYARD_RESULT_BUCKETS has another form.
+    """
+    storage = replace(resolve_storage(settings), timeout_s=settings.object_timeout_s)
+    return ObjectSender(
+        places=ResultPlaces.parse(settings.result_buckets, readable=settings.allowed_buckets),
+        open_store=lambda bucket: open_store(storage, bucket),
+        timeout_s=settings.object_timeout_s,
+    )

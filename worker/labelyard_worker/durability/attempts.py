@@ -371,7 +371,7 @@ class Attempts:
         )
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
-        wanted = deliveries_of(job)
+        wanted = deliveries_of(job, result)
         deliverer = self.worker if wanted and self._deliveries.has_room else ""
         is_first = self._patiently(
             lambda: self._write(job, result, wanted, deliverer=deliverer, is_dead=is_dead)

@@ -263,6 +263,7 @@ class LabelIndex:
         token: Token,
     ) -> None:
         """Wait for the oldest request, and share what it gave with other workers."""
+        token.wait(requested[0][-1].answer)  # one wake-up for all that one pass answers
         encoded = {one.prompt: token.wait(one.answer) for one in requested[0]}
         self.vectors.release(requested.popleft())
         known |= encoded
