@@ -115,7 +115,7 @@ class LedgerCalls:
     def __init__(self, settings: ConnectionSettings) -> None:
         self.namespace = settings.namespace
         self.result_ttl_s = settings.result_ttl_s
-        self._open_ttl_s = settings.open_ttl_s
+        self.open_ttl_s = settings.open_ttl_s
         self._max_queued_images = settings.max_queued_images
 
     def keys(self, job_id: str) -> LedgerKeys:
@@ -132,7 +132,7 @@ class LedgerCalls:
 
     def args(self, job_id: str, *values: object) -> list[str]:
         """Put the script's own arguments behind those that all scripts share."""
-        shared = (job_id, self._open_ttl_s, self.result_ttl_s, self.namespace)
+        shared = (job_id, self.open_ttl_s, self.result_ttl_s, self.namespace)
         return [str(value) for value in (*shared, *values)]
 
     def open_args(

@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +13,9 @@ import redis
 
 from labelyard.ledger import Ledger, connect
 from labelyard.messages import Job
-from labelyard.publisher import Publisher
+from labelyard.publisher import Outgoing, Publisher
 from labelyard.testing import sample_job
+from labelyard_worker.durability import reconciler as reconciler_module
 from labelyard_worker.durability.broker_view import BrokerView, QueueView, RedisBroker
 from labelyard_worker.durability.reconciler import Reconciler, is_orphan
 from labelyard_worker.local.embedded import choose_ports
@@ -271,3 +272,74 @@ def test_one_of_the_workers_makes_the_rounds_and_another_follows_it(bench: Bench
     wait_until(lambda: bench.client.get(leader_key) == "w2")
     bench.queues.flushdb()
     wait_until(lambda: bench.sent_ids("bulk") == [job.job_id])
+
+
+def test_a_waiting_jobs_record_lives_on_however_long_the_backlog_is(bench: Bench) -> None:
+    job = bench.submit()
+    key = bench.ledger.calls.keys(job.job_id).job
+    bench.client.expire(key, 5)
+
+    bench.reconciler.send_lost()
+
+    assert int(bench.client.ttl(key)) > 1000
+
+
+def test_lost_interactive_jobs_are_sent_before_bulk_ones(bench: Bench) -> None:
+    bulk = [bench.open("bulk") for _ in range(3)]
+    urgent = bench.open("interactive")
+    sent: list[str] = []
+    publish = bench.publisher.publish_many
+
+    def note(messages: Sequence[Outgoing]) -> bool:
+        sent.extend(message.job_id for message in messages)
+        return publish(messages)
+
+    bench.publisher.publish_many = note  # type: ignore[method-assign]
+    bench.reconciler.send_lost()
+
+    assert sent == [urgent.job_id, *(job.job_id for job in bulk)]
+
+
+def test_a_round_goes_on_past_one_batch_and_sends_nothing_twice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "AT_ONCE", 4)
+    lost = [bench.open("bulk") for _ in range(10)]
+    bench.ledger.cancel(lost.pop().job_id)
+
+    sent = bench.reconciler.send_lost()
+
+    assert sent == 9
+    assert bench.sent_ids("bulk") == [job.job_id for job in lost]
+
+
+def test_lost_jobs_behind_a_long_backlog_of_another_queue_are_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "AT_ONCE", 4)
+    waiting = [bench.submit("bulk") for _ in range(9)]
+    lost = bench.open("interactive")
+
+    assert bench.reconciler.send_lost() == 1
+    assert bench.sent_ids("interactive") == [lost.job_id]
+    assert bench.sent_ids("bulk") == [job.job_id for job in waiting]
+
+
+def test_due_retries_and_overdue_jobs_go_past_one_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "AT_ONCE", 4)
+    due = [bench.open("bulk") for _ in range(10)]
+    for job in due:
+        bench.ledger.retry(job.job_id, worker="w1", delay_s=0)
+
+    assert bench.reconciler.send_due() == 10
+    assert sorted(bench.sent_ids("bulk")) == sorted(job.job_id for job in due)
+
+
+def test_a_job_whose_retry_is_set_is_not_lost(bench: Bench) -> None:
+    job = bench.open("bulk")
+    bench.ledger.retry(job.job_id, worker="w1", delay_s=60)
+
+    assert bench.reconciler.send_lost() == 0
+    assert bench.sent_ids("bulk") == []

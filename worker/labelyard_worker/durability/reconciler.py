@@ -62,19 +62,21 @@ local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 """
 # Look through jobs that were not sent, begun or looked at for a while, and find those that their
-# queue has passed on. The others are looked at again after as long a while; what has no
-# record any more is dropped.
-# KEYS: the open jobs. ARGV: namespace, latest score, most jobs, offset, queue ('' = all), then
-#   for each queue its name and the time before which it has passed on what was published.
+# queue has passed on. The others are looked at again after as long a while, and their records
+# live on: a backlog may be longer than open_ttl_s. What has no record any more is dropped.
+# KEYS: the open jobs. ARGV: namespace, latest score, most jobs, offset, queue ('' = all),
+#   open_ttl_s, then for each queue its name and the time before which it has passed on what was
+#   published.
 # Returns {jobs looked at, jobs of other queues, ids of those that their queue has passed on...}.
 _TAKE_PASSED = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local passed, found, others = {}, {0, 0}, 0
-for i = 6, #ARGV, 2 do passed[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 7, #ARGV, 2 do passed[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', ARGV[4], ARGV[3])
 for _, id in ipairs(ids) do
-  local job = redis.call('HMGET', ARGV[1] .. ':job:' .. id, 'queue', 'published_at')
+  local key = ARGV[1] .. ':job:' .. id
+  local job = redis.call('HMGET', key, 'queue', 'published_at')
   if not job[1] then
     redis.call('ZREM', KEYS[1], id)
   elseif ARGV[5] ~= '' and job[1] ~= ARGV[5] then
@@ -83,6 +85,8 @@ for _, id in ipairs(ids) do
     found[#found + 1] = id
   else
     redis.call('ZADD', KEYS[1], now, id)
+    redis.call('EXPIRE', key, ARGV[6])
+    redis.call('EXPIRE', KEYS[1], ARGV[6])
   end
 end
 found[1], found[2] = #ids, others
@@ -238,7 +242,15 @@ class Reconciler:
                 "list[int | str]",
                 self._take_passed(
                     keys=[self._key("open")],
-                    args=[self._ledger.calls.namespace, latest, AT_ONCE, offset, only, *passed],
+                    args=[
+                        self._ledger.calls.namespace,
+                        latest,
+                        AT_ONCE,
+                        offset,
+                        only,
+                        self._ledger.calls.open_ttl_s,
+                        *passed,
+                    ],
                 ),
             )
             sent = self._send_orphans([str(job_id) for job_id in ids], view)
