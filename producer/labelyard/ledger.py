@@ -26,6 +26,7 @@ from labelyard.ledger_records import (
     Glance,
     Isolation,
     Opened,
+    Pending,
     Queue,
     Receipt,
     Record,
@@ -41,6 +42,7 @@ from labelyard.settings import ConnectionSettings
 from labelyard.sightings import NO_SIGHTINGS, Sightings
 
 NO_RECEIPT: Final = Receipt()
+NOTHING_PENDING: Final = Pending()
 SCRIPTS: Final[Mapping[str, str]] = {
     "OPEN": ledger_scripts.OPEN,
     "START": ledger_scripts.START,
@@ -62,6 +64,7 @@ __all__ = [
     "Ledger",
     "LedgerCalls",
     "Opened",
+    "Pending",
     "Queue",
     "Receipt",
     "Record",
@@ -284,21 +287,18 @@ class Ledger:
         job_id: str,
         result: Result,
         *,
-        undelivered: tuple[str, ...] = (),
+        pending: Pending = NOTHING_PENDING,
         is_dead: bool = False,
-        deliverer: str = "",
     ) -> bool:
-        """Write the result; ``False`` if the job was final before: the first one stands.
+        """Write the result; ``False`` if the job was final before: the first one stands."""
+        text, names = result.model_dump_json(), ",".join(pending.names)
+        return self._end(job_id, result.status, text, names, int(is_dead), pending=pending)
 
-        Args:
-            undelivered: Deliveries that the job asked for.
-            deliverer: Worker that makes them now; empty leaves them to whichever has room.
-        """
-        text, owed = result.model_dump_json(), ",".join(undelivered)
-        return self._end(job_id, result.status, text, owed, int(is_dead), deliverer=deliverer)
-
-    def _end(self, job_id: str, state: str, *rest: object, deliverer: str = "") -> bool:
-        args = self.calls.args(job_id, state, *rest, new_call_id(), deliverer)
+    def _end(
+        self, job_id: str, state: str, *rest: object, pending: Pending = NOTHING_PENDING
+    ) -> bool:
+        lease = (pending.deliverer, pending.due_in_s)
+        args = self.calls.args(job_id, state, *rest, new_call_id(), *lease)
         return self._run("FINISH", job_id, args, is_durable=True)[0] == "finished"
 
     def refuse(self, job_id: str, message: str, failure: Failure) -> bool:

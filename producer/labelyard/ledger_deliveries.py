@@ -9,7 +9,7 @@ dead worker's deliveries are taken over when its lease ends.
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -24,12 +24,12 @@ DELIVER_FOR_S: Final = 86_400
 # Longest pause between two attempts, asked for by the receiver or not.
 LONGEST_PAUSE_S: Final = 3_600
 
-# KEYS: those of LedgerKeys. ARGV 5..: worker, lease_s, limit. Returns the time, then the
-# ids taken.
+# KEYS: those of LedgerKeys. ARGV 5..: worker, lease_s, limit. Returns the time, how many
+# jobs have pending deliveries, then the ids taken.
 TAKE: Final = (
     PRELUDE
     + """
-local taken = {stamp}
+local taken = {stamp, tostring(redis.call('ZCARD', OWED))}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWED, '-inf', now, 'LIMIT', 0, ARGV[7])) do
   local job = NAMESPACE .. ':job:' .. id
   local undelivered = redis.call('HGET', job, 'undelivered')
@@ -150,6 +150,21 @@ class Outcome:
         return {"kind": self.kind, "reason": self.reason[:300], **retry}
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one worker took.
+
+    Attributes:
+        job_ids: Jobs whose deliveries it holds a lease on.
+        now: Redis' time, in seconds since the epoch.
+        pending: Jobs with pending deliveries, due or not.
+    """
+
+    job_ids: tuple[str, ...]
+    now: float
+    pending: int
+
+
 class DeliveryLedger:
     """What one worker does to the deliveries in the ledger.
 
@@ -170,14 +185,10 @@ class DeliveryLedger:
             answer = script(keys=list(calls.keys(job_id)), args=calls.args(job_id, *values))
         return cast("list[str]", answer)
 
-    def take(self, limit: int) -> tuple[float, Sequence[str]]:
-        """Take up to *limit* jobs whose deliveries are due.
-
-        Returns:
-            Redis' time, and the ids of the jobs.
-        """
-        now, *taken = self._run(self._take, "", self._worker, self._lease_s, limit)
-        return float(now), taken
+    def take(self, limit: int) -> Taken:
+        """Take up to *limit* jobs whose deliveries are due."""
+        now, pending, *taken = self._run(self._take, "", self._worker, self._lease_s, limit)
+        return Taken(tuple(taken), now=float(now), pending=int(pending))
 
     def hold(self, job_id: str) -> bool:
         """Renew the lease on a job; ``False`` if another worker has it, or nothing is pending."""

@@ -40,6 +40,21 @@ FINAL_STATES: Final[frozenset[str]] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """The deliveries that a result asks for as it is written.
+
+    Attributes:
+        names: ``object``, ``webhook``.
+        deliverer: Worker that makes them now; empty leaves them to whichever has room.
+        due_in_s: Seconds after which that worker may take them.
+    """
+
+    names: tuple[str, ...] = ()
+    deliverer: str = ""
+    due_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryState:
     """How one delivery of a result stands.
 

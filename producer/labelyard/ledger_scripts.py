@@ -334,8 +334,8 @@ return {'released', 'pending'}
 )
 
 # Make a job final, unless it is.
-# ARGV 5..10: state, result, undelivered, is_dead, ender (drawn for each call), deliverer ('' =
-#   whichever worker has room).
+# ARGV 5..11: state, result, undelivered, is_dead, ender (drawn for each call), deliverer ('' =
+#   whichever worker has room, due_in_s from now), due_in_s.
 # Returns {'finished', state}, {'final', state} (the first final state stands), {'early', state}
 #   (it has not expired yet) or {'missing'}.
 # A call that is repeated because its reply was lost finds its own ender or its own result,
@@ -360,7 +360,7 @@ redis.call('HSET', JOB, 'ender', ARGV[9])
 if ARGV[7] ~= '' then
   local deliverer = ARGV[10] or ''
   redis.call('HSET', JOB, 'undelivered', ARGV[7], 'deliverer', deliverer)
-  redis.call('ZADD', OWED, deliverer == '' and now or now + LEASE_S, ID)
+  redis.call('ZADD', OWED, now + (deliverer == '' and tonumber(ARGV[11] or 0) or LEASE_S), ID)
   keep(OWED)
   ttl = math.max(ttl, PENDING_TTL_S)
 end

@@ -410,3 +410,28 @@ def test_a_draining_pool_lets_a_call_in_flight_end(ledger_url: str) -> None:
         bench.pool.close()
 
         assert bench.state(job).attempts == 1
+
+
+def test_a_result_for_a_failing_host_waits_in_the_ledger_from_the_start(
+    ledger_url: str, receiver: Receiver
+) -> None:
+    """It costs the worker neither a lease nor a second write."""
+    receiver.statuses = [500] * 200
+    with delivering(ledger_url) as bench:
+        job = bench.finish(Deliver(webhook=receiver.url))
+        before = bench.pool.plan(job, deliveries_of(job))
+        for _ in range(5):
+            bench.finish(Deliver(webhook=receiver.url))
+        wait_until(lambda: bench.pool.plan(job, deliveries_of(job))[1] > 0)
+
+        deliverer, due_in_s = bench.pool.plan(job, deliveries_of(job))
+
+        assert before == ("w1", 0)
+        assert deliverer == ""
+        assert due_in_s > 5
+
+
+def test_a_job_without_deliveries_has_nobody_to_deliver_it(bench: DeliveryBench) -> None:
+    job = bench.finish(Deliver(stream="s"))
+
+    assert bench.pool.plan(job, deliveries_of(job)) == ("", 0)

@@ -21,7 +21,7 @@ def bench(ledger_url: str) -> Iterator[DeliveryBench]:
 
 
 def take(bench: DeliveryBench, worker: str, *, lease_s: float = 60) -> list[str]:
-    return list(bench.as_worker(worker, lease_s=lease_s).take(100)[1])
+    return list(bench.as_worker(worker, lease_s=lease_s).take(100).job_ids)
 
 
 def age(bench: DeliveryBench, job: Job, *, by_s: float) -> None:

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from labelyard.errors import LabelyardError
-from labelyard.ledger import Isolation, Ledger, Receipt, connect
+from labelyard.ledger import Isolation, Ledger, Pending, Receipt, connect
 from labelyard.ledger_calls import job_digest
 from labelyard.ledger_deliveries import DeliveryLedger, Outcome
 from labelyard.messages import Deliver, Failure
@@ -89,7 +89,7 @@ def dead(ledger: Ledger) -> None:
 def owing(ledger: Ledger) -> None:
     running(ledger)
     result = sample_result(job=JOB)
-    ledger.finish(JOB.job_id, result, undelivered=("webhook",), deliverer="w1")
+    ledger.finish(JOB.job_id, result, pending=Pending(("webhook",), deliverer="w1"))
 
 
 def settle(ledger: Ledger, outcome: Outcome) -> bool:
@@ -156,7 +156,9 @@ CASES = {
     ),
     "finish": Case(
         running,
-        lambda ledger: ledger.finish(JOB.job_id, sample_result(job=JOB), undelivered=("webhook",)),
+        lambda ledger: ledger.finish(
+            JOB.job_id, sample_result(job=JOB), pending=Pending(("webhook",))
+        ),
     ),
     "finish as a dead letter": Case(
         running,

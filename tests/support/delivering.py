@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from labelyard.ledger import DeliveryState, Ledger, Record, connect
+from labelyard.ledger import DeliveryState, Ledger, Pending, Record, connect
 from labelyard.ledger_deliveries import DeliveryLedger
 from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job, sample_result
@@ -46,8 +46,7 @@ class DeliveryBench:
         self.ledger.finish(
             job.job_id,
             sample_result(job=job),
-            undelivered=deliveries_of(job),
-            deliverer=deliverer,
+            pending=Pending(deliveries_of(job), deliverer=deliverer),
         )
         return job
 

@@ -6,7 +6,7 @@ from typing import Final
 # Failures in a row that open the circuit.
 OPEN_AFTER: Final = 5
 FIRST_PAUSE_S: Final = 10.0
-LONGEST_PAUSE_S: Final = 300.0
+LONGEST_PAUSE_S: Final = 120.0
 
 
 @dataclass

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from labelyard.ledger_deliveries import Outcome
@@ -12,15 +13,27 @@ from labelyard_worker.delivery.breaker import CircuitBreaker
 CALLS_PER_HOST: Final = 16
 # Deliveries of one host in this worker's memory; the rest waits in the ledger.
 HELD_PER_HOST: Final = 64
-# Pause of a delivery for which the host has no room here.
+# Shortest pause of a delivery for which the host has no room here.
 CROWDED_PAUSE_S: Final = 10.0
+# Postponed deliveries that the fleet looks at again in a second: each look costs a worker
+# about a millisecond, and is in vain while the host fails.
+BUSY_LOOKS_PER_S: Final = 100.0
+FAILING_LOOKS_PER_S: Final = 25.0
+
+
+@dataclass
+class Backlog:
+    """How many jobs of the whole fleet have pending deliveries, when last seen."""
+
+    jobs: int = 0
 
 
 class Host:
     """One receiver or bucket, as seen by this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog) -> None:
         self.held = 0
+        self._backlog = backlog
         self._slots = asyncio.Semaphore(CALLS_PER_HOST)
         self._breaker = CircuitBreaker()
 
@@ -47,12 +60,10 @@ class Host:
             ``postponed`` without a call while the host is failing or crowded; ``None`` if
             the lease was lost.
         """
-        if self.held >= HELD_PER_HOST:
-            return Outcome("postponed", "its host is busy", _spread(CROWDED_PAUSE_S))
+        if postponed := self.postponement():
+            return postponed
         self.held += 1
         try:
-            if postponed := self._postponed():
-                return postponed
             async with self._slots, worker_slots:
                 if postponed := self._postponed():
                     return postponed
@@ -61,6 +72,12 @@ class Host:
                 return await self._call_now(send)
         finally:
             self.held -= 1
+
+    def postponement(self) -> Outcome | None:
+        """Say why, and for how long, another delivery must wait in the ledger; callable anywhere."""
+        if self.held >= HELD_PER_HOST:
+            return self._postpone("its host is busy", CROWDED_PAUSE_S, per_s=BUSY_LOOKS_PER_S)
+        return self._postponed()
 
     async def _call_now(self, send: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if postponed := self._postponed():
@@ -81,9 +98,10 @@ class Host:
         wait_s = self._breaker.wait_s(now=time.monotonic())
         if wait_s <= 0:
             return None
-        return Outcome("postponed", "its host is failing", wait_s + _spread(CROWDED_PAUSE_S))
+        pause_s = max(wait_s, self._breaker.pause_s)
+        return self._postpone("its host is failing", pause_s, per_s=FAILING_LOOKS_PER_S)
 
-
-def _spread(pause_s: float) -> float:
-    """Return a random pause around *pause_s*, so that postponed deliveries don't come at once."""
-    return random.uniform(0.5, 1.5) * pause_s
+    def _postpone(self, reason: str, pause_s: float, *, per_s: float) -> Outcome:
+        """Spread deliveries at random, and the wider the more there are."""
+        least_s = max(pause_s, self._backlog.jobs / per_s)
+        return Outcome("postponed", reason, random.uniform(0.75, 1.5) * least_s)

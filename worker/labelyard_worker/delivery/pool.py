@@ -20,7 +20,7 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Record
 from labelyard.ledger_deliveries import DeliveryLedger, Outcome
 from labelyard.messages import Job, Result
-from labelyard_worker.delivery.host import Host
+from labelyard_worker.delivery.host import Backlog, Host
 from labelyard_worker.delivery.permissions import NotPermittedError
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ class DeliveryPool:
         self._ledger = DeliveryLedger(ledger, worker=worker)
         self._senders = senders
         self._hosts: dict[str, Host] = {}
+        self._backlog = Backlog()
         self._held: dict[str, Delivery] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finish_by: float | None = None
@@ -113,6 +114,28 @@ class DeliveryPool:
     def has_room(self) -> bool:
         """Whether this worker may hold the deliveries of another job in memory."""
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
+
+    def plan(self, job: Job, names: tuple[str, ...]) -> tuple[str, float]:
+        """Decide who makes the deliveries of a result that is about to be written.
+
+        Returns:
+            This worker's name if it delivers at once, else an empty one; and the seconds
+            after which whichever worker has room may take it.
+        """
+        if not names:
+            return "", 0.0
+        pauses = [self._pause_s(job, name) for name in names]
+        if self.has_room and not any(pauses):
+            return self.worker, 0.0
+        return "", max(pauses)
+
+    def _pause_s(self, job: Job, name: str) -> float:
+        try:
+            host = self._hosts.get(self._senders[name].host_of(job))
+        except NotPermittedError:
+            return 0.0
+        postponed = host.postponement() if host is not None else None
+        return (postponed.retry_in_s or 0.0) if postponed else 0.0
 
     def offer(self, job: Job, result: Result, names: tuple[str, ...]) -> None:
         """Deliver a result that this worker has just finished, with a lease from FINISH."""
@@ -156,12 +179,11 @@ class DeliveryPool:
     async def _take_due(self) -> None:
         """Take from the ledger what is due, as far as there is room."""
         try:
-            now, taken = await self._in_thread(
-                lambda: self._ledger.take(MAX_HELD - len(self._tasks))
-            )
-            records = await self._in_thread(lambda: self._records.read_many(taken))
+            taken = await self._in_thread(lambda: self._ledger.take(MAX_HELD - len(self._tasks)))
+            self._backlog.jobs = taken.pending
+            records = await self._in_thread(lambda: self._records.read_many(taken.job_ids))
             for record in filter(None, records):
-                await self._accept_record(record, now=now)
+                await self._accept_record(record, now=taken.now)
         except LabelyardError as error:
             log.warning("deliveries_wait", extra={"fields": {"code": error.code}})
         except Exception:
@@ -213,7 +235,7 @@ class DeliveryPool:
         except NotPermittedError as error:
             outcome: Outcome | None = Outcome("refused", str(error))
         else:
-            host = self._hosts.setdefault(key, Host())
+            host = self._hosts.setdefault(key, Host(self._backlog))
             outcome = await host.call(
                 lambda: self._send(sender, delivery, name),
                 worker_slots=self._slots,

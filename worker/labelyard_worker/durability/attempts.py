@@ -29,7 +29,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.fields import JobId
-from labelyard.ledger import Isolation, Ledger, Queue, Receipt, Started, backoff_s
+from labelyard.ledger import Isolation, Ledger, Pending, Queue, Receipt, Started, backoff_s
 from labelyard.ledger_calls import job_digest, new_call_id
 from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
@@ -372,10 +372,9 @@ class Attempts:
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
         wanted = deliveries_of(job, result)
-        deliverer = self.worker if wanted and self._deliveries.has_room else ""
-        is_first = self._patiently(
-            lambda: self._write(job, result, wanted, deliverer=deliverer, is_dead=is_dead)
-        )
+        deliverer, due_in_s = self._deliveries.plan(job, wanted)
+        pending = Pending(wanted, deliverer=deliverer, due_in_s=due_in_s)
+        is_first = self._patiently(lambda: self._write(job, result, pending, is_dead=is_dead))
         self.finished += 1
         self.last_finished_at = time.monotonic()
         log.info(
@@ -394,15 +393,11 @@ class Attempts:
         if is_first and deliverer:
             self._deliveries.offer(job, result, wanted)
 
-    def _write(
-        self, job: Job, result: Result, wanted: tuple[str, ...], *, deliverer: str, is_dead: bool
-    ) -> bool:
+    def _write(self, job: Job, result: Result, pending: Pending, *, is_dead: bool) -> bool:
         """Write the result, with a new record if the ledger lost the old one meanwhile."""
 
         def finish() -> bool:
-            return self._ledger.finish(
-                job.job_id, result, undelivered=wanted, deliverer=deliverer, is_dead=is_dead
-            )
+            return self._ledger.finish(job.job_id, result, pending=pending, is_dead=is_dead)
 
         if finish():
             return True

@@ -1,0 +1,1 @@
+"""What one tenant's slowness costs the others."""
