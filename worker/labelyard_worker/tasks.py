@@ -53,6 +53,8 @@ REQUEST: Final = f"{remote_control.__name__}:{remote_control.Request.__name__}"
 FOLLOW_S: Final = 60.0
 FOLLOW_EVERY_S: Final = 0.2
 LATEST_TIME = 1e11  # seconds since the epoch: what is beyond it is not a time
+JOB_QUEUES: Final[tuple[Queue, ...]] = ("interactive", "bulk", "quarantine")
+LONGEST_QUEUE_NAME = 128
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts another
 
 
@@ -149,21 +151,26 @@ class Runtime:
             state.should_stop = EXIT_CODE
             raise Reject(str(error), requeue=True) from error
         except Exception as error:  # noqa: BLE001 - Celery would drop the message, and log it
-            return self._set_aside_job(message, queue, task_id, error)
+            reason = f"the worker failed to run the job ({type(error).__name__})"
+            name = queue_name(self.settings.namespace, queue)
+            return self.set_aside_job(message, name, task_id=task_id, reason=reason)["job_id"]
 
-    def _set_aside_job(self, message: str, queue: Queue, task_id: str, error: Exception) -> str:
-        """Keep the message of a job whose guard failed, so that it can be sent again.
+    def set_aside_job(self, message: str, queue: str, *, task_id: str, reason: str) -> Answer:
+        """Keep the message of a job that cannot be run, so that it can be sent again.
+
+        Args:
+            message: The job as JSON text.
+            queue: Name of the queue that brought it, namespace included.
+            task_id: Id of the Celery task.
+            reason: Why it cannot be run, for a person.
 
         Raises:
             Reject: The message goes back to the broker.
         """
-        reason = f"the worker failed to run the job ({type(error).__name__})"
-        name = queue_name(self.settings.namespace, queue)
         call = Call(TASK, task_id, f"[{message}]")
-        raw = json.dumps(list_item(call, queue=name, delivery_tag=task_id)).encode()
-        job_id = id_in(message)
-        self.set_aside(Misfit(reason, name, raw[:MAX_KEPT_BYTES], len(raw), job_id))
-        return job_id
+        raw = json.dumps(list_item(call, queue=queue, delivery_tag=task_id)).encode()
+        misfit = Misfit(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(message))
+        return self.set_aside(misfit)
 
     def _give_back(self, error: MessageReturnedError, message: str, queue: Queue) -> bool:
         """Publish a message again with the word that its attempt ended well.
@@ -246,16 +253,29 @@ class Runtime:
         return classify(job, self.services, priority=priority, token=token)
 
 
+class UnknownQueueError(ValueError):
+    """The message came from a queue that holds no jobs.
+
+    Attributes:
+        name: The queue's name, namespace included.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the queue {name[:LONGEST_QUEUE_NAME]!r} holds no jobs")
+        self.name = name
+
+
 def queue_of(task: Task, namespace: str) -> Queue:
-    """Read which queue brought the message."""
+    """Read which queue brought the message.
+
+    Raises:
+        UnknownQueueError: Not one of the queues that hold jobs.
+    """
     name = str((task.request.delivery_info or {}).get("routing_key", ""))
-    match name.removeprefix(f"{namespace}."):
-        case "bulk":
-            return "bulk"
-        case "quarantine":
-            return "quarantine"
-        case _:
-            return "interactive"
+    for queue in JOB_QUEUES:
+        if name == queue_name(namespace, queue):
+            return queue
+    raise UnknownQueueError(name)
 
 
 def first_published_at(task: Task) -> float:
@@ -276,7 +296,11 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
 
     @app.task(name=TASK, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
     def classify_task(task: Task, message: str, expires_at: float | None = None) -> Answer | None:
-        queue = queue_of(task, settings.namespace)
+        try:
+            queue = queue_of(task, settings.namespace)
+        except UnknownQueueError as error:
+            task_id, reason = task.request.id, str(error)
+            return runtime.set_aside_job(message, error.name, task_id=task_id, reason=reason)
         runtime.services.broker.delivered(queue, first_published_at(task))
         call = {
             "task_id": task.request.id,
