@@ -345,7 +345,6 @@ def test_a_message_without_an_id_is_kept_for_the_operator(stage: Stage) -> None:
     ):
         send(producer, "labelyard.classify", ["no", "job"], queue=f"{NAMESPACE}.bulk")
 
-    redis: Any = stage.client._ledger.client
-    wait_until(lambda: redis.llen(f"{NAMESPACE}:refused"), within_s=TIMEOUT_S)
-    assert json.loads(redis.lindex(f"{NAMESPACE}:refused", 0)) == ["no", "job"]
-    assert redis.ttl(f"{NAMESPACE}:refused") > 0
+    kept = wait_until(stage.client.set_aside.messages, within_s=TIMEOUT_S)
+    assert kept[0].queue == f"{NAMESPACE}.bulk"
+    assert kept[0].reason
