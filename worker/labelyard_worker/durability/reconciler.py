@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
 from labelyard.publisher import Outgoing, Publisher
+from labelyard_worker.durability import reconciler_scripts as scripts
 from labelyard_worker.durability.broker_view import Broker, BrokerView, QueueView
 
 log = logging.getLogger(__name__)
@@ -34,64 +35,6 @@ AT_ONCE = 1000
 ROUND_S = 5.0
 # The publishing clock is the ledger's; two messages sent at once may overtake each other.
 OVERTAKING_S = 2.0
-
-# Become the leader, or stay it.
-# KEYS: the lock. ARGV: worker, its life in ms. Returns 1 for the leader, else 0.
-_LEAD = """
-local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-# Take what is due out of a sorted set, for the length of a lease: if the taker dies before it is
-# sent, it becomes due again.
-# KEYS: the sorted set. ARGV: lease_s, most members. Returns {lease's end, members...}.
-_TAKE_DUE = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
-local lease = string.format('%.6f', now + tonumber(ARGV[1]))
-for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], lease, id) end
-table.insert(ids, 1, lease)
-return ids
-"""
-# KEYS: the sorted set. ARGV: most members. Returns the members that are due, oldest first.
-_DUE = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-"""
-# Look through jobs that were not sent, begun or looked at for a while, and find those that their
-# queue has passed on. The others are looked at again after as long a while, and their records
-# live on: a backlog may be longer than open_ttl_s. What has no record any more is dropped.
-# KEYS: the open jobs. ARGV: namespace, latest score, most jobs, offset, queue ('' = all),
-#   open_ttl_s, then for each queue its name and the time before which it has passed on what was
-#   published.
-# Returns {jobs looked at, jobs of other queues, ids of those that their queue has passed on...}.
-_TAKE_PASSED = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-local passed, found, others = {}, {0, 0}, 0
-for i = 7, #ARGV, 2 do passed[ARGV[i]] = tonumber(ARGV[i + 1]) end
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', ARGV[4], ARGV[3])
-for _, id in ipairs(ids) do
-  local key = ARGV[1] .. ':job:' .. id
-  local job = redis.call('HMGET', key, 'queue', 'published_at')
-  if not job[1] then
-    redis.call('ZREM', KEYS[1], id)
-  elseif ARGV[5] ~= '' and job[1] ~= ARGV[5] then
-    others = others + 1
-  elseif passed[job[1]] and tonumber(job[2]) < passed[job[1]] then
-    found[#found + 1] = id
-  else
-    redis.call('ZADD', KEYS[1], now, id)
-    redis.call('EXPIRE', key, ARGV[6])
-    redis.call('EXPIRE', KEYS[1], ARGV[6])
-  end
-end
-found[1], found[2] = #ids, others
-return found
-"""
 
 
 def is_orphan(record: Record, view: BrokerView, *, is_running: bool) -> bool:
@@ -141,10 +84,11 @@ class Reconciler:
         self._after_s = after_s
         self._is_on = is_on
         self._key: Callable[[str], str] = ledger.calls.key
-        self._lead = ledger.client.register_script(_LEAD)
-        self._take_due = ledger.client.register_script(_TAKE_DUE)
-        self._due = ledger.client.register_script(_DUE)
-        self._take_passed = ledger.client.register_script(_TAKE_PASSED)
+        self._lead = ledger.client.register_script(scripts.LEAD)
+        self._take_due = ledger.client.register_script(scripts.TAKE_DUE)
+        self._due = ledger.client.register_script(scripts.DUE)
+        self._take_passed = ledger.client.register_script(scripts.TAKE_PASSED)
+        self._looked_through = "-inf"
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-reconciler", daemon=True)
 
@@ -182,9 +126,12 @@ class Reconciler:
                 self._closed.wait(1.0)
 
     def _is_leader(self) -> bool:
-        return bool(
-            self._lead(keys=[self._key("leader")], args=[self.worker, int(LEADER_TTL_S * 1000)])
-        )
+        """Stay or become the leader, if no other worker is."""
+        args: list[str | int] = [self.worker, int(LEADER_TTL_S * 1000)]
+        is_leader = bool(self._lead(keys=[self._key("leader")], args=args))
+        if not is_leader:
+            self._looked_through = "-inf"
+        return is_leader
 
     def send_due(self) -> int:
         """Publish the jobs whose retry is due; return how many."""
@@ -212,32 +159,60 @@ class Reconciler:
         return len(overdue)
 
     def send_lost(self) -> int:
-        """Publish the jobs whose message is lost, for at most ROUND_S; return how many."""
+        """Publish the jobs whose message is lost, and return how many.
+
+        First all interactive ones, then others for at most ROUND_S.
+        """
         # Before the view: what is published from now on is not looked for in this round.
         latest = self._now() - self._after_s
         # Before the records: what it passes on meanwhile has left no queue for us. Each round:
         # RabbitMQ shows what it has passed on only from one look to the next.
         view = self._broker.look()
+        lost = self._send_interactive(view, latest=latest)
         until = time.monotonic() + ROUND_S
-        lost = self._send_passed(view, "interactive", latest=latest, until=until)
-        lost += self._send_passed(view, "", latest=latest, until=until)
+        lost += self._send_passed(view, "", latest=latest, until=until)[0]
         if lost:
             log.warning("messages_sent_again", extra={"fields": {"jobs": lost}})
         return lost
 
-    def _send_passed(self, view: BrokerView, only: str, *, latest: float, until: float) -> int:
+    def _send_interactive(self, view: BrokerView, *, latest: float) -> int:
+        """Publish lost interactive jobs, past any number of jobs of other queues.
+
+        What was looked through in an earlier round is not looked through again: it holds no
+        interactive job any more. So a long recovery pays for this once.
+        """
+        lost, is_done = self._send_passed(
+            view, "interactive", earliest=self._looked_through, latest=latest
+        )
+        if is_done:
+            self._looked_through = f"({latest}"
+        return lost
+
+    def _send_passed(
+        self,
+        view: BrokerView,
+        only: str,
+        *,
+        earliest: str = "-inf",
+        latest: float,
+        until: float = math.inf,
+    ) -> tuple[int, bool]:
         """Publish lost jobs of one queue, or of all, in batches.
 
         Args:
             only: The queue's name; empty means all queues.
-            latest: The round's jobs were sent, begun or looked at before, by the ledger's clock.
+            earliest: The jobs were sent, begun or looked at since, as a bound of ZRANGEBYSCORE.
+            latest: They were before, by the ledger's clock.
             until: When to stop, by the monotonic clock.
+
+        Returns:
+            How many were published, and whether all were looked at.
         """
         passed = [
             part for name, queue in view.queues.items() for part in (name, passed_before(queue))
         ]
         lost = offset = 0
-        while time.monotonic() < until:
+        while time.monotonic() < until and self._is_leader():
             looked_at, others, *ids = cast(
                 "list[int | str]",
                 self._take_passed(
@@ -249,15 +224,18 @@ class Reconciler:
                         offset,
                         only,
                         self._ledger.calls.open_ttl_s,
+                        earliest,
                         *passed,
                     ],
                 ),
             )
             sent = self._send_orphans([str(job_id) for job_id in ids], view)
-            if sent is None or int(looked_at) < AT_ONCE:
-                return lost + (sent or 0)
+            if sent is None:
+                return lost, False
             lost, offset = lost + sent, offset + int(others)
-        return lost
+            if int(looked_at) < AT_ONCE:
+                return lost, True
+        return lost, False
 
     def _send_orphans(self, job_ids: Sequence[str], view: BrokerView) -> int | None:
         """Publish those of *job_ids* whose message is lost; ``None`` if the broker is away."""
