@@ -44,6 +44,7 @@ def steps_for(form: Form, *, is_quick: bool) -> list[Step]:
             side_by_side(VIT_B, first, form),
         ]
     later = (VIT_B,) if form.is_tiny else CHECKPOINTS
+    alone = ("--only-labelyard",)
     return [
         module("environment", "environment", form, limit_s=40),
         suite("tests of arithmetic", form, "test_device_arithmetic", "test_parity", limit_s=75),
@@ -52,10 +53,13 @@ def steps_for(form: Form, *, is_quick: bool) -> list[Step]:
         module("make inputs", "make_inputs", form, limit_s=75),
         *(model_limit(checkpoint, form) for checkpoint in CHECKPOINTS),
         module("intake limit", "intake_limit", form, limit_s=60, least_s=20),
-        *(side_by_side(checkpoint, first, form) for checkpoint in CHECKPOINTS),
+        *(
+            side_by_side(checkpoint, first, form, *(() if checkpoint in later else alone))
+            for checkpoint in CHECKPOINTS
+        ),
         suite("tests of compilation", form, "test_compile", limit_s=75, least_s=10),
         compiled_tower(VIT_B if form.is_tiny else VIT_L, form),
-        *(side_by_side(checkpoint, second, form, "--only-labelyard") for checkpoint in later),
+        *(side_by_side(checkpoint, second, form, *alone) for checkpoint in later),
     ]
 
 
