@@ -90,6 +90,8 @@ def measure_case(case: Case, systems: Sequence[System], form: Form, result: Step
         with GpuMeter() as meter:
             measured = measure([system], case, Effort(rounds=1, seconds=form.seconds), say=say)
         found[system.name] = measured[system.name].as_json() | meter.found
+        for problem in found[system.name].get("problems", []):
+            say(f"  {system.name}: {problem}")
         result.add(cases=[*others, {"megapixels": case.megapixels, "systems": found}])
 
 
