@@ -358,6 +358,28 @@ def test_a_message_of_a_dead_worker_goes_back_to_its_queue_whatever_it_contains(
         assert broker_redis.exists("unacked", "unacked_index", "theirs") == 0
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'[{"body": "x"}, "", "theirs"]',
+        b'[{"body": "x"},"an exchange","theirs"]',
+        b"no record",
+        b"[1]",
+    ],
+)
+def test_a_record_of_another_writer_leads_to_no_queue_but_ours(
+    broker_url: str, broker_redis: redis.Redis, record: bytes
+) -> None:
+    """Older workers recorded the queue that the message named."""
+    with inbox(broker_url) as consumer:
+        consumer.await_quiet()
+        broker_redis.hset("unacked", "t1", record)
+
+        consumer.channel.qos.restore_by_tag("t1")
+
+        assert (broker_redis.llen("bulk"), broker_redis.exists("theirs", "unacked")) == (1, 0)
+
+
 def test_two_messages_with_one_tag_are_recorded_apart(
     broker_url: str, broker_redis: redis.Redis
 ) -> None:

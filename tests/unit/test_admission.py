@@ -343,6 +343,16 @@ def test_a_delivery_is_asked_for_by_a_job_id_alone(argument: object) -> None:
     assert gate(bad).task == SET_ASIDE_TASK
 
 
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("argument", ["nope", "{", "[" * 3_000, "", "9" * 5_000])
+def test_a_body_like_our_clients_that_holds_no_json_is_set_aside(task: str, argument: str) -> None:
+    canvas = json.dumps(NO_CANVAS, separators=(",", ":"))
+    envelope, job_id = changed(with_header(task=task))
+    envelope["body"] = f"[[{argument}],{{}},{canvas}]"
+
+    assert misfit_of(gate(envelope)).job_id == job_id
+
+
 @pytest.mark.parametrize("published_at", [float("nan"), float("inf"), "x", 10**400, [], True])
 def test_an_odd_time_of_publication_counts_as_none(published_at: object) -> None:
     envelope, _ = changed(with_header(labelyard_published_at=published_at))

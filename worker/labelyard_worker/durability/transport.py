@@ -161,7 +161,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._tracked_sock: object = None
         self._is_script_loaded = False
         self._claims = 0
-        self._tags = (f"{uuid4().hex}.{number}" for number in count())
+        self._tag_prefix = uuid4().hex
+        self._tag_numbers = count()
         self._tag = ""
         self.consumed_queues: set[str] = set()
         self._no_ack_queues: set[str] = set()
@@ -254,9 +255,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         names = [self.unacked_key, self.unacked_index_key]
         keys = [self.global_keyprefix + key for key in (*names, *(key for _, key in self._asked))]
         queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._asked]
-        self._tag = next(
-            self._tags
-        )  # also after a claim whose answer was lost: it may have claimed
+        # Another one after each claim, also if its answer was lost: it may have claimed.
+        self._tag = f"{self._tag_prefix}.{next(self._tag_numbers)}"
         script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
         return [*script, len(keys), *keys, self._tag, *queues]
 
