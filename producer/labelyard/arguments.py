@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Final, get_args
 
+from pydantic_core import PydanticSerializationError
+
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.messages import Job
 
@@ -20,7 +22,8 @@ def job_id_of(job: Any) -> str:
         InvalidMessageError: It is neither.
         JobNotFoundError: It is text that no id can be.
     """
-    job_id = job if isinstance(job, str) else getattr(job, "id", None)
+    is_handle = hasattr(type(job), "is_published")
+    job_id = getattr(job, "id", None) if is_handle else job
     if not isinstance(job_id, str):
         raise InvalidMessageError(f"job_id: write a job's id or handle, not {_kind(job)}")
     if not is_text(job_id):
@@ -66,7 +69,7 @@ def prepared(job: Any) -> Job:
     Raises:
         InvalidMessageError: It is something else.
     """
-    if not isinstance(job, Job):
+    if not isinstance(job, Job) or not isinstance(job.job_id, str):
         raise InvalidMessageError(f"job: pass what prepare() returned, not {_kind(job)}")
     return job
 
@@ -139,17 +142,21 @@ def is_text(value: str) -> bool:
 
 
 @contextmanager
-def writing_job() -> Iterator[None]:
-    """Refuse a job that cannot be written as JSON: one that was changed without checks.
+def writing(name: str) -> Iterator[None]:
+    """Refuse a job, a label set or the like that was changed without checks.
+
+    Args:
+        name: The argument that is written as JSON in the block.
 
     Raises:
         InvalidMessageError: A field holds what the contract does not allow.
     """
     try:
         yield
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (PydanticSerializationError, UnicodeError, RecursionError) as error:
         raise InvalidMessageError(
-            f"job: cannot be written as JSON; make it with prepare() ({type(error).__name__})"
+            f"{name}: cannot be written as JSON, because it was changed without checks "
+            f"({type(error).__name__})"
         ) from error
 
 

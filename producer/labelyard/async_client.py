@@ -15,7 +15,7 @@ from labelyard.arguments import (
     one_of,
     prepared,
     wait_s,
-    writing_job,
+    writing,
 )
 from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
 from labelyard.client import SubmitQueue
@@ -132,7 +132,7 @@ class AsyncClient:
         ledger = await self._ledger()
         if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=await ledger.now())
-        with writing_job():
+        with writing("job"):
             opened = await ledger.open(job, queue=queue)
         is_published = not opened.is_new or await asyncio.to_thread(
             self._publisher.publish, job, queue=queue, published_at=opened.at
@@ -152,7 +152,7 @@ class AsyncClient:
             if any(map(LIFETIMES.has, chunk)):
                 now = await ledger.now()
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
-            with writing_job():
+            with writing("job"):
                 answers = await ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)

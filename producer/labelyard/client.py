@@ -13,7 +13,7 @@ from labelyard.arguments import (
     one_of,
     prepared,
     wait_s,
-    writing_job,
+    writing,
 )
 from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
@@ -158,7 +158,7 @@ class Client:
         one_of(queue, SubmitQueue, name="queue")
         if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=self._ledger.now())
-        with writing_job():
+        with writing("job"):
             opened = self._ledger.open(job, queue=queue)
         is_published = not opened.is_new or self._publisher.publish(
             job, queue=queue, published_at=opened.at
@@ -186,7 +186,7 @@ class Client:
             if any(map(LIFETIMES.has, chunk)):
                 now = self._ledger.now()
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
-            with writing_job():
+            with writing("job"):
                 answers = self._ledger.open_many(chunk, queue=queue)
             outgoing = intake.add(chunk, answers, queue=queue)
             is_published = self._publisher.publish_many(outgoing)

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from pydantic import TypeAdapter, ValidationError
 
-from labelyard.arguments import listed, text, writing_job
+from labelyard.arguments import listed, text, writing
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
@@ -140,7 +140,7 @@ class LabelSetRegistry:
             LedgerUnavailableError: Redis gave no answer; nothing was registered.
         """
         check_registration(name, label_set)
-        with writing_job():
+        with writing("label_set"):
             digest = label_set_digest(label_set)
             stored = label_set.model_dump_json(exclude_defaults=True)
         reference = f"{name}@{digest}"

@@ -18,6 +18,7 @@ from labelyard.ledger_calls import (
     ledger_timeout_s,
     naming_jobs,
     new_call_id,
+    read_count,
 )
 from labelyard.ledger_clock import LedgerClock
 from labelyard.ledger_records import (
@@ -410,19 +411,21 @@ class Ledger:
             pipeline.zcard(self.calls.key("owed"))
             pipeline.hgetall(self.calls.key("deliveries"))
             pending, ended = pipeline.execute()
-        counts = {name: int(ended.get(name, 0)) for name in ("delivered", "refused", "given_up")}
+        counts = {
+            name: read_count(ended.get(name)) for name in ("delivered", "refused", "given_up")
+        }
         return {"pending": int(pending), **counts}
 
     def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""
         with ledger_errors_as_ours():
-            return int(cast("str | None", self.client.get(self.calls.key("open_images"))) or 0)
+            return read_count(self.client.get(self.calls.key("open_images")))
 
     def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""
         with ledger_errors_as_ours():
             totals = cast("dict[str, str]", self.client.hgetall(self.calls.key("totals")))
-        return {state: int(count) for state, count in totals.items()}
+        return {state: read_count(count) for state, count in totals.items()}
 
     def dead(self, *, limit: int = 1000) -> list[str]:
         """List the ids of dead letters, oldest first."""

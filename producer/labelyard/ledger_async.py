@@ -21,6 +21,7 @@ from labelyard.ledger_calls import (
     ledger_timeout_s,
     naming_jobs,
     new_call_id,
+    read_count,
 )
 from labelyard.ledger_clock import LedgerClock
 from labelyard.ledger_records import Glance, Opened, Queue, Record, read_glance, read_record
@@ -180,10 +181,10 @@ class AsyncLedger:
     async def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""
         with ledger_errors_as_ours():
-            return int(await self.client.get(self.calls.key("open_images")) or 0)
+            return read_count(await self.client.get(self.calls.key("open_images")))
 
     async def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""
         with ledger_errors_as_ours():
             totals: Any = await self.client.hgetall(self.calls.key("totals"))
-        return {state: int(count) for state, count in totals.items()}
+        return {state: read_count(count) for state, count in totals.items()}

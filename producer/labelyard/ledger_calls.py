@@ -100,13 +100,27 @@ def job_digest(job: Job) -> str:
 
     Defaults are left out, so that a version with a new optional field computes the same.
     """
-    content = job.model_dump_json(exclude=NOT_IN_DIGEST, exclude_defaults=True)
+    content = job.model_dump_json(exclude=NOT_IN_DIGEST, exclude_defaults=True, warnings="error")
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def new_call_id() -> str:
     """Draw the id by which a script recognises that it is repeated."""
     return uuid.uuid4().hex
+
+
+def read_count(value: Any) -> int:
+    """Read a count; one that was never written is 0.
+
+    Raises:
+        LedgerUnavailableError: It is not a number.
+    """
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError):
+        raise LedgerUnavailableError(
+            "a count in the ledger is not a number: another program has written there"
+        ) from None
 
 
 class LedgerCalls:
@@ -141,7 +155,7 @@ class LedgerCalls:
         """Write the arguments that open the record of *job*."""
         return self.args(
             job.job_id,
-            job.model_dump_json(),
+            job.model_dump_json(warnings="error"),
             len(job.images),
             job.tenant,
             queue,

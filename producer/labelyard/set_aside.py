@@ -9,10 +9,10 @@ from typing import Any, Final, Self, cast
 
 import redis
 
-from labelyard.arguments import counted, job_id_of, job_ids_of
+from labelyard.arguments import counted, job_id_of, job_ids_of, writing
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger import Ledger
-from labelyard.ledger_calls import ledger_errors_as_ours
+from labelyard.ledger_calls import ledger_errors_as_ours, read_count
 from labelyard.publisher import Publisher
 from labelyard.settings import ConnectionSettings
 
@@ -138,7 +138,8 @@ class SetAside:
         """Keep *message*; beyond the bounds the oldest are dropped and counted."""
         if not isinstance(message, SetAsideMessage):
             raise InvalidMessageError("message: pass a SetAsideMessage")
-        args: list[str | int] = [message.id, message.to_json(), self._ttl_s, *self._limits]
+        with writing("message"):
+            args: list[str | int] = [message.id, message.to_json(), self._ttl_s, *self._limits]
         with ledger_errors_as_ours():
             self._add(keys=self._keys, args=args)
 
@@ -150,7 +151,7 @@ class SetAside:
     def dropped(self) -> int:
         """Count the messages that were dropped for newer ones."""
         with ledger_errors_as_ours():
-            return int(cast("str | None", self._client.hget(self._keys[2], "dropped")) or 0)
+            return read_count(self._client.hget(self._keys[2], "dropped"))
 
     def messages(self, *, limit: int = 1000) -> list[SetAsideMessage]:
         """Read the messages, the newest first."""

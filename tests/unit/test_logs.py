@@ -72,7 +72,7 @@ def test_a_traceback_holds_no_value_of_a_message() -> None:
 
     written = [logs.traceback_of(each.value) for each in (ours, theirs)]
 
-    assert all("images: Tuple should have at least 1 item" in text for text in written)
+    assert all("images: name at least 1 item" in text for text in written)
     assert not any("secret" in text for text in written)
     assert "which led to" in written[0]
 
