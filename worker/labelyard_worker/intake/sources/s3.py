@@ -29,7 +29,6 @@ from labelyard_worker.intake.sources.https import errors_as_ours
 from labelyard_worker.intake.sources.s3_answers import (
     CHANGED,
     error_of,
-    is_about_headers,
     read_body,
     read_obstore,
 )
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 5.0
 UNASKED = "storage answers 304 unasked"
 # Anything else would be part of a host's name or of a path, and so ask somebody else.
-BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
 class S3Source:
@@ -85,7 +84,7 @@ class S3Source:
             answer = read_obstore(error)
             if answer is not None and answer.is_readable:
                 raise error_of(answer, uri=order.uri) from error
-            if not _is_broken_off(error) and (answer is not None or is_about_headers(error)):
+            if not _is_broken_off(error):  # perhaps a header that it does not understand
                 return await self._get_signed(order, address, transfer)
             raise SourceDownError(order.uri, what_failed(error)) from error
 

@@ -180,8 +180,7 @@ def read_obstore(error: Exception) -> S3Answer | None:
     """Read status and code out of what obstore raised.
 
     Returns:
-        ``None`` if no answer came, or if obstore could not make sense of a sound one:
-        :func:`is_about_headers` tells these apart.
+        ``None`` if no answer came, or if obstore could not make sense of a sound one.
     """
     told = str(error).partition("\n\nDebug source:")[0]
     if _REDIRECT in told:
@@ -192,9 +191,3 @@ def read_obstore(error: Exception) -> S3Answer | None:
         return None
     code = _CODE.search(told)
     return S3Answer(int(status[1]), code[1] if code else "")
-
-
-def is_about_headers(error: Exception) -> bool:
-    """Tell whether obstore had an answer whose headers it does not understand."""
-    told = str(error).partition("\n\nDebug source:")[0].lower()
-    return "header" in told or "content" in told or "metadata" in told or "e-tag" in told
