@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -80,5 +81,10 @@ def on_postrun(task_id: str, state: str, **_: Any) -> None:
 vars(tasks)["classify"] = noted_classify
 if decoder := os.environ.get("TEST_DECODER"):
     vars(services)["IntakePool"] = partial(IntakePool, decoder=decoder)
+if "TEST_PRIVATE_HTTPS" in os.environ:
+    resolve = vars(services)["resolve_storage"]
+    vars(services)["resolve_storage"] = lambda settings: replace(
+        resolve(settings), https_allows_private=True
+    )
 task_postrun.connect(on_postrun, weak=False)
 app = make_app()

@@ -145,7 +145,9 @@ def open_sources(settings: StorageSettings) -> dict[str, Source]:
     """Open the sources that the operator turned on, by the scheme of their addresses."""
     sources: dict[str, Source] = {S3: S3Source(settings)}
     if settings.https_sources:
-        sources[HTTPS] = HttpsSource(hosts=settings.https_hosts)
+        sources[HTTPS] = HttpsSource(
+            hosts=settings.https_hosts, allows_private=settings.https_allows_private
+        )
     return sources
 
 

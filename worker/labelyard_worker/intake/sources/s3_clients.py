@@ -45,6 +45,8 @@ class StorageSettings:
         allowed_buckets: Buckets that may be read; empty means all.
         https_sources: Whether ``https://`` addresses are fetched.
         https_hosts: Hosts that they may name.
+        https_allows_private: Whether these may have addresses that are not public; no
+            setting turns it on, tests do.
         max_bytes: Largest file.
         timeout_s: Seconds for one whole fetch.
         grace_s: Seconds that a piece of a file may take at any rate.
@@ -61,6 +63,7 @@ class StorageSettings:
     allowed_buckets: tuple[str, ...] = ()
     https_sources: bool = False
     https_hosts: tuple[str, ...] = ()
+    https_allows_private: bool = False
     max_bytes: int = 50_000_000
     timeout_s: float = 24.0
     grace_s: float = 5.0
