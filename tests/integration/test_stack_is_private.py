@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from labelyard_worker import cli
 from labelyard_worker.local.certificates import make_identity, public_key, sign
 from labelyard_worker.local.embedded import COMPANION_OFFSET, HOST
-from labelyard_worker.local.servers import weed_binary
+from labelyard_worker.local.servers import SEAWEED_COMPONENTS, weed_binary
 from labelyard_worker.local.stack import BUCKETS, Stack
 
 SECRET = b"what nobody else may read"
@@ -97,6 +97,7 @@ REQUESTS = [
     ("GET", "/dir/status"),
     ("POST", "/submit"),
     ("GET", "/status"),
+    *((method, "/1,01637037d6") for method in ("GET", "PUT", "POST", "DELETE")),  # a volume's file
 ]
 
 
@@ -108,8 +109,10 @@ def test_every_port_refuses_who_has_no_credentials(is_tls: bool, stack: Stack) -
         for method, path in REQUESTS
     }
 
-    # The S3 gateway tells that it lives to anybody.
-    answers.pop((stack.seaweed.port, "GET", "/status"))
+    # The S3 gateway tells that it lives to anybody, the volume server how full its disk is.
+    volume_port = stack.seaweed.ports[SEAWEED_COMPONENTS.index("volume")]
+    for port in (stack.seaweed.port, volume_port):
+        answers.pop((port, "GET", "/status"))
     assert {key: status for key, status in answers.items() if status not in (None, *REFUSED)} == {}
     assert not is_tls or set(answers.values()) == {None}
 

@@ -1,8 +1,9 @@
 """Close the ports of SeaweedFS that know no users: master, volume, filer and gRPC.
 
 The S3 gateway checks signatures, the parts behind it do not. So each part presents a
-certificate, and answers only those who present the same one (mutual TLS). It is made anew at
-each start, and lies where its user alone can read it.
+certificate, and answers only those who present the same one (mutual TLS); the volume server
+wants a token for each object besides. Both are made anew at each start, and lie where their
+user alone can read them.
 """
 
 import secrets
@@ -20,8 +21,10 @@ SETTINGS: Final = "security.toml"  # SeaweedFS reads it from its working directo
 GRPC_PARTS: Final = (
     "volume", "master", "filer", "s3", "msg_broker", "msg_agent", "admin", "worker", "mq", "client"
 )  # fmt: skip
-HTTPS_PARTS: Final = ("volume", "master", "filer", "admin", "client")
-# Whoever holds one of these may write, or read: they are drawn and told to nobody.
+# Not the volume server: it checks a signed token of the master's for each object, and TLS would
+# cost half a millisecond of CPU for each picture that is read.
+HTTPS_PARTS: Final = ("master", "filer", "admin")
+# They sign those tokens: drawn, and told to nobody.
 SIGNING_KEYS: Final = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 
@@ -38,10 +41,7 @@ def write_security(folder: Path) -> None:
         "[filer.expose_directory_metadata]\nenabled = false\n",
         f"[grpc]\n{authority}",
         *(f"[grpc.{part}]\n{pair}" for part in GRPC_PARTS),
-        *(
-            f"[https.{part}]\n{pair}{authority}{'enabled = true' if part == 'client' else ''}\n"
-            for part in HTTPS_PARTS
-        ),
+        *(f"[https.{part}]\n{pair}{authority}" for part in HTTPS_PARTS),
     ]
     write_private(folder / SETTINGS, "\n".join(sections))
 
