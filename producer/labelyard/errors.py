@@ -138,7 +138,7 @@ class ImageTimedOutError(ImageError):
 
 
 class ImageNotEmbeddedError(ImageError):
-    """A re-scoring job names an image whose embedding is not known: classify it first."""
+    """A re-scoring job names an image that is not known, or is another one: classify it first."""
 
     code = "image_not_embedded"
 

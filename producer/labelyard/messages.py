@@ -189,8 +189,9 @@ class Job(Message):
         images: 1 to 64 pictures with distinct ids.
         label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
         top_k: How many labels, best first, the result names for each image.
-        rescore: Score from embeddings that are known, without looking at the pictures; an
-            image that was never classified gets ``image_not_embedded``.
+        rescore: Score from embeddings that are known, without the model. The storage is
+            asked whether each picture is still there, unchanged, and may be read; one that
+            was never classified, or is another by now, gets ``image_not_embedded``.
         expires_at: After this instant nobody wants the result any more.
         deliver: Where the result goes besides the ledger.
         trace: Carried into logs as it is, for example a W3C ``traceparent``: up to 20

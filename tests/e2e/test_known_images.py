@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labelyard import Client
+from tests.support import pictures
 from tests.support.pictures import photo
 from tests.support.service import Service
 
@@ -19,7 +20,6 @@ TIMEOUT_S = 60.0
 def test_known_pictures_are_scored_again_without_reading_them(service: Service, client: Client):
     uri = service.pictures.put("rescored.png", photo("coffee"))
     first = client.classify([uri], labels=["a cat", "a dog"], timeout_s=TIMEOUT_S)
-    service.s3.delete_object(Bucket="pictures", Key="rescored.png")
 
     again = client.classify(
         [uri], labels=["a cup of coffee", "a dog"], rescore=True, timeout_s=TIMEOUT_S
@@ -27,6 +27,29 @@ def test_known_pictures_are_scored_again_without_reading_them(service: Service, 
 
     assert again.images[0].labels[0].name == "a cup of coffee"
     assert again.images[0].sha256 == first.images[0].sha256
+    assert again.timing.model_s == 0.0
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("fate", "code"),
+    [("deleted", "image_not_found"), ("replaced", "image_not_embedded")],
+)
+def test_a_picture_that_is_gone_is_not_scored_again(
+    service: Service, client: Client, fate: str, code: str
+):
+    key = f"{fate}.png"
+    uri = service.pictures.put(key, photo("coffee"))
+    client.classify([uri], labels=["a cat", "a dog"], timeout_s=TIMEOUT_S)
+    if fate == "deleted":
+        service.s3.delete_object(Bucket="pictures", Key=key)
+    else:
+        service.pictures.put(key, pictures.jpeg((70, 50), seed=91))
+
+    again = client.classify([uri], labels=["a cat"], rescore=True, timeout_s=TIMEOUT_S)
+
+    assert again.images[0].error is not None
+    assert again.images[0].error.code == code
 
 
 @pytest.mark.usefixtures("worker")

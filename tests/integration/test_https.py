@@ -92,20 +92,60 @@ def test_a_file_is_read_with_its_etag(certificate: tuple[Path, Path], serve: Ser
 
 def test_etags_decide_what_is_sent(certificate: tuple[Path, Path], serve: Serve) -> None:
     """As with S3."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        if request.headers.get("If-None-Match") == '"1"':
-            reply(request, 304)
-        else:
-            cat(request)
-
-    host = serve(answer)
+    host = serve(cat)
     https, uri = source(certificate, host), f"https://{host}/cat"
 
-    assert https.fetch(uri, known_etag="1") == Unchanged("1")
     assert https.fetch(uri, etag="1") == Fetched(b"cat", "1")
     with pytest.raises(ImageNotFoundError, match="changed"):
         https.fetch(uri, etag="2")
+
+
+@pytest.mark.parametrize(
+    ("said_with_304", "is_believed"),
+    [
+        ("Wed, 01 Jan 2025 00:00:00 GMT", True),
+        ("Thu, 02 Jan 2025 00:00:00 GMT", False),
+        ("yesterday", False),
+        (None, False),
+    ],
+)
+def test_a_304_is_believed_only_with_the_time_that_is_known(
+    certificate: tuple[Path, Path], serve: Serve, said_with_304: str | None, is_believed: bool
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("If-None-Match") == '"1"':
+            headers = {} if said_with_304 is None else {"Last-Modified": said_with_304}
+            reply(request, 304, b"", **headers)
+        else:
+            at = "Wed, 01 Jan 2025 00:00:00 GMT"
+            reply(request, 200, b"cat", **{"ETag": '"1"', "Last-Modified": at})
+
+    host = serve(answer)
+    https, uri = source(certificate, host), f"https://{host}/cat"
+    file = https.fetch(uri)
+    assert isinstance(file, Fetched)
+
+    again = https.fetch(uri, known_etag="1", known_stamp=file.stamp)
+
+    assert again == (Unchanged("1") if is_believed else file)
+
+
+def test_an_etag_without_a_time_is_not_even_asked_for(
+    certificate: tuple[Path, Path], serve: Serve
+) -> None:
+    asked: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.headers.get("If-None-Match"))
+        cat(request)
+
+    host = serve(answer)
+    https, uri = source(certificate, host), f"https://{host}/cat"
+    file = https.fetch(uri)
+    assert isinstance(file, Fetched)
+
+    assert https.fetch(uri, known_etag="1", known_stamp=file.stamp) == file
+    assert asked == [None, None]
 
 
 @pytest.mark.parametrize(

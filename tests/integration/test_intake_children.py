@@ -28,7 +28,7 @@ from labelyard.messages import ImageRef
 from labelyard_worker.intake.images import decode
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
 from labelyard_worker.intake.sources.s3_clients import StorageSettings, resolve_storage
-from labelyard_worker.intake.spec import ImageLimits, Pixels, PixelSpec, Unchanged
+from labelyard_worker.intake.spec import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.settings import WorkerSettings
 from tests.integration import poison
@@ -255,14 +255,17 @@ def test_an_object_known_by_its_etag_is_not_fetched_again(
     image = put(pictures.png())
     pixels = outcome(intake.submit([image])[0])
     gone = image.model_copy(update={"uri": image.uri + "-gone"})
-    known = {image.uri: pixels.etag, gone.uri: pixels.etag}
+    version = FileVersion(pixels.etag, pixels.stamp)
+    known = {image.uri: version, gone.uri: version}
 
-    same, missing = intake.submit([image, gone], known_etags=known)
-    changed = intake.submit([image], known_etags={image.uri: "another"})[0]
+    same, missing = intake.submit([image, gone], known=known)
+    changed = intake.submit([image], known={image.uri: FileVersion("another", pixels.stamp)})[0]
+    [rewritten] = intake.submit([image], known={image.uri: FileVersion(pixels.etag, "1 2 3")})
 
     assert outcome(same) == Unchanged(pixels.etag)
     assert isinstance(outcome(missing), ImageNotFoundError)
     assert outcome(changed) == pixels
+    assert outcome(rewritten) == pixels
 
 
 def test_a_cancelled_image_is_skipped(

@@ -46,7 +46,12 @@ def known(seed: int = 0, *, etag: str | None = "e1") -> KnownImage:
     """Make a picture's entry; another seed is another content."""
     vector = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
     return KnownImage(
-        vector / np.linalg.norm(vector), etag, sha256=f"{seed:064x}", width=640, height=480
+        vector / np.linalg.norm(vector),
+        etag,
+        sha256=f"{seed:064x}",
+        width=640,
+        height=480,
+        stamp="123 2026-01-01T00:00:00+00:00 v1",
     )
 
 
@@ -185,7 +190,9 @@ def test_an_evicted_embedding_is_unknown_and_not_an_error(
     assert list(found) == ["s3://pets/dog.jpg"]
 
 
-@pytest.mark.parametrize("value", [b"", b"junk", b"a b c d", b"\xff\xfe", b"x 1 2"])
+@pytest.mark.parametrize(
+    "value", [b"", b"junk", b"\xff\xfe", b"[]", b"{}", b'{"etag": 1}', b"00 640 480 e1"]
+)
 def test_an_entry_that_is_none_of_ours_is_passed_over(
     options: dict[str, Any], redis_client: redis.Redis, value: bytes
 ) -> None:

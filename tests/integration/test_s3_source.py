@@ -98,10 +98,32 @@ def test_etags_decide_what_is_sent(storage: SyncSource, bucket: Bucket, key: str
 
     assert storage.fetch(uri, etag=file.etag) == file
     assert storage.fetch(uri, etag=f'"{file.etag}"') == file
-    assert storage.fetch(uri, known_etag=file.etag) == Unchanged(file.etag)
-    assert storage.fetch(uri, known_etag="another") == file
+    known = {"known_etag": file.etag, "known_stamp": file.stamp}
+    assert storage.fetch(uri, **known) == Unchanged(file.etag)
+    assert storage.fetch(uri, **known | {"known_etag": "another"}) == file
     with pytest.raises(ImageNotFoundError, match="changed"):
         storage.fetch(uri, etag="another")
+
+
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+@pytest.mark.parametrize("differs", ["size", "time", "version", "no stamp"])
+def test_an_equal_etag_is_not_believed_alone(
+    storage: SyncSource, bucket: Bucket, key: str, differs: str
+) -> None:
+    """Files of equal MD5, and so of equal ETag, can be made at will."""
+    uri = bucket.put(key, b"cat")
+    file = storage.fetch(uri)
+    assert isinstance(file, Fetched)
+    size, at, version = file.stamp.split(" ")
+    stamps = {
+        "size": f"{int(size) + 1} {at} {version}",
+        "time": f"{size} 2020-01-01T00:00:00+00:00 {version}",
+        "version": f"{size} {at} another",
+        "no stamp": "",
+    }
+
+    assert size == "3"
+    assert storage.fetch(uri, known_etag=file.etag, known_stamp=stamps[differs]) == file
 
 
 @pytest.mark.parametrize(

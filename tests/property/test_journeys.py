@@ -1,5 +1,6 @@
 """Whatever comes of an image, its place returns, the batcher stops expecting it, it is answered."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelyard.errors import ImageNotFoundError, StorageUnavailableError
+from labelyard.errors import (
+    ImageNotEmbeddedError,
+    ImageNotFoundError,
+    StorageUnavailableError,
+)
 from labelyard.messages import ImageRef, Job
 from labelyard_worker.embedding import Embedder
 from labelyard_worker.intake.pixel_budget import PixelBudget
@@ -21,7 +26,7 @@ from labelyard_worker.vision.known_images import KnownImage
 
 PIXELS = Pixels(b"rgb", 1, 1, 1, 1, sha256="0" * 64)
 VECTOR = np.ones(4, dtype=np.float32)
-KNOWN = KnownImage(VECTOR, "e1", sha256="0" * 64, width=1, height=1)
+KNOWN = KnownImage(VECTOR, "e1", sha256="1" * 64, width=1, height=1, stamp="3 noon v1")
 
 
 class Intake:
@@ -30,9 +35,11 @@ class Intake:
     def __init__(self) -> None:
         self.budget = PixelBudget(100)
         self.futures: list[Future[Any]] = []
+        self.known: list[Any] = []
         self.refuses = False
 
-    def submit(self, images: list[ImageRef], **_: object) -> list[Future[Any]]:
+    def submit(self, images: list[ImageRef], *, known: object, **_: object) -> list[Future[Any]]:
+        self.known.append(known)
         if self.refuses:
             raise MemoryError("no thread")
         self.futures.append(Future())
@@ -133,6 +140,49 @@ def test_each_outcome_returns_all_it_held_and_answers_once(
     assert len(answers) == 1
     assert intake.budget.taken == 0
     assert not batcher.is_expecting
+
+
+@pytest.mark.parametrize("always_fetches", [False, True])
+@pytest.mark.parametrize("is_recall", [False, True])
+@pytest.mark.parametrize(
+    ("known", "pixels", "outcome"),
+    [
+        (KNOWN, PIXELS, "changed"),
+        (KNOWN, dataclasses.replace(PIXELS, sha256=KNOWN.sha256), "same"),
+        (None, PIXELS, "unknown"),
+    ],
+)
+def test_only_the_content_itself_is_believed(
+    known: KnownImage | None, pixels: Any, outcome: str, is_recall: bool, always_fetches: bool
+) -> None:
+    """A recalled image is never given to the model; with always_fetch no version is named."""
+    batcher: Batcher[Any, Any] = Batcher(
+        lambda batch: ["made" for _ in batch], max_batch_size=4, queue_capacity=10
+    )
+    batcher.start()
+    intake = Intake()
+    embedder = Embedder(
+        intake,  # type: ignore[arg-type]
+        batcher,
+        known=Known(known, lambda: None),  # type: ignore[arg-type]
+        always_fetches=always_fetches,
+    )
+    find = embedder.recall if is_recall else embedder.embed
+
+    (embedded,) = find(JOB, priority="bulk", is_wanted=lambda: None)
+    if intake.futures:
+        intake.answer(intake.futures[0], pixels)
+    error = embedded.exception(10)
+    batcher.close(timeout_s=5)
+
+    if is_recall and outcome != "same":
+        assert isinstance(error, ImageNotEmbeddedError)
+    else:
+        expected = VECTOR if outcome == "same" else "made"
+        assert embedded.result().image.image_embeds is expected
+    is_named = bool(intake.known and intake.known[0])
+    assert is_named == (known is not None and not always_fetches)
+    assert intake.budget.taken == 0
 
 
 def test_an_intake_that_refuses_leaves_nothing_expected() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
@@ -18,11 +18,12 @@ class Fetched:
     """A file as read.
 
     Attributes:
-        is_md5: As in ``FetchedFile``; not compared.
+        stamp: As in ``FetchedFile``; not compared.
     """
 
     data: bytes
     etag: str | None
+    stamp: str = field(default="", compare=False)
 
 
 class SyncSource:
@@ -58,7 +59,7 @@ class SyncSource:
         if isinstance(file, Unchanged):
             return file
         try:
-            return Fetched(os.pread(file.fd, file.size_bytes + 1, 0), file.etag)
+            return Fetched(os.pread(file.fd, file.size_bytes + 1, 0), file.etag, file.stamp)
         finally:
             os.close(file.fd)
 

@@ -47,10 +47,8 @@ def classify(job: Job, services: Services, *, priority: Priority, token: Token) 
         LabelyardError: The job is cancelled, expired or handed back.
     """
     labels = labels_of(job, services, priority=priority, token=token)
-    if job.rescore:
-        on_their_way = services.embedder.recall(job.images)
-    else:
-        on_their_way = services.embedder.embed(job, priority=priority, is_wanted=token.check)
+    find = services.embedder.recall if job.rescore else services.embedder.embed
+    on_their_way = find(job, priority=priority, is_wanted=token.check)
     outcomes = outcomes_of(job, on_their_way, token)
     services.embedder.keep(job.images, outcomes)
     wait_if_storage_is_away(outcomes)

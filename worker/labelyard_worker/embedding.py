@@ -9,6 +9,7 @@ from typing import Any
 
 from labelyard.errors import ImageNotEmbeddedError, StorageUnavailableError
 from labelyard.messages import ImageRef, Job
+from labelyard_worker.intake.addresses import shown
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.intake.spec import Pixels, Unchanged
@@ -45,8 +46,20 @@ class Embedder:
     """
 
     def __init__(
-        self, intake: IntakePool, batcher: Batcher[Pixels, Floats], *, known: KnownImages
+        self,
+        intake: IntakePool,
+        batcher: Batcher[Pixels, Floats],
+        *,
+        known: KnownImages,
+        always_fetches: bool = False,
     ) -> None:
+        """Carry images from *intake* to *batcher*.
+
+        Args:
+            always_fetches: Whether even known images are fetched, so that only their
+                content decides, and no word of the storage.
+        """
+        self._always_fetches = always_fetches
         self._intake = intake
         self._batcher = batcher
         self._known = known
@@ -78,15 +91,37 @@ class Embedder:
             raise
         return sent
 
-    def recall(self, images: Sequence[ImageRef]) -> "list[Future[Embedded]]":
-        """Find the embeddings of *images* without looking at the pictures.
+    def recall(
+        self, job: Job, *, priority: Priority, is_wanted: Callable[[], None]
+    ) -> "list[Future[Embedded]]":
+        """Find the embeddings of a job that scores known images again, without the model.
+
+        The storage is asked whether each image is still there, unchanged, and may be read;
+        an unchanged one is not downloaded.
+
+        Args:
+            is_wanted: Raises if nobody wants the job any more.
 
         Returns:
-            One future for each image, in order, answered: with ImageNotEmbeddedError
-            where nothing is known.
+            As ``embed``; with ImageNotEmbeddedError for an image that is not known, or that
+            is another one by now.
         """
-        known = self._known.look_up(images)
-        return [recalled(image, known.get(address_of(image))) for image in images]
+        known = self._known.look_up(job.images)
+        is_wanted()
+        found: list[Future[Embedded]] = []
+        try:
+            for image in job.images:
+                one = known.get(address_of(image))
+                found.append(
+                    unknown(image)
+                    if one is None
+                    else self._embed(image, one, job=job, priority=priority, is_recall=True)
+                )
+        except BaseException:
+            for future in found:
+                future.cancel()
+            raise
+        return found
 
     def keep(self, images: Sequence[ImageRef], outcomes: Sequence[object]) -> None:
         """Keep the embeddings that were made, for when the pictures come again."""
@@ -97,18 +132,30 @@ class Embedder:
         )
 
     def _embed(
-        self, image: ImageRef, known: KnownImage | None, *, job: Job, priority: Priority
+        self,
+        image: ImageRef,
+        known: KnownImage | None,
+        *,
+        job: Job,
+        priority: Priority,
+        is_recall: bool = False,
     ) -> "Future[Embedded]":
         """Send one image on its way."""
         journey = _Journey(
-            self._batcher, self._known, known, priority=priority, budget=self._intake.budget
+            self._batcher,
+            self._known,
+            known,
+            priority=priority,
+            budget=self._intake.budget,
+            recalled=image if is_recall else None,
         )
-        etags = {image.uri: known.etag} if known is not None and known.etag else {}
+        version = None if known is None or self._always_fetches else known.version
+        versions = {} if version is None else {image.uri: version}
         self._batcher.announce(1)
         try:
             (future,) = self._intake.submit(
                 [image],
-                known_etags=etags,
+                known=versions,
                 priority=priority,
                 tenant=job.tenant,
                 job=job.job_id,
@@ -121,13 +168,10 @@ class Embedder:
         return journey.embedded
 
 
-def recalled(image: ImageRef, known: KnownImage | None) -> "Future[Embedded]":
-    """Answer at once with what is known of *image*."""
+def unknown(image: ImageRef) -> "Future[Embedded]":
+    """Answer at once that *image* was never classified."""
     future: Future[Embedded] = Future()
-    if known is None:
-        future.set_exception(ImageNotEmbeddedError(image.uri, "classify it first"))
-    else:
-        future.set_result(Embedded(known, is_new=False))
+    future.set_exception(ImageNotEmbeddedError(shown(image.uri), "classify it first"))
     return future
 
 
@@ -146,7 +190,9 @@ class _Journey:
         *,
         priority: Priority,
         budget: PixelBudget,
+        recalled: ImageRef | None = None,
     ) -> None:
+        self._recalled = recalled
         self.embedded: Future[Embedded] = Future()
         self.known = known
         self._batcher = batcher
@@ -181,10 +227,16 @@ class _Journey:
     def _score(self, pixels: Pixels) -> None:
         """Ask the model, unless it has seen this very content under another address."""
         self._pixels = pixels
-        embeds = self._images.embeds_of(pixels.sha256)
+        if self.known is not None and self.known.sha256 == pixels.sha256:
+            embeds: Floats | None = self.known.image_embeds
+        else:
+            embeds = self._images.embeds_of(pixels.sha256)
         if embeds is not None:
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
+        if self._recalled is not None:
+            uri = shown(self._recalled.uri)
+            raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
         answer = self._batcher.submit(pixels, priority=self._priority)
         self.follow(answer)
@@ -229,6 +281,7 @@ def to_known_image(pixels: Pixels, image_embeds: Floats) -> KnownImage:
     return KnownImage(
         image_embeds=image_embeds,
         etag=pixels.etag,
+        stamp=pixels.stamp,
         sha256=pixels.sha256,
         width=pixels.source_width,
         height=pixels.source_height,

@@ -244,7 +244,9 @@ def _open_embedder(settings: WorkerSettings, stack: ExitStack, engine: Engine) -
         dim=checkpoint.dim,
     )
     stack.callback(known.close)
-    return Embedder(engine.intake, engine.batcher, known=known)
+    return Embedder(
+        engine.intake, engine.batcher, known=known, always_fetches=settings.always_fetch
+    )
 
 
 def _start_caretakers(

@@ -52,6 +52,9 @@ class WorkerSettings(ConnectionSettings):
             names and overhead included; a set of 10,000 labels takes 11 to 42 MB.
         image_cache_bytes: Image embeddings kept in memory, for pictures that come again;
             0 keeps none.
+        always_fetch: Fetch known pictures, too, so that their SHA-256 decides and no ETag is
+            believed: for moderation. It costs the fetch and the decoding of each picture,
+            also of jobs that only score again.
         embeddings_url: Redis that keeps image embeddings for all workers and for
             re-scoring, about 3 kB an image, and text embeddings, 2 to 4.2 kB a prompt.
             It may evict: give it an instance of its own with ``maxmemory-policy
@@ -155,6 +158,7 @@ class WorkerSettings(ConnectionSettings):
     inference_timeout_s: PositiveFloat = 60.0
     label_cache_bytes: PositiveInt = 256 * MIB
     image_cache_bytes: NonNegativeInt = 64 * MIB
+    always_fetch: bool = False
     embeddings_url: str | None = None
     embeddings_ttl_s: PositiveInt = 7 * DAY_S
 

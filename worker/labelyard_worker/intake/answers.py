@@ -18,6 +18,7 @@ from labelyard_worker.intake.spec import Pixels
 
 MAX_REASON = 500
 MAX_ETAG = 1024
+MAX_STAMP = 2048
 MAX_EDGE_PX = 2**31
 # Payloads up to this size are accepted whatever the checkpoint takes.
 LEAST_PAYLOAD_BYTES = 1024 * 1024
@@ -56,7 +57,7 @@ def to_error(head: dict[str, Any], *, uri: str) -> LabelyardError:
     return error
 
 
-def to_pixels(frame: Frame, *, etag: str | None) -> Pixels:
+def to_pixels(frame: Frame, *, etag: str | None, stamp: str = "") -> Pixels:
     """Rebuild pixels that a decoder sent.
 
     Raises:
@@ -77,6 +78,7 @@ def to_pixels(frame: Frame, *, etag: str | None) -> Pixels:
         source_height=number(head, "source_height"),
         sha256=sha256,
         etag=etag,
+        stamp=stamp,
     )
 
 

@@ -176,6 +176,7 @@ class FetcherHandle(ChildHandle):
                 "etag": image.etag,
                 "version_id": image.version_id,
                 "known_etag": request.known_etag,
+                "known_stamp": request.known_stamp,
                 "tenant": request.tenant,
                 "is_suspect": bool(request.cut_md5),
             }

@@ -241,7 +241,7 @@ class DecodeStage:
         self._note_stderr(request, head)
         match head.get("op"):
             case "pixels":
-                pixels = to_pixels(frame, etag=request.etag)
+                pixels = to_pixels(frame, etag=request.etag, stamp=request.stamp)
                 return lambda: self._on_pixels(request, pixels)
             case "cut":
                 digest = md5_of(head)

@@ -77,6 +77,7 @@ class Fetcher:
             etag=head["etag"],
             version_id=head["version_id"],
             known_etag=head["known_etag"],
+            known_stamp=head["known_stamp"],
             tenant=head["tenant"],
             is_suspect=head["is_suspect"],
         )
@@ -100,6 +101,7 @@ class Fetcher:
                     "size": file.size_bytes,
                     "etag": file.etag,
                     "is_md5": file.is_md5,
+                    "stamp": file.stamp,
                 }
                 self._answer(head, answer, fd=file.fd)
         finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from labelyard.errors import LabelyardError, StorageUnavailableError
 from labelyard_worker.intake.addresses import shown
-from labelyard_worker.intake.answers import to_error, to_file
+from labelyard_worker.intake.answers import MAX_STAMP, text, to_error, to_file
 from labelyard_worker.intake.child_handle import FetcherHandle
 from labelyard_worker.intake.frames import Frame, MalformedFrameError, close_fd
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest, Shares
@@ -222,6 +222,7 @@ class FetchStage:
         uri = shown(request.image.uri)
         if op == "file":
             fd, size, etag = to_file(frame, max_bytes=self._storage.max_bytes)
+            stamp = text(frame.head, "stamp", most=MAX_STAMP)
         error = to_error(frame.head, uri=uri) if op == "error" else None
         if op == "unchanged" and request.known_etag is None:  # it answers what nobody asked
             error = StorageUnavailableError(uri, "unchanged, unasked")
@@ -237,6 +238,7 @@ class FetchStage:
             close_fd(frame.fd)
         elif op == "file":
             request.fd, request.size_bytes, request.etag = fd, size, etag
+            request.stamp = stamp
             is_md5 = frame.head.get("is_md5")
             request.is_md5 = is_md5 if isinstance(is_md5, bool) else None
             self._on_file(request)

@@ -33,7 +33,7 @@ from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest, Shares
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_clients import StorageSettings
-from labelyard_worker.intake.spec import ImageLimits, Pixels, PixelSpec, Unchanged
+from labelyard_worker.intake.spec import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
 from labelyard_worker.intake.stalled_jobs import StalledJobs
 from labelyard_worker.machine import usable_cores
 from labelyard_worker.vision.waiting import Priority
@@ -42,7 +42,7 @@ __all__ = ["IntakeOptions", "IntakePool", "Unchanged", "default_children"]
 
 log = logging.getLogger(__name__)
 
-NOTHING_KNOWN: Final[Mapping[str, str]] = {}
+NOTHING_KNOWN: Final[Mapping[str, FileVersion]] = {}
 MOST_CHILDREN = 32
 FAILED_STARTS_TO_NOTICE = 3
 RETRY_S = 0.25
@@ -167,7 +167,7 @@ class IntakePool:
         self,
         images: Sequence[ImageRef],
         *,
-        known_etags: Mapping[str, str] = NOTHING_KNOWN,
+        known: Mapping[str, FileVersion] = NOTHING_KNOWN,
         priority: Priority = "bulk",
         tenant: str = "",
         job: str = "",
@@ -175,8 +175,8 @@ class IntakePool:
         """Have *images* fetched and decoded.
 
         Args:
-            known_etags: By URI, the ETag whose pixels are known already; if the object
-                still has it, it is not fetched again.
+            known: By URI, the version whose pixels are known already; if the object is
+                still that one, it is not fetched again.
             priority: Interactive images go first.
             tenant: Tenant whose share the images count against.
             job: Job that they belong to.
@@ -189,9 +189,11 @@ class IntakePool:
         """
         now = time.monotonic()
         requests = [
-            IntakeRequest(image, known_etags.get(image.uri), priority, tenant, job, asked_at=now)
-            for image in images
+            IntakeRequest(image, None, priority, tenant, job, asked_at=now) for image in images
         ]
+        for request in requests:
+            if (version := known.get(request.image.uri)) is not None:
+                request.known_etag, request.known_stamp = version.etag, version.stamp
         with self._answered:
             self._pending += len(requests)
         for request in requests:

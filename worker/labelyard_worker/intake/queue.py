@@ -26,6 +26,7 @@ class IntakeRequest:
     Attributes:
         image: Image to fetch.
         known_etag: ETag whose pixels are not needed again.
+        known_stamp: Stamp that the file must have with it.
         priority: Interactive requests go first.
         tenant: Tenant whose share it counts against.
         job: Job that it belongs to; empty if there is none.
@@ -37,6 +38,7 @@ class IntakeRequest:
         fd: Fetched file; the request closes it.
         size_bytes: Size of that file.
         etag: ETag of that file.
+        stamp: Stamp of that file.
         is_md5: Whether that ETag is known to be an MD5, or known not to be.
         cut_md5: Digest of bytes that differed from their ETag, if that happened before.
         last_error: Transient error of its last attempt.
@@ -60,6 +62,8 @@ class IntakeRequest:
     fd: int | None = None
     size_bytes: int = 0
     etag: str | None = None
+    stamp: str = ""
+    known_stamp: str = ""
     is_md5: bool | None = None
     cut_md5: str = ""
     last_error: LabelyardError | None = None

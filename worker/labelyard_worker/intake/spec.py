@@ -74,6 +74,7 @@ class Pixels:
         source_height: Of the picture as sent, after EXIF orientation.
         sha256: Digest of the bytes as read, lower-case hex.
         etag: ETag of the object without its quotes, or ``None``.
+        stamp: Size, time of change and version that the source named with it.
     """
 
     data: bytes
@@ -83,6 +84,28 @@ class Pixels:
     source_height: int
     sha256: str
     etag: str | None = None
+    stamp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One version of a file, as its source names it.
+
+    Contents of equal MD5, and so of equal ETag, can be made at will: an ETag is believed
+    only together with the stamp.
+
+    Attributes:
+        etag: ETag without its quotes.
+        stamp: Size in bytes, time of change and version, see :func:`stamp_of`.
+    """
+
+    etag: str
+    stamp: str
+
+
+def stamp_of(*, size_bytes: int, changed_at: str, version_id: str | None) -> str:
+    """Write down what tells versions of a file apart, besides the ETag; empty without a time."""
+    return f"{size_bytes} {changed_at} {version_id or ''}" if changed_at else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,23 @@ downloaded. All of it is a cache: what is missing is made again.
 """
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 
 import numpy as np
 import redis
+from pydantic import Field, TypeAdapter, ValidationError
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from labelyard.ledger import SOCKET_OPTIONS
 from labelyard.messages import ImageRef, ModelInfo
-from labelyard_worker.intake.spec import PREPROCESSING_VERSION, PixelSpec
+from labelyard_worker.intake.spec import PREPROCESSING_VERSION, FileVersion, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
@@ -42,6 +44,7 @@ class KnownImage:
         sha256: Digest of the bytes, lower-case hex.
         width: Pixels, after EXIF orientation.
         height: Pixels, after EXIF orientation.
+        stamp: What else its source named of this version, see ``FileVersion``.
     """
 
     image_embeds: Floats
@@ -49,6 +52,12 @@ class KnownImage:
     sha256: str
     width: int
     height: int
+    stamp: str = ""
+
+    @property
+    def version(self) -> FileVersion | None:
+        """Version of the file, if its source names one that can be believed."""
+        return FileVersion(self.etag, self.stamp) if self.etag and self.stamp else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +65,34 @@ class Entry:
     """What is kept by address: all of a :class:`KnownImage` but the vector."""
 
     etag: str | None
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     width: int
     height: int
+    stamp: str = ""
 
     @classmethod
     def of(cls, image: KnownImage) -> Self:
         """Leave the vector out."""
-        return cls(image.etag, image.sha256, image.width, image.height)
+        return cls(image.etag, image.sha256, image.width, image.height, image.stamp)
 
     @classmethod
     def read(cls, value: bytes) -> Self | None:
         """Read what :meth:`written` gave; ``None`` for anything else."""
         try:
-            sha256, width, height, etag = value.decode().split(" ", 3)
-            return cls(etag or None, sha256, int(width), int(height))
-        except ValueError:  # a cache may hold anything, and must fail no job
+            return cast("Self", _ENTRY.validate_json(value))
+        except ValidationError:  # a cache may hold anything, and must fail no job
             return None
 
     def written(self) -> str:
         """Write it for Redis."""
-        return f"{self.sha256} {self.width} {self.height} {self.etag or ''}"
+        return json.dumps(asdict(self))
 
     def with_embeds(self, image_embeds: Floats) -> KnownImage:
         """Put the vector back."""
-        return KnownImage(image_embeds, self.etag, self.sha256, self.width, self.height)
+        return KnownImage(image_embeds, self.etag, self.sha256, self.width, self.height, self.stamp)
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 class SharedImages:

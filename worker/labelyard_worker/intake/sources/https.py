@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from labelyard.errors import (
@@ -29,7 +31,7 @@ from labelyard_worker.intake.sources.source import (
     quoted,
     unquoted,
 )
-from labelyard_worker.intake.spec import Unchanged
+from labelyard_worker.intake.spec import Unchanged, stamp_of
 
 MAX_REDIRECTS = 5
 PORT = 443
@@ -81,7 +83,7 @@ class HttpsSource:
         """Read one file; see ``Source.fetch``."""
         asked_for = shown(order.uri)
         headers = {"Accept-Encoding": "identity", "User-Agent": "labelyard"}
-        if order.known_etag is not None:
+        if order.known_etag is not None and order.known_stamp:
             headers["If-None-Match"] = quoted(order.known_etag)
         uri = order.uri
         with errors_as_ours(asked_for):
@@ -128,6 +130,8 @@ class HttpsSource:
             if answer.status == NOT_MODIFIED:
                 if order.known_etag is None:  # nobody asked whether it changed
                     raise StorageUnavailableError(asked_for, "the host answers 304 unasked")
+                if not is_same_time(answer, order.known_stamp):  # equal ETag, another content?
+                    return await self.fetch(replace(order, known_etag=None), transfer)
                 return Unchanged(order.known_etag)
             return await self._read(answer, order, transfer)
         finally:
@@ -182,7 +186,27 @@ class HttpsSource:
         transfer.announce(answer.length or 0)
         while piece := await transfer.piece(answer.piece()):
             await transfer.write(piece)
-        return transfer.finish(etag)
+        return transfer.finish(etag, stamp=stamp_in(answer, size_bytes=transfer.size_bytes))
+
+
+def stamp_in(answer: HttpAnswer, *, size_bytes: int) -> str:
+    """Write down the version that an answer's headers name; empty without a time."""
+    version_id = answer.header("x-amz-version-id") or None
+    return stamp_of(size_bytes=size_bytes, changed_at=changed_at(answer), version_id=version_id)
+
+
+def changed_at(answer: HttpAnswer) -> str:
+    """Read when the file was changed, in the form that obstore gives; empty if not named."""
+    try:
+        return parsedate_to_datetime(answer.header("last-modified")).isoformat()
+    except (TypeError, ValueError):
+        return ""
+
+
+def is_same_time(answer: HttpAnswer, stamp: str) -> bool:
+    """Tell whether a 304 names the time of change that *stamp* holds."""
+    at = changed_at(answer)
+    return bool(at) and stamp.split(" ")[1:2] == [at]
 
 
 @contextmanager

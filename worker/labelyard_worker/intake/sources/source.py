@@ -38,6 +38,7 @@ class FetchOrder:
         etag: ETag that the file must have.
         version_id: Version to fetch (S3).
         known_etag: ETag whose content is known already.
+        known_stamp: Stamp that the file had with it, see ``FileVersion``.
         tenant: Tenant whose share of the byte budget it uses.
         is_suspect: Bytes that came before differed from their ETag: find out whether that
             ETag is an MD5.
@@ -47,6 +48,7 @@ class FetchOrder:
     etag: str | None = None
     version_id: str | None = None
     known_etag: str | None = None
+    known_stamp: str = ""
     tenant: str = ""
     is_suspect: bool = False
 
@@ -82,12 +84,14 @@ class FetchedFile:
         size_bytes: Its size.
         etag: Without quotes, or ``None`` if the server names none.
         is_md5: Whether *etag* is known to be the content's MD5, or known not to be.
+        stamp: What else the server names of this version, see ``FileVersion``.
     """
 
     fd: int
     size_bytes: int
     etag: str | None
     is_md5: bool | None = None
+    stamp: str = ""
 
 
 class Source(Protocol):
@@ -166,13 +170,15 @@ class Transfer:
             rest = rest[os.write(self._fd, rest) :]
         self.size_bytes += count
 
-    def finish(self, etag: str | None, *, is_md5: bool | None = None) -> FetchedFile:
+    def finish(
+        self, etag: str | None, *, is_md5: bool | None = None, stamp: str = ""
+    ) -> FetchedFile:
         """Give the file away; nobody can change it any more."""
         assert self._fd is not None  # noqa: S101 - a transfer is finished once
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, seals)
         fd, self._fd = self._fd, None
-        return FetchedFile(fd, self.size_bytes, etag or None, is_md5)
+        return FetchedFile(fd, self.size_bytes, etag or None, is_md5, stamp)
 
     def close(self) -> None:
         """Give back the budget, and the memory of a file that nobody took."""
