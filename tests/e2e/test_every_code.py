@@ -30,7 +30,8 @@ LABELS = ["a cat", "a dog"]
 CODES = {
     cls.code
     for cls in all_errors()
-    if cls.__module__ == errors.__name__ and not cls.__subclasses__()
+    if cls.__module__ == errors.__name__
+    and not any(below.__module__ == errors.__name__ for below in cls.__subclasses__())
 }
 
 
