@@ -13,6 +13,7 @@ from labelyard.messages import Job
 
 #: Seconds in a hundred years; what is longer is a mistake, or milliseconds.
 MAX_SECONDS: Final = 100 * 366 * 86_400.0
+MAX_LIMIT: Final = 2**53
 
 
 def job_id_of(job: Any) -> str:
@@ -116,10 +117,10 @@ def counted(limit: Any) -> int:
     """Return the most items to list.
 
     Raises:
-        InvalidMessageError: It is not a whole number of at least 1.
+        InvalidMessageError: It is not a whole number in the range that Redis counts in.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit < 2**53:
-        raise InvalidMessageError("limit: write a whole number of at least 1")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidMessageError(f"limit: write a whole number from 1 to {MAX_LIMIT}")
     return limit
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from labelyard.errors import InvalidMessageError
 from labelyard.label_sets import as_label_set
 from labelyard.messages import LabelSet
+from labelyard.refusals import sentences_of
 from labelyard.settings import ClientSettings
 from labelyard.submission import Labels
 from labelyard.uploads import upload_files
@@ -74,9 +76,17 @@ def _label_set_in(file: Path, **options: Any) -> LabelSet:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".json":
             return as_label_set(LabelSet.model_validate_json(text), **options)
-    except (OSError, ValueError) as error:
-        raise InvalidMessageError(f"{file}: {error}") from error
+    except ValidationError as error:
+        refusal = sentences_of(error, whole="the label set")
+        raise InvalidMessageError(f"{_shown(file)}: {refusal}") from error
+    except (OSError, UnicodeError, RecursionError) as error:
+        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
     return as_label_set([line.strip() for line in text.splitlines() if line.strip()], **options)
+
+
+def _shown(file: Path) -> str:
+    """Write a path that may hold bytes which are not text."""
+    return str(file).encode(errors="backslashreplace").decode()
 
 
 def read_uris(uris: Sequence[str], file: Path | None) -> Iterator[str]:
