@@ -1,6 +1,7 @@
 """What the ledger says of a job, as values that programs can read."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -277,9 +278,13 @@ def read_glance(fields: list[str | None], *, clock: LedgerClock) -> Glance | Non
     state, expires_at = fields
     if state is None:
         return None
-    if not expires_at:
+    try:
+        expires_in_s = float(expires_at or "nan") - clock.now()
+    except ValueError:  # unreadable: an error of this job's own outcome, not of a wait for many
+        expires_in_s = math.nan
+    if not math.isfinite(expires_in_s):
         return Glance(cast("State", state), None)
-    return Glance(cast("State", state), time.time() + float(expires_at) - clock.now())
+    return Glance(cast("State", state), time.time() + expires_in_s)
 
 
 def read_record(job_id: str, fields: Mapping[str, str]) -> Record | None:

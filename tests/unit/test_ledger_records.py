@@ -13,7 +13,8 @@ from labelyard.errors import (
     ResultTimeoutError,
     ResultUnreadableError,
 )
-from labelyard.ledger_records import Record, read_record
+from labelyard.ledger_clock import LedgerClock
+from labelyard.ledger_records import Record, read_glance, read_record
 from labelyard.testing.samples import sample_job, sample_result
 
 RESULT = sample_result()
@@ -93,6 +94,24 @@ def test_a_message_that_cannot_be_read_is_refused_by_the_names_of_its_fields() -
     assert not record.is_job
     with pytest.raises(InvalidMessageError, match="top_k"):
         record.job()
+
+
+@pytest.mark.parametrize("expires_at", ["", None, "soon", "nan", "inf", "-inf", "1e999"])
+def test_an_expiry_that_cannot_be_read_ends_no_wait(expires_at: str | None) -> None:
+    glance = read_glance(["running", expires_at], clock=LedgerClock())
+
+    assert glance is not None
+    assert (glance.state, glance.expires_at) == ("running", None)
+
+
+def test_an_expiry_is_read() -> None:
+    clock = LedgerClock()
+
+    glance = read_glance(["running", str(clock.now() + 60)], clock=clock)
+
+    assert glance is not None
+    assert glance.expires_at is not None
+    assert glance.expires_at > clock.now()
 
 
 @given(changes=st.dictionaries(st.sampled_from(sorted(WHOLE)), st.text() | st.none(), max_size=4))
