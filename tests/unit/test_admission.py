@@ -17,17 +17,10 @@ from labelyard.messages import Job, new_job_id, parse_job
 from labelyard.outgoing import Outgoing
 from labelyard.set_aside import MAX_KEPT_BYTES
 from labelyard.testing import sample_job
-from labelyard_worker.durability.admission import (
-    MAX_ENVELOPE_BYTES,
-    SET_ASIDE_TASK,
-    TASKS,
-    Call,
-    Misfit,
-    admit,
-    list_item,
-    unpack,
-)
+from labelyard_worker.durability.admission import TASKS, admit
 from labelyard_worker.durability.amqp_transport import envelope_of as amqp_envelope_of
+from labelyard_worker.durability.calls import SET_ASIDE_TASK, Call, Misfit, list_item
+from labelyard_worker.durability.envelopes import MAX_ENVELOPE_BYTES, unpack
 from tests.support.envelopes import NO_CANVAS, SIGNATURE, envelope_of, job_of, mutate, mutate_bytes
 
 QUEUE = "labelyard.interactive"

@@ -35,8 +35,8 @@ from labelyard.queues import queue_name
 from labelyard.set_aside import MAX_KEPT_BYTES, SetAsideMessage
 from labelyard_worker.classify import classify
 from labelyard_worker.durability import remote_control
-from labelyard_worker.durability.admission import SET_ASIDE_TASK, Call, Misfit, list_item
 from labelyard_worker.durability.attempts import MessageReturnedError, id_in
+from labelyard_worker.durability.calls import SET_ASIDE_TASK, Call, Misfit, list_item
 from labelyard_worker.durability.drain import Drain
 from labelyard_worker.durability.old_lists import move_old_lists
 from labelyard_worker.operations import health, logs, output

@@ -18,13 +18,9 @@ from amqp.method_framing import frame_handler as stock_frame_handler  # type: ig
 from amqp.serialization import PROPERTY_CLASSES  # type: ignore[import-untyped]
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
-from labelyard_worker.durability.admission import (
-    MAX_ENVELOPE_BYTES,
-    Call,
-    Envelope,
-    admit,
-    set_aside_call,
-)
+from labelyard_worker.durability.admission import admit, set_aside_call
+from labelyard_worker.durability.calls import Call
+from labelyard_worker.durability.envelopes import MAX_ENVELOPE_BYTES, Envelope
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from labelyard_worker.durability.acks import Acks
-from labelyard_worker.durability.admission import admit, list_item, set_aside_call, unpack
+from labelyard_worker.durability.admission import admit, set_aside_call
+from labelyard_worker.durability.calls import list_item
 from labelyard_worker.durability.claim import (
     CLAIM,
     CLAIM_SHA,
@@ -34,6 +35,7 @@ from labelyard_worker.durability.claim import (
     Wakeup,
     keep_malformed,
 )
+from labelyard_worker.durability.envelopes import unpack
 from labelyard_worker.durability.restore import restore
 from labelyard_worker.durability.visibility import index_key, overdue_tags, stamp
 
