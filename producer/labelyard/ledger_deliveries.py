@@ -84,7 +84,7 @@ local function apply(state, outcome)
     state.attempts = state.attempts + 1
     state.state = outcome.kind
   end
-  state.reason = outcome.reason
+  if outcome.kind ~= 'postponed' or state.attempts == 0 then state.reason = outcome.reason end
   state.next_try_at = nil
   if state.state == 'delivered' or state.state == 'refused' then return count(state.state) end
   if now - finished_at >= deliver_for_s then

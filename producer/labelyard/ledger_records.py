@@ -63,7 +63,7 @@ class DeliveryState:
         state: ``pending`` (not tried yet), ``delivered``, ``refused`` (never tried again),
             or ``failed``: tried again at *next_try_at*, given up if that is ``None``.
         attempts: How often it was tried.
-        reason: Why the last attempt failed, or why the next one waits; no addresses.
+        reason: Why the last attempt failed, or why the first one waits; no addresses.
         next_try_at: Seconds since the epoch, Redis' clock; ``None`` if nothing is to come,
             or if it is due.
     """

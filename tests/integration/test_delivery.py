@@ -300,7 +300,7 @@ def test_a_host_that_fails_is_left_alone_for_a_while(ledger_url: str, receiver: 
         wait_until(lambda: all(bench.state(job).reason for job in jobs), within_s=20)
         untried = [bench.state(job) for job in jobs if not bench.state(job).attempts]
         assert len(receiver.hooks) <= 16 + 5
-        assert {state.reason for state in untried} == {"its host is failing"}
+        assert {state.reason for state in untried} == {"its host is failing: status 500"}
         assert {state.state for state in untried} == {"pending"}
 
 

@@ -150,6 +150,16 @@ def test_a_postponed_delivery_is_no_attempt(bench: DeliveryBench) -> None:
     assert 25 < (bench.due_in_s(job) or 0) <= 30
 
 
+def test_a_postponed_delivery_keeps_the_reason_of_its_last_failure(bench: DeliveryBench) -> None:
+    job = bench.finish(HOOK)
+    for outcome in (FAILED["webhook"], Outcome("postponed", "its host is failing", 30.0)):
+        bench.make_due(job)
+        take(bench, "a")
+        bench.as_worker("a").settle(job.job_id, {"webhook": outcome})
+
+    assert (bench.state(job).attempts, bench.state(job).reason) == (1, "status 500")
+
+
 def test_one_delivery_is_settled_without_the_other(bench: DeliveryBench) -> None:
     job = bench.finish(Deliver(webhook=HOOK.webhook, object_uri="s3://results/1.json"))
     take(bench, "a")

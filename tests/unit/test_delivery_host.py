@@ -33,7 +33,7 @@ def test_a_host_that_fails_is_not_called() -> None:
     postponed = asyncio.run(call(failing(Backlog()), Outcome("delivered")))
 
     assert postponed is not None
-    assert (postponed.kind, postponed.reason) == ("postponed", "its host is failing")
+    assert (postponed.kind, postponed.reason) == ("postponed", "its host is failing: status 503")
 
 
 @pytest.mark.parametrize("pending", [0, 10_000, 1_000_000])

@@ -22,7 +22,7 @@ from labelyard_worker.settings import WorkerSettings, read_settings
 if TYPE_CHECKING:
     from labelyard_worker.services import LoadCheckpoint
 
-# Deliveries that finished jobs still owe; they run no model.
+# Messages of earlier versions about pending deliveries; they run no model.
 CONTROL_SLOTS = 4
 HEARTBEAT_S = 20
 

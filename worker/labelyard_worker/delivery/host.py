@@ -34,6 +34,7 @@ class Host:
     def __init__(self, backlog: Backlog) -> None:
         self.held = 0
         self._backlog = backlog
+        self._last_fault = ""
         self._slots = asyncio.Semaphore(CALLS_PER_HOST)
         self._breaker = CircuitBreaker()
 
@@ -89,6 +90,7 @@ class Host:
             self._breaker.give_up_probe()
             raise
         if outcome.is_host_fault:
+            self._last_fault = outcome.reason
             self._breaker.fail(now=time.monotonic())
         else:
             self._breaker.succeed()
@@ -99,7 +101,8 @@ class Host:
         if wait_s <= 0:
             return None
         pause_s = max(wait_s, self._breaker.pause_s)
-        return self._postpone("its host is failing", pause_s, per_s=FAILING_LOOKS_PER_S)
+        reason = f"its host is failing: {self._last_fault}"
+        return self._postpone(reason, pause_s, per_s=FAILING_LOOKS_PER_S)
 
     def _postpone(self, reason: str, pause_s: float, *, per_s: float) -> Outcome:
         """Spread deliveries at random, and the wider the more there are."""
