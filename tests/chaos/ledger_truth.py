@@ -1,0 +1,289 @@
+"""The truth about the ledger, in larger numbers than the suite: clocks, late messages, lost seconds.
+
+    python -m tests.chaos.ledger_truth --jobs 200 [--only clocks|late|power]
+
+Real workers and servers, a few minutes. It prints a line of JSON for each scene, and ends with 1 if
+a job was lost, came to two ends, was expired wrongly or was not found.
+"""
+
+import argparse
+import json
+import os
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from labelyard import Client
+from labelyard.errors import JobNotFoundError, LabelyardError, LedgerUnavailableError
+from labelyard.settings import ClientSettings
+from labelyard_worker.local.servers import ValkeyServer
+from labelyard_worker.local.worker_process import WorkerProcess
+from tests.e2e.instant import COMMAND, ROOT, SETTINGS
+from tests.support import pictures
+from tests.support.power import PowerFailure
+from tests.support.service import READY_WITHIN_S, Service, running_service
+from tests.support.waiting import wait_until
+
+LABELS = ["a cat", "a dog"]
+HOUR_S = 3600.0
+WITHIN_S = 120.0
+
+
+def worker_of(
+    service: Service, name: str, *, clock_s: float = 0.0, **settings: str
+) -> WorkerProcess:
+    """Describe a worker whose clock is wrong by *clock_s*."""
+    clock = service.folder / f"clock-{name}"
+    clock.write_bytes(struct.pack("d", clock_s))
+    flags = service.folder / f"flags-{name}"
+    flags.mkdir()
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "TEST_CLOCK": str(clock),
+        "TEST_EFFECTS": str(service.folder / f"effects-{name}.log"),
+        "TEST_FLAGS": str(flags),
+    }
+    changes = {"max_attempts": "5", "job_timeout_s": "60", "drain_s": "2", "quarantine_after": "9"}
+    values: dict[str, Any] = {**SETTINGS, **changes, **settings}
+    return service.worker(name=name, command=COMMAND, variables=variables, **values)
+
+
+def end_of(client: Client, job_id: str) -> str:
+    """Read a job's state; ``not_found`` if the client says so."""
+    try:
+        return client.status(job_id).state
+    except JobNotFoundError:
+        return "not_found"
+
+
+def play_clocks(service: Service, picture: str, jobs: int) -> dict[str, int]:
+    """Run jobs that may live for a minute at workers two hours apart, and kill one of them."""
+    settings = {"namespace": "clocks", "visibility_timeout_s": "5"}
+    with ExitStack() as stack:
+        client = stack.enter_context(service.client(namespace="clocks"))
+        ahead = worker_of(service, "ahead", clock_s=HOUR_S, **settings)
+        stack.enter_context(ahead.start(within_s=READY_WITHIN_S))
+        slow = [
+            client.submit([picture], LABELS, tenant="slow-8", expires_in_s=100) for _ in range(8)
+        ]
+        wait_until(lambda: all(job.state() == "running" for job in slow), within_s=WITHIN_S)
+        behind = worker_of(service, "behind", clock_s=-HOUR_S, **settings)
+        stack.enter_context(behind.start(within_s=READY_WITHIN_S))
+        quick = [client.submit([picture], LABELS, expires_in_s=100) for _ in range(jobs)]
+        ahead.kill()
+        records = client.wait([*slow, *quick], timeout_s=WITHIN_S)
+        states = [record.state for record in records]
+    return {
+        "jobs": len(states),
+        "succeeded": states.count("succeeded"),
+        "expired": states.count("expired"),
+        "wrong": len(states) - states.count("succeeded"),
+    }
+
+
+def play_late(service: Service, picture: str, jobs: int) -> dict[str, int]:
+    """Let the records of cancelled jobs expire before a worker comes to their messages."""
+    ttl = {"namespace": "late", "result_ttl_s": "3"}
+    with ExitStack() as stack:
+        client = stack.enter_context(service.client(namespace="late", result_ttl_s=3))
+        handles = [client.submit([picture], LABELS) for _ in range(jobs)]
+        cancelled, kept = handles[::2], handles[1::2]
+        for job in cancelled:
+            job.cancel()
+        wait_until(
+            lambda: all(end_of(client, job.id) == "not_found" for job in cancelled),
+            within_s=WITHIN_S,
+        )
+        ends: dict[str, str] = {}
+        stack.enter_context(worker_of(service, "late", **ttl).start(within_s=READY_WITHIN_S))
+        for record in client.as_completed(kept, timeout_s=WITHIN_S):
+            ends[record.job_id] = record.state
+        wait_until(lambda: sum(client.queue_lengths().values()) == 0, within_s=WITHIN_S)
+        back = [job for job in cancelled if end_of(client, job.id) != "not_found"]
+    lost = [job for job in kept if ends.get(job.id) != "succeeded"]
+    return {
+        "jobs": jobs,
+        "cancelled": len(cancelled),
+        "came_back": len(back),
+        "lost": len(lost),
+        "wrong": len(back) + len(lost),
+    }
+
+
+class Reader:
+    """A consumer that notes the first end of each job that it is told of."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.ends: dict[str, str] = {}
+        self.not_found: set[str] = set()
+
+    def look(self, job_ids: list[str]) -> None:
+        """Read the jobs that were not final when last read."""
+        for job_id in job_ids:
+            if job_id in self.ends:
+                continue
+            try:
+                record = self.client.status(job_id)
+            except JobNotFoundError:
+                self.not_found.add(job_id)
+            except LedgerUnavailableError:
+                return
+            else:
+                if record.is_final:
+                    self.ends[job_id] = end_text(self.client, job_id)
+
+
+def end_text(client: Client, job_id: str) -> str:
+    """Write all that a consumer sees of a job's end."""
+    record = client.status(job_id)
+    result = record.result.model_dump_json() if record.result else ""
+    return f"{record.state} {result}"
+
+
+def play_power(
+    service: Service, picture: str, jobs: int, *, durable_writes: str = "fsync"
+) -> dict[str, int]:
+    """Cut the power of the ledger three times while jobs are submitted, run and read."""
+    name = f"power-{durable_writes}"
+    with ExitStack() as stack:
+        ledger = stack.enter_context(ValkeyServer(service.folder / f"ledger-{name}"))
+        settings = ClientSettings.model_validate(
+            {
+                "broker_url": service.valkey.url_of(0),
+                "ledger_url": ledger.url,
+                "namespace": name,
+                "durable_writes": durable_writes,
+                "durable_timeout_s": 1.0,
+            }
+        )
+        client = stack.enter_context(Client(settings))
+        worker = service.worker(
+            name=name,
+            command=COMMAND,
+            variables={
+                "PYTHONPATH": str(ROOT),
+                "LABELYARD_LEDGER_URL": ledger.url,
+                "TEST_EFFECTS": str(service.folder / f"effects-{name}.log"),
+                "TEST_FLAGS": str(service.folder),
+            },
+            **{
+                **SETTINGS,
+                "namespace": name,
+                "durable_writes": durable_writes,
+                "durable_timeout_s": "1",
+                "max_attempts": "5",
+                "job_timeout_s": "60",
+                "quarantine_after": "9",
+                "visibility_timeout_s": "10",
+                "reconcile_every_s": "2",
+                "reconcile_after_s": "5",
+            },
+        )
+        stack.enter_context(worker.start(within_s=READY_WITHIN_S))
+        accepted: list[str] = []
+        reader = Reader(client)
+        stop = threading.Event()
+
+        def submit() -> None:
+            for _ in range(jobs):
+                if stop.is_set():
+                    return
+                prepared = client.prepare([picture], LABELS)
+                try:
+                    accepted.append(client.submit_job(prepared).id)
+                except LabelyardError:
+                    time.sleep(0.1)
+
+        def read() -> None:
+            while not stop.wait(0.05):
+                reader.look(list(accepted))
+
+        threads = [threading.Thread(target=submit), threading.Thread(target=read)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            wait_until(lambda: len(reader.ends) > 0, within_s=WITHIN_S)
+            time.sleep(2.0)
+            power = PowerFailure(ledger)
+            time.sleep(1.0)  # what is written in it is lost
+            power.strike()
+        threads[0].join(timeout=WITHIN_S)
+        is_final = wait_for(lambda: all(is_over(client, job) for job in accepted))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        lost = [job for job in accepted if end_of(client, job) in {"pending", "not_found"}]
+        changed = [job for job, end in reader.ends.items() if end_now(client, job) != end]
+    return {
+        "jobs": len(accepted),
+        "read": len(reader.ends),
+        "lost": len(lost),
+        "contradictory": len(changed),
+        "not_found": len(reader.not_found),
+        "wrong": len(lost) + len(changed) + len(reader.not_found) + (not is_final),
+    }
+
+
+def end_now(client: Client, job_id: str) -> str:
+    try:
+        return end_text(client, job_id)
+    except LabelyardError as error:
+        return error.code
+
+
+def is_over(client: Client, job_id: str) -> bool:
+    try:
+        return client.status(job_id).is_final
+    except LabelyardError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Wait until *condition* holds; ``False`` if it does not in time."""
+    until = time.monotonic() + WITHIN_S
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.5)
+    return False
+
+
+SCENES: dict[str, Callable[[Service, str, int], dict[str, int]]] = {
+    "clocks": play_clocks,
+    "late": play_late,
+    "power": play_power,
+}
+
+
+def main() -> None:
+    """Play the scenes and end with 1 if one of them went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--only", choices=[*SCENES, "power-off"], default=None)
+    arguments = parser.parse_args()
+    wrong = 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(Path(folder) / "service") as service,
+    ):
+        picture = service.pictures.put("truth.jpg", pictures.jpeg() + os.urandom(8))
+        chosen = [arguments.only] if arguments.only else list(SCENES)
+        for name in chosen:
+            if name == "power-off":  # shows losses: proof that the scene can fail
+                found = play_power(service, picture, arguments.jobs, durable_writes="off")
+            else:
+                found = SCENES[name](service, picture, arguments.jobs)
+            print(json.dumps({"scene": name, **found}), flush=True)
+            wrong += found["wrong"]
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
