@@ -33,6 +33,7 @@ from tests.support.waiting import wait_until
 LABELS = ["a cat", "a dog"]
 HOUR_S = 3600.0
 WITHIN_S = 120.0
+LOST = {"pending", "running", "not_found", "vanished"}
 
 
 def worker_of(
@@ -55,11 +56,13 @@ def worker_of(
 
 
 def end_of(client: Client, job_id: str) -> str:
-    """Read a job's state; ``not_found`` if the client says so."""
+    """Read a job's state; ``not_found`` or ``vanished`` if the client says so."""
     try:
         return client.status(job_id).state
     except JobNotFoundError:
         return "not_found"
+    except LedgerUnavailableError:
+        return "vanished"
 
 
 def play_clocks(service: Service, picture: str, jobs: int) -> dict[str, int]:
@@ -193,7 +196,7 @@ def play_power(
 
         def submit() -> None:
             for _ in range(jobs):
-                if stop.is_set():
+                if stop.wait(0.05):  # spread over the failures
                     return
                 prepared = client.prepare([picture], LABELS)
                 try:
@@ -215,11 +218,14 @@ def play_power(
             time.sleep(1.0)  # what is written in it is lost
             power.strike()
         threads[0].join(timeout=WITHIN_S)
-        is_final = wait_for(lambda: all(is_over(client, job) for job in accepted))
+        is_final = wait_for(
+            lambda: all(is_over(client, job) for job in accepted),
+            within_s=WITHIN_S if durable_writes != "off" else 20.0,
+        )
         stop.set()
         for thread in threads:
             thread.join()
-        lost = [job for job in accepted if end_of(client, job) in {"pending", "not_found"}]
+        lost = [job for job in accepted if end_of(client, job) in LOST]
         changed = [job for job, end in reader.ends.items() if end_now(client, job) != end]
     return {
         "jobs": len(accepted),
@@ -245,9 +251,9 @@ def is_over(client: Client, job_id: str) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool]) -> bool:
+def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:
     """Wait until *condition* holds; ``False`` if it does not in time."""
-    until = time.monotonic() + WITHIN_S
+    until = time.monotonic() + within_s
     while time.monotonic() < until:
         if condition():
             return True
