@@ -23,12 +23,11 @@ NAMESPACE = "outage"
 
 @dataclass(frozen=True)
 class Stage:
-    """A worker behind a proxy that can fail, and a producer."""
+    """A worker behind a proxy that can fail."""
 
     service: Service
     worker: WorkerProcess
     faults: FaultyS3
-    client: Client
 
     def log(self) -> str:
         return self.worker.log_path.read_text()
@@ -55,19 +54,24 @@ def stage(service: Service) -> Iterator[Stage]:
             "storage_wait_s": "600",
         }
         worker = service.worker(name="outage", command=COMMAND, variables=variables, **settings)
-        with (
-            worker.start(within_s=READY_WITHIN_S),
-            service.client(namespace=NAMESPACE) as client,
-        ):
+        with worker.start(within_s=READY_WITHIN_S):
             SESSION_SERVERS.append(worker)
-            yield Stage(service, worker, faults, client)
+            yield Stage(service, worker, faults)
             SESSION_SERVERS.remove(worker)
 
 
-def test_no_job_fails_in_an_outage_that_outlasts_its_attempts(stage: Stage) -> None:
+@pytest.fixture
+def producer(stage: Stage) -> Iterator[Client]:
+    with stage.service.client(namespace=NAMESPACE) as client:
+        yield client
+
+
+def test_no_job_fails_in_an_outage_that_outlasts_its_attempts(
+    stage: Stage, producer: Client
+) -> None:
     """Each is sent again more often than it has attempts, and these are all left."""
     stage.faults.failing.add(PICTURES)
-    jobs = [stage.client.submit([stage.picture(number)], labels=LABELS) for number in range(JOBS)]
+    jobs = [producer.submit([stage.picture(number)], labels=LABELS) for number in range(JOBS)]
     wait_until(lambda: all(stage.log().count(job.id) >= 3 for job in jobs), within_s=TIMEOUT_S)
 
     stage.faults.failing.clear()
@@ -79,11 +83,11 @@ def test_no_job_fails_in_an_outage_that_outlasts_its_attempts(stage: Stage) -> N
     assert not any(f"job_retry job_id={job.id}" in stage.log() for job in jobs)
 
 
-def test_an_object_that_always_fails_is_that_images_error(stage: Stage) -> None:
+def test_an_object_that_always_fails_is_that_images_error(stage: Stage, producer: Client) -> None:
     """Its neighbours in the bucket are fetched; nobody waits for it."""
     stage.faults.failing_keys.add("broken.jpg")
 
-    job = stage.client.submit([f"s3://{PICTURES}/broken.jpg", stage.picture(99)], labels=LABELS)
+    job = producer.submit([f"s3://{PICTURES}/broken.jpg", stage.picture(99)], labels=LABELS)
     result = job.result(timeout_s=TIMEOUT_S)
 
     assert [image.error and image.error.code for image in result.images] == [

@@ -79,7 +79,8 @@ class WorkerSettings(ConnectionSettings):
             more than that may be held.
         image_timeout_s: Seconds to fetch and decode one image; a fetch gets at most 80 %,
             decoding what the fetch left, at least 20 %.
-        fetch_grace_s: Seconds that each 256 KiB of a file may take at any rate.
+        fetch_grace_s: Seconds that each piece of a file (256 KiB, or a whole file up to
+            1 MiB) may take at any rate.
         min_fetch_bytes_per_s: Rate below which a fetch is given up after that, as
             storage_unavailable.
         storage_wait_s: Seconds since it was submitted that a job waits, without using up

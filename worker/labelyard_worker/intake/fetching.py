@@ -233,7 +233,7 @@ class FetchStage:
         request.fetch_s, request.fetch_began_at = now - request.fetch_began_at, 0.0
         is_down = frame.head.get("is_source_down") is True
         if not is_down and op != "cancelled":
-            self._blame(self.health.note_answer(request.source, now))
+            self.health.note_answer(request.source)
         if request.answer.done() or op == "cancelled":
             close_fd(frame.fd)
         elif op == "file":

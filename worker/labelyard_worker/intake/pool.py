@@ -416,12 +416,9 @@ class IntakePool:
             self._answer(request, away(request))
         elif request.attempt < self._options.image_retries:
             self._retry(request)
-        elif (
-            outcome.is_down
-            and self._options.has_breakers
-            and self._fetching.health.note_failure(request, now)
-        ):
+        elif outcome.is_down and self._options.has_breakers:
             request.last_error = error
+            self._fetching.health.note_failure(request, now)
         else:
             self._answer(request, error)
 

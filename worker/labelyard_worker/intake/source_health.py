@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from labelyard.errors import StorageUnavailableError
 from labelyard_worker.intake.queue import IntakeRequest
 
-# An answer to a probe is believed this long when further images fail.
-FRESH_S = 1.0
+# Seconds between two probes of a source of which single objects fail.
+BETWEEN_PROBES_S = 0.2
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 PAUSE_GROWTH = 1.5
@@ -42,9 +42,9 @@ class Health:
     is_probing: bool = False
     probe_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    well_at: float = float("-inf")
+    probed_at: float = float("-inf")
     wanted_at: float = 0.0
-    suspects: list[IntakeRequest] = field(default_factory=list)
+    suspects: list[tuple[IntakeRequest, float]] = field(default_factory=list)
 
 
 class SourceHealth:
@@ -66,36 +66,28 @@ class SourceHealth:
         """Names of the sources that are failing."""
         return [source for source, health in self._by_source.items() if health.is_away]
 
-    def note_answer(self, source: str, now: float) -> list[IntakeRequest]:
-        """Note a sound answer; return the suspects, which are at fault themselves."""
+    def note_answer(self, source: str) -> None:
+        """Note a sound answer: the source is back. Suspects still wait for their probe."""
         health = self._by_source.get(source)
         if health is None:
-            return []
-        if health.suspects or health.is_probing or health.is_away:
-            health.is_away, health.well_at = False, now
-            health.pause_s = FIRST_PAUSE_S
-            suspects, health.suspects = health.suspects, []
-            return suspects
-        if now - health.well_at > FRESH_S:
+            return
+        health.is_away, health.pause_s = False, FIRST_PAUSE_S
+        if not health.suspects and not health.is_probing:
             del self._by_source[source]
-        return []
 
-    def note_failure(self, request: IntakeRequest, now: float) -> bool:
-        """Keep an image whose last retry failed until a probe; ``False`` if it is at fault."""
+    def note_failure(self, request: IntakeRequest, now: float) -> None:
+        """Keep an image whose last retry failed until a probe tells who is at fault."""
         health = self._by_source.setdefault(request.source, Health(request.image.uri))
-        if now - health.well_at < FRESH_S:
-            return False
-        health.suspects.append(request)
+        health.suspects.append((request, now))
         health.wanted_at = now
         if not health.is_away:
-            health.probe_at = min(health.probe_at, now)
-        return True
+            health.probe_at = max(now, health.probed_at + BETWEEN_PROBES_S)
 
     def forget(self, request: IntakeRequest) -> None:
         """Withdraw a suspect."""
         health = self._by_source.get(request.source)
-        if health is not None and request in health.suspects:
-            health.suspects.remove(request)
+        if health is not None:
+            health.suspects = [one for one in health.suspects if one[0] is not request]
 
     def due(self, now: float) -> list[tuple[str, str]]:
         """Return sources to probe now, each with the address to probe beside."""
@@ -106,7 +98,7 @@ class SourceHealth:
                 continue
             is_unsure = (health.is_away or health.suspects) and not health.is_probing
             if is_unsure and now >= health.probe_at:
-                health.is_probing = True
+                health.is_probing, health.probed_at = True, now
                 due.append((source, health.uri))
         return due
 
@@ -126,13 +118,16 @@ class SourceHealth:
             return []
         health.is_probing = False
         health.is_away = is_down
-        suspects, health.suspects = health.suspects, []
         if is_down:
             health.probe_at = now + random.uniform(0.5, 1.0) * health.pause_s
             health.pause_s = min(LONGEST_PAUSE_S, health.pause_s * PAUSE_GROWTH)
+            told = health.suspects
         else:
-            health.well_at, health.pause_s = now, FIRST_PAUSE_S
-        return suspects
+            health.probe_at, health.pause_s = now + BETWEEN_PROBES_S, FIRST_PAUSE_S
+            # What failed after the probe was sent may have failed with the whole source.
+            told = [one for one in health.suspects if one[1] <= health.probed_at]
+        health.suspects = [one for one in health.suspects if one not in told]
+        return [request for request, _ in told]
 
     def probe_lost(self, source: str, now: float) -> None:
         """Have a probe repeated whose fetcher died."""
