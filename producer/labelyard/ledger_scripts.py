@@ -24,7 +24,7 @@ UNCONFIRMED_DEATHS = 2
 # again after its worker's death.
 SUSPECT_TTL_S = 86_400
 # Seconds that a worker holds a finished job's deliveries without renewing its lease.
-DELIVERY_LEASE_S = 90
+DELIVERY_LEASE_S = 60
 # Seconds that a record outlives its finish while deliveries are pending: they are tried
 # for a day, and the last pause is an hour at most.
 PENDING_DELIVERY_TTL_S = 86_400 + 2 * 3_600

@@ -31,7 +31,7 @@ CALLS_AT_ONCE: Final = 64
 MAX_HELD: Final = 256
 LOOK_EVERY_S: Final = 0.5
 # A lease younger than this outlives the longest call.
-RENEW_AFTER_S: Final = 30.0
+RENEW_AFTER_S: Final = 15.0
 # Threads that write to the ledger: each waits for one round trip.
 LEDGER_THREADS: Final = 4
 # What close() leaves running calls when the drain's time is over already.
