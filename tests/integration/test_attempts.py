@@ -79,7 +79,7 @@ class Bench:
         self.attempts = Attempts(
             worker=worker,
             ledger=self.ledger,
-            deliveries=self.deliveries,
+            delivery=self.deliveries,
             watchdog=Watchdog(model_busy_s=lambda: 0.0, model_timeout_s=60.0, is_on=False),
             running=self.running,
             settings=settings,

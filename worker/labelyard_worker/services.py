@@ -185,7 +185,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         attempts=Attempts(
             worker=worker,
             ledger=ledger,
-            deliveries=deliveries,
+            delivery=deliveries,
             watchdog=watchdog,
             running=running,
             settings=settings,

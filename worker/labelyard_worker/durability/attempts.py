@@ -79,14 +79,19 @@ class LedgerAwayError(MessageReturnedError):
 
 
 class Attempts:
-    """Runs deliveries. One object for a worker process, called from many threads."""
+    """Run received messages. One object for a worker process, called from many threads.
+
+    Args:
+        delivery: Makes the deliveries of results; without one they stay pending in the ledger,
+            for whichever worker has room.
+    """
 
     def __init__(
         self,
         *,
         worker: str,
         ledger: Ledger,
-        deliveries: DeliveryPool,
+        delivery: DeliveryPool | None,
         watchdog: Watchdog,
         running: RunningJobs,
         settings: WorkerSettings,
@@ -96,7 +101,7 @@ class Attempts:
         self.finished = 0
         self.last_finished_at = time.monotonic()
         self._ledger = ledger
-        self._deliveries = deliveries
+        self._delivery = delivery
         self._watchdog = watchdog
         self._running = running
         self._settings = settings
@@ -372,7 +377,8 @@ class Attempts:
 
     def _finish(self, job: Job, result: Result, *, is_dead: bool = False) -> None:
         wanted = deliveries_of(job, result)
-        deliverer, due_in_s = self._deliveries.plan(job, wanted)
+        plan = self._delivery.plan(job, wanted) if self._delivery and wanted else ("", 0.0)
+        deliverer, due_in_s = plan
         pending = Pending(wanted, deliverer=deliverer, due_in_s=due_in_s)
         is_first = self._patiently(lambda: self._write(job, result, pending, is_dead=is_dead))
         self.finished += 1
@@ -390,8 +396,8 @@ class Attempts:
                 }
             },
         )
-        if is_first and deliverer:
-            self._deliveries.offer(job, result, wanted)
+        if is_first and deliverer and self._delivery:
+            self._delivery.offer(job, result, wanted)
 
     def _write(self, job: Job, result: Result, pending: Pending, *, is_dead: bool) -> bool:
         """Write the result, with a new record if the ledger lost the old one meanwhile."""
