@@ -175,13 +175,13 @@ def test_an_attempt_that_was_given_back_while_the_ledger_was_away_is_not_a_death
     bench.die_with(job, times=1)
     start = bench.client.hget(bench.ledger.calls.keys(job.job_id).job, "start")
 
-    receive(bench, job, age_s=0.0, returned_by=f"gone-False-0:{start}")
+    receive(bench, job, age_s=0.0, returned_by=f"gone-none-0:{start}")
 
     record = bench.record(job.job_id)
     assert (record.state, record.deaths, record.attempts) == ("succeeded", 0, 1)
 
 
-@pytest.mark.parametrize("word", ["gone-False-0:7", "another:1", "nonsense", "gone-False-0:"])
+@pytest.mark.parametrize("word", ["gone-none-0:7", "another:1", "nonsense", "gone-none-0:"])
 def test_a_word_about_another_attempt_hides_no_death(bench: Bench, word: str) -> None:
     job = bench.submit()
     bench.die_with(job, times=1)
