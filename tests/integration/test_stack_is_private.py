@@ -16,7 +16,7 @@ from redis.retry import Retry
 from typer.testing import CliRunner
 
 from labelyard_worker import cli
-from labelyard_worker.local.certificates import make_identity, public_key, sign
+from labelyard_worker.local.certificates import make_identity
 from labelyard_worker.local.embedded import COMPANION_OFFSET, HOST
 from labelyard_worker.local.servers import SEAWEED_COMPONENTS, weed_binary
 from labelyard_worker.local.stack import BUCKETS, Stack
@@ -244,20 +244,6 @@ def test_status_shows_no_password(stack: Stack) -> None:
     assert address == f"redis://:***@{HOST}:{stack.valkey.port}/0"
     assert cli.without_password("redis://127.0.0.1:6379/0") == "redis://127.0.0.1:6379/0"
     assert CliRunner().invoke(cli.app, ["status", "--data", str(stack.data_dir)]).exit_code == 1
-
-
-def test_signatures_are_those_of_the_standard() -> None:
-    """RFC 8032, section 7.1, tests 1 and 3."""
-    first = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
-    third = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
-
-    assert public_key(first).hex() == (
-        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-    )
-    assert sign(third, bytes.fromhex("af82")).hex() == (
-        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
-        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
-    )
 
 
 def test_a_made_certificate_is_accepted_by_both_sides_and_no_other_is(tmp_path: Path) -> None:
