@@ -33,8 +33,9 @@ heavy = {"celery", "kombu", "boto3", "typer", "rich", "torch", "PIL", "numpy"}
 print(sorted(heavy & set(sys.modules)))
 """
 WALK = """
-import json, subprocess, sys
+import json
 import typer
+from typer.testing import CliRunner
 from labelyard.cli import app
 
 def walk(command, path):
@@ -44,7 +45,10 @@ def walk(command, path):
     for name, one in inner.items():
         yield from walk(one, [*path, name])
 
-print(json.dumps(list(walk(typer.main.get_command(app), []))))
+commands = list(walk(typer.main.get_command(app), []))
+runner = CliRunner()
+answers = [(one, runner.invoke(app, [*one, "--help"]).exit_code) for one in commands]
+print(json.dumps(answers))
 """
 
 
@@ -142,12 +146,9 @@ def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
 
 def every_command_answers(bare: BareEnvironment) -> None:
     walked = bare.run("python", "-c", WALK)
-    commands = json.loads(walked.stdout)
-    assert ["classify"] in commands
-    assert ["dead", "list"] in commands
-    for command in commands:
-        shown = bare.run("labelyard", *command, "--help")
-        assert shown.returncode == 0, (command, shown.stderr)
+    answers = {tuple(command): code for command, code in json.loads(walked.stdout)}
+    assert {("classify",), ("dead", "list"), ("set-aside", "list")} <= set(answers)
+    assert set(answers.values()) == {0}
 
 
 def commands_do_their_work(bare: BareEnvironment, uri: str) -> None:
