@@ -21,6 +21,8 @@ def test_no_envelope_ends_freezes_or_fools_a_worker(tmp_path: Path, broker: str)
         report = run(stage, count=COUNT, seed=seed)
         log = stage.slots[0].log_path.read_text()
 
-    assert report.is_clean, f"seed {seed}: {report.line()}, vanished {report.vanished[:3]}"
+    # Whether a job was held up for a second is for the program to say, on a quiet machine.
+    broken = (len(report.vanished), report.late, report.exits)
+    assert broken == (0, 0, 0), f"seed {seed}: {report.line()}, vanished {report.vanished[:3]}"
     assert report.set_aside > COUNT / 2
     assert "a cat" not in log  # no body in any line
