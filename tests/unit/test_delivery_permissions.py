@@ -179,8 +179,26 @@ def test_a_whole_bucket_of_pictures_cannot_be_listed_for_results() -> None:
     assert ResultPlaces.parse(["photos/results/"], readable=["photos"]).places
 
 
+@pytest.mark.parametrize("bucket", ["my_results", "r2", "results.eu", "r" * 63])
+def test_every_bucket_that_a_message_may_name_can_be_listed_for_results(bucket: str) -> None:
+    job = job_for(f"s3://{bucket}/1.json")
+
+    assert ResultPlaces.parse([bucket], readable=()).check(job) == (bucket, "1.json")
+
+
 @pytest.mark.parametrize(
-    "entry", ["Results", "s3://results", "results/x", "results//", "results/{user}/", "results/../"]
+    "entry",
+    [
+        "Results",
+        "s3://results",
+        "results/x",
+        "results//",
+        "results/{user}/",
+        "results/../",
+        "127.0.0.1",
+        "results..eu",
+        "r" * 64,
+    ],
 )
 def test_a_malformed_place_stops_the_start(entry: str) -> None:
     with pytest.raises(ServiceConfigError, match="LABELYARD_RESULT_BUCKETS"):

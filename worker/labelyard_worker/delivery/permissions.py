@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+from labelyard.buckets import is_bucket_name
 from labelyard.errors import ServiceConfigError
 from labelyard.messages import Job
 from labelyard.webhooks import WebhookAddress
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-# Amazon S3, "General purpose bucket naming rules", without its rules about reserved words.
-BUCKET_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 TENANT: Final = "{tenant}"
 
 
@@ -92,7 +91,7 @@ class ResultPlace:
         bucket, _, prefix = entry.partition("/")
         rest = prefix.replace(TENANT, "t")
         if (
-            not BUCKET_NAME.fullmatch(bucket)
+            not is_bucket_name(bucket)
             or (prefix and not prefix.endswith("/"))
             or (rest and fault_of_key(f"{rest}k"))
             or re.search(r"[{}]", rest)

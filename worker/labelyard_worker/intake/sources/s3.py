@@ -6,7 +6,6 @@ our own client sends it, with the same limits.
 """
 
 import asyncio
-import re
 import secrets
 import ssl
 from functools import cached_property
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 5.0
 UNASKED = "storage answers 304 unasked"
-# Anything else would be part of a host's name or of a path, and so ask somebody else.
-BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
 class S3Source:
@@ -107,8 +104,6 @@ class S3Source:
         allowed = self._settings.allowed_buckets
         if allowed and address.bucket not in allowed:
             raise UnsupportedUriError(uri, "the bucket is not in LABELYARD_ALLOWED_BUCKETS")
-        if not BUCKET.fullmatch(address.bucket):
-            raise UnsupportedUriError(uri, "not a bucket's name")
         return address
 
     async def _get(
