@@ -223,7 +223,7 @@ def test_waiting_for_a_retry_keeps_no_child_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With one child, other images are done meanwhile."""
-    monkeypatch.setattr("labelyard_worker.intake.pool.random.uniform", lambda low, high: 0.5)
+    monkeypatch.setattr("labelyard_worker.intake.pipeline.random.uniform", lambda low, high: 0.5)
     intake = start_intake(children=1)
     retried = put(b"once:" + os.fsencode(tmp_path / "mark"))
 
