@@ -72,7 +72,8 @@ class WorkerSettings(ConnectionSettings):
             composes one transparent colour (GIF, PNG) on white and clips greys of more than
             8 bits to white; otherwise these are scaled to 8 bits.
         intake_children: Processes that decode; 0 decides from the cores.
-        fetchers: Processes that fetch, each with many fetches at once; about 50 MB each.
+        fetchers: Processes that fetch, each with many fetches at once. One takes 35 MiB of
+            memory, 66 MiB once it has needed boto3 to sign requests.
         fetches: Most fetches at once. Bulk jobs get three quarters of them, a tenant a
             half, a bucket or host a quarter, so that a slow one does not hold them all.
         max_fetched_bytes: Bytes of files that are fetched and not decoded yet; one file
