@@ -103,7 +103,7 @@ class ResultPlace:
         return cls(bucket, prefix)
 
     def holds(self, *, bucket: str, key: str, tenant: str) -> bool:
-        """Tell whether a job of *tenant* may write this object."""
+        """Return whether a job of *tenant* may write this object."""
         return bucket == self.bucket and key.startswith(self.prefix.replace(TENANT, tenant))
 
 
@@ -153,7 +153,7 @@ class ResultPlaces:
 
 
 def fault_of_key(key: str) -> str:
-    """Say why a key could name another object than it seems to; empty if it could not."""
+    """Return the reason why a key could name another object than it seems to, or nothing."""
     if not key.isprintable():
         return "the key holds a control character"
     if {"", ".", ".."} & set(key.split("/")):

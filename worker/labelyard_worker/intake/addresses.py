@@ -1,4 +1,4 @@
-"""Take image addresses apart, and show them without their secrets."""
+"""Parse image addresses, and redact their secrets."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -20,7 +20,7 @@ class S3Address:
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Take ``s3://bucket/key`` apart.
+        """Parse ``s3://bucket/key``.
 
         Raises:
             UnsupportedUriError: No bucket or no key in it, or a bucket's name that could lead
@@ -38,7 +38,7 @@ class S3Address:
 
     @property
     def is_plain(self) -> bool:
-        """Whether obstore can ask for the key; it refuses or rewrites some that S3 allows."""
+        """Whether obstore can request the key; it refuses or rewrites some that S3 allows."""
         segments = self.key.split("/")
         return self.key.isprintable() and not {"", ".", ".."} & set(segments)
 

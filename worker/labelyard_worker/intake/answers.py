@@ -1,4 +1,4 @@
-"""What intake children answer, checked field by field before the worker believes it."""
+"""Parse the answers of intake children, checked field by field."""
 
 import os
 import re

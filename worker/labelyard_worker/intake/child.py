@@ -1,4 +1,4 @@
-"""What every intake child does first: no signals, no privileges, no secrets, no orphan."""
+"""Preparation of every intake child: no signals, no privileges, no secrets, no orphan."""
 
 import ctypes
 import ctypes.util
@@ -17,7 +17,7 @@ ENV_START_FIELD = 50  # of /proc/self/stat, see proc(5); counted from 1
 
 
 def prepare() -> None:
-    """Ignore what a terminal or a supervisor sends to the group; gain no privileges ever."""
+    """Ignore SIGTERM and SIGINT, which are sent to the whole group; gain no privileges ever."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     refuse_new_privileges()
@@ -31,7 +31,7 @@ def refuse_new_privileges() -> None:
 
 
 def scrub_environment() -> None:
-    """Forget every variable that a decoder does not need, in ``/proc/self/environ`` too.
+    """Remove every variable that a decoder does not need, in ``/proc/self/environ`` too.
 
     The fork server inherits the worker's environment: credentials, passwords in addresses,
     the key that signs webhooks. Removing a variable leaves its text in the process's first
@@ -53,7 +53,7 @@ def _wipe_initial_environment() -> None:
 
 
 def end_with_parent(pid: int) -> None:
-    """Follow the process *pid* into death, from a thread of its own."""
+    """End this process when process *pid* ends, from a thread of its own."""
     threading.Thread(target=_wait_for_parent, args=(pid,), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The worker's side of one intake child: its process, its socket, and what it is at work on."""
+"""The worker's side of one intake child: its process, its socket and its work."""
 
 import json
 import selectors
@@ -29,7 +29,7 @@ class ChildHandle:
     """One child; the loop of the pool reads its socket.
 
     Attributes:
-        is_ready: Whether it said that it is up.
+        is_ready: Whether the child has reported that it is ready.
         started_at: When it was started.
     """
 
@@ -47,16 +47,16 @@ class ChildHandle:
 
     @property
     def is_late(self) -> bool:
-        """Whether it should have come up by now."""
+        """Whether the child has exceeded its start timeout."""
         return not self.is_ready and time.monotonic() > self.started_at + START_TIMEOUT_S
 
     def events(self) -> int:
-        """Return what the loop must watch its socket for."""
+        """Return the selector events that the child's socket is watched for."""
         writing = selectors.EVENT_WRITE if self.channel.has_unsent else 0
         return selectors.EVENT_READ | writing
 
     def end(self) -> str:
-        """Kill the child, and tell how it ended."""
+        """Kill the child, and return its exit code or signal in words."""
         self.channel.close()
         return self.process.end()
 
@@ -67,8 +67,8 @@ class SentFile:
 
     Attributes:
         number: Number of the request.
-        request: The request; ``None`` once it was recalled or withdrawn, and what comes of
-            it is thrown away.
+        request: The request; ``None`` once it was recalled or withdrawn; its answer is
+            discarded.
         timeout_s: Seconds that decoding may take.
     """
 
@@ -101,7 +101,7 @@ class DecoderHandle(ChildHandle):
         return self.is_ready and len(self.sent) < DEPTH
 
     def send(self, request: IntakeRequest, *, uri: str, timeout_s: float) -> bool:
-        """Send a file; ``False`` if the child died in idleness: no image is to blame."""
+        """Send a file; ``False`` if the child died while idle: no image is to blame."""
         if not self.sent:
             if is_peer_gone(self.channel.socket):
                 return False
@@ -114,11 +114,11 @@ class DecoderHandle(ChildHandle):
         return True
 
     def due_at(self) -> float:
-        """Return when the image that it is at has had its time."""
+        """Return the time at which the image being decoded times out."""
         return self.head_since + self.sent[0].timeout_s
 
     def recall_followers(self) -> list[IntakeRequest]:
-        """Take back what waits behind the first."""
+        """Take back the files queued behind the first."""
         followers = []
         for sent in islice(self.sent, 1, None):
             if sent.request is not None:
@@ -127,7 +127,7 @@ class DecoderHandle(ChildHandle):
         return followers
 
     def has_followers(self) -> bool:
-        """Whether anything waits behind the first."""
+        """Whether files are queued behind the first."""
         return any(sent.request is not None for sent in islice(self.sent, 1, None))
 
     def forget(self, request: IntakeRequest) -> bool:
@@ -140,7 +140,7 @@ class DecoderHandle(ChildHandle):
 
 
 class FetcherHandle(ChildHandle):
-    """A fetcher and what it is fetching, by number."""
+    """A fetcher and its fetches in flight, by number."""
 
     def __init__(self, settings: dict[str, object]) -> None:
         ours, theirs = socket.socketpair()

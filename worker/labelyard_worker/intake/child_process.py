@@ -1,4 +1,4 @@
-"""Starts and ends intake children; nothing that a group is sent reaches them but SIGKILL."""
+"""Start and end intake children; of signals to a process group only SIGKILL reaches them."""
 
 import os
 import select
@@ -42,17 +42,17 @@ class Process(Protocol):
         """Process id."""
 
     def end(self) -> str:
-        """Kill the child if it still runs, and tell how it ended."""
+        """Kill the child if it still runs, and return its exit code or signal in words."""
 
 
 class _Popen(popen_forkserver.Popen):
     def terminate(self) -> None:
-        """Kill: SIGTERM, which Python sends to what is left at exit, is ignored there."""
+        """Kill: children ignore SIGTERM, which Python sends to remaining ones at exit."""
         self.kill()
 
 
 class _ForkedProcess(ForkServerProcess):
-    """A process that knows nothing of the program it serves."""
+    """A forked process that does not import the worker's main module."""
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802 - multiprocessing's name for it
@@ -89,7 +89,7 @@ class DecoderProcess:
         return self._process.pid or 0
 
     def end(self) -> str:
-        """Kill the child if it still runs, and tell how it ended."""
+        """Kill the child if it still runs, and return its exit code or signal in words."""
         with _bookkeeping:
             if self._process.is_alive():
                 self._process.kill()
@@ -100,7 +100,7 @@ class DecoderProcess:
 
 
 class FetcherProcess:
-    """The fetcher, a program of its own: its environment holds what its libraries read.
+    """The fetcher, a program of its own: with the environment variables that its libraries read.
 
     Args:
         theirs: The child's end of its socket; closed here.
@@ -127,7 +127,7 @@ class FetcherProcess:
         return self._process.pid
 
     def end(self) -> str:
-        """Kill the child if it still runs, and tell how it ended."""
+        """Kill the child if it still runs, and return its exit code or signal in words."""
         self._process.kill()
         self._process.wait()
         said = self.read_stderr().strip().rpartition("\n")[2]
@@ -136,7 +136,7 @@ class FetcherProcess:
         return f"{how}: {said[-300:]}" if said else how
 
     def read_stderr(self) -> str:
-        """Read what it wrote by now, and keep the first words."""
+        """Drain the fetcher's standard error, and return its first words."""
         kept = b""
         with suppress(OSError):
             while chunk := os.read(self.stderr.fileno(), 65536):
@@ -160,14 +160,14 @@ def describe_exit(code: int | None) -> str:
 
 
 def is_peer_gone(connection: socket.socket) -> bool:
-    """Tell whether the other end of a socket is closed."""
+    """Return whether the other end of a socket is closed."""
     poll = select.poll()
     poll.register(connection, 0)
     return any(mask & (select.POLLHUP | select.POLLERR) for _, mask in poll.poll(0))
 
 
 def block_termination() -> None:
-    """Block SIGTERM and SIGINT in this thread, and so in all that is started from it.
+    """Block SIGTERM and SIGINT in this thread and in every thread and process it starts.
 
     Children inherit the mask with their first instruction; a handler would come too late.
     Ctrl-C and some supervisors signal the whole group, and the drain still needs the

@@ -1,4 +1,4 @@
-"""What runs in a decoder child: decode one file after another, without network or keys.
+"""Program of a decoder child: decode one file after another, without network or keys.
 
 A decoder never imports torch: it stays small, starts in milliseconds, and shares no lock
 with the model. It may hang, crash or run out of memory; its handle in the worker sees to
@@ -144,7 +144,7 @@ class BoundedStderr:
             os.dup2(self._fd, standard)
 
     def begin(self) -> None:
-        """Forget what was written about the image before."""
+        """Discard the output written about the previous image."""
         if os.lseek(self._fd, 0, os.SEEK_CUR):
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)

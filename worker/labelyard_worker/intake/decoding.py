@@ -63,7 +63,7 @@ class DecodeStage:
         self.queue = FairQueue()
         self.handles: list[DecoderHandle | None] = [None] * decoders
         self.failed_starts = 0
-        self.held_bytes = 0  # of files that wait, or are under work
+        self.held_bytes = 0  # of files that are queued or being decoded
         self.held_files = 0
         self._settings = settings
         self._budget = budget
@@ -90,7 +90,7 @@ class DecodeStage:
             request.drop_file()
 
     def withdraw(self, request: IntakeRequest) -> None:
-        """Drop an image that nobody wants."""
+        """Drop an image whose future is done."""
         if not self.queue.remove(request):
             for handle in self.handles:
                 if handle is not None and handle.forget(request):
@@ -115,7 +115,7 @@ class DecodeStage:
         return dead
 
     def read(self, handle: DecoderHandle, frame: Frame) -> None:
-        """Take one answer.
+        """Process one answer.
 
         Raises:
             MalformedFrameError: The decoder must be replaced, and its image is at fault.
@@ -135,7 +135,7 @@ class DecodeStage:
             settle()
 
     def bury(self, handle: DecoderHandle, *, why: str = "", is_fatal: bool = False) -> None:
-        """Replace a decoder; the image that it was at is to blame, at its second death.
+        """Replace a decoder; the image being decoded is to blame, at its second death.
 
         Args:
             why: Told in place of how the process ended.
@@ -157,7 +157,7 @@ class DecodeStage:
             self._put_back([request])
 
     def start_missing(self) -> list[DecoderHandle]:
-        """Start the decoders that should run and do not; return the new ones."""
+        """Start missing decoders; return the new ones."""
         started = []
         now = time.monotonic()
         for place, handle in enumerate(self.handles):
@@ -172,7 +172,7 @@ class DecodeStage:
         return started
 
     def time_out(self) -> list[DecoderHandle]:
-        """Return decoders whose image has had its time; recall what waits behind slow ones."""
+        """Return decoders whose image timed out; recall files queued behind slow images."""
         now = time.monotonic()
         late = []
         for handle in self.handles:
@@ -197,7 +197,7 @@ class DecodeStage:
             self._on_error(sent.request, ImageTimedOutError(shown(sent.request.image.uri), reason))
 
     def next_due_at(self) -> float | None:
-        """Return when a decoder must be looked at, or started."""
+        """Return the time of the next timeout, recall or start."""
         due = [
             min(handle.due_at(), handle.head_since + PATIENCE_S)
             if handle.has_followers()
@@ -227,7 +227,7 @@ class DecodeStage:
         return max(LEAST_SHARE * whole_s, whole_s - request.fetch_s)
 
     def _put_back(self, requests: list[IntakeRequest]) -> None:
-        """Queue images first, without their places: one that waits must not hold any."""
+        """Queue images first, without their places: a queued image must not hold a place."""
         for request in reversed(requests):
             if request.has_place:
                 request.has_place = False
@@ -236,7 +236,7 @@ class DecodeStage:
                 self.queue.put(request, is_first=True)
 
     def _reader_of(self, request: IntakeRequest, frame: Frame) -> Callable[[], None]:
-        """Check an answer, and return what it means."""
+        """Check an answer, and return the call that settles its image."""
         uri, head = shown(request.image.uri), frame.head
         self._note_stderr(request, head)
         match head.get("op"):

@@ -1,4 +1,4 @@
-"""What runs in the fetcher child: many fetches at once on asyncio; it alone has credentials.
+"""Program of the fetcher child: many fetches at once on asyncio; it alone has credentials.
 
 Started as ``python -m labelyard_worker.intake.fetcher FD WORKER_PID``. The first frame on
 the socket FD holds the settings; then each order is answered once, cancelled ones too.
@@ -53,7 +53,7 @@ class Fetcher:
         self.is_over = asyncio.Event()
 
     def read_orders(self) -> None:
-        """Begin what the worker asks for; called when the socket is readable."""
+        """Start the orders of the worker; called when the socket is readable."""
         try:
             while (frame := self._channel.read()) is not None:
                 self._obey(frame.head)
@@ -136,7 +136,7 @@ class Fetcher:
         self._watch()
 
     def _watch(self) -> None:
-        """Have the rest sent once the socket takes more."""
+        """Send the rest of a frame once the socket is writable."""
         if self._channel.has_unsent:
             self._loop.add_writer(self._channel.socket, self._flush)
         else:
@@ -179,7 +179,7 @@ async def serve(channel: FrameChannel, settings: StorageSettings) -> None:
 
 
 def main() -> None:
-    """Run until the worker is gone; nothing is worth a tidy end then."""
+    """Run until the worker is gone; then exit without cleaning up."""
     child.prepare()
     child.end_with_parent(int(sys.argv[2]))
     connection = socket.socket(fileno=int(sys.argv[1]))

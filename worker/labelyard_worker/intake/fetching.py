@@ -31,7 +31,7 @@ YOUNG_S = 0.05
 
 @dataclass(frozen=True)
 class FetchOutcome:
-    """What the fetch stage tells the pool.
+    """Error of one fetch, as the fetch stage reports it to the pipeline.
 
     Attributes:
         is_down: Whether the source as a whole may be at fault.
@@ -42,7 +42,7 @@ class FetchOutcome:
 
 
 class FetchStage:
-    """Keeps fetchers busy within the shares; belongs to the pool's loop.
+    """Keeps fetchers busy within the shares; belongs to the pipeline.
 
     Args:
         storage: Settings of the fetchers.
@@ -79,7 +79,7 @@ class FetchStage:
         self.queue.put(request)
 
     def withdraw(self, request: IntakeRequest) -> None:
-        """Drop an image that nobody wants: from the queue, or while it is being fetched."""
+        """Drop an image whose future is done: from the queue, or while it is being fetched."""
         if self.queue.remove(request):
             return
         self.health.forget(request)
@@ -103,7 +103,7 @@ class FetchStage:
 
     @property
     def young(self) -> int:
-        """Fetches that began a moment ago; the others wait for a source that is not near."""
+        """Number of fetches that began within ``YOUNG_S``; older ones wait for a distant source."""
         latest = time.monotonic() - YOUNG_S
         return sum(
             request.fetch_began_at > latest
@@ -113,7 +113,7 @@ class FetchStage:
         )
 
     def read(self, handle: FetcherHandle, frame: Frame) -> None:
-        """Take one answer.
+        """Process one answer.
 
         Raises:
             MalformedFrameError: The fetcher must be replaced.
@@ -155,7 +155,7 @@ class FetchStage:
                 self._on_error(request, FetchOutcome(error))
 
     def start_missing(self) -> list[FetcherHandle]:
-        """Start the fetchers that should run and do not; return the new ones."""
+        """Start missing fetchers; return the new ones."""
         started = []
         now = time.monotonic()
         for place, handle in enumerate(self.handles):
@@ -172,7 +172,7 @@ class FetchStage:
         return started
 
     def hung(self) -> list[FetcherHandle]:
-        """Return fetchers that ignore their own limits."""
+        """Return fetchers that exceed their own time limits."""
         limit_s = self._storage.timeout_s * 2 + HANG_GRACE_S
         now = time.monotonic()
         return [
@@ -205,7 +205,7 @@ class FetchStage:
         )
 
     def next_due_at(self) -> float | None:
-        """Return when a probe or a start is due."""
+        """Return the time of the next probe or start."""
         starts = [
             at for at, handle in zip(self._start_at, self.handles, strict=True) if handle is None
         ]

@@ -1,4 +1,4 @@
-"""Tell by its content what an image file is, and open it with that format's decoder alone."""
+"""Detect an image file's format by its content, and open it with that decoder alone."""
 
 import importlib.util
 import io
@@ -78,7 +78,7 @@ def open_image(raw: bytes, *, uri: str, limits: ImageLimits) -> Image.Image:
 
 @cache
 def has_heif() -> bool:
-    """Tell whether HEIC can be read, and teach Pillow to if so."""
+    """Return whether HEIC can be read, and register its decoder with Pillow if so."""
     if importlib.util.find_spec("pillow_heif") is None:
         return False
     import pillow_heif
@@ -88,7 +88,7 @@ def has_heif() -> bool:
 
 
 def _iso_media(raw: bytes) -> str | None:
-    """Tell AVIF from HEIC by the brands of the ``ftyp`` box (ISO/IEC 14496-12, 4.3)."""
+    """Distinguish AVIF from HEIC by the brands of the ``ftyp`` box (ISO/IEC 14496-12, 4.3)."""
     size = min(int.from_bytes(raw[:4], "big"), 256)
     brands = {raw[8:12]} | {raw[at : at + 4] for at in range(16, size, 4)}
     if brands & AVIF_BRANDS:

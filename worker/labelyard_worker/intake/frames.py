@@ -83,7 +83,7 @@ class FrameChannel:
             self._begin_body()
 
     def write(self, head: dict[str, Any], payload: bytes = b"", *, fd: int | None = None) -> None:
-        """Send a frame; on a non-blocking socket what does not fit waits for ``flush``.
+        """Send a frame; a non-blocking socket keeps the unsent rest for ``flush``.
 
         Args:
             fd: Sent along; the caller may close its own copy afterwards.
@@ -108,7 +108,7 @@ class FrameChannel:
             self._copies.add(self._outbox[0][1])
 
     def flush(self) -> None:
-        """Send what waits, as far as the socket takes it."""
+        """Send the unsent rest, as far as the socket takes it."""
         while self._outbox:
             data, fd = self._outbox[0]
             try:
@@ -132,7 +132,7 @@ class FrameChannel:
         return bool(self._outbox)
 
     def close(self) -> None:
-        """Close the socket, and file descriptors that nobody took."""
+        """Close the socket and all unclaimed file descriptors."""
         self.socket.close()
         for fd in (*self._fds, *self._copies):
             close_fd(fd)

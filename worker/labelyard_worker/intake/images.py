@@ -80,7 +80,7 @@ def _decode(
 
 @contextmanager
 def foreign_errors_as_ours(raw: bytes, *, uri: str) -> Iterator[None]:
-    """Turn what decoders raise inside the block into our errors.
+    """Translate decoders' exceptions raised inside the block into our errors.
 
     Raises:
         ImageTooLargeError: The decoder ran out of the memory that it may take.
@@ -100,7 +100,7 @@ def foreign_errors_as_ours(raw: bytes, *, uri: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, image_format: str | None) -> str:
-    """Say for a person what is wrong with the file."""
+    """Describe the file's fault for a person."""
     if isinstance(error, UnidentifiedImageError):  # its own text is an object's address
         return f"the header of this {image_format} is damaged"
     if "truncated" in str(error).lower():

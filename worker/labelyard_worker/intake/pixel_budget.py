@@ -39,4 +39,4 @@ class PixelBudget:
 
 
 def _do_nothing() -> None:
-    """Tell nobody."""
+    """Ignore a freed place."""

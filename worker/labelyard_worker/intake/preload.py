@@ -1,4 +1,4 @@
-"""Imported by the fork server before it forks, so that a decoder starts in milliseconds."""
+"""Modules that the fork server imports before it forks, so that a decoder starts in milliseconds."""
 
 from PIL import (
     AvifImagePlugin,

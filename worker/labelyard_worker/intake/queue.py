@@ -107,7 +107,7 @@ Lines = OrderedDict[str, OrderedDict[str, deque[IntakeRequest]]]  # tenant, sour
 
 
 class FairQueue:
-    """Requests that wait, and counts of those in work; not for several threads."""
+    """Queued requests, and counts of those in work; not for several threads."""
 
     def __init__(self, shares: Shares = Shares()) -> None:
         self.shares = shares
@@ -123,11 +123,11 @@ class FairQueue:
         self._bulk_in_work = 0
 
     def __len__(self) -> int:
-        """Count the requests that wait."""
+        """Count the queued requests."""
         return self._length
 
     def __iter__(self) -> Iterator[IntakeRequest]:
-        """Walk over the requests that wait; change nothing meanwhile."""
+        """Iterate over the queued requests; change nothing meanwhile."""
         for lines in self._lines.values():
             for sources in lines.values():
                 for line in sources.values():
@@ -163,7 +163,7 @@ class FairQueue:
         self._count(request, -1)
 
     def remove(self, request: IntakeRequest) -> bool:
-        """Withdraw a request that waits; ``False`` if it does not."""
+        """Withdraw a queued request; ``False`` if it is not queued."""
         lines = self._lines[request.priority]
         line = lines.get(request.tenant, OrderedDict()).get(request.source)
         if line is None or request not in line:

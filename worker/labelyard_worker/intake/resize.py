@@ -13,7 +13,7 @@ MAX_RESIZED_PX = 50_000_000
 
 
 def resized_size(spec: PixelSpec, *, height: int, width: int) -> tuple[int, int]:
-    """Say to which height and width *spec* resizes a picture, before its crop.
+    """Return the height and width that *spec* resizes a picture to, before its crop.
 
     Source:
         transformers 5.23: ``PilBackend.resize`` and ``image_transforms.py``, whose
@@ -37,7 +37,7 @@ def resized_size(spec: PixelSpec, *, height: int, width: int) -> tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """How a picture that was decoded at a smaller scale lies in what was decoded.
+    """Position of a picture decoded at a smaller scale within the decoded pixels.
 
     Attributes:
         height: Rows that a full decoding would have.
@@ -86,7 +86,7 @@ def _resize_middle(
     box: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """Resize only what *box* keeps of a picture resized to *size* (height, width)."""
+    """Resize only the part in *box* of a picture resized to *size* (height, width)."""
     height, width = size
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], width), min(box[3], height)

@@ -34,7 +34,7 @@ class Health:
         pause_s: Seconds until the probe after that.
         well_at: When it last answered soundly.
         wanted_at: When an image last wanted it; a source that nobody wants is not probed.
-        suspects: Images whose last retry failed, until a probe tells why.
+        suspects: Images whose last retry failed, until a probe shows if the source is at fault.
     """
 
     uri: str
@@ -54,7 +54,7 @@ class SourceHealth:
         self._by_source: dict[str, Health] = {}
 
     def is_away(self, source: str, now: float) -> bool:
-        """Tell whether *source*, which an image wants, is known to be failing as a whole."""
+        """Return whether *source*, which an image wants, is known to be failing as a whole."""
         health = self._by_source.get(source)
         if health is None or not health.is_away:
             return False
@@ -76,7 +76,7 @@ class SourceHealth:
             del self._by_source[source]
 
     def note_failure(self, request: IntakeRequest, now: float) -> None:
-        """Keep an image whose last retry failed until a probe tells who is at fault."""
+        """Keep an image whose last retry failed until a probe shows if its source is at fault."""
         health = self._by_source.setdefault(request.source, Health(request.image.uri))
         health.suspects.append((request, now))
         health.wanted_at = now
@@ -103,7 +103,7 @@ class SourceHealth:
         return due
 
     def next_due_at(self) -> float | None:
-        """Return when the next probe is due."""
+        """Return the time of the next probe."""
         waiting = [
             health.probe_at
             for health in self._by_source.values()
@@ -112,7 +112,7 @@ class SourceHealth:
         return min(waiting, default=None)
 
     def note_probe(self, source: str, *, is_down: bool, now: float) -> list[IntakeRequest]:
-        """Note what a probe found; return the suspects, to be answered accordingly."""
+        """Note a probe's finding; return the suspects, to be answered accordingly."""
         health = self._by_source.get(source)
         if health is None:
             return []
@@ -130,7 +130,7 @@ class SourceHealth:
         return [request for request, _ in told]
 
     def probe_lost(self, source: str, now: float) -> None:
-        """Have a probe repeated whose fetcher died."""
+        """Schedule a probe again whose fetcher died."""
         health = self._by_source.get(source)
         if health is not None:
             health.is_probing, health.probe_at = False, now

@@ -1,4 +1,4 @@
-"""What intake is told, and what it gives: the pixel spec, the limits, files, pixels."""
+"""Types of the intake: the pixel spec, the limits, file versions, pixels."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
@@ -15,7 +15,7 @@ PREPROCESSING_VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class PixelSpec:
-    """What a checkpoint's image processor does before it rescales and normalises.
+    """Steps of a checkpoint's image processor before it rescales and normalises.
 
     Attributes:
         resize: ``shortest_edge``; ``both_edges`` (the shortest, unless the longest
@@ -104,13 +104,13 @@ class FileVersion:
 
 
 def stamp_of(*, size_bytes: int, changed_at: str, version_id: str | None) -> str:
-    """Write down what tells versions of a file apart, besides the ETag; empty without a time."""
+    """Describe a file's version besides its ETag; empty without a time."""
     return f"{size_bytes} {changed_at} {version_id or ''}" if changed_at else ""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What the operator allows a picture to cost, and how faithfully it is read.
+    """Limits on the cost of a picture, and how faithfully it is read.
 
     Attributes:
         max_bytes: Largest file.

@@ -1,4 +1,4 @@
-"""Keeps a slow source from holding all job slots: the newest of its jobs wait elsewhere."""
+"""Keep a slow source from holding all job slots: the newest of its jobs wait elsewhere."""
 
 import time
 from collections import Counter, defaultdict
@@ -34,7 +34,7 @@ class StalledJobs:
         self.look_at = 0.0
 
     def is_crowded(self, jobs: int) -> bool:
-        """Tell whether so many jobs have images on their way that few slots are left."""
+        """Return whether so many jobs have images on their way that few slots are left."""
         if jobs < self._most:
             self.sources.clear()
             return False

@@ -24,7 +24,7 @@ class HttpProtocolError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is asked: the address that is connected to, and the name it answers for.
+    """A server: the address to connect to, and the name it answers for.
 
     Attributes:
         address: IP address, or a name that may resolve to anything.

@@ -47,7 +47,7 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Tell whether *address* is one of the open internet, however it is written."""
+    """Return whether *address* is one of the open internet, however it is written."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -96,7 +96,7 @@ class HttpsSource:
         raise UnsupportedUriError(asked_for, f"more than {MAX_REDIRECTS} redirects")
 
     async def is_down(self, uri: str) -> bool:
-        """Ask the host for its first page; any answer below 500 is a sign of life."""
+        """Probe the host with its first page; any answer below 500 is a sign of life."""
         try:
             target = self._checked(urljoin(uri, "/"), asked_for=shown(uri))
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -138,7 +138,7 @@ class HttpsSource:
             await asking.__aexit__(None, None, None)
 
     def _checked(self, uri: str, *, asked_for: str) -> SplitResult:
-        """Take an address apart, if it is one that may be asked.
+        """Parse an address, and check that it may be fetched.
 
         Raises:
             UnsupportedUriError: It is not; *asked_for* is the address in the message.
@@ -204,14 +204,14 @@ def changed_at(answer: HttpAnswer) -> str:
 
 
 def is_same_time(answer: HttpAnswer, stamp: str) -> bool:
-    """Tell whether a 304 names the time of change that *stamp* holds."""
+    """Return whether a 304 names the time of change that *stamp* holds."""
     at = changed_at(answer)
     return bool(at) and stamp.split(" ")[1:2] == [at]
 
 
 @contextmanager
 def errors_as_ours(uri: str) -> Iterator[None]:
-    """Turn what asyncio and ssl raise inside the block into our errors."""
+    """Translate exceptions of asyncio and ssl raised inside the block into our errors."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:

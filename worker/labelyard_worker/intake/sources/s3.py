@@ -86,7 +86,7 @@ class S3Source:
             raise SourceDownError(order.uri, what_failed(error)) from error
 
     async def is_down(self, uri: str) -> bool:
-        """Ask the bucket for an object that nobody has; "not found" is a sign of life."""
+        """Probe the bucket with a GET of a random key; "not found" is a sign of life."""
         try:
             address = self._checked(uri)
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -94,7 +94,7 @@ class S3Source:
                 await self._store(address.bucket).get_async(key)
         except TimeoutError:
             return True
-        except Exception as error:  # noqa: BLE001 - whatever obstore raises, it says something
+        except Exception as error:  # noqa: BLE001 - any error of obstore is classified
             answer = read_obstore(error)
             return answer is None or isinstance(error_of(answer, uri=uri), SourceDownError)
         return False
@@ -216,7 +216,7 @@ class S3Source:
 
 
 def stamp_of_meta(meta: "ObjectMeta") -> str:
-    """Write down the version that obstore names."""
+    """Describe the version that obstore names."""
     return stamp_of(
         size_bytes=meta["size"],
         changed_at=meta["last_modified"].isoformat(),

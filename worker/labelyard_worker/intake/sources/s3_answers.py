@@ -1,4 +1,4 @@
-"""What an S3 server's answer means for an image: by its code, else by its status.
+"""Classify an S3 server's answers: by code, else by status.
 
 Codes are those of the Amazon S3 API reference ("Error responses", 2025), and what
 botocore's retry rules count as throttling (``botocore/data/_retry.json``).
@@ -177,7 +177,7 @@ def read_body(status: int, body: bytes) -> S3Answer:
 
 
 def read_obstore(error: Exception) -> S3Answer | None:
-    """Read status and code out of what obstore raised.
+    """Read status and code out of an exception of obstore.
 
     Returns:
         ``None`` if no answer came, or if obstore could not make sense of a sound one.

@@ -23,7 +23,7 @@ CREDENTIALS_LIVE_FOR = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class StaticCredentials:
-    """A key pair that does not expire; kept out of what is printed."""
+    """A key pair that does not expire; hidden from ``repr``."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -72,7 +72,7 @@ class StorageSettings:
 
 
 def resolve_storage(settings: "WorkerSettings") -> StorageSettings:
-    """Ask boto3 what the AWS variables, files and roles mean, once, in the parent.
+    """Resolve the AWS variables, files and roles with boto3, once, in the parent.
 
     So endpoint, region, profile and credentials are the same for boto3 and for obstore,
     whose own reading of the environment differs.
@@ -194,7 +194,7 @@ def to_json(settings: StorageSettings) -> dict[str, Any]:
 
 
 def from_json(fields: dict[str, Any]) -> StorageSettings:
-    """Read what :func:`to_json` wrote."""
+    """Rebuild settings from the output of :func:`to_json`."""
     keys = fields["credentials"]
     return StorageSettings(
         **{

@@ -1,4 +1,4 @@
-"""What every source of image files takes and gives, and the limits on one transfer."""
+"""Interface of every source of image files, and the limits on one transfer."""
 
 import asyncio
 import fcntl
@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 
 
 class SourceDownError(StorageUnavailableError):
-    """The source as such gave no usable answer; asking it for another file would fail too.
+    """The source as a whole gave no usable answer; fetching another file would fail too.
 
     Raised for 5xx, refused connections and transfers that are too slow, which the worker
     counts against the bucket or host. Other transient errors concern one file.
@@ -109,7 +109,7 @@ class Source(Protocol):
         """
 
     async def is_down(self, uri: str) -> bool:
-        """Ask for something harmless beside *uri*; tell whether no usable answer came."""
+        """Probe the source of *uri*; return whether no usable answer came."""
 
 
 class Transfer:
@@ -181,7 +181,7 @@ class Transfer:
         return FetchedFile(fd, self.size_bytes, etag or None, is_md5, stamp)
 
     def close(self) -> None:
-        """Give back the budget, and the memory of a file that nobody took."""
+        """Release the budget, and the memory of an unclaimed file."""
         self._account.close()
         if self._fd is not None:
             os.close(self._fd)
