@@ -288,12 +288,13 @@ def test_a_cancelled_image_is_skipped(
 def test_closing_answers_every_caller(
     start_intake: StartIntake, put: Callable[[bytes], ImageRef]
 ) -> None:
-    """What is done is done; what hangs or waits is told that the worker stops."""
+    """An image that hangs and the queued ones behind it fail because the worker stops."""
     intake = start_intake(children=1)
     done = intake.submit([put(pictures.png())])[0]
     done.result(ANSWER_WITHIN_S)
-    left = intake.submit([put(poison.HANG), *(put(pictures.png()) for _ in range(5))])
-    wait_until(lambda: intake.is_decoding)
+    left = intake.submit([put(poison.HANG)])
+    wait_until(lambda: intake.is_decoding)  # else other files may arrive before it
+    left += intake.submit([put(pictures.png()) for _ in range(5)])
     pids = intake.decoder_pids
 
     intake.close(0.05)
