@@ -178,6 +178,18 @@ def test_a_304_that_was_asked_for_is_not(key: str) -> None:
     assert fetch(lambda request: reply(request, 304), key, known_etag="1") == Unchanged("1")
 
 
+def test_a_known_object_is_read_from_a_server_that_answers_head_with_an_error() -> None:
+    """The server of these tests answers HEAD with 501; the GET behind it decides."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        reply(request, 200, b"cat", ETag='"1"', Last_Modified=DATE)
+
+    file = fetch(answer, known_etag="1", known_stamp="3 2026-11-23T00:00:00+00:00 None")
+
+    assert isinstance(file, Fetched)
+    assert file.data == b"cat"
+
+
 @pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\x00b", "a\x7fb", "a\u0085b"], ids=repr)
 @pytest.mark.parametrize("field", ["etag", "version_id"])
 def test_control_characters_in_a_message_never_reach_a_client(field: str, text: str) -> None:

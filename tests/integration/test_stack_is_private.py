@@ -20,6 +20,7 @@ from labelyard_worker.local.certificates import make_identity
 from labelyard_worker.local.embedded import COMPANION_OFFSET, HOST
 from labelyard_worker.local.servers import SEAWEED_COMPONENTS, weed_binary
 from labelyard_worker.local.stack import BUCKETS, Stack
+from tests.support.waiting import wait_until
 
 SECRET = b"what nobody else may read"
 KEY = "private/picture.jpg"
@@ -122,7 +123,9 @@ def test_there_is_no_port_but_those_that_are_tried_here(stack: Stack) -> None:
     http_ports = set(stack.seaweed.ports)
     grpc_ports = {port + COMPANION_OFFSET for port in http_ports}
 
-    assert listening_ports(stack) == http_ports | grpc_ports | {stack.valkey.port}
+    expected = http_ports | grpc_ports | {stack.valkey.port}
+    wait_until(lambda: listening_ports(stack) >= expected)  # a server was started just now
+    assert listening_ports(stack) == expected
 
 
 def send_preface(port: int) -> None:
