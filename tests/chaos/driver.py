@@ -163,6 +163,9 @@ def own_violations(stage: Stage, injector: Injector) -> dict[str, int]:
     """Count exits that should have been with 0, and faults that could not be inflicted."""
     obeyed = injector.scene.effects.obeyed
     excused = {pid for order in ORDERS_THAT_END for _, pid in obeyed[order]}
+    for job_id, tenant in injector.scene.traffic.poison.items():
+        if tenant == orders.HANGS:  # the watchdog ends its worker with 70, draining or not
+            excused |= injector.scene.effects.begun_by[job_id]
     exits = [one for slot in stage.slots for one in slot.exits]
     found = {
         "sigterm_not_0": wrong_exits(exits, excused=excused),

@@ -40,6 +40,7 @@ class EffectsLog:
 
     Attributes:
         begun: How often an attempt of each job began.
+        begun_by: Processes in which an attempt of each job began.
         results: How often a result of each job was made.
         ended: How many deliveries of each job came to an end.
         obeyed: Slot and process id of those that obeyed each order.
@@ -48,6 +49,7 @@ class EffectsLog:
     def __init__(self, path: Path, *, on_effect: Callable[[Effect], None] | None = None) -> None:
         self.path = path
         self.begun: Counter[str] = Counter()
+        self.begun_by: defaultdict[str, set[int]] = defaultdict(set)
         self.results: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.obeyed: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
@@ -101,6 +103,7 @@ class EffectsLog:
             in_work = self._in_work.setdefault(effect.pid, set())
             if effect.event == "begin":
                 self.begun[effect.job_id] += 1
+                self.begun_by[effect.job_id].add(effect.pid)
                 in_work.add(effect.job_id)
             elif effect.event == "result":
                 self.results[effect.job_id] += 1
