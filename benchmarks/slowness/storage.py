@@ -1,4 +1,6 @@
-"""Slow storage of one tenant beside interactive jobs of another: ``python -m benchmarks.slowness``.
+"""Slow storage of one tenant beside interactive jobs of another.
+
+    python -m benchmarks.slowness.storage [--seconds 30]
 
 Tenant A submits 100 interactive jobs whose files drip a byte each half second, from an S3
 bucket in one run and from an https host in the other. Tenant B submits one interactive job
