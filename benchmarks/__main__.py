@@ -73,7 +73,7 @@ def asked_for(effort: Effort, options: argparse.Namespace) -> Effort:
 
 
 def say(line: str) -> None:
-    """Tell what is going on."""
+    """Log a line to stderr, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 

@@ -21,7 +21,7 @@ COMMANDS_FOR_A_JOB = 8  # of Redis: publish, claim, start, finish, acknowledge, 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What has to be done.
+    """Load to plan for.
 
     Attributes:
         images_per_day: On the busiest day.
@@ -45,7 +45,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What it takes.
+    """Capacity that a load needs.
 
     Attributes:
         workers: Machines or GPUs with one worker each.
@@ -79,7 +79,7 @@ def capacity_for(load: Load, *, images_per_s: float) -> Capacity:
 
 
 def measured_rate(results: dict[str, Any], *, megapixels: float, job_size: int) -> float:
-    """Read what one worker did in the last run with CLIP, at the nearest size and job size.
+    """Return one worker's images/s in the last run with CLIP, at the nearest picture and job size.
 
     Raises:
         ValueError: The run has no such case.
@@ -97,7 +97,7 @@ def measured_rate(results: dict[str, Any], *, megapixels: float, job_size: int) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what a load needs."""
+    """Print the capacity that a load needs."""
     usual = Load(0.0)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.capacity", description=(__doc__ or "").partition("\n")[0]

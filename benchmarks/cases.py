@@ -47,7 +47,7 @@ class Field:
     limit: Limit
 
     def systems(self, plan: CasePlan) -> list[System]:
-        """List what a case measures."""
+        """List the systems that a case measures."""
         systems: list[System] = [Labelyard(self.worker, job_size=n) for n in plan.job_sizes]
         systems += self.tutorials
         if self.batches is not None and plan.has_batches:

@@ -47,9 +47,9 @@ def ensure_checkpoint(name: str) -> Checkpoint:
 
 
 def _save_clip(folder: Path) -> None:
-    """Save what ``openai/clip-vit-base-patch32`` is, but for the values.
+    """Save a model built like ``openai/clip-vit-base-patch32``, with random values.
 
-    Speed does not depend on them. The scale of CLIP's own (100) is kept, so that scores
+    Speed does not depend on the values. The scale of CLIP's own (100) is kept, so that scores
     of different labels differ.
     """
     import torch

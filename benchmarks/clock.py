@@ -6,10 +6,10 @@ from benchmarks.measure import Say
 
 
 class Clock:
-    """Says what there is still time for; what is left out is said aloud and kept.
+    """Time limit of a benchmark; each part that is skipped for lack of time is logged and kept.
 
     Attributes:
-        left_out: What there was no time for.
+        left_out: Parts that there was no time for.
     """
 
     def __init__(self, limit_s: float, *, say: Say) -> None:
@@ -24,7 +24,7 @@ class Clock:
         return time.monotonic() - self._started_at
 
     def has(self, seconds: float, *, for_what: str) -> bool:
-        """Tell whether *seconds* are left."""
+        """Return whether *seconds* are left; if not, log and keep *for_what* as skipped."""
         if self.elapsed_s + seconds <= self._limit_s:
             return True
         self.left_out.append(for_what)

@@ -1,4 +1,4 @@
-"""What durability costs: jobs per second with all of it, and with Celery as it comes."""
+"""Measure the cost of durability: jobs per second with all of it, and with Celery's defaults."""
 
 from contextlib import ExitStack
 from typing import Any, Final

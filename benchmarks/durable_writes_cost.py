@@ -1,4 +1,4 @@
-"""Measure what durable writes cost: submits and results a second, with and without them.
+"""Measure the cost of durable writes: submits and results a second, with and without them.
 
     python -m benchmarks.durable_writes_cost --seconds 5 --threads 64
 

@@ -1,4 +1,4 @@
-"""What many labels cost: for each image once the set is known, and for the next worker."""
+"""Measure the cost of many labels: per image once the set is known, and for the next worker."""
 
 import time
 from contextlib import ExitStack

@@ -12,7 +12,7 @@ ADJECTIVES = (
 
 
 def labels(count: int) -> tuple[str, ...]:
-    """Give the first *count* of up to 10,000 distinct names."""
+    """Return the first *count* of up to 10,000 distinct names."""
     names = _class_names()
     combined = (f"{adjective} {name}" for adjective in ADJECTIVES for name in names)
     found = tuple(islice(chain(names, combined), count))

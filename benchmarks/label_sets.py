@@ -35,7 +35,7 @@ PAUSE_S = 0.25
 
 
 class RandomEncoder:
-    """Gives each prompt a random unit vector, at once."""
+    """Encoder that draws a random unit vector for each prompt, at once."""
 
     scoring: Literal["softmax", "sigmoid"] = "softmax"
     dim = 256
@@ -113,7 +113,7 @@ def measure_memory() -> None:
 
 
 def measure_hashing() -> None:
-    """Print what the digest of 10,000 labels costs, which jobs with a reference do not pay."""
+    """Print the cost of the digest of 10,000 labels, which jobs with a reference do not pay."""
     label_set = as_label_set([f"label {n}" for n in range(10_000)])
     digest = label_set_digest(label_set)
     with closing(LabelIndex(RandomEncoder(), capacity_bytes=256 * MIB)) as index:

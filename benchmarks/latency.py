@@ -100,5 +100,5 @@ def measure_loaded(client: Client, case: Case, *, rate: float, seconds: float) -
 
 
 def quantile(ascending: Sequence[float], part: float) -> float:
-    """Give the value that *part* of the values do not exceed."""
+    """Return the value that *part* of the values do not exceed."""
     return ascending[min(len(ascending) - 1, int(part * len(ascending)))]

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Machine that the figures were measured on."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def usable_cores() -> int:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether the CPU has instructions for bfloat16."""
+    """Return whether the CPU has instructions for bfloat16."""
     return bool(cpu_flags() & BFLOAT16_FLAGS)
 
 
@@ -35,7 +35,7 @@ def speed_up_by_bfloat16() -> float:
 
 
 def gains_by_bfloat16() -> bool:
-    """Tell whether labelyard computes in bfloat16 here by itself."""
+    """Return whether labelyard computes in bfloat16 here by itself."""
     return speed_up_by_bfloat16() >= WORTHWHILE
 
 
@@ -65,7 +65,7 @@ def describe() -> dict[str, Any]:
 
 
 def load_before() -> float:
-    """Tell how many processes wanted to run in the last minute: others disturb the figures."""
+    """Return the load average of the last minute: other processes disturb the figures."""
     return os.getloadavg()[0]
 
 

@@ -46,7 +46,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one system runs in each round: so many images, in about so many seconds."""
+    """One system's part of each round: so many images, in about so many seconds."""
 
     images: int
     seconds: float
@@ -54,7 +54,7 @@ class Share:
 
 @dataclass
 class Measured:
-    """What came out for one system.
+    """Measurements of one system.
 
     Attributes:
         rates: Images per second, one for each round.
@@ -92,7 +92,7 @@ class Measured:
             self.cpu_s.append({stage: s / outcome.images for stage, s in meter.cpu_s.items()})
 
     def as_json(self) -> dict[str, Any]:
-        """Give what ``latest.json`` says of it."""
+        """Return the system's entry in ``latest.json``."""
         stages = self.cpu_s[0] if self.cpu_s else {}
         by_stage = {
             stage: round(statistics.median(one.get(stage, 0.0) for one in self.cpu_s), 5)
@@ -203,7 +203,7 @@ def _line(number: int, found: Measured) -> str:
 
 
 def agreement(answers: Mapping[str, str], reference: Mapping[str, str]) -> float | None:
-    """Give the part of the pictures that got the same best label from both."""
+    """Return the fraction of the pictures that got the same best label from both."""
     shared = answers.keys() & reference.keys()
     if not shared:
         return None

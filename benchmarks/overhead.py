@@ -1,4 +1,4 @@
-"""What the queue costs: a model that answers at once, beside a Celery task that does nothing.
+"""Measure the cost of the queue: an instant model, beside a Celery task that does nothing.
 
 Pictures that are new are fetched and decoded, unchanged ones asked for with If-None-Match;
 recalled ones are known, so that nothing is left but the queue, the ledger and the scoring.
@@ -71,7 +71,7 @@ def instant_worker(
     cache_bytes: int,
     settings: Mapping[str, str] | None = None,
 ) -> LabelyardWorker:
-    """Describe a worker whose model answers at once, on queues of its own."""
+    """Describe a worker with an instant model, on queues of its own."""
     return LabelyardWorker(
         stack,
         engine,

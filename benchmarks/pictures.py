@@ -76,7 +76,7 @@ def wheels() -> list[bytes]:
 
 
 def describe(pictures: Sequence[Picture]) -> dict[str, int]:
-    """Give the number of files and their sizes."""
+    """Return the number of files and their sizes."""
     sizes = sorted(picture.path.stat().st_size for picture in pictures)
     return {
         "pictures": len(sizes),

@@ -27,7 +27,7 @@ class CasePlan:
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What the systems are started for, and the cases that they then run."""
+    """Checkpoint that the systems are started for, and the cases that they then run."""
 
     checkpoint: str
     cases: tuple[CasePlan, ...]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table, ``latest.json``, and bars as SVG and PNG."""
+"""Report of a run: a table, ``latest.json``, and bars as SVG and PNG."""
 
 import json
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def title_of(case: dict[str, Any]) -> str:
 
 
 def bar_rows(results: dict[str, Any]) -> list[bars.Group]:
-    """List what the picture shows: each system's images per second, by case."""
+    """List the bars of the chart: each system's images per second, by case."""
     return [
         bars.Group(
             title_of(case),

@@ -1,4 +1,4 @@
-"""What a known picture costs: one that comes again unchanged, and one that is only scored anew."""
+"""Measure the cost of a known picture: submitted again unchanged, or only scored anew."""
 
 import math
 from typing import Any

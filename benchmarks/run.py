@@ -81,7 +81,7 @@ def _run_engines(
 
 
 def engines(plan: EnginePlan) -> list[Engine]:
-    """List what to start the systems for; GPUs add their own."""
+    """List the engines of a plan; GPUs add their own."""
     checkpoint = ensure_checkpoint(plan.checkpoint)
     found = [Engine(checkpoint)]
     if machine.cuda_devices():

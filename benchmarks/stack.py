@@ -30,7 +30,7 @@ BROKER, LEDGER, CELERY_BROKER, CELERY_RESULTS, CONTROL = range(5)
 
 
 def isolate(environ: MutableMapping[str, str]) -> None:
-    """Remove what the caller's shell says about us and our libraries."""
+    """Remove the caller's variables for labelyard and its libraries, and set the fixed ones."""
     for name in [name for name in environ if name.startswith(CALLERS_PREFIXES)]:
         del environ[name]
     environ.update(FIXED_VARIABLES)

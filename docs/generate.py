@@ -97,7 +97,7 @@ def default_of(name: str, field: FieldInfo) -> str:
 
 
 def values_of(name: str, field: FieldInfo) -> str:
-    """Say what may be set: kind, unit, bounds."""
+    """Describe the values that a setting allows: kind, unit, bounds."""
     annotation: Any = field.annotation
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
@@ -112,7 +112,7 @@ def values_of(name: str, field: FieldInfo) -> str:
 
 
 def bounds_of(field: FieldInfo) -> Iterator[str]:
-    """Say which numbers are allowed."""
+    """Yield the bounds of a number."""
     for rule in field.metadata:
         match rule:
             case Ge(ge=bound):
@@ -144,7 +144,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write what has changed."""
+    """Write the generated pages."""
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
 

@@ -57,17 +57,17 @@ def main() -> int:
 
 
 def started_at() -> float:
-    """Tell when the check began: check.sh has taken its time to install."""
+    """Return the start time of the whole check, with the installation by check.sh."""
     return float(os.environ.get(STARTED_AT) or time.time())
 
 
 def present_device() -> str:
-    """Tell whether torch sees a GPU, in a process of its own: CUDA can hang or crash."""
+    """Return ``cuda`` or ``cpu``, as torch sees it in a child process: CUDA can hang or crash."""
     command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=60, check=False).stdout
     except subprocess.TimeoutExpired:
-        return "cuda"  # what hangs is the driver: let the steps say so
+        return "cuda"  # a hanging driver: the steps report it
     return "cuda" if answer.strip() == b"True" else "cpu"
 
 
@@ -139,7 +139,7 @@ class Check:
         return ("ok", "") if code == 0 else ("failed", f"exit code {code}")
 
     def report(self) -> None:
-        """Write what is known by now."""
+        """Write the results of the steps so far."""
         found = results.as_json(self.ran, device=self.device, is_tiny=self._form.is_tiny)
         (self.folder / "gpu-check.json").write_text(json.dumps(found, indent=1) + "\n")
         (self.folder / "gpu-check.md").write_text(self.text())
@@ -165,7 +165,7 @@ class Check:
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of a step, gently first."""
+    """Terminate the process group of a step, with SIGTERM first."""
     for signal_number, within_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
@@ -185,7 +185,7 @@ def found_in(folder: Path) -> dict[str, Any]:
 
 
 def judge_tests(report: Path, code: int) -> tuple[Status, str]:
-    """Read what pytest found: a step without a single test that ran has failed."""
+    """Parse pytest's report: a step without a single test that ran has failed."""
     try:
         cases = list(ET.parse(report).iter("testcase"))
     except (OSError, ET.ParseError):
@@ -199,7 +199,7 @@ def judge_tests(report: Path, code: int) -> tuple[Status, str]:
 
 
 def has(case: ET.Element, tag: str) -> bool:
-    """Tell whether a test case has an element of this name."""
+    """Return whether a test case has an element of this name."""
     return case.find(tag) is not None
 
 

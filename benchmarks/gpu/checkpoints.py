@@ -107,7 +107,7 @@ def random_model(
 
 
 def edge_of(name: str, form: Form) -> int:
-    """Tell the pixels of a picture's edge."""
+    """Return the edge of a picture, in pixels."""
     if form.is_tiny:
         return TINY_PATCHES * VISION[name]["patch_size"]
     return VISION[name].get("image_size", 224)
@@ -153,7 +153,7 @@ def siglip_tokenizer(folder: Path) -> Any:
 
 
 def prompts() -> Iterator[str]:
-    """Give the sentences that the tokenizer is trained on."""
+    """Yield the sentences that the tokenizer is trained on."""
     for name in labels(1000):
         yield TEMPLATE.format(name).lower()
 

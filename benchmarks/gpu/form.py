@@ -1,4 +1,4 @@
-"""What is measured: at full size on a GPU, in a tiny form on a CPU."""
+"""Forms of the check: full size on a GPU, tiny on a CPU."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Form:
 
     @property
     def is_tiny(self) -> bool:
-        """Tell whether checkpoints are tiny, and figures mean nothing."""
+        """Return whether checkpoints are tiny, and figures mean nothing."""
         return self.device == "cpu"
 
 

@@ -88,7 +88,7 @@ def work(keys: Mapping[float, Sequence[str]], seconds: float, barrier: Any, answ
 
 
 def fetch_and_decode(store: S3Store, key: str, spec: PixelSpec) -> bytes:
-    """Do for one picture what an intake child must do at least."""
+    """Fetch and decode one picture: the least work of an intake child."""
     body = bytes(store.get(key).bytes())
     with Image.open(io.BytesIO(body)) as image:
         return decode_image(image, spec)

@@ -11,7 +11,7 @@ from benchmarks.pictures import describe, ensure_pictures
 
 
 def main() -> int:
-    """Make what is named."""
+    """Make the pictures and the named checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
     parser.add_argument("--checkpoints", nargs="*", choices=CHECKPOINTS, default=CHECKPOINTS)

@@ -1,4 +1,4 @@
-"""What the steps found, put together: cases with ratios, and a Markdown report."""
+"""Results of all steps, put together: cases with ratios, and a Markdown report."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ USUAL_EDGE_PX = 224
 
 @dataclass
 class Ran:
-    """What became of one step.
+    """Result of one step.
 
     Attributes:
         why: Why it is not ok; empty if it is.
@@ -28,7 +28,7 @@ class Ran:
     found: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Give what ``gpu-check.json`` says of it."""
+        """Return the step's entry in ``gpu-check.json``."""
         return {
             "name": self.name,
             "status": self.status,
@@ -38,7 +38,7 @@ class Ran:
 
 
 def as_json(ran: Sequence[Ran], *, device: str, is_tiny: bool) -> dict[str, Any]:
-    """Give the whole of ``gpu-check.json``."""
+    """Return the content of ``gpu-check.json``."""
     return {
         "device": device,
         "is_tiny": is_tiny,
@@ -78,7 +78,7 @@ def cases_of(ran: Sequence[Ran]) -> list[dict[str, Any]]:
 
 
 def systems_of(found: Mapping[str, Any], megapixels: float) -> dict[str, Any]:
-    """Pick what a step measured with pictures of one size."""
+    """Return a step's measurements with pictures of one size."""
     systems: dict[str, Any] = {}
     for case in found.get("cases", []):
         if case["megapixels"] == megapixels:
@@ -110,7 +110,7 @@ def model_limits(ways: Iterable[Mapping[str, Any]], dtype: str) -> dict[str, Any
 def intake_limit(
     limits: Iterable[Mapping[str, Any]], checkpoint: str, megapixels: float
 ) -> dict[str, Any]:
-    """Pick what the cores can fetch and decode for a checkpoint."""
+    """Return the images per second that the cores can fetch and decode for a checkpoint."""
     edge = INTAKE_EDGE_PX.get(checkpoint, USUAL_EDGE_PX)
     for limit in limits:
         if (limit["edge_px"], limit["megapixels"]) == (edge, megapixels):

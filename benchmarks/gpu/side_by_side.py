@@ -127,7 +127,7 @@ def measure_lone(
 
 
 def say(line: str) -> None:
-    """Tell what is going on."""
+    """Print a progress line at once."""
     print(line, flush=True)
 
 

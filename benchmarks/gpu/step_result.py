@@ -1,4 +1,4 @@
-"""What a step leaves for the driver: a file that is written again with each new figure."""
+"""Result file of a step for the driver, written again with each new figure."""
 
 import json
 import os

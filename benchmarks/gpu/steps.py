@@ -88,12 +88,12 @@ def module(
 
 
 def allowed_s(limit_s: float, form: Form) -> float:
-    """Give steps of the tiny form more time."""
+    """Extend the time limit of a step in the tiny form."""
     return limit_s * BUSY_CPU if form.is_tiny else limit_s
 
 
 def model_limit(checkpoint: str, form: Form) -> Step:
-    """Measure what the image tower alone can do."""
+    """Return the step that measures the image tower alone."""
     return module(
         f"model limit of {checkpoint}",
         "model_limit",
@@ -106,7 +106,7 @@ def model_limit(checkpoint: str, form: Form) -> Step:
 
 
 def compiled_tower(checkpoint: str, form: Form) -> Step:
-    """Measure what torch.compile makes of the image tower."""
+    """Return the step that measures the image tower under torch.compile."""
     return module(
         f"compiled {checkpoint}",
         "model_limit",

@@ -39,7 +39,7 @@ class Target:
     have: dict[str, Version | None] = field(default_factory=dict)
 
     def has(self, requirement: Requirement) -> bool:
-        """Tell whether what the machine has satisfies *requirement*."""
+        """Return whether the machine's packages satisfy *requirement*."""
         name = canonicalize_name(requirement.name)
         if name not in self.have:
             return False
@@ -47,7 +47,7 @@ class Target:
         return version is None or requirement.specifier.contains(version, prereleases=True)
 
     def applies(self, requirement: Requirement, extras: Iterable[str]) -> bool:
-        """Tell whether *requirement* counts on this machine, for a package with *extras*."""
+        """Return whether *requirement* applies to this machine, for a package with *extras*."""
         marker = requirement.marker
         environment = {
             "python_version": self.python_version,
@@ -99,7 +99,7 @@ def read_have(text: str) -> dict[str, Version | None]:
 
 
 def needed(extra: str) -> list[Requirement]:
-    """List what pyproject.toml asks for, for the package and one of its extras."""
+    """List the requirements in pyproject.toml of the package and one of its extras."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     found: list[Requirement] = []
     todo = [*project["dependencies"], f"{project['name']}[{extra}]"]
@@ -183,7 +183,7 @@ def name_of(wheel: Path) -> str:
 
 
 def requirements_of(wheel: Path) -> Iterator[Requirement]:
-    """Read what a wheel needs."""
+    """Yield the requirements of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         headers = HeaderParser().parsestr(archive.read(metadata).decode())
@@ -224,7 +224,7 @@ def move_part(part: Sequence[Path], dest: Path, number: int) -> Path:
 
 
 def say_part(folder: Path) -> None:
-    """Print what a part holds."""
+    """Print the wheels of a part and their sizes."""
     sizes = {wheel.name: wheel.stat().st_size for wheel in folder.iterdir()}
     print(f"{folder}: {sum(sizes.values()) / MIB:.1f} MiB, {len(sizes)} wheels")
     for name in sorted(sizes):

@@ -1,1 +1,1 @@
-"""What one tenant's slowness costs the others."""
+"""Benchmarks of one tenant's slowness: its cost to the others."""

@@ -1,4 +1,4 @@
-"""What isolating a job that kills its workers costs the others, and how often it buries innocents.
+"""Simulate the isolation of jobs that kill workers: its cost to others, and innocents buried.
 
     python -m benchmarks.slowness.isolation [--jobs 20000]
 

@@ -1,4 +1,4 @@
-"""What dead and dripping webhook receivers cost the jobs that call them, and other tenants.
+"""Measure the cost of dead and dripping webhook receivers to their jobs and to other tenants.
 
     python -m benchmarks.slowness.webhooks [--jobs 1000] [--rounds 3]
 

@@ -56,7 +56,7 @@ class BareModel:
 
     @torch.inference_mode()
     def best(self, pixels: Sequence[bytes]) -> list[int]:
-        """Give the index of each picture's best label."""
+        """Return the index of each picture's best label."""
         height, width = self.spec.output_size or (0, 0)
         raw = torch.frombuffer(bytearray().join(pixels), dtype=torch.uint8)
         if self._device.type == "cuda":

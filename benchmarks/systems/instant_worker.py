@@ -1,4 +1,4 @@
-"""A labelyard worker whose model answers at once: what is left is the queue and the intake."""
+"""Run a labelyard worker with an instant model: only the queue and the intake are left."""
 
 from collections.abc import Sequence
 
@@ -32,12 +32,12 @@ class InstantCheckpoint(Checkpoint):
         self.decode = "draft"
 
     def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
-        """Give every picture the same vector."""
+        """Return the same vector for every picture."""
         del is_followed
         return np.full((len(batch), DIM), DIM**-0.5, dtype=np.float32)
 
     def text_embeds(self, prompts: Sequence[str]) -> Floats:
-        """Give every prompt a vector of its own."""
+        """Return a basis vector for each prompt."""
         rows: Floats = np.eye(DIM, dtype=np.float32)[np.arange(len(prompts)) % DIM]
         return rows
 

@@ -71,7 +71,7 @@ class LabelyardWorker:
         self.client.close()
 
     def stages(self) -> Stages:
-        """Give the process ids of each stage."""
+        """Return the process ids of each stage."""
         pid = self.process.pid
         return {
             "worker": [pid],

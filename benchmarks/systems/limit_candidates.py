@@ -41,7 +41,7 @@ class Candidate:
 
 
 def candidates(engine: Engine, *, is_quick: bool) -> list[Candidate]:
-    """List what is tried on this machine, with the shortcuts that leave answers as they are."""
+    """List the candidates on this machine, with the shortcuts that leave answers as they are."""
     every = _on_cuda if engine.device == "cuda" else _on_cpu
     decode = "exact" if engine.checkpoint.name == LITE else "draft"
     return [replace(one, decode=decode) for one in every(engine, is_quick=is_quick)]

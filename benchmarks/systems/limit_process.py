@@ -20,7 +20,7 @@ from benchmarks.systems.limit_shapes import Overlapped, Shape, Solo
 
 
 class Commands:
-    """What the driver can ask for."""
+    """Commands that the driver can send."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self._folder = folder

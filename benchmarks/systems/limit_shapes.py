@@ -40,7 +40,7 @@ class Shape(ABC):
 
     @abstractmethod
     def run(self, paths: Sequence[Path]) -> list[int]:
-        """Give the index of the best label of each file, in order."""
+        """Return the index of the best label of each file, in order."""
 
     @abstractmethod
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Solo(Shape):
             process.join()
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what belongs to the parent alone."""
+        """Leave out the pipes and processes, which belong to the parent alone."""
         return {**self.__dict__, "_pipes": [], "_processes": []}
 
     def _serve(self, pipe: Connection) -> None:
@@ -194,7 +194,7 @@ def decode_files(paths: Sequence[Path], spec: PixelSpec, decode: str) -> list[by
 
 
 def received(pipe: Connection) -> Any:
-    """Take what a process sent, and raise it if it is an error."""
+    """Receive the answer of a process, and raise it if it is an error."""
     answer = pipe.recv()
     if isinstance(answer, Exception):
         raise answer

@@ -1,4 +1,4 @@
-"""What both Celery competitors do in their processes: boto3, Pillow and transformers' pipeline."""
+"""Work of both Celery competitors' processes: boto3, Pillow and transformers' pipeline."""
 
 import io
 import os

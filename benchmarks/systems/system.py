@@ -1,4 +1,4 @@
-"""What is measured: a system that takes pictures out of the bucket and stores results."""
+"""Interface of a measured system: pictures come from the bucket, results are stored."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ PROBLEMS_KEPT = 3
 
 @dataclass(frozen=True)
 class Engine:
-    """What a system is started for.
+    """Checkpoint, device and precision that a system is started for.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
@@ -41,7 +41,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Case:
-    """What is classified: the same pictures by every system, against the same labels."""
+    """Pictures and labels of one case, the same for every system."""
 
     labels: tuple[str, ...]
     pictures: tuple[Picture, ...]
@@ -52,13 +52,13 @@ class Case:
         return self.pictures[0].megapixels
 
     def take(self, count: int) -> list[Picture]:
-        """Give *count* pictures, beginning again where there are fewer."""
+        """Return *count* pictures, beginning again if there are fewer."""
         return list(islice(cycle(self.pictures), count))
 
 
 @dataclass
 class Outcome:
-    """What became of the pictures of one run.
+    """Results of one run's pictures.
 
     Attributes:
         seconds: From the first submit until the last result was read.
@@ -114,7 +114,7 @@ class System(ABC):
 
     @abstractmethod
     def stages(self) -> Stages:
-        """Give the process ids of each stage; ``worker`` and ``children`` are its own."""
+        """Return the process ids of each stage; ``worker`` and ``children`` are its own."""
 
 
 class BenchProcess(EmbeddedServer):

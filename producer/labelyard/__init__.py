@@ -1,4 +1,4 @@
-"""What a backend installs to submit jobs and read their results."""
+"""Client package for backends: submit jobs and read their results."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ MODULE_BY_NAME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is first asked for.
+    """Import a public name when it is first used.
 
     The worker's intake children import parts of this package, and must start fast.
     """

@@ -1,4 +1,4 @@
-"""Checks of what callers pass to a client, so that every refusal is an error of ours."""
+"""Checks of the arguments of a client, so that every refusal is an error of ours."""
 
 import math
 from collections.abc import Iterable, Iterator

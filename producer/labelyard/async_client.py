@@ -180,7 +180,7 @@ class AsyncClient:
         return await job.result(timeout_s=timeout_s)
 
     async def result(self, job_id: str, *, timeout_s: float = 0.0) -> Result:
-        """Give the job's result, when it has one within *timeout_s* seconds."""
+        """Return the job's result, if it has one within *timeout_s* seconds."""
         return (await self.wait([job_id], timeout_s=timeout_s))[0].outcome()
 
     async def wait(self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float) -> list[Record]:
@@ -235,7 +235,7 @@ class AsyncClient:
         return await asyncio.to_thread(self._publisher.depths)
 
     async def ping(self) -> None:
-        """Ask the ledger and the broker for an answer."""
+        """Check that the ledger and the broker answer."""
         ledger = await self._ledger()
         with ledger_errors_as_ours():
             await ledger.client.ping()

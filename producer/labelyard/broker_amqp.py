@@ -78,7 +78,7 @@ class AmqpBrokerConnection:
             )
 
     def send_raw(self, raw: bytes, *, queue: str) -> None:
-        """Publish what was an AMQP message, from the form that it would have in a list."""
+        """Publish a former AMQP message, from the form that it would have in a list."""
         item = json.loads(raw)
         self._producer.publish(
             b64decode(item["body"]),

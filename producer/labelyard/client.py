@@ -213,7 +213,7 @@ class Client:
         return self.submit(images, labels, queue=queue, **options).result(timeout_s=timeout_s)
 
     def result(self, job_id: str, *, timeout_s: float = 0.0) -> Result:
-        """Give the job's result, when it has one within *timeout_s* seconds.
+        """Return the job's result, if it has one within *timeout_s* seconds.
 
         Raises:
             ResultTimeoutError: It is not final yet; it goes on.
@@ -288,7 +288,7 @@ class Client:
         return self._publisher.depths()
 
     def ping(self) -> None:
-        """Ask the ledger and the broker for an answer.
+        """Check that the ledger and the broker answer.
 
         Raises:
             BrokerUnavailableError: The broker gave none.

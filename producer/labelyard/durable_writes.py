@@ -44,7 +44,7 @@ class Barrier:
             pipeline.wait(self._replicas, timeout_ms)
 
     def check(self, answers: Sequence[Any]) -> None:
-        """Read what the two commands of a barrier came to.
+        """Check the answers to the two commands of a barrier.
 
         Raises:
             LedgerUnavailableError: The writes before it were not safe in time.

@@ -57,7 +57,7 @@ class LabelyardError(Exception):
     is_retryable: ClassVar[bool] = False
 
     def __str__(self) -> str:
-        """Say the code, then what it is about."""
+        """Return the code, then the error's arguments."""
         return ": ".join([self.code, *(str(arg) for arg in self.args if arg)])
 
 
@@ -150,7 +150,7 @@ class ScoresNotFiniteError(ImageError):
 
 
 class TransientError(LabelyardError):
-    """It may work later; labelyard retries by itself before it says so."""
+    """A temporary failure; labelyard retries by itself before it reports one."""
 
     code = "transient_error"
     is_retryable = True
@@ -200,7 +200,7 @@ class ServiceConfigError(LabelyardError):
 
 
 class ProducerError(LabelyardError):
-    """Raised to whoever submits a job or waits for it."""
+    """Raised to the caller that submits a job or waits for it."""
 
     code = "producer_error"
 
@@ -232,7 +232,7 @@ class LedgerUnavailableError(ProducerError):
         super().__init__(reason, self.job_ids)
 
     def __str__(self) -> str:
-        """Give the code, what went wrong, and which jobs it is about."""
+        """Return the code, the reason, and the jobs that are affected."""
         text = f"{self.code}: {self.reason}" if self.reason else self.code
         if not self.job_ids:
             return text

@@ -29,7 +29,7 @@ HEADER_PATTERN: Final = r"^[\x20-\x7e]+$"
 
 
 def _as_number(value: Any) -> Any:
-    """Refuse what pydantic would convert: text, bool, and numbers that take long to convert."""
+    """Refuse values that pydantic would convert: text, bool, and numbers slow to convert."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError("write a number")  # noqa: TRY004 - pydantic wants a ValueError
     return value

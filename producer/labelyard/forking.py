@@ -1,4 +1,4 @@
-"""Give objects fresh locks and connections in a child process after ``os.fork``."""
+"""Replace the locks and connections of objects in a child process after ``os.fork``."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What makes two label sets the same, and the registry of named ones."""
+"""Digest of a label set, equal for equal sets, and the registry of named sets."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ _REF: TypeAdapter[str] = TypeAdapter(LabelSetRef)
 
 
 def label_set_digest(label_set: LabelSet) -> str:
-    """Give the label set its identity: equal sets have equal digests, on every machine.
+    """Compute the digest of a label set: equal sets have equal digests, on every machine.
 
     Defaults are left out, so that a field that a later version adds does not change
     the digest of a set that does not use it. The order of labels counts: it breaks
@@ -83,7 +83,7 @@ def as_label_set(
 
 
 def check_registration(name: str, label_set: LabelSet) -> None:
-    """Refuse what cannot be registered.
+    """Refuse a name or a label set that cannot be registered.
 
     Raises:
         InvalidMessageError: The name is not allowed, or the set makes too many prompts.
@@ -181,7 +181,7 @@ class LabelSetRegistry:
         return label_set
 
     def names(self) -> list[str]:
-        """List what is registered, in alphabetical order."""
+        """List the names of registered label sets, in alphabetical order."""
         return sorted({reference.partition("@")[0] for reference in self._references()})
 
     def versions(self, name: str) -> list[str]:

@@ -114,7 +114,7 @@ class Ledger:
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def now(self) -> float:
-        """Give the ledger's time, in seconds since the epoch; it is asked once a minute."""
+        """Return the ledger's time, in seconds since the epoch; Redis is queried once a minute."""
         if not self.clock.is_fresh:
             asked_at = time.monotonic()
             with ledger_errors_as_ours():
@@ -337,7 +337,7 @@ class Ledger:
         return [answer[0] == "finished" for answer in answers]
 
     def replay(self, job_id: str) -> float | None:
-        """Give a dead letter another life.
+        """Reopen a dead letter, so that its job is run again.
 
         Returns:
             When its message is due, by the ledger's clock; ``None`` if it is not a dead letter.
@@ -440,5 +440,5 @@ class Ledger:
 
 
 def backoff_s(attempt: int, *, base_s: float = 2.0, cap_s: float = 32.0) -> float:
-    """Give the longest delay before the attempt after *attempt*; jitter picks 0 to that."""
+    """Return the longest delay before the attempt after *attempt*; jitter picks 0 to that."""
     return min(cap_s, base_s * math.pow(2, max(0, attempt - 1)))

@@ -1,4 +1,4 @@
-"""What a producer needs of the ledger, for asyncio."""
+"""Ledger operations of a producer, for asyncio."""
 
 import time
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def connect_async(settings: ConnectionSettings, *, retries: int = RETRIES) -> "r
 
 
 class AsyncLedger:
-    """What a producer needs of the ledger, for asyncio; see :class:`labelyard.ledger.Ledger`."""
+    """Ledger operations of a producer, for asyncio; see :class:`labelyard.ledger.Ledger`."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class AsyncLedger:
         self._finish = client.register_script(ledger_scripts.FINISH)
 
     async def now(self) -> float:
-        """Give the ledger's time, in seconds since the epoch; it is asked once a minute."""
+        """Return the ledger's time, in seconds since the epoch; Redis is queried once a minute."""
         if not self.clock.is_fresh:
             asked_at = time.monotonic()
             with ledger_errors_as_ours():

@@ -68,7 +68,7 @@ MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded":
 
 @contextmanager
 def ledger_errors_as_ours() -> Iterator[None]:
-    """Turn what redis-py raises inside the block into our error.
+    """Translate exceptions of redis-py raised inside the block into our error.
 
     Raises:
         LedgerUnavailableError: No answer, or a refusal such as being out of memory.
@@ -96,7 +96,7 @@ def naming_jobs(job_ids: Iterable[str]) -> Iterator[None]:
 
 
 def job_digest(job: Job) -> str:
-    """Compute a digest of what *job* asks for, equal for the same job of any client.
+    """Compute the digest of the work in *job*, equal for the same job of any client.
 
     Defaults are left out, so that a version with a new optional field computes the same.
     """
@@ -199,7 +199,7 @@ class LedgerCalls:
         )
 
     def read_opened(self, job_id: str, answer: list[str]) -> Opened:
-        """Read what opening a record came to.
+        """Parse the ledger's answer to opening a record.
 
         Raises:
             QueueFullError: As many images wait as are allowed.

@@ -145,14 +145,14 @@ class Outcome:
     is_host_fault: bool = False
 
     def fields(self) -> dict[str, Any]:
-        """Return what the settle script reads."""
+        """Return the fields that the settle script reads."""
         retry = {} if self.retry_in_s is None else {"retry_in_s": round(self.retry_in_s, 3)}
         return {"kind": self.kind, "reason": self.reason[:300], **retry}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one worker took.
+    """Deliveries that one worker took.
 
     Attributes:
         job_ids: Jobs whose deliveries it holds a lease on.
@@ -166,7 +166,7 @@ class Taken:
 
 
 class DeliveryLedger:
-    """What one worker does to the deliveries in the ledger.
+    """One worker's operations on the deliveries in the ledger.
 
     Every method raises LedgerUnavailableError when Redis gives no answer.
     """

@@ -1,4 +1,4 @@
-"""What the ledger says of a job, as values that programs can read."""
+"""Records of the ledger and its answers, as values that programs can read."""
 
 import json
 import math
@@ -76,7 +76,7 @@ class DeliveryState:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger knows of a job. Times are seconds since the epoch, Redis' clock.
+    """One job's record in the ledger. Times are seconds since the epoch, Redis' clock.
 
     Attributes:
         attempts: How often a worker began it.
@@ -124,7 +124,7 @@ class Record:
 
     @property
     def is_job(self) -> bool:
-        """Whether what was submitted is a job that is read here."""
+        """Whether the submitted message can be read here as a job."""
         try:
             self.job()
         except InvalidMessageError:
@@ -143,7 +143,7 @@ class Record:
             raise refusal_of(error) from error
 
     def outcome(self) -> Result:
-        """Give the result that the job came to.
+        """Return the job's result, or raise the error that stands in its place.
 
         Raises:
             JobCancelledError: It was cancelled.
@@ -176,7 +176,7 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What became of a submit: a new record, or the one that was there."""
+    """Result of a submit: a new record, or the existing one."""
 
     is_new: bool
     state: State
@@ -185,7 +185,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a worker should do with a delivered job.
+    """Decision on a delivered job: the work that its worker should do.
 
     Attributes:
         verdict: ``run`` it; drop it because it is ``final`` or ``missing``, or because it
@@ -244,7 +244,7 @@ class Receipt:
 
 
 def read_started(answer: list[str]) -> Started:
-    """Read what the start script decided."""
+    """Parse the decision of the start script."""
     match answer:
         case ["run", attempt, deaths, submitted_at, now, start, expires_in_s]:
             return Started(
@@ -302,7 +302,7 @@ def read_record(job_id: str, fields: Mapping[str, str]) -> Record | None:
 
 
 def fault_of(error: Exception) -> str:
-    """Describe what cannot be read, without the value itself: it may be megabytes."""
+    """Describe an unreadable part of a record, without its value: it may be megabytes."""
     if isinstance(error, ValidationError):
         return str(refusal_of(error).args[0])
     return f"{type(error).__name__} in its record"

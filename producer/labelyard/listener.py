@@ -152,7 +152,7 @@ class Listener:
                     task.cancel()
 
     async def _follow_waits(self, pubsub: PubSub) -> None:
-        """Subscribe to what is waited for, and return when nobody has waited for a while."""
+        """Subscribe to the channels of awaited jobs, and return after a while without waiters."""
         while self._is_listening and not _is_cancelled():
             try:
                 async with asyncio.timeout(None if self._waits else IDLE_S):
@@ -228,7 +228,7 @@ class Listener:
                 self._expiring[job_id] = glance.expires_at
 
     async def _expire_overdue(self) -> None:
-        """Expire the jobs whose time is over by the ledger's clock."""
+        """Expire overdue jobs by the ledger's clock."""
         if not self._expiring:
             return
         with ledger_errors_as_ours():

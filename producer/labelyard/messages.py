@@ -1,4 +1,4 @@
-"""What crosses the broker, and nothing else.
+"""Messages that cross the broker, and nothing else.
 
 A field is never renamed and never changes its meaning. A new field is optional,
 and workers are upgraded before the producers that send it, because a worker
@@ -181,7 +181,7 @@ class Deliver(Message):
 
 
 class Job(Message):
-    """What a producer submits and waits for: 1 to 64 images, one label set.
+    """Job of a producer, one message: 1 to 64 images, one label set.
 
     Attributes:
         job_id: Unique; the result's key. A time-ordered UUID when the client makes it.
@@ -275,7 +275,7 @@ class ScoredLabel(Report):
 
 
 class ImageResult(Report):
-    """What was found on one image.
+    """Result of one image.
 
     Attributes:
         etag: The object's ETag as read.
@@ -326,7 +326,7 @@ class Timing(Report):
 
 
 class Result(Report):
-    """What a job came to. One image's error never fails its neighbours.
+    """Result of a job. One image's error never fails its neighbours.
 
     Attributes:
         status: ``succeeded`` (every image has scores), ``partial`` or ``failed``.

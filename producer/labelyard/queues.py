@@ -43,7 +43,7 @@ def queues(namespace: str, broker_url: str) -> "list[Queue]":
 
 
 def _arguments(namespace: str, queue: QueueName) -> dict[str, Any]:
-    """Choose what RabbitMQ keeps a queue by: replicated, and never redelivering for ever."""
+    """Choose the RabbitMQ arguments of a queue: replicated, and never redelivering for ever."""
     arguments: dict[str, Any] = {"x-queue-type": "quorum"}
     if queue != "quarantine":
         arguments |= {

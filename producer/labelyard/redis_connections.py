@@ -70,7 +70,7 @@ def _checked(module: Any, url: str, setting: str, options: dict[str, Any]) -> di
 
 
 class ForkSafeRedis(redis.Redis):
-    """A client whose pool is replaced in a forked child.
+    """Redis client that replaces its connection pool in a forked child.
 
     redis-py replaces the connections itself, but waits for a lock that another thread may
     have held at the fork.

@@ -1,4 +1,4 @@
-"""Sentences for what pydantic refuses: the field at fault, and what to write instead."""
+"""Sentences for pydantic's refusals: the field at fault, and what to write instead."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -148,7 +148,7 @@ def _path(loc: Sequence[int | str]) -> tuple[str, ...]:
 def _is_noise(
     one: tuple[tuple[str, ...], Any], others: Sequence[tuple[tuple[str, ...], Any]]
 ) -> bool:
-    """Tell whether a fault only follows from another one.
+    """Return whether a fault only follows from another one.
 
     A list is "too short" if one of its items is refused, and each alternative of a union
     complains of what the other one takes.

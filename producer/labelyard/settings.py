@@ -104,7 +104,7 @@ class ConnectionSettings(BaseSettings):
 
 
 class ClientSettings(ConnectionSettings):
-    """What a producer can set.
+    """Settings of a producer.
 
     Attributes:
         tenant: On whose behalf jobs are submitted when the call names nobody.

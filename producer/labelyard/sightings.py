@@ -68,9 +68,9 @@ class Sightings:
     def fill_in(
         self, job_ids: Sequence[str], glances: Sequence[Glance | None]
     ) -> list[Glance | None]:
-        """Note what *glances* show, and give a vanished job for one that is not final.
+        """Note the states in *glances*, and replace a vanished unfinished job by a pending one.
 
-        Who waits for it goes on waiting until its own time is over.
+        The caller goes on waiting for such a job until its own timeout.
         """
         self._note_states(
             (job_id, glance.state)
@@ -83,7 +83,7 @@ class Sightings:
         ]
 
     def check(self, job_ids: Sequence[str], records: Sequence[Record | None]) -> None:
-        """Note what *records* show.
+        """Note the states in *records*.
 
         Raises:
             LedgerUnavailableError: One is missing that cannot have expired.

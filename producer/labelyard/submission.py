@@ -1,4 +1,4 @@
-"""Turn what a producer has at hand into a job; the same for both clients."""
+"""Build a job from a producer's arguments; the same for both clients."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ LONGEST_MADE_ID: Final = 240
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be said of a job besides its images and labels.
+    """Options of a job besides its images and labels.
 
     Attributes:
         top_k: How many labels, best first, the result names for each image.
@@ -93,7 +93,7 @@ def make_job(
 
 
 def name_images(images: Iterable[Image]) -> tuple[ImageRef | dict[str, str], ...]:
-    """Give each image an id: the one it came with, else its address, made unique.
+    """Assign an id to each image: the one it came with, else its address, made unique.
 
     Raises:
         InvalidMessageError: A lone address was given in place of a list.
@@ -143,7 +143,7 @@ def _expiry(options: JobOptions) -> datetime | None:
 
 @dataclass
 class Intake:
-    """What became of jobs that were submitted together.
+    """The ledger's answers to jobs that were submitted together.
 
     Attributes:
         accepted: Jobs that the ledger has, and whether each is new.
@@ -170,7 +170,7 @@ class Intake:
         return outgoing
 
     def raise_refusal(self) -> None:
-        """Tell the caller that not all were taken, and whether it may simply try again.
+        """Raise the refusal, with the number of accepted jobs and whether the caller can retry.
 
         Raises:
             LabelyardError: The refusal, if there is one.

@@ -16,7 +16,7 @@ UPLOADS_AT_ONCE = 8
 
 @contextmanager
 def storage_errors_as_ours(bucket: str) -> Iterator[None]:
-    """Turn what botocore raises inside the block into our errors.
+    """Translate exceptions of botocore raised inside the block into our errors.
 
     Raises:
         ServiceConfigError: Credentials are missing or refused, or the address is wrong.

@@ -74,7 +74,7 @@ class Watch:
         return [job_id for job_id in dict.fromkeys(job_ids) if job_id in self.open_ids]
 
     def check_deadline(self) -> None:
-        """Give up when the time is over.
+        """Raise if the deadline has passed.
 
         Raises:
             ResultTimeoutError: Names the first job that is not final.

@@ -24,14 +24,14 @@ answer, the queue is full or the time was over, so try again.
 
 
 def exit_code(error: LabelyardError) -> int:
-    """Tell a shell who must act."""
+    """Return the exit code for a shell: refused, not now, or failed."""
     if isinstance(error, RequestError | ServiceConfigError):
         return EXIT_REFUSED
     return EXIT_NOT_NOW if error.is_retryable else EXIT_FAILED
 
 
 class ErrorsAsLines(TyperGroup):
-    """Commands whose errors are a line for a person, and a code for a shell."""
+    """Command group that prints an error as a line, and exits with a code for shells."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

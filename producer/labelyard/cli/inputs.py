@@ -1,4 +1,4 @@
-"""What a person types, read: pictures, labels, files."""
+"""Inputs of the command line, parsed: pictures, labels, files."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -113,7 +113,7 @@ def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def image_refs(images: Sequence[str], settings: ClientSettings) -> list[tuple[str, str]]:
-    """Give each image an id and an address; local files are uploaded.
+    """Return an id and an address for each image; local files are uploaded.
 
     Raises:
         InvalidMessageError: A local file cannot be read.

@@ -47,7 +47,7 @@ def classify(
     queue: Queue = "interactive",
     as_json: AsJson = False,
 ) -> None:
-    """Label pictures and print what they show. Local files are uploaded first."""
+    """Classify pictures and print their labels. Local files are uploaded first."""
     label_set = read_labels(labels, labels_file, template)
     with Client() as client:
         jobs = _jobs(client, images, label_set, top_k=top_k, expires_in_s=None)

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, a JSON object a line for programs."""
+"""Output of the commands: tables for people, a JSON object a line for programs."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def print_error(error: LabelyardError) -> None:
 
 
 def print_outcome(record: Record, *, as_json: bool) -> bool:
-    """Print what a job came to; returns whether every image has its labels."""
+    """Print a job's result or error; returns whether every image has its labels."""
     try:
         result = record.outcome()
     except LabelyardError as error:

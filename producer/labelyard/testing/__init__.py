@@ -1,4 +1,4 @@
-"""What users' own tests need: clients without servers, sample jobs and results."""
+"""Test support for users: clients without servers, sample jobs and results."""
 
 from labelyard.testing.fakes import AsyncFakeClient, FakeClient
 from labelyard.testing.samples import (

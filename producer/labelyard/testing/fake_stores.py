@@ -1,4 +1,4 @@
-"""What a client offers besides jobs, in memory: label sets, dead letters, messages set aside."""
+"""In-memory parts of a client besides jobs: label sets, dead letters, messages set aside."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

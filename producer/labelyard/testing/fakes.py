@@ -68,7 +68,7 @@ class FakeClient(Client):
         """Do nothing: there is no connection."""
 
     def finish(self, job_id: str, result: Result) -> None:
-        """Give a pending job its result; the first final state stands."""
+        """Set the result of a pending job; the first final state stands."""
         self._settle(job_id, result.status, result)
 
     def expire(self, job_id: str) -> None:
@@ -102,7 +102,7 @@ class FakeClient(Client):
     def as_completed(
         self, jobs: Iterable[str | JobHandle], *, timeout_s: float
     ) -> Iterator[Record]:
-        """Yield what is final; what is not cannot become so, and times out at once."""
+        """Yield the records of final jobs; a pending job cannot become final: it times out at once."""
         for job in jobs:
             record = self.status(job if isinstance(job, str) else job.id)
             if not record.is_final:
@@ -208,7 +208,7 @@ class AsyncFakeClient(AsyncClient):
     async def as_completed(
         self, jobs: Iterable[str | AsyncJobHandle], *, timeout_s: float
     ) -> AsyncIterator[Record]:
-        """Yield what is final; what is not times out at once."""
+        """Yield the records of final jobs; a pending job times out at once."""
         job_ids = [job if isinstance(job, str) else job.id for job in jobs]
         for record in self.fake.as_completed(job_ids, timeout_s=timeout_s):
             yield record
