@@ -1,4 +1,4 @@
-"""What a GPU machine runs: jobs in, scores out."""
+"""Worker for a GPU machine: jobs in, scores out."""
 
 from typing import Any
 

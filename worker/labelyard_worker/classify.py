@@ -137,7 +137,7 @@ def describe_all(
 
 
 def scored(image: ImageRef, known: KnownImage, scores: ImageScores) -> ImageResult:
-    """Write down what was found on one image."""
+    """Return the result of one image."""
     return ImageResult(
         id=image.id,
         uri=image.uri,

@@ -42,7 +42,7 @@ MALLOC_VARIABLES = {
 
 
 def fail(message: str) -> typer.Exit:
-    """Say what is wrong, and end with 1."""
+    """Print an error message, and return an exit with code 1."""
     typer.echo(message, err=True)
     return typer.Exit(1)
 
@@ -128,7 +128,7 @@ def up(
 
 
 def tell_how_to_reach(data_dir: Path) -> None:
-    """Print what to type next."""
+    """Print the commands to type next."""
     from labelyard_worker.local.stack import default_data_dir
 
     option = "" if data_dir == default_data_dir() else f" --data {shlex.quote(str(data_dir))}"
@@ -152,7 +152,7 @@ def env(data: DataDir = None) -> None:
 
 @app.command()
 def status(data: DataDir = None) -> None:
-    """Say whether the stack runs and its worker takes jobs; ends with 1 if not."""
+    """Show whether the stack runs and its worker takes jobs (exits with 1 if not)."""
     from labelyard_worker.local.stack import StackState
 
     state = StackState.read(data_dir_or_default(data))
@@ -181,7 +181,7 @@ def without_password(address: str) -> str:
 
 
 def probe(what: str, url: str) -> None:
-    """Ask a worker how it is, and end with 1 if it is not well."""
+    """Check a worker's health, and exit with 1 if it is not well."""
     try:
         why = read_health(f"{url}/{what}")
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
@@ -211,11 +211,11 @@ def health_url() -> str:
 
 @app.command()
 def live(url: HealthUrl = "") -> None:
-    """Ask whether the worker must be started again (ends with 1 if so)."""
+    """Check whether the worker must be restarted (exits with 1 if so)."""
     probe("live", url or health_url())
 
 
 @app.command()
 def ready(url: HealthUrl = "") -> None:
-    """Ask whether the worker takes jobs (ends with 1 if not)."""
+    """Check whether the worker takes jobs (exits with 1 if not)."""
     probe("ready", url or health_url())

@@ -210,7 +210,7 @@ class _Journey:
         self.embedded.add_done_callback(lambda embedded: embedded.cancelled() and stage.cancel())
 
     def has_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
-        """Go on with what the intake answered."""
+        """Continue with the intake's answer."""
         try:
             answer = future.result()
             self._has_place = isinstance(answer, Pixels)
@@ -225,7 +225,7 @@ class _Journey:
             self.fail(error)
 
     def _score(self, pixels: Pixels) -> None:
-        """Ask the model, unless it has seen this very content under another address."""
+        """Submit the pixels to the model, unless it has seen this content under another address."""
         self._pixels = pixels
         if self.known is not None and self.known.sha256 == pixels.sha256:
             embeds: Floats | None = self.known.image_embeds
@@ -266,7 +266,7 @@ class _Journey:
             self.embedded.set_exception(error)
 
     def _let_go(self) -> None:
-        """Give back what the image holds; a second call does nothing."""
+        """Release the image's pixels, place and announcement; a second call does nothing."""
         self._pixels = None
         if self._is_expected:
             self._is_expected = False
@@ -277,7 +277,7 @@ class _Journey:
 
 
 def to_known_image(pixels: Pixels, image_embeds: Floats) -> KnownImage:
-    """Describe a picture whose embedding is now known."""
+    """Return a picture's new embedding together with its metadata."""
     return KnownImage(
         image_embeds=image_embeds,
         etag=pixels.etag,

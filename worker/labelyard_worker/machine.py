@@ -1,4 +1,4 @@
-"""What of the machine this process uses: its cores, its threads, its time for garbage."""
+"""The process's use of the machine: its cores, its threads, its time for garbage collection."""
 
 import gc
 import math

@@ -1,4 +1,4 @@
-"""Builds what a worker's tasks need, once a process, and closes it in reverse."""
+"""Builds the services of a worker's tasks, once a process, and closes them in reverse."""
 
 import logging
 import os
@@ -132,7 +132,7 @@ def open_services(settings: WorkerSettings, *, load: LoadCheckpoint) -> Services
 
 @dataclass(frozen=True)
 class Engine:
-    """What makes embeddings: the model, and the processes and threads that feed it."""
+    """Engine for embeddings: the model, and the processes and threads that feed it."""
 
     checkpoint: Checkpoint
     intake: IntakePool
@@ -140,7 +140,7 @@ class Engine:
 
 
 def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Services:
-    """Build what can fail to start first: the model, the intake; then what takes part."""
+    """Build the model and the intake, which can fail to start, then the other services."""
     keep_numpy_to_one_thread()
     worker = worker_name()
     engine = _start_engine(settings, stack, load)
@@ -218,7 +218,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
 
 
 def as_decided(settings: WorkerSettings, checkpoint: Checkpoint) -> WorkerSettings:
-    """Fill in what the checkpoint decided: how JPEGs are decoded for it."""
+    """Return the settings with the checkpoint's choice filled in: how JPEGs are decoded for it."""
     return settings.model_copy(update={"decode": checkpoint.decode})
 
 
@@ -259,7 +259,7 @@ def _start_caretakers(
     broker: Broker,
     publisher: Publisher,
 ) -> None:
-    """Start the threads that say we live, and that look after lost and due jobs."""
+    """Start the maintenance threads: presence, and those for lost and due jobs."""
     presence = Presence(
         ledger,
         worker=worker,

@@ -59,7 +59,7 @@ EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts anothe
 
 
 class Runtime:
-    """What the signals build and the task uses; empty in a process that runs no worker."""
+    """State that the signals build and the task uses; empty in a process that runs no worker."""
 
     def __init__(self, settings: WorkerSettings, load: LoadCheckpoint) -> None:
         self.settings = settings
@@ -97,13 +97,13 @@ class Runtime:
             raise SystemExit(f"labelyard-worker cannot start: {error!r}") from error
 
     def ready(self, pool: Any) -> None:
-        """Say that jobs are taken from now on."""
+        """Report, to the health server and the log, that the worker takes jobs from now on."""
         if self._health is not None:
             self._health.ready(pool)
         log.info("worker_ready", extra={"fields": {"worker": self.services.worker}})
 
     def drain(self) -> None:
-        """Finish what runs, hand back the rest."""
+        """Start the drain: running jobs finish, the rest are handed back."""
         if self._drain is not None:
             self._drain.start()
 

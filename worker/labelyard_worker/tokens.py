@@ -1,4 +1,4 @@
-"""What tells a running job to stop: its deadline, its expiry, a cancel, a shutdown.
+"""Tokens that stop a running job: at its deadline, its expiry, a cancel, a shutdown.
 
 Cancellation is cooperative: threads cannot be killed, so the main path asks its token
 between the stages and while it waits. What hangs in native code is a child process,
@@ -142,10 +142,10 @@ class RunningJobs:
 
 
 def cancelled(job_id: str) -> JobCancelledError:
-    """Say that the job is final in the ledger."""
+    """Return the error of a job that is final in the ledger."""
     return JobCancelledError(job_id)
 
 
 def handed_back(job_id: str) -> HandedBackError:
-    """Say that the worker shuts down."""
+    """Return the error of a job that is handed back because the worker shuts down."""
     return HandedBackError(job_id)

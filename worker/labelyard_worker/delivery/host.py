@@ -75,7 +75,7 @@ class Host:
             self.held -= 1
 
     def postponement(self) -> Outcome | None:
-        """Say why, and for how long, another delivery must wait in the ledger; callable anywhere."""
+        """Return why and how long another delivery must wait in the ledger; callable anywhere."""
         if self.held >= HELD_PER_HOST:
             return self._postpone("its host is busy", CROWDED_PAUSE_S, per_s=BUSY_LOOKS_PER_S)
         return self._postponed()

@@ -116,7 +116,7 @@ class DeliveryPool:
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
 
     def plan(self, job: Job, names: tuple[str, ...]) -> tuple[str, float]:
-        """Decide who makes the deliveries of a result that is about to be written.
+        """Choose the worker for the deliveries of a result that is about to be written.
 
         Returns:
             This worker's name if it delivers at once, else an empty one; and the seconds
@@ -177,7 +177,7 @@ class DeliveryPool:
         await self._end()
 
     async def _take_due(self) -> None:
-        """Take from the ledger what is due, as far as there is room."""
+        """Take due deliveries from the ledger, as far as there is room."""
         try:
             taken = await self._in_thread(lambda: self._ledger.take(MAX_HELD - len(self._tasks)))
             self._backlog.jobs = taken.pending
@@ -190,7 +190,7 @@ class DeliveryPool:
             log.exception("deliveries_not_taken")
 
     async def _accept_record(self, record: Record, *, now: float) -> None:
-        """Deliver what is due of a record; refuse it if the job cannot be read any more."""
+        """Start the due deliveries of a record; refuse them if the job cannot be read any more."""
         try:
             delivery = to_delivery(record, now=now)
         except InvalidMessageError as error:
@@ -301,7 +301,7 @@ class DeliveryPool:
 
 
 def to_delivery(record: Record, *, now: float) -> Delivery | None:
-    """Read what is due of a record's deliveries; ``None`` if there is nothing to deliver.
+    """Return the due deliveries of a record; ``None`` if there is nothing to deliver.
 
     Raises:
         InvalidMessageError: An earlier version accepted what this one does not.

@@ -1,4 +1,4 @@
-"""Build what makes the deliveries from the worker's settings."""
+"""Build the senders of deliveries from the worker's settings."""
 
 from dataclasses import replace
 

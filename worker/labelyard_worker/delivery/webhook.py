@@ -76,7 +76,7 @@ class WebhookSender:
 
 
 def outcome_of(status: int, retry_in_s: float | None) -> Outcome:
-    """Decide what a receiver's status means for the delivery."""
+    """Map the HTTP status from a receiver to the outcome of the delivery."""
     if 200 <= status < 300:
         return Outcome("delivered")
     if status == GONE:

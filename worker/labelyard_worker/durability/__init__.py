@@ -1,1 +1,1 @@
-"""What Celery on Redis lacks to lose nothing, one concern a file."""
+"""Extensions that keep Celery on Redis from losing jobs, one concern a file."""

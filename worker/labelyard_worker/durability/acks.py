@@ -1,4 +1,4 @@
-"""Acknowledge in one command what ended since the last turn of the event loop.
+"""Acknowledge in one command all messages that ended since the last turn of the event loop.
 
 kombu makes a client, a pipeline and a transaction for each message: a third of what a busy
 worker of small jobs spends. Here one script forgets all messages that ended, through one
@@ -34,7 +34,7 @@ class Acks:
         self._tags.append(tag)
 
     def flush(self) -> None:
-        """Send what waits.
+        """Send the pending acknowledgements.
 
         Raises:
             ConnectionError: The broker is away. Its messages come again, and end at once.

@@ -152,7 +152,7 @@ def _check_content(envelope: Envelope) -> None:
 
 
 def _check_times(headers: Mapping[str, Any]) -> None:
-    """Refuse what cannot be honoured: a job waits for no instant, and has no limit of its own."""
+    """Refuse a call with a future ETA or a time limit of its own: neither can be honoured."""
     eta = instant_of(headers.get("eta"), "eta")
     if eta is not None and eta > time.time() + ETA_NOW_S:
         raise MisfitError("headers.eta (countdown) is not supported: submit the job when it is due")

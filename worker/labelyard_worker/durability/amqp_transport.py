@@ -69,7 +69,7 @@ def without_names(payload: Any) -> bytes:
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
-    """A channel whose job queues deliver calls of our own tasks only."""
+    """AMQP channel; its job queues deliver calls of our own tasks only."""
 
     def __init__(self, connection: "Connection", channel_id: Any = None, **options: Any) -> None:
         self._queue_by_consumer: dict[str, str] = {}
@@ -182,7 +182,7 @@ def written(call: Call) -> WireMessage:
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]
-    """A connection whose channels have the gate.
+    """AMQP connection with gated channels.
 
     Attributes:
         gated_queues: Transport option: queues whose messages pass the gate.
@@ -213,7 +213,7 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
 
 
 class TLSTransport(pyamqp.SSLTransport):  # type: ignore[misc]
-    """The same over TLS."""
+    """kombu's AMQP transport with the gate, over TLS."""
 
     Connection = Connection
 

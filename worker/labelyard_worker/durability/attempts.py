@@ -166,7 +166,7 @@ class Attempts:
                 self._follow(job, started, "quarantine", classify)
 
     def _note_company(self, job_id: str) -> None:
-        """Tell the ledger that a suspect's death from now on need not be its own."""
+        """Note in the ledger that a suspect's death from now on need not be its own."""
         try:
             self._ledger.crowd(job_id, worker=self.worker)
         except LedgerUnavailableError as error:
@@ -174,7 +174,7 @@ class Attempts:
             log.warning("company_not_noted", extra={"fields": fields})
 
     def _follow(self, job: Job, started: Started, queue: Queue, classify: Classify) -> None:
-        """Do what the ledger decided about a delivered job."""
+        """Carry out the ledger's verdict on a delivered job."""
         match started.verdict:
             case "run":
                 self._attempt(job, started, queue, classify)
@@ -248,7 +248,7 @@ class Attempts:
     def _start(
         self, job: Job, queue: Queue, receipt: Receipt, isolation: Isolation = "none"
     ) -> Started:
-        """Ask the ledger; adopt the job if it came without a record."""
+        """Request a start from the ledger; adopt the job if it came without a record."""
         started = self._patiently(lambda: self._ask_to_start(job, receipt, isolation))
         if started.verdict == "missing":
             try:
@@ -350,7 +350,7 @@ class Attempts:
         )
 
     def _attempt_broke(self, job: Job, started: Started, error: BaseException) -> None:
-        """Count what no stage expected as a death, and have the job sent again."""
+        """Count an unexpected exception as a death, and release the job to be republished."""
         log.error("job_broke", exc_info=error, extra={"fields": {"job_id": job.job_id}})
         reason = f"raised {type(error).__name__}: {error}"[:500]
         self._release(job, started, delay_s=0, death=reason)

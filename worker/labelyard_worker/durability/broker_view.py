@@ -1,4 +1,4 @@
-"""What the broker holds, as far as the reconciler must know it."""
+"""The broker's messages, as far as the reconciler must know them."""
 
 import json
 import logging
@@ -66,7 +66,7 @@ def job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
 
 
 class Broker(Protocol):
-    """Something that can say what the broker holds."""
+    """Interface to the broker's messages, as the reconciler needs it."""
 
     def delivered(self, queue: str, published_at: float) -> None:
         """Note when a message was published that *queue* has passed on, for the first time."""
@@ -123,7 +123,7 @@ class RedisBroker:
 
 
 class AmqpBroker:
-    """Asks RabbitMQ how long its queues are; what is in them it does not tell.
+    """View of RabbitMQ by the lengths of its queues; RabbitMQ does not list the messages in them.
 
     Queues are first in, first out. What was published before a message that workers got, or
     before the queue was empty, has left it; and what has left it is in work by the next look.

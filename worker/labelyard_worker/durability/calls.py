@@ -1,4 +1,4 @@
-"""What Celery is told of a message: a call of one of our tasks, in an envelope that we wrote."""
+"""Calls of our tasks, in envelopes that we wrote: the form in which Celery gets a message."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ NO_FOLLOW_UPS: Final = "null"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of one of our tasks: everything that Celery is told.
+    """A call of one of our tasks: everything that Celery gets.
 
     Attributes:
         arguments: JSON text of the list of arguments.
@@ -86,7 +86,7 @@ class Misfit:
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[Any]) -> Self:
-        """Read what :meth:`arguments` wrote."""
+        """Parse the arguments that :meth:`arguments` wrote."""
         reason, queue, raw, size_bytes, job_id = arguments
         return cls(reason, queue, base64.b64decode(raw), size_bytes, job_id)
 

@@ -75,7 +75,7 @@ class Wakeup:
         self.due = monotonic() + at_most_s
 
     def is_asleep(self, queues: Iterable[str]) -> bool:
-        """Tell whether *queues* are known to be empty still."""
+        """Return whether *queues* are known to be empty still."""
         known_empty = self.empty_queues.issuperset(queues) and monotonic() < self.due
         return known_empty and not self.is_called
 

@@ -47,7 +47,7 @@ class Envelope:
 
 
 def unpack(raw: bytes) -> Envelope:
-    """Take apart what a list on Redis held; an unreadable message gives an empty envelope."""
+    """Parse a message from a list on Redis; return an empty envelope if it is unreadable."""
     try:
         check_size(raw)
         message = json.loads(raw.decode())

@@ -52,7 +52,7 @@ class Heartbeat:
         self._thread.join(timeout)
 
     def is_alive(self) -> bool:
-        """Tell whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread.is_alive()
 
     def beat(self) -> int:

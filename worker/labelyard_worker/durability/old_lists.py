@@ -1,4 +1,4 @@
-"""Move what earlier versions set aside, in two lists of their own, to the messages set aside now."""
+"""Move messages from the two lists of earlier versions to the messages set aside now."""
 
 import logging
 from typing import Any, Final

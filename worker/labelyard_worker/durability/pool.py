@@ -41,7 +41,7 @@ class Slots(NamedTuple):
 
 
 class Outcome(thread.ApplyResult):  # type: ignore[misc]
-    """What Celery keeps of a running job."""
+    """Celery's handle on a running job."""
 
     def terminate(self, signal: object = None) -> None:
         """Do nothing: a thread can't be killed."""
@@ -105,7 +105,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]
                 self._busy -= 1
 
     def _report(self, error: BaseException, error_callback: Callback | None) -> None:
-        """Tell the request that its thread was lost; when that fails too, give the message back."""
+        """Report the lost thread to the request; if that fails too, requeue the message."""
         log.error("job_escaped", exc_info=error, extra={"fields": {"error": repr(error)}})
         if error_callback is None:
             return

@@ -1,6 +1,6 @@
-"""Says that this worker lives and what it runs, and hears which jobs were cancelled.
+"""Publishes this worker's presence and running jobs, and listens for cancelled jobs.
 
-A job whose worker no longer says so when the job is delivered again has seen its
+A job whose worker is no longer present when the job is delivered again has seen its
 worker die; that is how deaths are counted. A job that its worker does not name has ended
 there, whatever the ledger says: the ledger may have lost its last second.
 """
@@ -40,7 +40,7 @@ class Presence:
         ]
 
     def start(self) -> None:
-        """Begin to say so."""
+        """Start renewing the presence key and listening for cancellations."""
         for thread in self._threads:
             thread.start()
 
@@ -73,7 +73,7 @@ class Presence:
             self._running.stop(message["data"], cancelled(message["data"]))
 
     def close(self) -> None:
-        """Say no more, and take the key away: jobs handed back have not seen a death."""
+        """Stop renewing, and delete the presence key: jobs handed back have not seen a death."""
         self._closed.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -85,7 +85,7 @@ class Presence:
 
 
 def refuse_silence(pubsub: redis.client.PubSub) -> None:
-    """Tell a half-open connection from one on which nobody was cancelled.
+    """Raise if the connection for cancellations is half-open, not merely quiet.
 
     redis-py asks after each ``health_check_interval``, with every look until it has an answer,
     and counts what is missing; it draws no conclusion.

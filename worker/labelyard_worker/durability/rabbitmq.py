@@ -1,4 +1,4 @@
-"""Gives each queue on RabbitMQ an allowance of its own, and keeps Celery's many queues away.
+"""Sets an allowance (prefetch count) for each RabbitMQ queue; keeps Celery's many queues away.
 
 Celery asks for the same number of messages from each queue, as many as there are threads: bulk jobs
 could take them all, and what has no thread yet waits where no other worker gets it. With an
@@ -24,7 +24,7 @@ class MeteredQueue(Queue):  # type: ignore[misc]
 
 
 def metered(queue: Queue, prefetch_count: int) -> MeteredQueue:
-    """Give *queue* an allowance."""
+    """Return a copy of *queue* with an allowance of its own."""
     return MeteredQueue(**queue.as_dict(), prefetch_count=prefetch_count)
 
 

@@ -134,7 +134,7 @@ class Reconciler:
         return is_leader
 
     def send_due(self) -> int:
-        """Publish the jobs whose retry is due; return how many."""
+        """Publish the jobs with a due retry; return their number."""
         sent, until = 0, time.monotonic() + ROUND_S
         while True:
             lease, *due = cast(
@@ -150,7 +150,7 @@ class Reconciler:
                 return sent
 
     def expire_overdue(self) -> int:
-        """Make jobs expired whose time is over; return how many were looked at."""
+        """Expire overdue jobs; return the number of jobs looked at."""
         overdue = cast("list[str]", self._due(keys=[self._key("expiring")], args=[AT_ONCE]))
         expired = self._ledger.expire_many(overdue)
         over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
@@ -159,7 +159,7 @@ class Reconciler:
         return len(overdue)
 
     def send_lost(self) -> int:
-        """Publish the jobs whose message is lost, and return how many.
+        """Publish the jobs with a lost message; return their number.
 
         First all interactive ones, then others for at most ROUND_S.
         """

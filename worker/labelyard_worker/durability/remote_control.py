@@ -29,7 +29,7 @@ class Request(StockRequest):  # type: ignore[misc]
     """A call that Celery never drops: whether a job is still wanted is in the ledger."""
 
     def revoked(self) -> bool:
-        """Say that the call is to be run."""
+        """Return ``False``: the call is to be run."""
         return False
 
 

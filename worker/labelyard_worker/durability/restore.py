@@ -1,4 +1,4 @@
-"""Give an un-acknowledged message back to its queue on Redis, whatever the message contains.
+"""Return an unacknowledged message to its queue on Redis, whatever the message contains.
 
 kombu parses the record with its own JSON types, drops a message that it cannot rewrite, and sends
 it wherever the message says. Here the message's bytes go back to the queue that it was claimed

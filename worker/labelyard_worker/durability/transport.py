@@ -73,7 +73,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         super(kombu_redis.QoS, self).append(message, delivery_tag)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002 - kombu's signature
-        """Give a message back to the queue that it came from, as it came."""
+        """Return a message to the queue that it came from, as it came."""
         restore(self.channel, tag if isinstance(tag, str) else tag.decode(), is_next=not leftmost)
 
     def forget(self, delivery_tag: str) -> None:
@@ -90,7 +90,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._queue_by_tag.pop(delivery_tag, None)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:  # noqa: ARG002 - kombu's signature
-        """Give back messages whose worker has not stamped them, by the broker's clock."""
+        """Return messages with an overdue stamp to their queues, by the broker's clock."""
         self._vrestore_count += 1
         if (self._vrestore_count - 1) % (interval or 1):
             return
@@ -117,7 +117,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._acks.flush()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give back what has not ended, and only that."""
+        """Return only messages that have not ended to their queues."""
         try:
             self._acks.flush()
         except self.channel.connection_errors as error:  # what has ended comes again, and ends
@@ -194,7 +194,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         ]
 
     def read_wakeup(self) -> None:
-        """Read what the server sent while no claim was on its way."""
+        """Read a push that the server sent while no claim was on its way."""
         connection = self.client.connection
         try:
             connection.read_response(push_request=True)
@@ -263,7 +263,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return [*script, len(keys), *keys, self._tag, *queues]
 
     def _track(self, connection: Any) -> None:
-        """Ask the server to push changes of the lists that a claim found empty."""
+        """Enable server pushes for changes of the lists that a claim found empty."""
         connection._parser.set_invalidation_push_handler(self._wakeup.call)  # noqa: SLF001
         try:
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
@@ -314,7 +314,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             deliver(list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
 
     def _put_away(self, raw: bytes, queue: str, delivery_tag: str, error: Exception) -> None:
-        """Give a message back that not even our own call could be delivered for."""
+        """Return or set aside a message that not even our own call could be delivered for."""
         if self.has_gate:  # the fault is the worker's: it shuts down, or lacks memory or threads
             self.qos.restore_by_tag(delivery_tag, leftmost=True)
         else:
@@ -388,7 +388,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
 
 class TLSTransport(Transport):
-    """The same over TLS; certificates are checked unless the ssl options say otherwise."""
+    """Redis transport over TLS; certificates are checked unless the ssl options say otherwise."""
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         client.ssl = client.ssl or {"ssl_cert_reqs": ssl.CERT_REQUIRED}

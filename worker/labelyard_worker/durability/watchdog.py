@@ -80,7 +80,7 @@ class Watchdog:
                 self._guarded.discard(token)
 
     def hung(self) -> str | None:
-        """Name what hangs, if anything does."""
+        """Return a description of the forward pass or job that hangs; ``None`` if none does."""
         if self._model_busy_s() > 2 * self._model_timeout_s:
             return f"a forward pass runs for more than {2 * self._model_timeout_s:g} s"
         now = time.monotonic()

@@ -77,7 +77,7 @@ class DecodeStage:
         self._max_payload_bytes = max(most, LEAST_PAYLOAD_BYTES)
 
     def put(self, request: IntakeRequest) -> None:
-        """Queue an image whose file is there."""
+        """Queue a fetched image for decoding."""
         self.held_bytes += request.size_bytes
         self.held_files += 1
         self.queue.put(request)

@@ -186,7 +186,7 @@ class FetchStage:
         ]
 
     def send_probes(self) -> None:
-        """Probe the sources whose state is to be found out."""
+        """Probe the sources that are due for a probe."""
         handle = self._least_busy()
         if handle is None:
             return
@@ -267,7 +267,7 @@ class FetchStage:
             self._on_error(request, FetchOutcome(away(request)))
 
     def _blame(self, suspects: list[IntakeRequest]) -> None:
-        """Answer images whose source is well: their own error is final for this attempt."""
+        """Answer images from a healthy source: their own error is final for this attempt."""
         for request in suspects:
             uri = shown(request.image.uri)
             error = request.last_error or StorageUnavailableError(uri, "no usable answer")

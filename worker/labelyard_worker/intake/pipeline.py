@@ -109,7 +109,7 @@ class IntakePipeline:
         )
 
     def start_due_retries(self, now: float) -> None:
-        """Queue the images again whose retry is due."""
+        """Queue the images with a due retry again."""
         while self._delayed and self._delayed[0][0] <= now:
             request = heapq.heappop(self._delayed)[2]
             if not request.answer.done():

@@ -157,7 +157,7 @@ class IntakePool:
         )
 
     def close(self, timeout_s: float = 0.0) -> None:
-        """Give pending images *timeout_s* seconds, then answer the rest and end the children."""
+        """Wait *timeout_s* s for pending images, then answer the rest and end the children."""
         with self._answered:
             self._answered.wait_for(lambda: self._pending == 0, timeout_s)
         self._loop.stop()

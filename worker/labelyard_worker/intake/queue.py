@@ -159,7 +159,7 @@ class FairQueue:
         return None
 
     def finish(self, request: IntakeRequest) -> None:
-        """Give back the slot of a request that was taken."""
+        """Release the slot of a request that was taken."""
         self._count(request, -1)
 
     def remove(self, request: IntakeRequest) -> bool:

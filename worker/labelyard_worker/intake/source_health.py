@@ -130,7 +130,7 @@ class SourceHealth:
         return [request for request, _ in told]
 
     def probe_lost(self, source: str, now: float) -> None:
-        """Schedule a probe again whose fetcher died."""
+        """Schedule a probe again after its fetcher died."""
         health = self._by_source.get(source)
         if health is not None:
             health.is_probing, health.probe_at = False, now

@@ -43,7 +43,7 @@ class StalledJobs:
     def look(
         self, slow_fetches: Counter[str], unfetched: Callable[[], Iterable[IntakeRequest]]
     ) -> list[IntakeRequest]:
-        """Return the images whose jobs must make room.
+        """Return the images of the jobs that must make room.
 
         Args:
             slow_fetches: By source, fetches in flight that take long.

@@ -75,7 +75,7 @@ def classify_each(client: Client, pictures: Mapping[str, bytes]) -> list[Shown]:
 
 
 def print_table(console: Console, shown: list[Shown]) -> None:
-    """Print what each photograph shows."""
+    """Print the two best labels of each photograph."""
     table = Table(title="What is on the pictures", title_justify="left")
     for heading, justify in (("picture", "left"), ("label", "left"), ("score", "right")):
         table.add_column(heading, justify="right" if justify == "right" else "left")

@@ -77,7 +77,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Tell whether this very process, and no other, answers its clients."""
+        """Return whether this very process, and no other, answers its clients."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -93,7 +93,7 @@ class EmbeddedServer(ABC):
 
     @property
     def log_path(self) -> Path:
-        """File that takes all that the server says."""
+        """File that takes all output of the server."""
         return self.data_dir / f"{self.name}.log"
 
     @property
@@ -123,7 +123,7 @@ class EmbeddedServer(ABC):
         return self._guardian.pid
 
     def is_running(self) -> bool:
-        """Tell whether the process exists, ready or not."""
+        """Return whether the process exists, ready or not."""
         return self._guardian is not None and self._guardian.poll() is None
 
     def start(self, *, within_s: float = START_WITHIN_S) -> Self:
@@ -219,7 +219,7 @@ class EmbeddedServer(ABC):
         return False
 
     def _lost_a_port(self) -> bool:
-        """Tell whether somebody took one of our ports between choice and use."""
+        """Return whether another process took one of our ports between choice and use."""
         tail = self._log_tail().lower()
         return not self.is_running() and any(words in tail for words in PORT_TAKEN_WORDS)
 
@@ -234,7 +234,7 @@ class EmbeddedServer(ABC):
         return ServerStartError(self.name, reason, self._log_tail())
 
     def _log_tail(self) -> str:
-        """Return what the server said last, since its latest start."""
+        """Return the last lines of the server's log, since its latest start."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start_bytes)
             lines = log.read().decode(errors="replace").splitlines()
@@ -264,7 +264,7 @@ def choose_ports(count: int, *, first: int | None = None) -> tuple[int, ...]:
 
 
 def can_bind(port: int, *, held: ExitStack) -> bool:
-    """Tell whether *port* and its companion are free, and if so hold both."""
+    """Return whether *port* and its companion are free, and if so hold both."""
     with ExitStack() as probes:
         for one in (port, port + COMPANION_OFFSET):
             try:
@@ -276,7 +276,7 @@ def can_bind(port: int, *, held: ExitStack) -> bool:
 
 
 def server_environment(home: Path) -> dict[str, str]:
-    """Return our environment without what would change how a server behaves.
+    """Return our environment without the variables that would change a server's behaviour.
 
     Args:
         home: Folder in place of the user's, whose ``.seaweedfs`` settings are not meant for us.

@@ -80,7 +80,7 @@ EVERYDAY_LABELS = (
 
 
 def credits_line() -> str:
-    """Say whose photographs these are."""
+    """Return one line with the credits of all photographs."""
     return "Photographs: " + "; ".join(f"{each.name} {each.credit}" for each in PHOTOGRAPHS)
 
 

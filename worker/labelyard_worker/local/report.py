@@ -11,19 +11,19 @@ from labelyard.messages import Result, ScoredLabel
 
 
 class Entry(Protocol):
-    """What the report shows of one photograph."""
+    """One photograph of the report."""
 
     @property
     def name(self) -> str:
-        """Its file's name."""
+        """Name of the photograph's file."""
 
     @property
     def picture(self) -> bytes:
-        """Its bytes."""
+        """Bytes of the photograph's file."""
 
     @property
     def result(self) -> Result:
-        """Its result as stored."""
+        """Result of the photograph as stored."""
 
     @property
     def seconds(self) -> float:

@@ -47,7 +47,7 @@ def write_security(folder: Path) -> None:
 
 
 def client_context(folder: Path) -> ssl.SSLContext:
-    """Make what a client needs to speak to the parts of the server that runs on *folder*."""
+    """Return the TLS context for clients of the parts of the server that runs on *folder*."""
     context = ssl.create_default_context(cafile=str(folder / CERTIFICATE))
     context.load_cert_chain(folder / CERTIFICATE, folder / PRIVATE_KEY)
     return context

@@ -86,7 +86,7 @@ class ValkeyServer(EmbeddedServer):
 
     @property
     def password(self) -> str | None:
-        """What clients must know, known from the first start on; ``None`` if nothing."""
+        """The clients' password, known from the first start on; ``None`` if none is needed."""
         return self._password_path.read_text() if self._is_protected else None
 
     @property
@@ -117,7 +117,7 @@ class ValkeyServer(EmbeddedServer):
         return [str(valkey_binary()), *flags]
 
     def _write_users(self) -> Path:
-        """Write who may do what; a password on the command line could be read by everybody."""
+        """Write the users' rights; everybody could read a password on the command line."""
         if not self._password_path.exists():
             write_private(self._password_path, secrets.token_urlsafe(30))
         path = self.data_dir / "users.acl"
@@ -187,7 +187,7 @@ class SeaweedServer(EmbeddedServer):
         return True
 
     def _has_room(self) -> bool:
-        """Tell whether the volume server has told the master what it can hold."""
+        """Return whether the volume server has reported its capacity to the master."""
         context = client_context(self.data_dir)
         with closing(
             HTTPSConnection(HOST, self._master_port, timeout=1, context=context)

@@ -35,7 +35,7 @@ def default_data_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """What ``env``, ``status`` and ``down`` need to know of a running stack.
+    """State of a running stack, for ``env``, ``status`` and ``down``.
 
     Attributes:
         pid: The supervisor.
@@ -68,7 +68,7 @@ class StackState:
 
 
 def process_started_at(pid: int) -> int | None:
-    """Tell when a process started, in clock ticks since boot; ``None`` if it is gone."""
+    """Return the start of a process in clock ticks since boot; ``None`` if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -142,7 +142,7 @@ class Stack:
             client.close()
 
     def keep_running(self) -> None:
-        """Start again what has died."""
+        """Restart each server, and the worker, if it has died."""
         for server in (self.valkey, self.seaweed, self.worker):
             if server is not None and not server.is_running():
                 log.warning("server_started_again", extra={"fields": {"server": server.name}})

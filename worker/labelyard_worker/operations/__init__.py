@@ -1,1 +1,1 @@
-"""What an operator looks at: logs, health, metrics."""
+"""An operator's view of the worker: logs, health, metrics."""

@@ -49,7 +49,7 @@ def devices_of(wanted: str) -> list[str]:
 
 
 def _check(name: str) -> None:
-    """Refuse what no worker could start on; it would be started again for ever."""
+    """Refuse a device that no worker could start on; the worker would be restarted for ever."""
     kind, _, index = name.partition(":")
     if name != "cpu" and not (kind == "cuda" and index.isascii() and index.isdigit()):
         raise ServiceConfigError(
@@ -104,7 +104,7 @@ class Member:
         )
 
     def keep_running(self) -> None:
-        """Start it again if it ended; at once if it was of use before."""
+        """Restart the process if it exited: at once if it ran for USEFUL_S, else after PAUSE_S."""
         if self._process is None:
             if time.monotonic() >= self._not_before:
                 self.start()
@@ -120,17 +120,17 @@ class Member:
             self._process = None
 
     def drain(self) -> None:
-        """Tell it to finish."""
+        """Send SIGTERM to the worker, so that it drains."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end, and return its exit code; the last one if it was not running."""
+        """Wait for the process to end; return its exit code, or the last one if none runs."""
         return self._last_code if self._process is None else as_exit_code(self._process.wait())
 
 
 def as_exit_code(code: int) -> int:
-    """Say what a shell would: 128 more than the signal that ended a process.
+    """Return the exit code that a shell would: 128 more than the signal that ended a process.
 
     SIGTERM counts as a clean end: who drains a worker may meet it before it listens.
     """
@@ -147,7 +147,7 @@ def _follow(fleet_pid: int) -> None:
 
 
 def share_cores(members: Sequence[Member]) -> None:
-    """Give each CPU member its share of the cores, unless the operator shared them."""
+    """Assign each CPU member its share of the cores, unless the operator shared them."""
     shares = shares_of([member.device for member in members], os.environ, cores=usable_cores())
     for member in members:
         if member.device == "cpu":

@@ -28,7 +28,7 @@ class Health:
         self.pool: Any = None
 
     def faults(self) -> list[str]:
-        """Name what makes the worker useless until it is started again."""
+        """Return the faults that make the worker useless until it is restarted."""
         services = self._services
         faults = []
         if services.batcher.failed is not None:
@@ -64,7 +64,7 @@ class Health:
             return False  # without a broker nothing can be finished, and no restart helps
 
     def hindrances(self) -> list[str]:
-        """Name what keeps the worker from taking jobs now."""
+        """Return the reasons that keep the worker from taking jobs now."""
         hindrances = self.faults()
         if self.pool is None:
             hindrances.append("the worker does not consume yet")

@@ -42,7 +42,7 @@ class TextFormatter(logging.Formatter):
         return line
 
     def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 - logging's name
-        """Write the traceback without what a message contains."""
+        """Format the traceback without the contents of a message."""
         return traceback_of(ei[1])
 
 
@@ -79,7 +79,7 @@ def traceback_of(error: BaseException | None) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """Return what *error* says: one line, without a message's values and signed addresses."""
+    """Return the text of *error* in one line, without a message's values and signed addresses."""
     if isinstance(error, ValidationError):  # its own words quote what was refused
         return str(refusal_of(error).args[0])[:LONGEST_WORDS]
     line = str(error).strip().partition("\n")[0]

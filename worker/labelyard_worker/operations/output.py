@@ -123,7 +123,7 @@ def take_over() -> None:
 def _log_uncaught(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """Log what nobody caught, as one event."""
+    """Log an uncaught exception as one event."""
     if kind is SystemExit:
         return  # it ends a thread, silently, as Python has it
     if error is None:
@@ -134,7 +134,7 @@ def _log_uncaught(
 
 
 def adopt_foreign_handlers() -> None:
-    """Send what libraries write to the terminal with handlers of their own to ours."""
+    """Remove the terminal handlers of libraries, so that their log records reach ours."""
     for logger in list(logging.Logger.manager.loggerDict.values()):
         if not isinstance(logger, logging.Logger):
             continue
@@ -145,7 +145,7 @@ def adopt_foreign_handlers() -> None:
 
 
 def quieten_celery(worker: Any) -> None:
-    """Replace what Celery prints past ``sys.stdout``: its banner and its farewell."""
+    """Replace the banner and the farewell that Celery prints past ``sys.stdout``."""
     from celery.apps import worker as celery_worker
 
     worker.quiet = True

@@ -1,4 +1,4 @@
-"""One forward pass for whatever is waiting: many callers, few model threads."""
+"""Batching of waiting calls into forward passes: many callers, few model threads."""
 
 import logging
 import threading
@@ -94,7 +94,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether what is submitted will be answered by the model."""
+        """Whether submitted items will be answered by the model."""
         return self.failed is None and all(thread.is_alive() for thread in self._threads)
 
     @property
@@ -119,12 +119,12 @@ class Batcher(Generic[Item, Result]):
             thread.start()
 
     def announce(self, count: int) -> None:
-        """Say that *count* items are on their way; each ``submit`` takes one off."""
+        """Announce *count* items that are on their way; each ``submit`` takes one off."""
         with self._changed:
             self._coming += count
 
     def retract(self, count: int) -> None:
-        """Say that *count* announced items will not come."""
+        """Retract *count* announced items, which will not come."""
         with self._changed:
             self._coming = max(0, self._coming - count)
             self._changed.notify_all()
@@ -269,7 +269,7 @@ class Batcher(Generic[Item, Result]):
             call.resolve(BatchAnswer(result, len(batch), started_at - call.queued_at, model_s))
 
     def _recover(self, batch: list[Call[Item, Result]], error: Exception) -> None:
-        """Give up on the device, on the one item at fault, or try two halves.
+        """Fail the device or the one item at fault, or retry the batch in two halves.
 
         Raises:
             DeviceFailedError: The device is lost.
@@ -311,6 +311,6 @@ def _reject_all(calls: Sequence[Call[Item, Result]], error: LabelyardError) -> N
 
 
 def _first_line(error: BaseException) -> str:
-    """Shorten what CUDA says in several paragraphs."""
+    """Return the first line of an error's text: CUDA's texts have several paragraphs."""
     text = str(error).strip().partition("\n")[0]
     return text if isinstance(error, LabelyardError) else f"{type(error).__name__}: {text}"

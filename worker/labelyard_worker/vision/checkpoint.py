@@ -174,7 +174,7 @@ class Checkpoint:
                 return  # larger ones fit even less; the batcher finds the size that does
 
     def close(self) -> None:
-        """Let go of the model and its memory."""
+        """Free the model and its memory."""
         del self._model, self._image_features
         devices.free_cached_memory()
 
@@ -221,7 +221,7 @@ class Checkpoint:
 
 
 def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
-    """Load what ``LABELYARD_CHECKPOINT`` names, onto the device.
+    """Load the checkpoint that ``LABELYARD_CHECKPOINT`` names, onto the device.
 
     Raises:
         ModelLoadError: It is not there, cannot be read, or is of a kind that cannot be
@@ -275,7 +275,7 @@ def _load(settings: WorkerSettings, source: CheckpointSource) -> Checkpoint:
 
 
 def check_type(checkpoint: str, model_type: str) -> None:
-    """Refuse what has no image and text embeddings to compare.
+    """Refuse a model type without image and text embeddings to compare.
 
     Raises:
         ModelLoadError: Says which types work.

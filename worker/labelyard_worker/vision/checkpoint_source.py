@@ -28,7 +28,7 @@ IMAGE_PROCESSOR_ADVICE: Final = (
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """What transformers loads from, without running code that the checkpoint brings.
+    """Folder or hub name that transformers loads from, without running the checkpoint's own code.
 
     Attributes:
         checkpoint: The setting, for error texts.

@@ -51,7 +51,7 @@ class DeviceLabels:
 
     @classmethod
     def of(cls, matrix: LabelMatrix, device: torch.device) -> "DeviceLabels":
-        """Copy what scoring needs of *matrix* to *device*."""
+        """Copy the parts of *matrix* that scoring needs to *device*."""
         is_sigmoid = matrix.scoring == "sigmoid"
         is_unset = np.isnan(matrix.thresholds)
         default = SIGMOID_THRESHOLD if is_sigmoid else np.nan

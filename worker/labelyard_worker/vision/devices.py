@@ -1,4 +1,4 @@
-"""What the model runs on: device, threads, batches, and how a device says that it failed."""
+"""Devices that the model runs on: their choice, threads, batch sizes and errors."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +103,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a smaller batch may succeed where this failed."""
+    """Return whether a smaller batch may succeed where this one failed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
@@ -111,7 +111,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Tell whether only a new process can use the device again.
+    """Return whether only a new process can use the device again.
 
     Source:
         CUDA Runtime API, cudaError_t: errors after which "the process must be
@@ -138,7 +138,7 @@ def keep_float32_exact() -> None:
 
 
 def free_cached_memory() -> None:
-    """Give what torch's allocator keeps back to the device; nothing if the device is lost."""
+    """Return torch's cached memory to the device; do nothing if the device is lost."""
     if not torch.cuda.is_available():
         return
     try:
@@ -173,7 +173,7 @@ def halve_when_out_of_memory(
 
 @contextmanager
 def device_errors_as_ours() -> Iterator[None]:
-    """Turn what a device raises inside the block into our errors; leave other errors alone.
+    """Translate device errors raised inside the block into ours; leave other errors alone.
 
     Raises:
         BatcherFullError: There is no memory left, even for the smallest piece of work.
@@ -215,7 +215,7 @@ def in_passing_thread(run: Callable[[], Answer]) -> Answer:
 
 
 class ThreadShare:
-    """Gives the first model thread all cores while it is alone, and its share otherwise.
+    """Assigns the first model thread all cores while it is alone, and its share otherwise.
 
     The others get their share always: two teams as large as the machine would slow each
     other down even when only one of them works (:func:`in_passing_thread`). And a pass
@@ -253,7 +253,7 @@ class ThreadShare:
                 self._running -= 1
 
     def _is_first(self) -> bool:
-        """Tell whether this is the first of the living threads that came here."""
+        """Return whether the current thread is the first of the living threads that came here."""
         if self._first is None or not self._first.is_alive():
             self._first = threading.current_thread()
         return self._first is threading.current_thread()

@@ -9,7 +9,7 @@ from labelyard_worker.vision.scoring import Floats
 
 
 def ensembles_of(label_set: LabelSet) -> Iterator[tuple[str, ...]]:
-    """Give the prompts of each label, then each abstain prompt by itself."""
+    """Yield the prompts of each label, then each abstain prompt by itself."""
     for label in label_set.labels:
         yield prompts_of(label, label_set.templates)
     for prompt in label_set.abstain:

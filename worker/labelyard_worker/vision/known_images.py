@@ -62,7 +62,7 @@ class KnownImage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept by address: all of a :class:`KnownImage` but the vector."""
+    """Metadata kept by address: all of a :class:`KnownImage` but the vector."""
 
     etag: str | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -77,7 +77,7 @@ class Entry:
 
     @classmethod
     def read(cls, value: bytes) -> Self | None:
-        """Read what :meth:`written` gave; ``None`` for anything else."""
+        """Parse the bytes that :meth:`written` returned; ``None`` for anything else."""
         try:
             return cast("Self", _ENTRY.validate_json(value))
         except ValidationError:  # a cache may hold anything, and must fail no job
@@ -107,7 +107,7 @@ class SharedImages:
         self._paused_until = 0.0
 
     def look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
-        """Find what is known of *addresses*; nothing while Redis gives no answer."""
+        """Return the known images at *addresses*; none while Redis gives no answer."""
         try:
             return {} if self._is_paused() else self._look_up(addresses)
         except (RedisError, OSError) as error:
@@ -179,7 +179,7 @@ class KnownImages:
         self._shared = shared
 
     def look_up(self, images: Sequence[ImageRef]) -> dict[str, KnownImage]:
-        """Find what is known of *images*, by :func:`address_of`."""
+        """Return the known images among *images*, by :func:`address_of`."""
         addresses = {address_of(image) for image in images}
         found = {a: known for a in addresses if (known := self._recall(a)) is not None}
         missing = sorted(addresses - found.keys())
@@ -194,7 +194,7 @@ class KnownImages:
         return self._by_content.get(sha256)
 
     def keep(self, images: Iterable[tuple[ImageRef, KnownImage]]) -> None:
-        """Keep what was just made."""
+        """Store newly embedded images."""
         by_address = {address_of(image): known for image, known in images}
         if by_address:
             self._remember(by_address)
@@ -227,7 +227,7 @@ def address_of(image: ImageRef) -> str:
 
 
 def identity_of(info: ModelInfo, spec: PixelSpec, settings: WorkerSettings) -> str:
-    """Name everything that decides what embedding a content gets, 16 hex digits."""
+    """Hash everything that decides the embedding of a content; return 16 hex digits."""
     parts = (
         info.fingerprint,
         info.dtype,
@@ -242,7 +242,7 @@ def identity_of(info: ModelInfo, spec: PixelSpec, settings: WorkerSettings) -> s
 def open_known_images(
     settings: WorkerSettings, *, info: ModelInfo, spec: PixelSpec, dim: int
 ) -> KnownImages:
-    """Open what the settings ask for."""
+    """Open the embedding caches that the settings configure."""
     shared = None
     if settings.embeddings_url is not None:
         shared = SharedImages(
@@ -255,7 +255,7 @@ def open_known_images(
 
 
 def connection_options() -> dict[str, Any]:
-    """Give up sooner than on the ledger: a job waits, and can do without."""
+    """Return options that time out sooner than the ledger's: a job waits, and can do without."""
     return {
         **SOCKET_OPTIONS,
         "socket_timeout": TIMEOUT_S,

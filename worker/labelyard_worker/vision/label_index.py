@@ -38,7 +38,7 @@ class LabelEncoder(TextEncoder, Protocol):
 
     @property
     def scoring(self) -> Literal["softmax", "sigmoid"]:
-        """What the checkpoint was trained for."""
+        """Scoring that the checkpoint was trained for."""
 
     @property
     def dim(self) -> int:
@@ -89,7 +89,7 @@ class MatrixBuild:
 
 
 class LabelIndex:
-    """Gives each label set its matrix; the text tower sees each prompt once."""
+    """Builds and caches each label set's matrix; the text tower encodes each prompt once."""
 
     def __init__(
         self, checkpoint: LabelEncoder, *, capacity_bytes: int, store: TextStore | None = None

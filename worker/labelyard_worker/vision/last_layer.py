@@ -33,7 +33,7 @@ def shorten_last_layer(model: Any) -> None:
 
 
 def is_known(layer: nn.Module) -> bool:
-    """Tell whether *layer* is made of the parts that :class:`LastLayer` calls."""
+    """Return whether *layer* is made of the parts that :class:`LastLayer` calls."""
     return all(hasattr(layer, part) for part in PARTS) and all(
         hasattr(layer.self_attn, projection) for projection in PROJECTIONS
     )

@@ -41,7 +41,7 @@ FUSED: Final[dict[type, tuple[str, str, float]]] = {
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether this torch, on this machine, has what packing needs."""
+    """Return whether this torch, on this machine, can pack linear layers of *dtype* on *device*."""
     if device.type != "cpu" or platform.machine() not in PROCESSORS:
         return False
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

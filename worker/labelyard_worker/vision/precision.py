@@ -1,4 +1,4 @@
-"""What saves time and could cost answers: the number format, and how JPEGs are decoded."""
+"""Choices that save time and could cost answers: number format, and how JPEGs are decoded."""
 
 import time
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def bfloat16_speed_up() -> float:
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Read what the CPU can do; nothing where the system does not say."""
+    """Return the CPU's feature flags; none if the system does not list them."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -43,7 +43,7 @@ class Towers(Protocol):
 
     @property
     def pixel_spec(self) -> PixelSpec:
-        """What the intake makes of a picture."""
+        """Format of the pixels that the intake makes of a picture."""
 
     def image_embeds(self, batch: list[Pixels], /) -> Floats:
         """Embed pictures, shape (batch, dim)."""

@@ -34,7 +34,7 @@ class PromptTokenizer:
 
 
 def longest_text(tokenizer: Any, config: Any) -> int:
-    """Say how many tokens the text tower has positions for."""
+    """Return the number of tokens that the text tower has positions for."""
     text_config = config.text_config
     positions = int(text_config.max_position_embeddings)
     if config.model_type in ROBERTA_TEXT_TOWERS:

@@ -83,7 +83,7 @@ class LabelMatrix:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What was found on one image.
+    """Scores of one image.
 
     Attributes:
         labels: The best labels, best first.

@@ -126,7 +126,7 @@ class TextVectors:
         return claimed
 
     def release(self, claimed: Sequence[WantedPrompt]) -> None:
-        """Give prompts up; those that no other label set waits for leave the queue."""
+        """Release prompts; those that no other label set waits for leave the queue."""
         with self._lock:
             self._release(claimed)
 
@@ -135,7 +135,7 @@ class TextVectors:
         self._batcher.close(timeout_s=5.0)
 
     def _claim(self, prompt: str, priority: Priority) -> WantedPrompt:
-        """Join those who wait for *prompt*; an interactive one moves it to the front."""
+        """Add a claim on *prompt*; an interactive claim moves it to the front."""
         one = self._wanted.get(prompt)
         if one is None:
             one = WantedPrompt(prompt, priority)
@@ -164,7 +164,7 @@ class TextVectors:
             one.answer.set_exception(error)
 
     def _finish(self, one: WantedPrompt, call: "Future[BatchAnswer[Floats]]") -> None:
-        """Answer everybody who waits for the prompt; runs on the thread that encodes."""
+        """Resolve the future of the prompt for all its callers; runs on the thread that encodes."""
         if call.cancelled():  # withdrawn, or moved to the front
             return
         error = call.exception()

@@ -1,4 +1,4 @@
-"""What differs between the models of transformers, and the arithmetic around their towers."""
+"""Differences between the models of transformers, and the arithmetic around their towers."""
 
 import math
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Who waits for the model, and which of them make the next batch: the rules, without threads."""
+"""Calls that wait for the model, and the rules for the next batch, without threads."""
 
 import math
 import time
@@ -39,7 +39,7 @@ class BatchAnswer(Generic[Result]):
 
 @dataclass(eq=False)
 class Call(Generic[Item, Result]):
-    """Somebody who waits for one result; answered exactly once."""
+    """One caller's request for a result; answered exactly once."""
 
     item: Item
     priority: Priority
@@ -58,7 +58,7 @@ class Call(Generic[Item, Result]):
 
 
 class WaitingLine(Generic[Item, Result]):
-    """Who waits: interactive before bulk, in order within each, and bulk never for ever.
+    """Queue of calls: interactive before bulk, in order within each, and bulk never waits for ever.
 
     Args:
         is_mixed: Whether calls of both priorities go together. If not, an interactive batch
@@ -94,11 +94,11 @@ class WaitingLine(Generic[Item, Result]):
         return taken
 
     def oldest_queued_at(self) -> float:
-        """Say since when the first in line waits."""
+        """Return the time since which the first call in line waits."""
         return min(line[0].queued_at for line in (self._interactive, self._bulk) if line)
 
     def _next_line(self) -> deque[Call[Item, Result]]:
-        """Choose whose turn it is; somebody waits."""
+        """Return the line that is next; at least one call waits."""
         is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
         if self._bulk and is_bulks_turn:
             self._in_a_row = 0

@@ -78,7 +78,7 @@ class ByteBudget:
 
 
 class Account:
-    """What one transfer uses of the budget."""
+    """One transfer's share of the budget."""
 
     def __init__(self, budget: ByteBudget, tenant: str) -> None:
         self.tenant = tenant
@@ -90,5 +90,5 @@ class Account:
         return await self._budget.reserve(self, count)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all bytes of the transfer."""
         self._budget.release(self)

@@ -138,7 +138,7 @@ class S3Source:
         options: "GetOptions",
         transfer: Transfer,
     ) -> bool:
-        """Ask by HEAD whether the object is still the version whose pixels are known.
+        """Check by HEAD whether the object is still the version with known pixels.
 
         Not by If-None-Match: obstore hides what a 304 says of the time and the version. Any
         error means ``False``: an answer to HEAD has no body that could explain it, and some

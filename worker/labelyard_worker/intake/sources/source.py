@@ -127,7 +127,7 @@ class Transfer:
         self._fd: int | None = os.memfd_create("labelyard-image", os.MFD_ALLOW_SEALING)
 
     def announce(self, size_bytes: int) -> None:
-        """Refuse a file whose announced size is beyond the limit."""
+        """Refuse a file with an announced size beyond the limit."""
         if size_bytes > self.limits.max_bytes:
             raise ImageTooLargeError(
                 self._uri, f"{size_bytes} bytes; the limit is {self.limits.max_bytes}"
@@ -173,7 +173,7 @@ class Transfer:
     def finish(
         self, etag: str | None, *, is_md5: bool | None = None, stamp: str = ""
     ) -> FetchedFile:
-        """Give the file away; nobody can change it any more."""
+        """Seal the file and return it; nobody can change it any more."""
         assert self._fd is not None  # noqa: S101 - a transfer is finished once
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, seals)

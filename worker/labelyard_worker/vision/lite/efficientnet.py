@@ -113,7 +113,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def _relu6(features: Tensor) -> Tensor:
-    """Clip what a convolution has just written to between 0 and 6."""
+    """Clip a convolution's output in place to between 0 and 6."""
     return functional.relu6(features, inplace=True)
 
 

@@ -76,7 +76,7 @@ class LiteZeroShotConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class PhraseMemory(nn.Module):
-    """Phrases whose concepts are known, and the kernel regression over them.
+    """Phrases with known concepts, and the kernel regression over them.
 
     Source: Nadaraya 1964 and Watson 1964, with the exponential kernel of the cosine.
     """
