@@ -303,6 +303,9 @@ return run(attempts, deaths)
 #   not count).
 # Returns {'released', 'pending'}, {'repeated', state}, {'running', runner} (another worker has
 #   the job) or {'final', state or 'missing'}.
+# A suspect that comes back alive with a retry of its own starts again from no deaths as a
+# suspect: a job that waits for an absent storage is begun every few seconds, and would else
+# collect the deaths of workers that were killed for other reasons. It stays a suspect.
 RELEASE = (
     PRELUDE
     + """
@@ -317,6 +320,8 @@ if runner and runner ~= ARGV[5] then return {'running', runner} end
 if start then redis.call('HSET', JOB, 'released', start) end
 if ARGV[7] ~= '' then
   count_death(ARGV[7])
+elseif runner and ARGV[6] ~= '' and redis.call('HGET', JOB, 'alone') ~= '0' then
+  redis.call('HSET', JOB, 'deaths_suspect', 0, 'deaths_alone', 0)
 end
 leave_suspicion()
 redis.call('HDEL', JOB, 'runner')

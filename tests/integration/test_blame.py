@@ -169,3 +169,32 @@ def test_company_at_another_worker_changes_nothing(ledger: Ledger) -> None:
     start(ledger, job, "w2", "suspect")
 
     assert deaths(ledger, job) == (1, 0, 1, 0)
+
+
+@pytest.mark.parametrize("mode", ["crowded", "alone"])
+def test_a_suspect_that_comes_back_to_wait_for_storage_is_not_buried(
+    ledger: Ledger, mode: Isolation
+) -> None:
+    """Begun every few seconds, it meets more kills of its workers than other jobs do."""
+    (job,) = submitted(ledger)
+    start(ledger, job, "w-1")
+    start(ledger, job, "w-2")
+    for number in range(DEAD_AFTER + UNCONFIRMED_DEATHS + 1):
+        assert start(ledger, job, f"killed-{number}", mode).verdict == "run"
+        assert start(ledger, job, f"w{number}", mode).verdict == "run"
+        ledger.postpone(job.job_id, worker=f"w{number}", delay_s=0)
+
+    assert deaths(ledger, job)[1:] == (0, 0, 0)
+    assert start(ledger, job, "w9").verdict == "quarantine"
+
+
+def test_a_suspect_that_was_handed_back_keeps_its_deaths(ledger: Ledger) -> None:
+    """A worker hands back a job that hangs, too."""
+    (job,) = submitted(ledger)
+    start(ledger, job, "w-1")
+    start(ledger, job, "w-2")
+    start(ledger, job, "w1", "suspect")
+    start(ledger, job, "w2", "crowded")
+    ledger.hand_back(job.job_id, worker="w2")
+
+    assert deaths(ledger, job) == (3, 1, 0, 0)
