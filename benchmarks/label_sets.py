@@ -21,8 +21,8 @@ import psutil  # type: ignore[import-untyped]
 from labelyard.errors import JobCancelledError, LabelyardError
 from labelyard.label_sets import as_label_set, label_set_digest
 from labelyard.messages import LabelSet
+from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tokens import Token
 from labelyard_worker.vision.checkpoint import load_checkpoint
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import Floats

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from benchmarks.checkpoints import CLIP, LITE
 from benchmarks.measure import Effort
 
-MODEL_OF_THE_ISSUE = 2.0  # megapixels, the size that every comparison is made at
+REFERENCE_MEGAPIXELS = 2.0  # megapixels, the size that every comparison is made at
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from labelyard.ledger import Ledger, connect
 from labelyard.messages import Job, Label, LabelSet
 from labelyard.publisher import Publisher
 from labelyard.testing import sample_job
-from labelyard_worker.durability.broker_view import RedisBroker
-from labelyard_worker.durability.reconciler import Reconciler
 from labelyard_worker.local.servers import ValkeyServer
+from labelyard_worker.maintenance.broker_view import RedisBroker
+from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.settings import WorkerSettings
 
 NAMESPACE = "recovery"

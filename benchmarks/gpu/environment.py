@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.gpu.gpu_meter import GpuMeter, describe_gpu
 from benchmarks.gpu.step_result import StepResult
-from labelyard_worker.machine import usable_cores
+from labelyard_worker.cpu_budget import usable_cores
 
 NEEDED = ("torch", "transformers", "celery", "redis", "obstore", "boto3", "pillow", "numpy")
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,clocks.sm,power.limit")

@@ -17,8 +17,8 @@ from benchmarks.gpu.step_result import StepResult
 from benchmarks.pictures import ensure_pictures
 from benchmarks.stack import isolate, running_stack
 from benchmarks.systems.decoding import decode_image, open_store
-from labelyard_worker.intake.spec import PixelSpec
-from labelyard_worker.machine import usable_cores
+from labelyard_worker.cpu_budget import usable_cores
+from labelyard_worker.pixels import PixelSpec
 
 SPECS = {
     224: PixelSpec(resize="shortest_edge", shortest_edge=224, crop=(224, 224)),

@@ -2,7 +2,7 @@
 
     python -m benchmarks.slowness.isolation [--jobs 20000]
 
-Plays the rule of ``START`` (``producer/labelyard/ledger_scripts.py``) with made-up workers: jobs
+Plays the rule of ``START`` (``producer/labelyard/ledger/scripts.py``) with made-up workers: jobs
 of random length run in slots, workers are killed from outside at random, and some jobs kill
 their worker themselves. No server is needed; the seed replays a play.
 """
@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labelyard.ledger_scripts import UNCONFIRMED_DEATHS
+from labelyard.ledger.scripts import UNCONFIRMED_DEATHS
 
 Mode = Literal["none", "suspect", "crowded", "alone"]
 QUARANTINE_AFTER, DEAD_AFTER = 2, 2

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.instant import COMMAND, ROOT
-from tests.integration.answering import answering
 from tests.support import pictures
+from tests.support.answering import answering
 from tests.support.faulty_s3 import FaultyS3, faulty_s3
 from tests.support.service import READY_WITHIN_S, Service, running_service
 

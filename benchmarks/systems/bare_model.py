@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from benchmarks.checkpoints import TEMPLATE
-from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.pixels import PixelSpec
 from labelyard_worker.vision import lite
-from labelyard_worker.vision.pixels import pixel_spec
+from labelyard_worker.vision.normalizer import pixel_spec
 from labelyard_worker.vision.towers import prepared
 
 PROMPTS_IN_A_PASS = 64

@@ -7,7 +7,7 @@ from obstore.store import S3Store
 from PIL import Image
 
 from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
-from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.pixels import PixelSpec
 
 
 def decode_file(path: Path, spec: PixelSpec, *, is_exact: bool = False) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 
 from labelyard.messages import ModelInfo
 from labelyard_worker.celery_app import make_app
-from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.pixels import Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import ThreadPlan

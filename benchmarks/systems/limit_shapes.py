@@ -17,8 +17,8 @@ import torch
 from benchmarks.systems.bare_model import BareModel, read_spec
 from benchmarks.systems.decoding import decode_file
 from benchmarks.systems.limit_candidates import Candidate
-from labelyard_worker.intake.spec import PixelSpec
-from labelyard_worker.vision.devices import in_passing_thread
+from labelyard_worker.pixels import PixelSpec
+from labelyard_worker.vision.devices import run_in_temporary_thread
 
 FILES_IN_A_CALL = 4
 BATCHES_AHEAD = 2
@@ -133,7 +133,7 @@ class Overlapped(Shape):
             candidate.decoders, mp_context=SERVER, initializer=end_with, initargs=(os.getpid(),)
         )
         self._spec = read_spec(folder)
-        self._one_model = in_passing_thread(self._model)
+        self._one_model = run_in_temporary_thread(self._model)
 
     def run(self, paths: Sequence[Path]) -> list[int]:
         best = [-1] * len(paths)

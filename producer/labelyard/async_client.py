@@ -19,19 +19,19 @@ from labelyard.arguments import (
 )
 from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
 from labelyard.client import SubmitQueue
-from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
-from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.ledger.commands import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.ledger.completion import final_records_async
+from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.set_aside import SetAside
 from labelyard.lifetimes import LIFETIMES
 from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
-from labelyard.set_aside import SetAside
 from labelyard.settings import ClientSettings
-from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
-from labelyard.waiting import final_records_async
+from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class AsyncClient:
         """Submit many prepared jobs in few round trips."""
         one_of(queue, SubmitQueue, name="queue")
         ledger = await self._ledger()
-        intake = Intake()
+        bulk = BulkSubmission()
         handles: list[AsyncJobHandle] = []
         waiting = jobs_of(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
@@ -154,12 +154,12 @@ class AsyncClient:
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
             with writing("job"):
                 answers = await ledger.open_many(chunk, queue=queue)
-            outgoing = intake.add(chunk, answers, queue=queue)
+            outgoing = bulk.add(chunk, answers, queue=queue)
             is_published = await asyncio.to_thread(self._publisher.publish_many, outgoing)
-            intake.raise_refusal()
+            bulk.raise_refusal()
             handles += [
                 self._handle(job, opened, is_published=is_published or not opened.is_new)
-                for job, opened in intake.accepted[len(handles) :]
+                for job, opened in bulk.accepted[len(handles) :]
             ]
         return handles
 

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from labelyard.dead_letters import DeadLetters
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Record
+from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import LabelSet
-from labelyard.set_aside import SetAside, SetAsideMessage
 
 
 class AsyncLabelSetRegistry:
@@ -34,7 +34,7 @@ class AsyncLabelSetRegistry:
 
 
 class AsyncDeadLetters:
-    """Jobs that killed or hung their workers; see :class:`labelyard.dead_letters.DeadLetters`."""
+    """Jobs that killed or hung their workers; see :class:`labelyard.ledger.dead_letters.DeadLetters`."""
 
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
@@ -57,7 +57,7 @@ class AsyncDeadLetters:
 
 
 class AsyncSetAside:
-    """Messages that no worker could run; see :class:`labelyard.set_aside.SetAside`."""
+    """Messages that no worker could run; see :class:`labelyard.ledger.set_aside.SetAside`."""
 
     def __init__(self, messages: SetAside) -> None:
         self._messages = messages

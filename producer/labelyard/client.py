@@ -15,20 +15,20 @@ from labelyard.arguments import (
     wait_s,
     writing,
 )
-from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
-from labelyard.ledger_calls import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.ledger.commands import PIPELINE_SIZE, ledger_errors_as_ours
+from labelyard.ledger.completion import final_records
+from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.listener_thread import ListenerThread
+from labelyard.ledger.set_aside import SetAside
+from labelyard.ledger.sightings import Sightings
 from labelyard.lifetimes import LIFETIMES
-from labelyard.listener_thread import ListenerThread
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
-from labelyard.set_aside import SetAside
 from labelyard.settings import ClientSettings
-from labelyard.sightings import Sightings
-from labelyard.submission import Image, Intake, JobOptions, Labels, make_job
-from labelyard.waiting import final_records
+from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
 
 SubmitQueue = Literal["interactive", "bulk"]
 
@@ -179,7 +179,7 @@ class Client:
                 ``job_ids`` may have been accepted.
         """
         one_of(queue, SubmitQueue, name="queue")
-        intake = Intake()
+        bulk = BulkSubmission()
         handles: list[JobHandle] = []
         waiting = jobs_of(jobs)
         while chunk := list(islice(waiting, PIPELINE_SIZE)):
@@ -188,12 +188,12 @@ class Client:
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
             with writing("job"):
                 answers = self._ledger.open_many(chunk, queue=queue)
-            outgoing = intake.add(chunk, answers, queue=queue)
+            outgoing = bulk.add(chunk, answers, queue=queue)
             is_published = self._publisher.publish_many(outgoing)
-            intake.raise_refusal()
+            bulk.raise_refusal()
             handles += [
                 self._handle(job, opened, is_published=is_published or not opened.is_new)
-                for job, opened in intake.accepted[len(handles) :]
+                for job, opened in bulk.accepted[len(handles) :]
             ]
         return handles
 

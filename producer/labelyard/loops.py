@@ -7,9 +7,9 @@ from typing import Final
 
 from labelyard.forking import abandon, call_in_child
 from labelyard.ledger import AsyncLedger, connect_async
-from labelyard.listener import Listener
+from labelyard.ledger.listener import Listener
+from labelyard.ledger.sightings import Sightings
 from labelyard.settings import ConnectionSettings
-from labelyard.sightings import Sightings
 
 
 class LoopConnections:

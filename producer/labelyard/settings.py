@@ -14,10 +14,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from labelyard.addresses import BrokerUrl, LedgerUrl
 from labelyard.errors import ServiceConfigError
 from labelyard.fields import Tenant
 from labelyard.refusals import sentences_of
+from labelyard.service_urls import BrokerUrl, LedgerUrl
 
 PREFIX = "LABELYARD_"
 DAY_S = 86_400

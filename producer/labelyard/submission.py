@@ -10,7 +10,7 @@ from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
-from labelyard.ledger_records import Opened, Queue
+from labelyard.ledger.records import Opened, Queue
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import (
     Deliver,
@@ -142,7 +142,7 @@ def _expiry(options: JobOptions) -> datetime | None:
 
 
 @dataclass
-class Intake:
+class BulkSubmission:
     """The ledger's answers to jobs that were submitted together.
 
     Attributes:

@@ -25,7 +25,7 @@ import redis
 from labelyard.client import Client
 from labelyard.errors import ResultTimeoutError
 from labelyard.ledger import connect
-from labelyard.set_aside import SetAside
+from labelyard.ledger.set_aside import SetAside
 from tests.chaos.brokers import BROKERS
 from tests.chaos.stage import Stage, set_stage
 from tests.support.envelopes import job_of, mutate, mutate_bytes

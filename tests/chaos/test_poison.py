@@ -12,7 +12,7 @@ from tests.chaos.play import PATIENCE_S, Play, playing
 from tests.chaos.stage import BUCKET, Stage, set_stage
 from tests.chaos.traffic import LABELS
 from tests.conftest import SESSION_SERVERS
-from tests.integration import poison
+from tests.support import poison
 from tests.support.apps import orders
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]

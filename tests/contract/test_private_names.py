@@ -18,11 +18,11 @@ from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import AbstractConnection, Connection
 
 from labelyard.messages import Job
-from labelyard_worker.durability import (
+from labelyard_worker.broker import (
     amqp_transport,
-    pool,
     rabbitmq,
     remote_control,
+    thread_pool,
     transport,
 )
 
@@ -52,8 +52,10 @@ GATE_ADVICE = "amqp_transport builds on it: no exception that a message causes m
 CALL_ADVICE = "admission.Call writes what it reads: look for new fields and new exceptions"
 ACK_ADVICE = "acks.Acks forgets what ack added, before each poll and when the channel closes"
 POLLER_ADVICE = "transport.Poller builds on it: pushes must be read while no claim is on its way"
-POOL_ADVICE = "pool.TaskPool replaces it; every escape must reach on_failure once"
-REQUEST_ADVICE = "pool.TaskPool calls it; check that a lost worker still gives its message back"
+POOL_ADVICE = "thread_pool.TaskPool replaces it; every escape must reach on_failure once"
+REQUEST_ADVICE = (
+    "thread_pool.TaskPool calls it; check that a lost worker still gives its message back"
+)
 BEAT_ADVICE = "heartbeat relies on which messages are delivered, acknowledged and restored"
 STEP_ADVICE = "VisibilityHeartbeat is started at each connect, and must end after the pool only"
 
@@ -173,12 +175,12 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 
 OVERRIDDEN = [
     (transport.QoS, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
-    (amqp_transport.Channel, ["basic_consume", "dispatch_method", "_on_basic_deliver"]),
+    (amqp_transport.AmqpChannel, ["basic_consume", "dispatch_method", "_on_basic_deliver"]),
     (remote_control.Request, ["revoked"]),
     (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
     (transport.Poller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),
-    (pool.TaskPool, ["terminate_job", "on_apply"]),
+    (thread_pool.TaskPool, ["terminate_job", "on_apply"]),
     (rabbitmq.MeteredQueue, ["consume"]),
     (rabbitmq.Consumer, ["on_connection_error_after_connected"]),
 ]
@@ -214,7 +216,7 @@ def test_kombu_finds_our_transports_by_their_aliases() -> None:
     found = [TRANSPORT_ALIASES[alias] for alias in schemes]
     assert [find(name) for name in found] == [
         *(transport.Transport, transport.TLSTransport),
-        *(amqp_transport.Transport, amqp_transport.TLSTransport),
+        *(amqp_transport.AmqpTransport, amqp_transport.AmqpTLSTransport),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Private operators of torch that ``vision/packed.py`` uses.
+"""Private operators of torch that ``vision/cpu/packed.py`` uses.
 
 A failure here is no bug yet: an upgrade of torch changed them. Compare with what
 ``torch/_inductor/fx_passes/mkldnn_fusion.py`` now calls, and carry it over; without them the

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labelyard_worker.intake.images import ImageLimits, Pixels, decode
+from labelyard_worker.intake.decode import ImageLimits, Pixels, decode
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint, load_checkpoint
 from tests.conftest import SESSION_SERVERS

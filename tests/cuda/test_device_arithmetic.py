@@ -12,11 +12,11 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import (
 )
 
 from labelyard.messages import Label, LabelSet
-from labelyard_worker.intake.images import Pixels, decode
-from labelyard_worker.vision import device_scoring
+from labelyard_worker.intake.decode import Pixels, decode
+from labelyard_worker.vision import gpu_scoring as gpu_scoring
 from labelyard_worker.vision.checkpoint import Checkpoint
-from labelyard_worker.vision.device_scoring import DeviceScorer
-from labelyard_worker.vision.pixels import Normalizer, pixel_spec
+from labelyard_worker.vision.gpu_scoring import GpuScorer
+from labelyard_worker.vision.normalizer import Normalizer, pixel_spec
 from labelyard_worker.vision.scoring import Floats, LabelMatrix, score_images
 from tests.cuda.conftest import EXACT, Load
 from tests.support import pictures
@@ -80,7 +80,7 @@ def test_scores_on_the_device_are_those_of_the_host(
     device: torch.device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(device_scoring, "MANY_LABELS", 1)
+    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 1)
     numbers = np.random.default_rng(n_labels)
     labels = tuple(
         Label(name=f"l{number}", threshold=0.3 if number % 3 else None)
@@ -91,7 +91,7 @@ def test_scores_on_the_device_are_those_of_the_host(
     matrix = LabelMatrix.of(label_set, texts, digest=f"{n_labels}", trained_scoring="softmax")
     images = texts[numbers.integers(0, n_labels, 16)] + 0.5 * unit_rows(numbers, 16)
     options = {"logit_scale": 10.0, "logit_bias": -5.0, "top_k": 5}
-    scorer = DeviceScorer(device, capacity_bytes=1 << 30)
+    scorer = GpuScorer(device, capacity_bytes=1 << 30)
 
     on_device = scorer.score_images(images, matrix, **options)  # type: ignore[arg-type]
 

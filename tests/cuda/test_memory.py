@@ -8,7 +8,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from labelyard_worker.intake.images import Pixels
+from labelyard_worker.intake.decode import Pixels
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labelyard.label_sets import as_label_set
-from labelyard_worker.intake.images import Pixels
+from labelyard_worker.intake.decode import Pixels
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint
 from labelyard_worker.vision.scoring import LabelMatrix, score_images
 from tests.cuda.conftest import Load

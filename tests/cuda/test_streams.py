@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelyard_worker.intake.images import Pixels
+from labelyard_worker.intake.decode import Pixels
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint

@@ -16,7 +16,7 @@ from labelyard_worker.settings import WorkerSettings
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
-# A page may name a file as it is known in its package, for example durability/claim.py.
+# A page may name a file as it is known in its package, for example broker/claim.py.
 BASES = [ROOT, *CODE, CODE[1] / "durability"]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

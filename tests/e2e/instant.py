@@ -10,8 +10,7 @@ from typing import Final
 
 from labelyard import Client
 from labelyard_worker.local.worker_process import WorkerProcess
-from tests.integration import poison
-from tests.support import pictures
+from tests.support import pictures, poison
 from tests.support.proxy import TcpProxy
 from tests.support.service import READY_WITHIN_S, Service
 
@@ -66,7 +65,7 @@ class InstantService:
         return self.service.pictures.put(name, pictures.jpeg() + os.urandom(8))
 
     def file(self, raw: bytes) -> str:
-        """Store a file that the decoder may obey, see ``tests.integration.poison``."""
+        """Store a file that the decoder may obey, see ``tests.support.poison``."""
         return self.service.pictures.put(f"file-{raw.hex()[:20]}", raw)
 
     def order(self, order: str) -> None:

@@ -14,12 +14,11 @@ from kombu import Connection
 
 from labelyard import Client, errors
 from labelyard.errors import LabelyardError, all_errors
+from labelyard.ledger.set_aside import SetAsideMessage
 from labelyard.messages import Result, new_job_id
-from labelyard.set_aside import SetAsideMessage
 from labelyard_worker.local.embedded import choose_ports
 from tests.e2e.instant import NAMESPACE, InstantService
-from tests.integration import poison
-from tests.support import broken_pictures
+from tests.support import broken_pictures, poison
 from tests.support.apps import orders
 from tests.support.apps.durability_worker import send
 from tests.support.service import READY_WITHIN_S, Service

@@ -14,9 +14,9 @@ from PIL import Image
 from labelyard.label_sets import as_label_set
 from labelyard.messages import ImageRef, ImageResult, Job, new_job_id
 from labelyard_worker.classify import classify
+from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.services import Services, open_services
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tokens import Token
 from labelyard_worker.vision import lite
 from labelyard_worker.vision.checkpoint import load_checkpoint
 from tests.support import odd_pictures, pictures

@@ -26,11 +26,11 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
-from labelyard_worker.intake.images import ImageLimits, Pixels, decode
+from labelyard_worker.intake.decode import ImageLimits, Pixels, decode
 from labelyard_worker.local.photographs import EVERYDAY_LABELS
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint, load_checkpoint
-from labelyard_worker.vision.packed import can_pack
+from labelyard_worker.vision.cpu.packed import can_pack
 from labelyard_worker.vision.precision import choose_decode, choose_dtype
 from labelyard_worker.vision.scoring import Floats, softmax
 from tests.support.checkpoints import make_clip

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from labelyard_worker.vision import attention
-from labelyard_worker.vision.attention import NAME, attend, use_products
-from labelyard_worker.vision.packed import can_pack
+from labelyard_worker.vision.cpu import attention
+from labelyard_worker.vision.cpu.attention import NAME, attend, use_products
+from labelyard_worker.vision.cpu.packed import can_pack
 from labelyard_worker.vision.towers import prepared
 from tests.support.checkpoints import tiny_checkpoint
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from labelyard.errors import ModelLoadError
 from labelyard.label_sets import as_label_set
-from labelyard_worker.intake.images import ImageLimits, Pixels, decode
+from labelyard_worker.intake.decode import ImageLimits, Pixels, decode
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint, load_checkpoint
 from labelyard_worker.vision.label_index import LabelIndex

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from labelyard_worker.vision.last_layer import (
+from labelyard_worker.vision.cpu.last_layer import (
     POOLS_FIRST_TOKEN,
     LastLayer,
     shorten_last_layer,

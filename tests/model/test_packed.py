@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from labelyard_worker.vision import packed
-from labelyard_worker.vision.packed import PackedLinear, PackedPatches, can_pack
+from labelyard_worker.vision.cpu import packed
+from labelyard_worker.vision.cpu.packed import PackedLinear, PackedPatches, can_pack
 from labelyard_worker.vision.towers import prepared
 from tests.support.checkpoints import IMAGE_PX, tiny_model
 

@@ -11,32 +11,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelyard.errors import DeviceFailedError
-from labelyard_worker.vision.batcher import Batcher, Priority
-from labelyard_worker.vision.waiting import (
+from labelyard_worker.vision.batch_queue import (
     GOOD_BATCHES_BEFORE_GROWTH,
     INTERACTIVE_IN_A_ROW,
     LEAST_WORTH_SHARING,
     BatchLimit,
-    Call,
-    WaitingLine,
+    BatchQueue,
+    BatchRequest,
+    batch_delay_s,
     batch_size,
-    company_wait_s,
 )
+from labelyard_worker.vision.batcher import Batcher, Priority
 
 PRIORITIES = st.sampled_from(["interactive", "bulk"])
 
 
-def line_of(priorities: Sequence[Priority]) -> WaitingLine[int, int]:
+def line_of(priorities: Sequence[Priority]) -> BatchQueue[int, int]:
     """Queue numbered calls with these priorities."""
-    line: WaitingLine[int, int] = WaitingLine()
+    line: BatchQueue[int, int] = BatchQueue()
     for number, priority in enumerate(priorities):
-        line.join(Call(number, priority))
+        line.join(BatchRequest(number, priority))
     return line
 
 
-def drained(line: WaitingLine[int, int], sizes: Sequence[int]) -> list[list[Call[int, int]]]:
+def drained(line: BatchQueue[int, int], sizes: Sequence[int]) -> list[list[BatchRequest[int, int]]]:
     """Take batches of these sizes, over and over, until nobody waits."""
-    batches: list[list[Call[int, int]]] = []
+    batches: list[list[BatchRequest[int, int]]] = []
     while len(line):
         batches.append(line.take(sizes[len(batches) % len(sizes)]))
     return batches
@@ -88,8 +88,8 @@ def test_interactive_goes_before_bulk_but_not_for_ever(
 
 @given(given_up=st.sets(st.integers(0, 29)), size=st.integers(1, 8))
 def test_callers_that_gave_up_take_no_place_in_a_batch(given_up: set[int], size: int) -> None:
-    line: WaitingLine[int, int] = WaitingLine()
-    calls: list[Call[int, int]] = [Call(number, "bulk") for number in range(30)]
+    line: BatchQueue[int, int] = BatchQueue()
+    calls: list[BatchRequest[int, int]] = [BatchRequest(number, "bulk") for number in range(30)]
     for call in calls:
         line.join(call)
     for number in given_up:
@@ -136,7 +136,7 @@ def test_the_last_images_are_shared_among_the_streams(
 def test_company_is_waited_for_only_while_the_device_is_busy_and_never_past_the_limit(
     waiting: int, coming: int, running: int, enough: int, waited_s: float
 ) -> None:
-    wait_s = company_wait_s(
+    wait_s = batch_delay_s(
         waiting=waiting,
         coming=coming,
         running=running,

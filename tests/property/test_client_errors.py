@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from labelyard import AsyncClient, Client, ClientSettings, ImageRef, Label, LabelSet
 from labelyard.errors import InvalidMessageError, JobNotFoundError, LabelyardError
+from labelyard.ledger.set_aside import SetAsideMessage
 from labelyard.messages import Job
-from labelyard.set_aside import SetAsideMessage
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from labelyard.messages import Label, LabelSet, Scoring
-from labelyard_worker.vision import device_scoring
-from labelyard_worker.vision.device_scoring import DeviceScorer
+from labelyard_worker.vision import gpu_scoring as gpu_scoring
+from labelyard_worker.vision.gpu_scoring import GpuScorer
 from labelyard_worker.vision.scoring import (
     Floats,
     LabelMatrix,
@@ -123,8 +123,8 @@ def test_scores_are_finite_and_ranked_whatever_is_legal(
 
     hosts = score_images(cosines, matrix, **scale, top_k=count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device_scoring, "MANY_LABELS", 1)
-        scorer = DeviceScorer(torch.device("cpu"), capacity_bytes=1 << 20)
+        patch.setattr(gpu_scoring, "MANY_LABELS", 1)
+        scorer = GpuScorer(torch.device("cpu"), capacity_bytes=1 << 20)
         devices = scorer.score_images(cosines, matrix, **scale, top_k=count)
 
     for found, row in zip([*hosts, *devices], [*cosines, *cosines], strict=True):
@@ -143,11 +143,11 @@ def test_scores_are_finite_and_ranked_whatever_is_legal(
 def test_an_embedding_that_is_not_finite_gives_an_error_and_no_score(
     bad: float, scoring: Scoring, is_on_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_scoring, "MANY_LABELS", 1)
+    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 1)
     label_set = LabelSet(labels=(Label(name="a"), Label(name="b")), scoring=scoring)
     identity = np.eye(2, dtype=np.float32)
     matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
-    scorer = DeviceScorer(torch.device("cpu"), capacity_bytes=1 << 20)
+    scorer = GpuScorer(torch.device("cpu"), capacity_bytes=1 << 20)
     score = scorer.score_images if is_on_device else score_images
 
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError):

@@ -5,11 +5,11 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from labelyard.ledger import DeliveryState, Ledger, Pending, Record, connect
-from labelyard.ledger_deliveries import DeliveryLedger
+from labelyard.ledger.deliveries import DeliveryLedger
 from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job, sample_result
-from labelyard_worker.delivery.pool import DeliveryPool, deliveries_of
-from labelyard_worker.delivery.senders import senders_of
+from labelyard_worker.jobs.delivery.pool import DeliveryPool, deliveries_of
+from labelyard_worker.jobs.delivery.senders import senders_of
 from labelyard_worker.settings import WorkerSettings
 from tests.support.waiting import wait_until
 

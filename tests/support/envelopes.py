@@ -39,7 +39,12 @@ PROPERTIES: Final = (
     *("correlation_id", "reply_to", "delivery_mode", "delivery_tag", "delivery_info", "priority"),
     *("body_encoding", "expiration", "message_id", "type", "headers"),
 )
-FOREIGN_TASKS: Final = ("labelyard.clasify", "celery.backend_cleanup", "labelyard.set_aside", "é")
+FOREIGN_TASKS: Final = (
+    "labelyard.clasify",
+    "celery.backend_cleanup",
+    "labelyard.ledger.set_aside",
+    "é",
+)
 CONTENT_TYPES: Final = (
     *("application/json; charset=utf-8", "application/x-python-serialize", "text/plain"),
     *("application/json; charset=utf-16", "application/data", "application/x-yaml"),

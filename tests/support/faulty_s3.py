@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from tests.integration.answering import answering
+from tests.support.answering import answering
 
 DRIP_EVERY_S = 0.5
 

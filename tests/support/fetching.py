@@ -8,7 +8,7 @@ from typing import Any
 
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
 from labelyard_worker.intake.sources.source import FetchOrder, Source, Transfer, TransferLimits
-from labelyard_worker.intake.spec import Unchanged
+from labelyard_worker.pixels import Unchanged
 
 BUDGET_BYTES = 64 * 1024 * 1024
 

@@ -8,7 +8,7 @@ from typing import Any
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
-from labelyard_worker.durability.transport import atomic_url, install
+from labelyard_worker.broker.transport import atomic_url, install
 from tests.support.waiting import wait_until
 
 install()

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelyard.ledger.set_aside import MAX_KEPT_BYTES
 from labelyard.messages import Job, new_job_id, parse_job
 from labelyard.outgoing import Outgoing
-from labelyard.set_aside import MAX_KEPT_BYTES
 from labelyard.testing import sample_job
-from labelyard_worker.durability.admission import TASKS, admit
-from labelyard_worker.durability.amqp_transport import envelope_of as amqp_envelope_of
-from labelyard_worker.durability.calls import SET_ASIDE_TASK, Call, Misfit, list_item
-from labelyard_worker.durability.envelopes import MAX_ENVELOPE_BYTES, unpack
+from labelyard_worker.broker.admission import TASKS, admit
+from labelyard_worker.broker.amqp_transport import envelope_of as amqp_envelope_of
+from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
+from labelyard_worker.broker.envelopes import MAX_ENVELOPE_BYTES, unpack
 from tests.support.envelopes import NO_CANVAS, SIGNATURE, envelope_of, job_of, mutate, mutate_bytes
 
 QUEUE = "labelyard.interactive"
@@ -36,12 +36,12 @@ def body_of(*parts: Any) -> str:
     return json.dumps(list(parts))
 
 
-def gate(envelope: Any) -> Call:
+def gate(envelope: Any) -> TaskCall:
     raw = envelope if isinstance(envelope, bytes) else json.dumps(envelope).encode()
     return admit(unpack(raw), queue=QUEUE)
 
 
-def misfit_of(call: Call) -> Misfit:
+def misfit_of(call: TaskCall) -> Misfit:
     assert call.task == SET_ASIDE_TASK
     return Misfit.of_arguments(json.loads(call.arguments))
 
@@ -89,7 +89,7 @@ def test_a_job_goes_on_as_text_that_parses_to_the_same_job() -> None:
     assert (expires_at, call.is_result_wanted) == (None, False)
 
 
-def job_text(call: Call) -> Any:
+def job_text(call: TaskCall) -> Any:
     return json.loads(json.loads(call.arguments)[0])
 
 
@@ -396,7 +396,7 @@ def test_whatever_amqp_brings_the_gate_answers_with_a_call_that_it_wrote(
     assert_ours(admit(amqp_envelope_of(properties, body, False), queue=QUEUE))
 
 
-def assert_ours(call: Call) -> None:
+def assert_ours(call: TaskCall) -> None:
     args, kwargs, canvas = json.loads(call.body())
     assert call.task in {*TASKS, SET_ASIDE_TASK}
     assert (kwargs, canvas) == ({}, NO_CANVAS)

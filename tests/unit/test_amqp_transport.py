@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from amqp import spec  # type: ignore[import-untyped]
 
-from labelyard_worker.durability.amqp_transport import (
+from labelyard_worker.broker.amqp_transport import (
     Connection,
     as_list_item,
     frame_handler,

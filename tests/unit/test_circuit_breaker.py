@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelyard_worker.delivery.breaker import (
+from labelyard_worker.jobs.delivery.breaker import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     OPEN_AFTER,

@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-from labelyard.ledger_deliveries import Outcome
-from labelyard_worker.delivery.breaker import OPEN_AFTER
-from labelyard_worker.delivery.host import FAILING_LOOKS_PER_S, HELD_PER_HOST, Backlog, Host
+from labelyard.ledger.deliveries import DeliveryOutcome
+from labelyard_worker.jobs.delivery.breaker import OPEN_AFTER
+from labelyard_worker.jobs.delivery.host import FAILING_LOOKS_PER_S, HELD_PER_HOST, Backlog, Host
 
-FAULT = Outcome("failed", "status 503", is_host_fault=True)
+FAULT = DeliveryOutcome("failed", "status 503", is_host_fault=True)
 
 
 async def always() -> bool:
     return True
 
 
-async def call(host: Host, outcome: Outcome) -> Outcome | None:
-    async def send() -> Outcome:
+async def call(host: Host, outcome: DeliveryOutcome) -> DeliveryOutcome | None:
+    async def send() -> DeliveryOutcome:
         return outcome
 
     return await host.call(send, worker_slots=asyncio.Semaphore(64), hold=always)
@@ -30,7 +30,7 @@ def failing(backlog: Backlog) -> Host:
 
 
 def test_a_host_that_fails_is_not_called() -> None:
-    postponed = asyncio.run(call(failing(Backlog()), Outcome("delivered")))
+    postponed = asyncio.run(call(failing(Backlog()), DeliveryOutcome("delivered")))
 
     assert postponed is not None
     assert (postponed.kind, postponed.reason) == ("postponed", "its host is failing: status 503")
@@ -48,7 +48,7 @@ def test_looks_at_postponed_deliveries_are_bounded_in_number(pending: int) -> No
 def test_an_answer_that_is_about_one_job_does_not_stop_its_host() -> None:
     host = Host(Backlog())
     for _ in range(3 * OPEN_AFTER):
-        asyncio.run(call(host, Outcome("failed", "status 404")))
+        asyncio.run(call(host, DeliveryOutcome("failed", "status 404")))
 
     assert host.postponement() is None
 
@@ -67,7 +67,7 @@ def test_a_delivery_whose_lease_was_lost_is_not_made() -> None:
     async def never() -> bool:
         return False
 
-    async def send() -> Outcome:
+    async def send() -> DeliveryOutcome:
         raise AssertionError
 
     answer = asyncio.run(Host(Backlog()).call(send, worker_slots=asyncio.Semaphore(1), hold=never))

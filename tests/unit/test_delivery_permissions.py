@@ -10,7 +10,7 @@ from labelyard.errors import InvalidMessageError, ServiceConfigError
 from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job
 from labelyard.webhooks import WebhookAddress
-from labelyard_worker.delivery.permissions import NotPermittedError, ResultPlaces, WebhookHosts
+from labelyard_worker.jobs.delivery.permissions import NotPermittedError, ResultPlaces, WebhookHosts
 
 UNUSABLE = [
     "http://[host/",

@@ -18,12 +18,12 @@ from labelyard_worker.vision.devices import (
     device_errors_as_ours,
     free_cached_memory,
     halve_when_out_of_memory,
-    in_passing_thread,
     is_device_lost,
     is_out_of_memory,
     keep_float32_exact,
     plan_batch_size,
     plan_threads,
+    run_in_temporary_thread,
 )
 
 CPU = torch.device("cpu")
@@ -202,9 +202,9 @@ def test_a_thread_that_passes_gets_all_cores_and_takes_nobodys_place() -> None:
 
     with ThreadPoolExecutor(1) as model:
         given = [
-            in_passing_thread(lambda: threads_given(share)),  # a warm-up
+            run_in_temporary_thread(lambda: threads_given(share)),  # a warm-up
             model.submit(threads_given, share).result(),
-            in_passing_thread(lambda: threads_given(share, is_passing=True)),  # prompts
+            run_in_temporary_thread(lambda: threads_given(share, is_passing=True)),  # prompts
         ]
 
     assert given == [2, 2, 2]
@@ -212,4 +212,4 @@ def test_a_thread_that_passes_gets_all_cores_and_takes_nobodys_place() -> None:
 
 def test_what_fails_in_a_passing_thread_fails_for_its_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        in_passing_thread(lambda: 1 / 0)
+        run_in_temporary_thread(lambda: 1 / 0)

@@ -16,8 +16,8 @@ from labelyard.errors import (
     ResultTimeoutError,
     UnknownLabelSetError,
 )
+from labelyard.ledger.set_aside import SetAsideMessage
 from labelyard.messages import Label, Status
-from labelyard.set_aside import SetAsideMessage
 from labelyard.testing import (
     AsyncFakeClient,
     FakeClient,

@@ -14,7 +14,7 @@ import pytest
 from labelyard.errors import JobCancelledError
 from labelyard.label_sets import as_label_set, label_set_digest
 from labelyard.messages import Label, LabelSet
-from labelyard_worker.tokens import Token
+from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.vision.ensembles import in_groups
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.lru import ByteLru

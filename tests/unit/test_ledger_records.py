@@ -13,8 +13,8 @@ from labelyard.errors import (
     ResultTimeoutError,
     ResultUnreadableError,
 )
-from labelyard.ledger_clock import LedgerClock
-from labelyard.ledger_records import Record, read_glance, read_record
+from labelyard.ledger.clock import LedgerClock
+from labelyard.ledger.records import Record, read_glance, read_record
 from labelyard.testing.samples import sample_job, sample_result
 
 RESULT = sample_result()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 
 from labelyard.errors import ImageUndecodableError
-from labelyard_worker.intake import images
-from labelyard_worker.intake.images import ImageLimits, Pixels, PixelSpec, decode
+from labelyard_worker.intake import decode as images
+from labelyard_worker.intake.decode import ImageLimits, Pixels, PixelSpec, decode
 from tests.support import odd_pictures, pictures
 from tests.support.odd_pictures import COLOURS, DEEP_GREYS, SIZE, TRANSPARENT
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labelyard_worker.intake.pixel_budget import PixelBudget
-from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.pixels import PixelSpec
 from labelyard_worker.services import places_for
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan

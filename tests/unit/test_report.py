@@ -46,14 +46,14 @@ class Page(HTMLParser):
         return [str(found[name]) for found in self.attributes if name in found]
 
 
-def shown(name: str = "cat.png", **changes: Any) -> Shown:
+def redact(name: str = "cat.png", **changes: Any) -> Shown:
     job = sample_job(images=(ImageRef(id=name, uri=f"s3://photos/{name}"),))
     result = sample_result(job=job).model_copy(update=changes)
     return Shown(name, pictures.png(), result)
 
 
 def test_results_are_written_as_they_are_stored(tmp_path: Path) -> None:
-    entries = [shown("a.png"), shown("b.png")]
+    entries = [redact("a.png"), redact("b.png")]
 
     write_report(tmp_path / "report", entries)
 
@@ -63,7 +63,7 @@ def test_results_are_written_as_they_are_stored(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_each_photograph_with_its_labels_and_its_time() -> None:
-    found = Page(page([shown("a.png"), shown("b.png")]))
+    found = Page(page([redact("a.png"), redact("b.png")]))
 
     assert found.values("alt") == ["a.png", "b.png"]
     assert found.words.count("42 ms") == 2
@@ -74,7 +74,7 @@ def test_the_page_shows_each_photograph_with_its_labels_and_its_time() -> None:
 
 
 def test_the_page_fetches_nothing() -> None:
-    text = page([shown()])
+    text = page([redact()])
     found = Page(text)
 
     assert all(source.startswith("data:image/png;base64,") for source in found.values("src"))
@@ -86,7 +86,7 @@ def test_the_page_fetches_nothing() -> None:
 
 @pytest.mark.parametrize(("picture", "kind"), [(pictures.png(), "png"), (pictures.jpeg(), "jpeg")])
 def test_a_photograph_is_embedded_as_what_it_is(picture: bytes, kind: str) -> None:
-    entry = Shown("x", picture, shown().result)
+    entry = Shown("x", picture, redact().result)
 
     (source,) = Page(page([entry])).values("src")
 
@@ -94,17 +94,17 @@ def test_a_photograph_is_embedded_as_what_it_is(picture: bytes, kind: str) -> No
 
 
 def test_names_are_words_and_no_markup() -> None:
-    found = Page(page([shown('<script>alert("1")</script>.png')]))
+    found = Page(page([redact('<script>alert("1")</script>.png')]))
 
     assert "script" not in found.tags
     assert found.values("alt") == ['<script>alert("1")</script>.png']
 
 
 def test_a_photograph_that_failed_says_why() -> None:
-    entry = shown()
+    entry = redact()
     image = entry.result.images[0]
     broken = fail_image(ImageRef(id=image.id, uri=image.uri), ImageUndecodableError(image.uri))
 
-    found = Page(page([shown(images=(broken,), model=None)]))
+    found = Page(page([redact(images=(broken,), model=None)]))
 
     assert "image_undecodable" in found.words

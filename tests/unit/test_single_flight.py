@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from labelyard_worker.durability.single_flight import SingleFlight
+from labelyard_worker.jobs.single_flight import SingleFlight
 from tests.support.waiting import wait_until
 
 

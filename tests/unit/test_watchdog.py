@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from labelyard_worker.durability.watchdog import EXIT_CODE, Watchdog
-from labelyard_worker.tokens import Token
+from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.watchdog import EXIT_CODE, Watchdog
 from tests.support.waiting import wait_until
 
 HANGING = """
 import threading, time
-from labelyard_worker.durability.watchdog import Watchdog
+from labelyard_worker.jobs.watchdog import Watchdog
 from labelyard_worker.operations import logs
 logs.set_up(level="info", form="text")
 hangs = threading.Event()
@@ -117,7 +117,7 @@ def test_the_process_ends_with_its_stacks_in_the_log() -> None:
             "try:\n"
             "    while os.write(2, b'x' * 4096): pass\n"
             "except BlockingIOError: os.set_blocking(2, True)\n"
-            "import labelyard_worker.durability.watchdog as watchdog\n"
+            "import labelyard_worker.jobs.watchdog as watchdog\n"
             "watchdog.LOG_WITHIN_S = 0.5"
         ),
     ],

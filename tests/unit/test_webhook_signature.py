@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from labelyard.errors import ServiceConfigError
 from labelyard.webhooks import webhook_id
-from labelyard_worker.delivery.signature import sign, webhook_key
+from labelyard_worker.jobs.delivery.signature import sign, webhook_key
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 JOB_IDS = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from labelyard.ledger import SOCKET_OPTIONS
 from labelyard.queues import QUEUE_NAMES, QueueName, is_amqp, queue_name, queues
-from labelyard_worker.durability import amqp_transport, transport
-from labelyard_worker.durability.broker_view import unacked_key
-from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
-from labelyard_worker.durability.rabbitmq import metered
-from labelyard_worker.durability.remote_control import control_settings
-from labelyard_worker.durability.signals import DrainSignals
-from labelyard_worker.machine import garbage_left_alone
+from labelyard.redis_connections import SOCKET_OPTIONS
+from labelyard_worker.broker import amqp_transport, transport
+from labelyard_worker.broker.rabbitmq import metered
+from labelyard_worker.broker.remote_control import control_settings
+from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
+from labelyard_worker.cpu_budget import garbage_left_alone
+from labelyard_worker.jobs.signals import DrainSignals
+from labelyard_worker.maintenance.broker_view import unacked_key
 from labelyard_worker.settings import WorkerSettings, read_settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
     declared_queues = queues(settings.namespace, settings.broker_url)
     declared = zip(QUEUE_NAMES, declared_queues, strict=True)
     return {
-        "worker_consumer": "labelyard_worker.durability.rabbitmq:Consumer",
+        "worker_consumer": "labelyard_worker.broker.rabbitmq:Consumer",
         "task_queues": [metered(queue, counts[name]) for name, queue in declared],
         # A thread for each message that may come: none waits in a worker while others idle.
         "worker_concurrency": sum(counts.values()),
@@ -149,7 +149,7 @@ def build_app(settings: WorkerSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # One model for all threads; the pool is ours because Celery's loses slots.
         worker_pool=(
-            "labelyard_worker.durability.pool:TaskPool" if settings.safe_pool else "threads"
+            "labelyard_worker.broker.thread_pool:TaskPool" if settings.safe_pool else "threads"
         ),
         worker_concurrency=settings.concurrency,
         worker_hijack_root_logger=False,

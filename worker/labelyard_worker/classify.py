@@ -21,15 +21,15 @@ from labelyard.messages import (
     status_of,
 )
 from labelyard_worker.embedding import Embedded
-from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.services import Services
-from labelyard_worker.tokens import Token
-from labelyard_worker.vision.known_images import KnownImage
+from labelyard_worker.vision.batch_queue import Priority
+from labelyard_worker.vision.image_cache import KnownImage
 from labelyard_worker.vision.scoring import ImageScores, LabelMatrix
-from labelyard_worker.vision.waiting import Priority
 
-Outcome = Embedded | ImageError | TransientError
+ImageOutcome = Embedded | ImageError | TransientError
 
 
 def classify(job: Job, services: Services, *, priority: Priority, token: Token) -> Result:
@@ -76,7 +76,9 @@ def labels_of(job: Job, services: Services, *, priority: Priority, token: Token)
     return index.registered(digest, load, token=token, priority=priority)
 
 
-def outcomes_of(job: Job, on_their_way: "list[Future[Embedded]]", token: Token) -> list[Outcome]:
+def outcomes_of(
+    job: Job, on_their_way: "list[Future[Embedded]]", token: Token
+) -> list[ImageOutcome]:
     """Wait for all images; if the job ends before, withdraw those that are not there yet."""
     try:
         return [
@@ -88,7 +90,7 @@ def outcomes_of(job: Job, on_their_way: "list[Future[Embedded]]", token: Token) 
             future.cancel()
 
 
-def wait_if_storage_is_away(outcomes: list[Outcome]) -> None:
+def wait_if_storage_is_away(outcomes: list[ImageOutcome]) -> None:
     """Have the job sent again later if a bucket or host fails as a whole.
 
     Raises:
@@ -99,7 +101,7 @@ def wait_if_storage_is_away(outcomes: list[Outcome]) -> None:
             raise outcome
 
 
-def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Outcome:
+def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> ImageOutcome:
     """Wait for one image; its own errors are its outcome, all others are the job's."""
     try:
         embedded = token.wait(future)
@@ -119,11 +121,11 @@ def check_is_finite(image: ImageRef, embedded: Embedded) -> None:
         ScoresNotFiniteError: It holds NaN or infinity, which JSON cannot write.
     """
     if not np.isfinite(embedded.image.image_embeds).all():
-        raise ScoresNotFiniteError(shown(image.uri), "the model's embedding is not finite")
+        raise ScoresNotFiniteError(redact(image.uri), "the model's embedding is not finite")
 
 
 def describe_all(
-    job: Job, outcomes: list[Outcome], labels: LabelMatrix, services: Services
+    job: Job, outcomes: list[ImageOutcome], labels: LabelMatrix, services: Services
 ) -> tuple[ImageResult, ...]:
     """Score all images that have an embedding; the others say why they have none."""
     embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
@@ -151,7 +153,7 @@ def scored(image: ImageRef, known: KnownImage, scores: ImageScores) -> ImageResu
     )
 
 
-def timing_of(outcomes: list[Outcome]) -> Timing:
+def timing_of(outcomes: list[ImageOutcome]) -> Timing:
     """Take the slowest image of each stage."""
     done = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
     return Timing(

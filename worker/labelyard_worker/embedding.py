@@ -9,14 +9,14 @@ from typing import Any
 
 from labelyard.errors import ImageNotEmbeddedError, StorageUnavailableError
 from labelyard.messages import ImageRef, Job
-from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
-from labelyard_worker.intake.spec import Pixels, Unchanged
+from labelyard_worker.pixels import Pixels, Unchanged
+from labelyard_worker.vision.batch_queue import BatchAnswer, Priority
 from labelyard_worker.vision.batcher import Batcher
-from labelyard_worker.vision.known_images import KnownImage, KnownImages, address_of
+from labelyard_worker.vision.image_cache import ImageCache, KnownImage, address_of
 from labelyard_worker.vision.scoring import Floats
-from labelyard_worker.vision.waiting import BatchAnswer, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Embedder:
         intake: IntakePool,
         batcher: Batcher[Pixels, Floats],
         *,
-        known: KnownImages,
+        known: ImageCache,
         always_fetches: bool = False,
     ) -> None:
         """Carry images from *intake* to *batcher*.
@@ -141,7 +141,7 @@ class Embedder:
         is_recall: bool = False,
     ) -> "Future[Embedded]":
         """Send one image on its way."""
-        journey = _Journey(
+        pipeline = _ImagePipeline(
             self._batcher,
             self._known,
             known,
@@ -161,21 +161,20 @@ class Embedder:
                 job=job.job_id,
             )
         except BaseException as error:
-            journey.fail(error)
+            pipeline.fail(error)
             raise
-        journey.follow(future)
-        future.add_done_callback(journey.has_pixels)
-        return journey.embedded
+        pipeline.wait_for_pixels(future)
+        return pipeline.embedded
 
 
 def unknown(image: ImageRef) -> "Future[Embedded]":
     """Answer at once that *image* was never classified."""
     future: Future[Embedded] = Future()
-    future.set_exception(ImageNotEmbeddedError(shown(image.uri), "classify it first"))
+    future.set_exception(ImageNotEmbeddedError(redact(image.uri), "classify it first"))
     return future
 
 
-class _Journey:
+class _ImagePipeline:
     """One image's way: callbacks, run by whichever thread finished a stage.
 
     Whatever comes of a stage, the batcher stops expecting the image exactly once, its
@@ -185,7 +184,7 @@ class _Journey:
     def __init__(
         self,
         batcher: Batcher[Pixels, Floats],
-        images: KnownImages,
+        images: ImageCache,
         known: KnownImage | None,
         *,
         priority: Priority,
@@ -205,11 +204,16 @@ class _Journey:
         self._is_expected = True
         self._has_place = False
 
+    def wait_for_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
+        """Continue when the intake answers; cancel its request when the job gives up."""
+        self.follow(future)
+        future.add_done_callback(self._on_pixels)
+
     def follow(self, stage: "Future[Any]") -> None:
         """Cancel *stage* when the job gives up on the image."""
         self.embedded.add_done_callback(lambda embedded: embedded.cancelled() and stage.cancel())
 
-    def has_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
+    def _on_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
         """Continue with the intake's answer."""
         try:
             answer = future.result()
@@ -235,7 +239,7 @@ class _Journey:
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
         if self._recalled is not None:
-            uri = shown(self._recalled.uri)
+            uri = redact(self._recalled.uri)
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
         answer = self._batcher.submit(pixels, priority=self._priority)

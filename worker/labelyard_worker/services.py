@@ -16,30 +16,30 @@ from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
 from labelyard.queues import is_amqp
-from labelyard_worker.delivery.large_results import LargeResults
-from labelyard_worker.delivery.pool import DeliveryPool
-from labelyard_worker.delivery.senders import object_sender_of, senders_of
-from labelyard_worker.durability.attempts import Attempts
-from labelyard_worker.durability.broker_view import AmqpBroker, Broker, RedisBroker
-from labelyard_worker.durability.presence import Presence
-from labelyard_worker.durability.reconciler import Reconciler
-from labelyard_worker.durability.watchdog import Watchdog
+from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.sources.s3_clients import resolve_storage
-from labelyard_worker.intake.spec import ImageLimits, Pixels
-from labelyard_worker.machine import keep_numpy_to_one_thread
+from labelyard_worker.intake.sources.s3_settings import resolve_storage
+from labelyard_worker.jobs.cancellation import RunningJobs
+from labelyard_worker.jobs.delivery.large_results import LargeResults
+from labelyard_worker.jobs.delivery.pool import DeliveryPool
+from labelyard_worker.jobs.delivery.senders import object_sender_of, senders_of
+from labelyard_worker.jobs.executor import Attempts
+from labelyard_worker.jobs.watchdog import Watchdog
+from labelyard_worker.maintenance.broker_view import AmqpBroker, Broker, RedisBroker
+from labelyard_worker.maintenance.presence import Presence
+from labelyard_worker.maintenance.reconciler import Reconciler
+from labelyard_worker.pixels import ImageLimits, Pixels
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tokens import RunningJobs
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
-from labelyard_worker.vision.device_scoring import DeviceScorer
-from labelyard_worker.vision.devices import in_passing_thread
-from labelyard_worker.vision.known_images import open_known_images
+from labelyard_worker.vision.devices import run_in_temporary_thread
+from labelyard_worker.vision.gpu_scoring import GpuScorer
+from labelyard_worker.vision.image_cache import open_image_cache
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_images
-from labelyard_worker.vision.text_store import TextStore
+from labelyard_worker.vision.text_cache import TextCache
 
 log = logging.getLogger(__name__)
 
@@ -201,11 +201,11 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
 
 def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> Engine:
     """Load and warm up the model, start the intake's children and the model's threads."""
-    checkpoint = in_passing_thread(lambda: load(settings))
+    checkpoint = run_in_temporary_thread(lambda: load(settings))
     stack.callback(checkpoint.close)
     intake = intake_of(as_decided(settings, checkpoint), checkpoint)
     stack.callback(intake.close)
-    in_passing_thread(checkpoint.warm_up)
+    run_in_temporary_thread(checkpoint.warm_up)
     batcher: Batcher[Pixels, Floats] = Batcher(
         lambda batch: list(checkpoint.image_embeds(batch, is_followed=batcher.is_expecting)),
         max_batch_size=checkpoint.max_batch_size,
@@ -226,7 +226,7 @@ def _open_label_index(
     settings: WorkerSettings, stack: ExitStack, checkpoint: Checkpoint
 ) -> LabelIndex:
     """Open the text embeddings that this process, and all workers, know."""
-    store = TextStore.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
+    store = TextCache.connect(settings, fingerprint=checkpoint.info.fingerprint, dim=checkpoint.dim)
     if store is not None:
         stack.callback(store.close)
     index = LabelIndex(checkpoint, capacity_bytes=settings.label_cache_bytes, store=store)
@@ -237,7 +237,7 @@ def _open_label_index(
 def _open_embedder(settings: WorkerSettings, stack: ExitStack, engine: Engine) -> Embedder:
     """Open the image embeddings that are known, in front of the engine."""
     checkpoint = engine.checkpoint
-    known = open_known_images(
+    known = open_image_cache(
         as_decided(settings, checkpoint),
         info=checkpoint.info,
         spec=checkpoint.pixel_spec,
@@ -324,7 +324,7 @@ def scorer_of(settings: WorkerSettings, checkpoint: Checkpoint) -> ScoreImages:
     if checkpoint.info.device == "cpu":
         return score_images
     capacity_bytes = settings.label_cache_bytes // 2  # as many as the host keeps matrices
-    return DeviceScorer(checkpoint.device, capacity_bytes=capacity_bytes).score_images
+    return GpuScorer(checkpoint.device, capacity_bytes=capacity_bytes).score_images
 
 
 def broker_of(settings: WorkerSettings, ledger: Ledger) -> Broker:

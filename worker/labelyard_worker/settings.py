@@ -204,7 +204,7 @@ class WorkerSettings(ConnectionSettings):
     celery_results_url: str | None = None
 
     result_buckets: Names = ()
-    # Both below the lease of a delivery, see delivery/pool.py.
+    # Both below the lease of a delivery, see jobs/delivery/pool.py.
     object_timeout_s: float = Field(default=30.0, gt=0, le=30)
     webhook_secret: str | None = None
     webhook_hosts: Names = ()

@@ -1,6 +1,6 @@
 """The Celery shell: three thin tasks, and the signals that build, drain and close the worker.
 
-What a job is, is in ``classify.py``; how a delivery ends, in ``durability/attempts.py``.
+What a job is, is in ``classify.py``; how a delivery ends, in ``jobs/executor.py``.
 """
 
 import itertools
@@ -23,6 +23,7 @@ from celery.worker import state
 
 from labelyard.errors import LabelyardError, WorkerError
 from labelyard.ledger import FINAL_STATES, Queue, backoff_s
+from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAsideMessage
 from labelyard.messages import Job, Result
 from labelyard.outgoing import (
     DELIVER_TASK,
@@ -32,18 +33,17 @@ from labelyard.outgoing import (
     Outgoing,
 )
 from labelyard.queues import queue_name
-from labelyard.set_aside import MAX_KEPT_BYTES, SetAsideMessage
+from labelyard_worker.broker import remote_control
+from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
+from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.classify import classify
-from labelyard_worker.durability import remote_control
-from labelyard_worker.durability.attempts import MessageReturnedError, id_in
-from labelyard_worker.durability.calls import SET_ASIDE_TASK, Call, Misfit, list_item
-from labelyard_worker.durability.drain import Drain
-from labelyard_worker.durability.old_lists import move_old_lists
+from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.drain import Drain
+from labelyard_worker.jobs.executor import MessageReturnedError, id_in
 from labelyard_worker.operations import health, logs, output
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tokens import Token
-from labelyard_worker.vision.waiting import Priority
+from labelyard_worker.vision.batch_queue import Priority
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Runtime:
         Raises:
             Reject: The message goes back to the broker.
         """
-        call = Call(TASK, task_id, f"[{message}]")
+        call = TaskCall(TASK, task_id, f"[{message}]")
         raw = json.dumps(list_item(call, queue=queue, delivery_tag=task_id)).encode()
         misfit = Misfit(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(message))
         return self.set_aside(misfit)
@@ -301,7 +301,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
         except UnknownQueueError as error:
             task_id, reason = task.request.id, str(error)
             return runtime.set_aside_job(message, error.name, task_id=task_id, reason=reason)
-        runtime.services.broker.delivered(queue, first_published_at(task))
+        runtime.services.broker.note_received(queue, first_published_at(task))
         call = {
             "task_id": task.request.id,
             "expires_at": expires_at,

@@ -9,7 +9,7 @@ from labelyard.cli.inputs import AsJson
 from labelyard.cli.output import instant, print_fields, print_json, print_table
 from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
-from labelyard.set_aside import MAX_ENTRIES, SetAsideMessage
+from labelyard.ledger.set_aside import MAX_ENTRIES, SetAsideMessage
 
 app = typer.Typer(
     help="Messages that no worker could run.", no_args_is_help=True, rich_markup_mode=None

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from labelyard.dead_letters import DeadLetters
 from labelyard.errors import JobNotFoundError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
 from labelyard.ledger import Record
+from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import LabelSet
-from labelyard.set_aside import SetAside, SetAsideMessage
 
 
 class FakeLabelSets(LabelSetRegistry):

@@ -17,7 +17,7 @@ from labelyard.errors import (
     UnknownLabelSetError,
 )
 from labelyard.ledger import Record, State
-from labelyard.ledger_calls import job_digest
+from labelyard.ledger.commands import job_digest
 from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import QUEUE_NAMES
 from labelyard.settings import ClientSettings

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelyard_worker.intake.images import ImageLimits, decode
+from labelyard_worker.intake.decode import ImageLimits, decode
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint, load_checkpoint
 from tests.support import pictures

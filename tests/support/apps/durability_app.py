@@ -9,8 +9,8 @@ import time
 
 from celery import Celery
 
-from labelyard_worker.durability.heartbeat import VisibilityHeartbeat
-from labelyard_worker.durability.transport import atomic_url, install
+from labelyard_worker.broker.transport import atomic_url, install
+from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
 
 CONFIG = json.loads(os.environ["DURABILITY_APP"])
 

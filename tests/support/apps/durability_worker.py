@@ -11,7 +11,7 @@ from uuid import uuid4
 from kombu import Connection
 
 APP = "tests.support.apps.durability_app"
-POOL = "labelyard_worker.durability.pool:TaskPool"
+POOL = "labelyard_worker.broker.thread_pool:TaskPool"
 ROOT = Path(__file__).parents[3]
 
 

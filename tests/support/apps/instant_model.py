@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelyard.messages import ModelInfo
-from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.pixels import Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan
 from labelyard_worker.vision.scoring import Floats

@@ -16,8 +16,8 @@ from labelyard_worker import services, tasks
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import classify
 from labelyard_worker.intake.pool import IntakePool
+from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.services import Services
-from labelyard_worker.tokens import Token
 from tests.support.apps import orders
 from tests.support.apps.notes import hang, note
 

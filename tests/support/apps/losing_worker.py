@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from labelyard_worker.celery_app import make_app
-from labelyard_worker.intake.spec import Pixels
+from labelyard_worker.pixels import Pixels
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint, load_checkpoint
 from labelyard_worker.vision.scoring import Floats

@@ -14,7 +14,7 @@ from labelyard.errors import (
     UnsupportedUriError,
 )
 from labelyard_worker.intake.frames import Frame, MalformedFrameError
-from labelyard_worker.intake.spec import Pixels
+from labelyard_worker.pixels import Pixels
 
 MAX_REASON = 500
 MAX_ETAG = 1024

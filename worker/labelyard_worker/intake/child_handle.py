@@ -15,7 +15,7 @@ from labelyard_worker.intake.child_process import (
     Process,
     is_peer_gone,
 )
-from labelyard_worker.intake.decoder import DecoderSettings
+from labelyard_worker.intake.decoder_child import DecoderSettings
 from labelyard_worker.intake.frames import FrameChannel
 from labelyard_worker.intake.queue import IntakeRequest
 

@@ -14,12 +14,12 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Protocol
 
-from labelyard_worker.intake.decoder import DecoderSettings, serve
+from labelyard_worker.intake.decoder_child import DecoderSettings, serve
 
 CONTEXT = get_context("forkserver")
 SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
 PRELOAD = ["labelyard_worker.intake.preload"]
-FETCHER = "labelyard_worker.intake.fetcher"
+FETCHER = "labelyard_worker.intake.fetcher_child"
 MAX_STDERR_CHARS = 2000
 
 # What a fetcher's libraries read: AWS's own variables, certificates, proxies, allocators.

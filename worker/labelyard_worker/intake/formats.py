@@ -7,7 +7,7 @@ from functools import cache
 from PIL import Image
 
 from labelyard.errors import ImageTooLargeError, ImageUndecodableError
-from labelyard_worker.intake.spec import ImageLimits
+from labelyard_worker.pixels import ImageLimits
 
 # Pillow's own limit warns and raises at sizes of its choosing; ours is in open_image.
 Image.MAX_IMAGE_PIXELS = None

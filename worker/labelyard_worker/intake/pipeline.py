@@ -13,18 +13,18 @@ from labelyard.errors import (
     StorageUnavailableError,
     TransientError,
 )
-from labelyard_worker.intake.addresses import shown
 from labelyard_worker.intake.child_handle import DecoderHandle, FetcherHandle
-from labelyard_worker.intake.decoder import DecoderSettings
-from labelyard_worker.intake.decoding import DecodeStage
-from labelyard_worker.intake.fetching import YOUNG_S, FetchOutcome, FetchStage, away
+from labelyard_worker.intake.decode_stage import DecodeStage
+from labelyard_worker.intake.decoder_child import DecoderSettings
+from labelyard_worker.intake.fetch_stage import YOUNG_S, FetchOutcome, FetchStage, away
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.options import UNLIMITED, IntakeOptions
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest, Shares
 from labelyard_worker.intake.source_health import StorageAwayError
-from labelyard_worker.intake.sources.s3_clients import StorageSettings
-from labelyard_worker.intake.spec import Pixels, Unchanged
+from labelyard_worker.intake.sources.s3_settings import StorageSettings
 from labelyard_worker.intake.stalled_jobs import StalledJobs
+from labelyard_worker.pixels import Pixels, Unchanged
 
 RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
@@ -158,7 +158,7 @@ class IntakePipeline:
 
     def reject(self, request: IntakeRequest) -> None:
         """Answer an image with StorageUnavailableError because the worker stops."""
-        self.answer(request, StorageUnavailableError(shown(request.image.uri), "the worker stops"))
+        self.answer(request, StorageUnavailableError(redact(request.image.uri), "the worker stops"))
 
     def reject_all(self) -> None:
         """Reject all unanswered images."""
@@ -226,7 +226,7 @@ class IntakePipeline:
             self._retry(request)
         else:
             reason = "the transfer was cut: its bytes are not those of its ETag"
-            self.answer(request, StorageUnavailableError(shown(request.image.uri), reason))
+            self.answer(request, StorageUnavailableError(redact(request.image.uri), reason))
 
     def _retry(self, request: IntakeRequest) -> None:
         """Schedule an image's next fetch, with full jitter; no child is kept busy meanwhile."""

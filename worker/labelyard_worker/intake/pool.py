@@ -8,16 +8,16 @@ from functools import partial
 from typing import Final
 
 from labelyard.messages import ImageRef
-from labelyard_worker.intake.decoder import DECODER, DecoderSettings
+from labelyard_worker.cpu_budget import usable_cores
+from labelyard_worker.intake.decoder_child import DECODER, DecoderSettings
 from labelyard_worker.intake.loop import IntakeLoop
 from labelyard_worker.intake.options import UNLIMITED, IntakeOptions
 from labelyard_worker.intake.pipeline import IntakePipeline
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest
-from labelyard_worker.intake.sources.s3_clients import StorageSettings
-from labelyard_worker.intake.spec import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
-from labelyard_worker.machine import usable_cores
-from labelyard_worker.vision.waiting import Priority
+from labelyard_worker.intake.sources.s3_settings import StorageSettings
+from labelyard_worker.pixels import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
+from labelyard_worker.vision.batch_queue import Priority
 
 __all__ = ["IntakeOptions", "IntakePool", "Unchanged", "default_children"]
 

@@ -11,7 +11,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from labelyard_worker.intake import child, decoder, images
+from labelyard_worker.intake import child
+from labelyard_worker.intake import decode as images
+from labelyard_worker.intake import decoder_child as decoder
 from labelyard_worker.intake.formats import has_heif
 
 has_heif()

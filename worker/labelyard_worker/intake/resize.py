@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from labelyard_worker.intake.spec import PixelSpec
+from labelyard_worker.pixels import PixelSpec
 
 # A picture of 1 x 65,500 would be resized to 224 x 14,672,000 only to be cropped to its
 # middle: beyond this many pixels the middle alone is resized, even of a whole one.

@@ -24,7 +24,7 @@ class StorageAwayError(StorageUnavailableError):
 
 
 @dataclass(slots=True)
-class Health:
+class SourceState:
     """State of one source.
 
     Attributes:
@@ -51,7 +51,7 @@ class SourceHealth:
     """States of all sources that fail; those that answer have none. Not for several threads."""
 
     def __init__(self) -> None:
-        self._by_source: dict[str, Health] = {}
+        self._by_source: dict[str, SourceState] = {}
 
     def is_away(self, source: str, now: float) -> bool:
         """Return whether *source*, which an image wants, is known to be failing as a whole."""
@@ -77,7 +77,7 @@ class SourceHealth:
 
     def note_failure(self, request: IntakeRequest, now: float) -> None:
         """Keep an image whose last retry failed until a probe shows if its source is at fault."""
-        health = self._by_source.setdefault(request.source, Health(request.image.uri))
+        health = self._by_source.setdefault(request.source, SourceState(request.image.uri))
         health.suspects.append((request, now))
         health.wanted_at = now
         if not health.is_away:

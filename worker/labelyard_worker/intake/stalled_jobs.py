@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from labelyard_worker.intake.fetching import SLOW_S
+from labelyard_worker.intake.fetch_stage import SLOW_S
 from labelyard_worker.intake.queue import IntakeRequest, Shares
 
 LOOK_EVERY_S = 0.25

@@ -10,7 +10,7 @@ from typing import Protocol
 from labelyard.messages import Result, ScoredLabel
 
 
-class Entry(Protocol):
+class ReportEntry(Protocol):
     """One photograph of the report."""
 
     @property
@@ -58,7 +58,7 @@ footer { margin-top: 2rem; color: var(--dim); font-size: .85rem; overflow-wrap: 
 """
 
 
-def write_report(folder: Path, entries: Sequence[Entry], *, credits_line: str = "") -> None:
+def write_report(folder: Path, entries: Sequence[ReportEntry], *, credits_line: str = "") -> None:
     """Write ``results.json`` and ``index.html`` into *folder*.
 
     Args:
@@ -70,7 +70,7 @@ def write_report(folder: Path, entries: Sequence[Entry], *, credits_line: str = 
     (folder / "index.html").write_text(page(entries, credits_line=credits_line))
 
 
-def page(entries: Sequence[Entry], *, credits_line: str = "") -> str:
+def page(entries: Sequence[ReportEntry], *, credits_line: str = "") -> str:
     """Make the page."""
     model = entries[0].result.model
     about = (
@@ -102,7 +102,7 @@ Nobody trained a model for them: the labels are plain words.</p>
 """
 
 
-def card(entry: Entry) -> str:
+def card(entry: ReportEntry) -> str:
     """Make one photograph's card."""
     image = entry.result.images[0]
     headline = image.labels[0].name if image.labels else str(image.error and image.error.message)

@@ -13,7 +13,7 @@ from functools import partial
 from types import FrameType
 
 from labelyard.errors import ServiceConfigError
-from labelyard_worker.machine import usable_cores
+from labelyard_worker.cpu_budget import usable_cores
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard_worker.vision import devices
-from labelyard_worker.vision.waiting import (
+from labelyard_worker.vision.batch_queue import (
     BatchAnswer,
     BatchLimit,
-    Call,
+    BatchQueue,
+    BatchRequest,
     Item,
     Priority,
     Result,
-    WaitingLine,
+    batch_delay_s,
     batch_size,
-    company_wait_s,
 )
 
 __all__ = ["BatchAnswer", "Batcher", "Priority"]
@@ -81,11 +81,11 @@ class Batcher(Generic[Item, Result]):
         self._queue_capacity = queue_capacity
         self._company_s = company_s
         self._on_batch = on_batch
-        self._line: WaitingLine[Item, Result] = WaitingLine(is_mixed=is_mixed)
+        self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
         self._coming = 0
         self._changed = threading.Condition()
         self._is_closing = False
-        self._taken: dict[int, list[Call[Item, Result]]] = {}  # by model thread
+        self._taken: dict[int, list[BatchRequest[Item, Result]]] = {}  # by model thread
         self._pass_started_at: dict[int, float] = {}  # by model thread
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True)
@@ -156,7 +156,9 @@ class Batcher(Generic[Item, Result]):
                 raise TransientError("the worker is stopping")
             if len(self._line) + len(items) > self._queue_capacity:
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
-            calls: list[Call[Item, Result]] = [Call(item, priority) for item in items]
+            calls: list[BatchRequest[Item, Result]] = [
+                BatchRequest(item, priority) for item in items
+            ]
             for call in calls:
                 self._line.join(call)
             self._changed.notify_all()
@@ -184,7 +186,7 @@ class Batcher(Generic[Item, Result]):
     def _serve(self) -> None:
         """Run batches until closed; nobody waits on a thread that died."""
         me = threading.get_ident()
-        batch: list[Call[Item, Result]] = []
+        batch: list[BatchRequest[Item, Result]] = []
         try:
             while batch := self._next_batch(me):
                 self._run(batch)
@@ -194,7 +196,7 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must hear it
             self._fail(error, batch)
 
-    def _next_batch(self, me: int) -> list[Call[Item, Result]]:
+    def _next_batch(self, me: int) -> list[BatchRequest[Item, Result]]:
         """Wait for work; an empty list means that it is time to end."""
         with self._changed:
             while not self._is_closing and self.failed is None:
@@ -224,7 +226,7 @@ class Batcher(Generic[Item, Result]):
     def _wait_s(self) -> float:
         if not len(self._line):
             return 0.0
-        return company_wait_s(
+        return batch_delay_s(
             waiting=len(self._line),
             coming=self._coming,
             running=len(self._taken),
@@ -233,7 +235,7 @@ class Batcher(Generic[Item, Result]):
             longest_s=self._company_s,
         )
 
-    def _run(self, batch: list[Call[Item, Result]]) -> None:
+    def _run(self, batch: list[BatchRequest[Item, Result]]) -> None:
         """Answer *batch*, in halves where the whole fails."""
         started_at = time.monotonic()
         error: Exception | None = None
@@ -249,14 +251,14 @@ class Batcher(Generic[Item, Result]):
         else:
             self._recover(batch, error)
 
-    def _results_of(self, batch: list[Call[Item, Result]]) -> Sequence[Result]:
+    def _results_of(self, batch: list[BatchRequest[Item, Result]]) -> Sequence[Result]:
         results = self._run_model([call.item for call in batch])
         if len(results) != len(batch):
             raise RuntimeError(f"the model gave {len(results)} results for {len(batch)} items")
         return results
 
     def _resolve(
-        self, batch: list[Call[Item, Result]], results: Sequence[Result], started_at: float
+        self, batch: list[BatchRequest[Item, Result]], results: Sequence[Result], started_at: float
     ) -> None:
         model_s = time.monotonic() - started_at
         with self._changed:
@@ -268,7 +270,7 @@ class Batcher(Generic[Item, Result]):
         for call, result in zip(batch, results, strict=True):
             call.resolve(BatchAnswer(result, len(batch), started_at - call.queued_at, model_s))
 
-    def _recover(self, batch: list[Call[Item, Result]], error: Exception) -> None:
+    def _recover(self, batch: list[BatchRequest[Item, Result]], error: Exception) -> None:
         """Fail the device or the one item at fault, or retry the batch in two halves.
 
         Raises:
@@ -289,7 +291,7 @@ class Batcher(Generic[Item, Result]):
         self._run(batch[:middle])
         self._run(batch[middle:])
 
-    def _fail(self, error: BaseException, batch: list[Call[Item, Result]]) -> None:
+    def _fail(self, error: BaseException, batch: list[BatchRequest[Item, Result]]) -> None:
         """Answer everybody, and refuse what comes."""
         with self._changed:
             self.failed = error
@@ -305,7 +307,7 @@ class Batcher(Generic[Item, Result]):
         _reject_all(waiting, error)
 
 
-def _reject_all(calls: Sequence[Call[Item, Result]], error: LabelyardError) -> None:
+def _reject_all(calls: Sequence[BatchRequest[Item, Result]], error: LabelyardError) -> None:
     for call in calls:
         call.reject(error)
 

@@ -12,15 +12,15 @@ from transformers.utils import logging as transformers_logging
 
 from labelyard.errors import ModelLoadError, WorkerError
 from labelyard.messages import ModelInfo
-from labelyard_worker.intake.spec import Pixels, PixelSpec
-from labelyard_worker.machine import usable_cores
+from labelyard_worker.cpu_budget import usable_cores
+from labelyard_worker.pixels import Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision import devices, lite, precision, probes
 from labelyard_worker.vision.batch_shapes import batch_shapes
 from labelyard_worker.vision.checkpoint_source import CheckpointSource, loading_advice
 from labelyard_worker.vision.devices import ThreadPlan, ThreadShare
 from labelyard_worker.vision.fingerprint import fingerprint_of
-from labelyard_worker.vision.pixels import Normalizer, pixel_spec
+from labelyard_worker.vision.normalizer import Normalizer, pixel_spec
 from labelyard_worker.vision.prompts import PromptTokenizer
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.streams import StreamPool
@@ -153,7 +153,7 @@ class Checkpoint:
             DeviceFailedError: The device is lost.
         """
         if self.device.type == "cpu":
-            return devices.in_passing_thread(lambda: self._encode_all(prompts))
+            return devices.run_in_temporary_thread(lambda: self._encode_all(prompts))
         return self._encode_all(prompts)
 
     def warm_up(self) -> None:

@@ -189,7 +189,7 @@ def device_errors_as_ours() -> Iterator[None]:
         raise
 
 
-def in_passing_thread(run: Callable[[], Answer]) -> Answer:
+def run_in_temporary_thread(run: Callable[[], Answer]) -> Answer:
     """Run in a thread that ends, and whose OpenMP team ends with it.
 
     libgomp keeps a team of threads for every thread that ever computed in parallel. Once
@@ -218,7 +218,7 @@ class ThreadShare:
     """Assigns the first model thread all cores while it is alone, and its share otherwise.
 
     The others get their share always: two teams as large as the machine would slow each
-    other down even when only one of them works (:func:`in_passing_thread`). And a pass
+    other down even when only one of them works (:func:`run_in_temporary_thread`). And a pass
     that others will follow gets its share as well: the intake needs the other cores to
     bring them, and a team spins at each of its barriers for a member that has none.
     OpenMP keeps the number of threads for each calling thread, so that two passes can

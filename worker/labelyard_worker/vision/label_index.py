@@ -13,18 +13,18 @@ import numpy as np
 from labelyard.errors import LabelyardError
 from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
-from labelyard_worker.tokens import Token
+from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.vision.batch_queue import Priority
 from labelyard_worker.vision.ensembles import ensembles_of, in_groups, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
-from labelyard_worker.vision.text_store import TextStore
+from labelyard_worker.vision.text_cache import TextCache
 from labelyard_worker.vision.text_vectors import (
     PROMPTS_IN_A_PASS,
     TextEncoder,
     TextVectors,
     WantedPrompt,
 )
-from labelyard_worker.vision.waiting import Priority
 
 __all__ = ["LabelEncoder", "LabelIndex", "LabelMatrix"]
 
@@ -92,7 +92,7 @@ class LabelIndex:
     """Builds and caches each label set's matrix; the text tower encodes each prompt once."""
 
     def __init__(
-        self, checkpoint: LabelEncoder, *, capacity_bytes: int, store: TextStore | None = None
+        self, checkpoint: LabelEncoder, *, capacity_bytes: int, store: TextCache | None = None
     ) -> None:
         """Start empty.
 

@@ -13,7 +13,7 @@ import torch
 
 from labelyard.errors import ModelLoadError
 from labelyard.messages import ModelInfo
-from labelyard_worker.intake.spec import Pixels, PixelSpec
+from labelyard_worker.pixels import Pixels, PixelSpec
 from labelyard_worker.vision.checkpoint_source import TOKENIZER_ADVICE
 from labelyard_worker.vision.prompts import PromptTokenizer
 from labelyard_worker.vision.scoring import Floats

@@ -10,10 +10,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from labelyard_worker.vision.batch_queue import BatchAnswer, Priority
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
-from labelyard_worker.vision.waiting import BatchAnswer, Priority
 
 # Prompts of one pass; a small label set waits for at most the present pass of a large one.
 PROMPTS_IN_A_PASS: Final = 64

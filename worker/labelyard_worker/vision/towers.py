@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import torch
 
-from labelyard_worker.intake.spec import Pixels, PixelSpec
-from labelyard_worker.vision.attention import use_products
+from labelyard_worker.pixels import Pixels, PixelSpec
+from labelyard_worker.vision.cpu.attention import use_products
+from labelyard_worker.vision.cpu.last_layer import shorten_last_layer
+from labelyard_worker.vision.cpu.packed import can_pack, packed
 from labelyard_worker.vision.devices import free_cached_memory
-from labelyard_worker.vision.last_layer import shorten_last_layer
-from labelyard_worker.vision.packed import can_pack, packed
 from labelyard_worker.vision.scoring import Floats
 
 IMAGE_MODULES: Final = ("vision_model", "visual_projection")

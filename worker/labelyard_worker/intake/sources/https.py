@@ -21,7 +21,7 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnsupportedUriError,
 )
-from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
 from labelyard_worker.intake.sources.source import (
     FetchedFile,
@@ -31,7 +31,7 @@ from labelyard_worker.intake.sources.source import (
     quoted,
     unquoted,
 )
-from labelyard_worker.intake.spec import Unchanged, stamp_of
+from labelyard_worker.pixels import Unchanged, stamp_of
 
 MAX_REDIRECTS = 5
 PORT = 443
@@ -81,7 +81,7 @@ class HttpsSource:
 
     async def fetch(self, order: FetchOrder, transfer: Transfer) -> FetchedFile | Unchanged:
         """Read one file; see ``Source.fetch``."""
-        asked_for = shown(order.uri)
+        asked_for = redact(order.uri)
         headers = {"Accept-Encoding": "identity", "User-Agent": "labelyard"}
         if order.known_etag is not None and order.known_stamp:
             headers["If-None-Match"] = quoted(order.known_etag)
@@ -98,9 +98,9 @@ class HttpsSource:
     async def is_down(self, uri: str) -> bool:
         """Probe the host with its first page; any answer below 500 is a sign of life."""
         try:
-            target = self._checked(urljoin(uri, "/"), asked_for=shown(uri))
+            target = self._checked(urljoin(uri, "/"), asked_for=redact(uri))
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                peer = await self._peer(target, asked_for=shown(uri))
+                peer = await self._peer(target, asked_for=redact(uri))
                 async with get(
                     peer, "/", headers={"User-Agent": "labelyard"}, ssl_context=self._ssl_context
                 ) as answer:
@@ -119,7 +119,7 @@ class HttpsSource:
         transfer: Transfer,
     ) -> FetchedFile | Unchanged | str:
         """Send one request; return the file, or the address to go on with."""
-        asked_for = shown(order.uri)
+        asked_for = redact(order.uri)
         peer = await transfer.piece(self._peer(target, asked_for=asked_for))
         path = (target.path or "/") + (f"?{target.query}" if target.query else "")
         asking = get(peer, path, headers=headers, ssl_context=self._ssl_context)
@@ -177,11 +177,11 @@ class HttpsSource:
         return Peer(addresses[0], port, shown_host, host)
 
     async def _read(self, answer: HttpAnswer, order: FetchOrder, transfer: Transfer) -> FetchedFile:
-        check_status(answer.status, uri=shown(order.uri))
+        check_status(answer.status, uri=redact(order.uri))
         etag = unquoted(answer.header("etag")) or None
         if order.etag is not None and etag != unquoted(order.etag):
             raise ImageNotFoundError(
-                shown(order.uri), "the file changed: its ETag is not the one in the message"
+                redact(order.uri), "the file changed: its ETag is not the one in the message"
             )
         transfer.announce(answer.length or 0)
         while piece := await transfer.piece(answer.piece()):

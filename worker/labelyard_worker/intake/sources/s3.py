@@ -22,7 +22,7 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnsupportedUriError,
 )
-from labelyard_worker.intake.addresses import S3Address
+from labelyard_worker.intake.image_uri import S3Address
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
 from labelyard_worker.intake.sources.https import errors_as_ours, stamp_in
 from labelyard_worker.intake.sources.s3_answers import (
@@ -31,7 +31,7 @@ from labelyard_worker.intake.sources.s3_answers import (
     read_body,
     read_obstore,
 )
-from labelyard_worker.intake.sources.s3_clients import (
+from labelyard_worker.intake.sources.s3_settings import (
     StorageSettings,
     open_boto3,
     open_store,
@@ -47,7 +47,7 @@ from labelyard_worker.intake.sources.source import (
     quoted,
     unquoted,
 )
-from labelyard_worker.intake.spec import Unchanged, stamp_of
+from labelyard_worker.pixels import Unchanged, stamp_of
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, ObjectMeta

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from labelyard.errors import ImageTooLargeError, StorageUnavailableError
-from labelyard_worker.intake.addresses import shown
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
-from labelyard_worker.intake.spec import Unchanged
+from labelyard_worker.pixels import Unchanged
 
 # A large file arrives in pieces of this size, so that a slow one is noticed after one piece.
 PIECE_BYTES = 256 * 1024
@@ -121,7 +121,7 @@ class Transfer:
     def __init__(self, order: FetchOrder, limits: TransferLimits, budget: ByteBudget) -> None:
         self.limits = limits
         self.size_bytes = 0
-        self._uri = shown(order.uri)
+        self._uri = redact(order.uri)
         self._account = budget.open(order.tenant)
         self._due = time.monotonic() + limits.timeout_s
         self._fd: int | None = os.memfd_create("labelyard-image", os.MFD_ALLOW_SEALING)

@@ -1,0 +1,36 @@
+"""Records of jobs in Redis: the truth about each job, whatever happens to its message."""
+
+from labelyard.ledger.async_client import AsyncLedger, connect_async
+from labelyard.ledger.client import Ledger, backoff_s, connect
+from labelyard.ledger.records import (
+    FINAL_STATES,
+    DeliveryState,
+    Glance,
+    Isolation,
+    Opened,
+    Pending,
+    Queue,
+    Receipt,
+    Record,
+    Started,
+    State,
+)
+
+__all__ = [
+    "FINAL_STATES",
+    "AsyncLedger",
+    "DeliveryState",
+    "Glance",
+    "Isolation",
+    "Ledger",
+    "Opened",
+    "Pending",
+    "Queue",
+    "Receipt",
+    "Record",
+    "Started",
+    "State",
+    "backoff_s",
+    "connect",
+    "connect_async",
+]

@@ -1,0 +1,215 @@
+"""Messages that workers set aside: kept in the ledger's Redis with their reason, bounded, replayable."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, Self, cast
+
+import redis
+
+from labelyard.arguments import counted, job_id_of, job_ids_of, writing
+from labelyard.errors import InvalidMessageError, JobNotFoundError
+from labelyard.ledger.client import Ledger
+from labelyard.ledger.commands import ledger_errors_as_ours, read_count
+from labelyard.publisher import Publisher
+from labelyard.settings import ConnectionSettings
+
+# Bounds on what is kept of one message, on the number of messages, and on their bytes in all.
+MAX_KEPT_BYTES: Final = 64 * 1024
+MAX_ENTRIES: Final = 10_000
+MAX_TOTAL_BYTES: Final = 64 * 1024 * 1024
+
+# KEYS: entries (hash by id), their index by time (sorted set), figures (hash).
+# ARGV: id, entry, time to live, most entries, most bytes.
+# An entry that is there already keeps its place: a message is delivered at least once.
+_ADD: Final = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local ENTRIES, INDEX, FIGURES = KEYS[1], KEYS[2], KEYS[3]
+if redis.call('HSETNX', ENTRIES, ARGV[1], ARGV[2]) == 1 then
+  redis.call('ZADD', INDEX, now, ARGV[1])
+  redis.call('HINCRBY', FIGURES, 'bytes', #ARGV[2])
+end
+local bytes = tonumber(redis.call('HGET', FIGURES, 'bytes') or '0')
+while redis.call('ZCARD', INDEX) > tonumber(ARGV[4])
+      or (bytes > tonumber(ARGV[5]) and redis.call('ZCARD', INDEX) > 1) do
+  local oldest = redis.call('ZPOPMIN', INDEX)[1]
+  local entry = redis.call('HGET', ENTRIES, oldest)
+  redis.call('HDEL', ENTRIES, oldest)
+  if entry then bytes = redis.call('HINCRBY', FIGURES, 'bytes', -#entry) end
+  redis.call('HINCRBY', FIGURES, 'dropped', 1)
+end
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[3]) end
+"""
+# ARGV: id. Returns the entry that was removed.
+_REMOVE: Final = """
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+if not entry then return false end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[3], 'bytes', -#entry)
+return entry
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAsideMessage:
+    """One message that no worker could run.
+
+    Attributes:
+        id: Name of the entry, derived from the queue and the message.
+        reason: Why it was set aside.
+        queue: Name of the queue that brought it.
+        job_id: Job that was failed because of it; empty if the message names none.
+        size_bytes: How many bytes the message had.
+        raw: Its bytes, at most ``MAX_KEPT_BYTES`` of them: the envelope as JSON, as it lies in
+            a list on Redis. A message of RabbitMQ is written in the same form.
+        at: When it was set aside (seconds since the epoch, by the ledger's clock).
+    """
+
+    reason: str
+    queue: str
+    size_bytes: int
+    raw: bytes = field(repr=False)
+    job_id: str = ""
+    at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Name of the entry."""
+        return sha256(self.queue.encode() + b"\0" + self.raw).hexdigest()[:16]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes of the message were kept."""
+        return len(self.raw) == self.size_bytes
+
+    def to_json(self) -> str:
+        """Write the entry."""
+        return json.dumps(
+            {
+                "reason": self.reason,
+                "queue": self.queue,
+                "size_bytes": self.size_bytes,
+                "job_id": self.job_id,
+                "raw": base64.b64encode(self.raw).decode(),
+            }
+        )
+
+    @classmethod
+    def read(cls, text: str, *, at: float) -> Self:
+        """Read an entry."""
+        fields = json.loads(text)
+        return cls(**{**fields, "raw": base64.b64decode(fields["raw"]), "at": at})
+
+
+class SetAside:
+    """The messages that were set aside in a namespace.
+
+    Every method raises LedgerUnavailableError when Redis gives no answer.
+
+    Args:
+        client: Client of the ledger that decodes responses.
+        publisher: Sends messages again; workers need none.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        settings: ConnectionSettings,
+        *,
+        publisher: Publisher | None = None,
+        max_entries: int = MAX_ENTRIES,
+        max_total_bytes: int = MAX_TOTAL_BYTES,
+    ) -> None:
+        self._client = client
+        self._publisher = publisher
+        self._ledger = Ledger(client, settings)
+        self._ttl_s = settings.open_ttl_s
+        self._limits = (max_entries, max_total_bytes)
+        key = f"{settings.namespace}:set_aside"
+        self._keys = [key, f"{key}:index", f"{key}:figures"]
+        self._add = client.register_script(_ADD)
+        self._remove = client.register_script(_REMOVE)
+
+    def add(self, message: SetAsideMessage) -> None:
+        """Keep *message*; beyond the bounds the oldest are dropped and counted."""
+        if not isinstance(message, SetAsideMessage):
+            raise InvalidMessageError("message: pass a SetAsideMessage")
+        with writing("message"):
+            args: list[str | int] = [message.id, message.to_json(), self._ttl_s, *self._limits]
+        with ledger_errors_as_ours():
+            self._add(keys=self._keys, args=args)
+
+    def count(self) -> int:
+        """Count the messages that are kept."""
+        with ledger_errors_as_ours():
+            return int(cast("Any", self._client.zcard(self._keys[1])))
+
+    def dropped(self) -> int:
+        """Count the messages that were dropped for newer ones."""
+        with ledger_errors_as_ours():
+            return read_count(self._client.hget(self._keys[2], "dropped"))
+
+    def messages(self, *, limit: int = 1000) -> list[SetAsideMessage]:
+        """Read the messages, the newest first."""
+        with ledger_errors_as_ours():
+            index: Any = self._client.zrange(
+                self._keys[1], 0, counted(limit) - 1, desc=True, withscores=True
+            )
+            ids = [entry_id for entry_id, _ in index]
+            texts: Any = self._client.hmget(self._keys[0], ids) if ids else []
+        found = zip(texts, index, strict=True)
+        return [SetAsideMessage.read(text, at=at) for text, (_, at) in found if text]
+
+    def find(self, entry_id: str) -> SetAsideMessage:
+        """Read one message.
+
+        Raises:
+            JobNotFoundError: No message is kept under *entry_id*.
+        """
+        entry_id = job_id_of(entry_id)
+        with ledger_errors_as_ours():
+            text: Any = self._client.hget(self._keys[0], entry_id)
+            at: Any = self._client.zscore(self._keys[1], entry_id)
+        if text is None:
+            raise JobNotFoundError(f"no message was set aside as {entry_id}")
+        return SetAsideMessage.read(text, at=at or 0.0)
+
+    def remove(self, entry_ids: Sequence[str]) -> list[str]:
+        """Forget messages; returns the ids of those that were kept."""
+        with ledger_errors_as_ours():
+            return [
+                entry_id
+                for entry_id in job_ids_of(entry_ids)
+                if self._remove(keys=self._keys, args=[entry_id]) is not None
+            ]
+
+    def replay(self, entry_id: str) -> None:
+        """Send a message again to the queue that brought it, and forget the entry.
+
+        A job that the message failed gets a new record when a worker takes it.
+
+        Raises:
+            JobNotFoundError: No message is kept under *entry_id*.
+            InvalidMessageError: It was not kept whole, or was no message of a broker.
+            BrokerUnavailableError: The broker did not take it; the entry stays.
+        """
+        message = self.find(entry_id)
+        if self._publisher is None or not (message.is_whole and message.queue):
+            raise InvalidMessageError(
+                f"{entry_id} cannot be sent again: it was not kept as it came"
+            )
+        if message.job_id:
+            self._forget_failure(message.job_id)
+        self._publisher.publish_raw(message.raw, queue=message.queue)
+        self.remove([entry_id])
+
+    def _forget_failure(self, job_id: str) -> None:
+        """Drop the record of a message that is not a job; that of a real job stays."""
+        record = self._ledger.read(job_id)
+        if record is not None and record.state == "failed" and not record.is_job:
+            with ledger_errors_as_ours():
+                self._client.delete(self._ledger.calls.keys(job_id).job)

@@ -1,0 +1,219 @@
+"""Probes over HTTP say whether a worker lives and takes jobs, and why not."""
+
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+
+from labelyard.errors import BrokerUnavailableError, LedgerUnavailableError, ServiceConfigError
+from labelyard_worker import cli
+from labelyard_worker.operations import health
+from labelyard_worker.operations.health import Server
+from labelyard_worker.settings import WorkerSettings
+from tests.support.answering import answering, reply
+
+Change = Callable[[SimpleNamespace], object]
+
+
+def sound_services() -> SimpleNamespace:
+    """Say of a worker what health asks, as long as all is well."""
+    return SimpleNamespace(
+        settings=WorkerSettings(health_port=0, stall_s=60),
+        batcher=SimpleNamespace(failed=None, is_alive=True),
+        label_index=SimpleNamespace(vectors=SimpleNamespace(is_alive=True)),
+        intake=SimpleNamespace(is_alive=lambda: True),
+        deliveries=SimpleNamespace(is_alive=True),
+        watchdog=SimpleNamespace(hung=lambda: None),
+        attempts=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
+        broker=SimpleNamespace(waiting=lambda: 3),
+        ledger=SimpleNamespace(open_images=lambda: 0),
+    )
+
+
+@pytest.fixture
+def services() -> SimpleNamespace:
+    return sound_services()
+
+
+@pytest.fixture
+def server(services: SimpleNamespace) -> Iterator[Server]:
+    served = health.serve(services)  # type: ignore[arg-type]
+    assert served is not None
+    with closing(served):
+        served.ready(pool_with(leaked=0))
+        yield served
+
+
+def pool_with(*, leaked: int) -> SimpleNamespace:
+    return SimpleNamespace(slots=lambda: SimpleNamespace(leaked=leaked))
+
+
+def ask(server: Server, what: str) -> tuple[int, Any]:
+    """Ask as a probe does."""
+    try:
+        answer = urllib.request.urlopen(f"http://127.0.0.1:{server.port}{what}", timeout=5)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, json.load(answer)
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("probe", ["/live", "/ready", "/live?from=kubelet"])
+def test_a_sound_worker_lives_and_takes_jobs(server: Server, probe: str) -> None:
+    assert ask(server, probe) == (200, {"ok": True, "why": []})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda it: setattr(it.batcher, "failed", RuntimeError("CUDA error")),
+            "the model failed: CUDA error",
+        ),
+        (lambda it: setattr(it.batcher, "is_alive", False), "a model thread is dead"),
+        (lambda it: setattr(it.intake, "is_alive", lambda: False), "the intake is dead"),
+        (lambda it: setattr(it.watchdog, "hung", lambda: "job a hangs"), "job a hangs"),
+        (
+            lambda it: setattr(it.attempts, "last_finished_at", time.monotonic() - 61),
+            "messages wait, and no job finished for 60 s",
+        ),
+    ],
+    ids=["model failed", "model thread dead", "intake dead", "hang", "stall"],
+)
+def test_what_only_a_restart_cures_is_told_by_both_probes(
+    server: Server, services: SimpleNamespace, change: Change, why: str
+) -> None:
+    change(services)
+
+    assert ask(server, "/live") == (503, {"ok": False, "why": [why]})
+    assert ask(server, "/ready") == (503, {"ok": False, "why": [why]})
+
+
+def test_a_slot_that_leaked_ends_a_workers_life(server: Server) -> None:
+    server.ready(pool_with(leaked=2))
+
+    assert ask(server, "/live")[1]["why"] == ["2 slots of the pool leaked"]
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda: 0,
+        raising(BrokerUnavailableError("away")),
+        raising(ConnectionError("away")),
+    ],
+    ids=["nothing waits", "broker away", "connection lost"],
+)
+def test_a_worker_that_has_nothing_to_do_lives(
+    server: Server, services: SimpleNamespace, waiting: Callable[[], int]
+) -> None:
+    services.attempts.last_finished_at -= 3600
+    services.broker.waiting = waiting
+
+    assert ask(server, "/live")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda it: setattr(it.attempts, "is_draining", True),
+            "the worker is shutting down",
+        ),
+        (
+            lambda it: setattr(it.ledger, "open_images", raising(LedgerUnavailableError("away"))),
+            "ledger_unavailable: away",
+        ),
+    ],
+    ids=["draining", "ledger away"],
+)
+def test_what_passes_makes_a_worker_unready_and_not_dead(
+    server: Server, services: SimpleNamespace, change: Change, why: str
+) -> None:
+    change(services)
+
+    assert ask(server, "/ready") == (503, {"ok": False, "why": [why]})
+    assert ask(server, "/live")[0] == 200
+
+
+def test_a_worker_is_not_ready_before_it_consumes(services: SimpleNamespace) -> None:
+    served = health.serve(services)  # type: ignore[arg-type]
+    assert served is not None
+
+    with closing(served):
+        assert ask(served, "/ready")[1]["why"] == ["the worker does not consume yet"]
+        assert ask(served, "/live")[0] == 200
+
+
+def test_another_path_says_which_there_are(server: Server) -> None:
+    assert ask(server, "/health") == (404, {"paths": ["/live", "/ready"]})
+
+
+def test_a_port_that_is_taken_stops_the_start_with_what_to_do(services: SimpleNamespace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        services.settings = WorkerSettings(health_port=port)
+
+        with pytest.raises(ServiceConfigError, match=f"127.0.0.1:{port} .* LABELYARD_HEALTH_PORT"):
+            health.serve(services)  # type: ignore[arg-type]
+
+
+def test_it_can_be_switched_off(services: SimpleNamespace) -> None:
+    services.settings = WorkerSettings(health_port=-1)
+
+    assert health.serve(services) is None  # type: ignore[arg-type]
+
+
+def test_the_command_says_yes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.probe("live", f"http://127.0.0.1:{server.port}")
+
+    assert capsys.readouterr().out == "live: yes\n"
+
+
+def test_the_command_says_why_not_and_ends_with_1(
+    server: Server, services: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.attempts.is_draining = True
+
+    with pytest.raises(typer.Exit) as ended:
+        cli.probe("ready", f"http://127.0.0.1:{server.port}")
+
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == "ready: the worker is shutting down\n"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:-1", "nowhere"])
+def test_the_command_says_that_nobody_answers(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        cli.probe("live", url)
+
+    assert capsys.readouterr().err.startswith(f"live: no worker answers at {url}")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "up"}'])
+@pytest.mark.parametrize("status", [200, 404])
+def test_the_command_is_not_fooled_by_another_server(
+    status: int, body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        answering(lambda request: reply(request, status, body)) as port,
+        pytest.raises(typer.Exit),
+    ):
+        cli.probe("live", f"http://127.0.0.1:{port}")
+
+    assert "no worker answers" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Messages between the broker and Celery: claimed, checked, renewed and acknowledged without loss."""

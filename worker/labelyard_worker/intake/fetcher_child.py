@@ -1,0 +1,198 @@
+"""Program of the fetcher child: many fetches at once on asyncio; it alone has credentials.
+
+Started as ``python -m labelyard_worker.intake.fetcher_child FD WORKER_PID``. The first frame on
+the socket FD holds the settings; then each order is answered once, cancelled ones too.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from labelyard.errors import LabelyardError, StorageUnavailableError, UnsupportedUriError
+from labelyard_worker.intake import child
+from labelyard_worker.intake.answers import describe_error
+from labelyard_worker.intake.frames import FrameChannel, close_fd
+from labelyard_worker.intake.image_uri import HTTPS, S3, redact
+from labelyard_worker.intake.sources.byte_budget import ByteBudget
+from labelyard_worker.intake.sources.https import HttpsSource
+from labelyard_worker.intake.sources.s3 import S3Source
+from labelyard_worker.intake.sources.s3_settings import StorageSettings, from_json
+from labelyard_worker.intake.sources.source import (
+    FetchOrder,
+    Source,
+    SourceDownError,
+    Transfer,
+    TransferLimits,
+)
+from labelyard_worker.pixels import Unchanged
+
+# Names are resolved, and requests signed, in threads; a slow name server may hold some.
+MAX_THREADS = 64
+MAX_SETTINGS_BYTES = 16 * 1024 * 1024
+
+
+class Fetcher:
+    """Serves the worker's orders; belongs to one event loop."""
+
+    def __init__(self, channel: FrameChannel, settings: StorageSettings) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._limits = TransferLimits(
+            max_bytes=settings.max_bytes,
+            timeout_s=settings.timeout_s,
+            grace_s=settings.grace_s,
+            min_bytes_per_s=settings.min_bytes_per_s,
+        )
+        self._budget = ByteBudget(settings.fetching_bytes)
+        self._sources = open_sources(settings)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.is_over = asyncio.Event()
+
+    def read_orders(self) -> None:
+        """Start the orders of the worker; called when the socket is readable."""
+        try:
+            while (frame := self._channel.read()) is not None:
+                self._obey(frame.head)
+        except (EOFError, OSError):
+            self.is_over.set()
+
+    def _obey(self, head: dict[str, Any]) -> None:
+        number, op = head["id"], head["op"]
+        if op == "cancel":
+            if number in self._tasks:
+                self._tasks[number].cancel()
+            return
+        work = self._probe(head) if op == "probe" else self._fetch(head)
+        task = self._loop.create_task(work)
+        self._tasks[number] = task
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+    async def _fetch(self, head: dict[str, Any]) -> None:
+        order = FetchOrder(
+            uri=head["uri"],
+            etag=head["etag"],
+            version_id=head["version_id"],
+            known_etag=head["known_etag"],
+            known_stamp=head["known_stamp"],
+            tenant=head["tenant"],
+            is_suspect=head["is_suspect"],
+        )
+        transfer = Transfer(order, self._limits, self._budget)
+        try:
+            file = await source_of(self._sources, order.uri).fetch(order, transfer)
+        except asyncio.CancelledError:
+            self._answer(head, {"op": "cancelled"})
+        except LabelyardError as error:
+            is_down = isinstance(error, SourceDownError)
+            self._answer(head, {**describe_error(error), "is_source_down": is_down})
+        except Exception as error:  # noqa: BLE001 - a library's panic is one image's error
+            ours = StorageUnavailableError(redact(order.uri), f"{type(error).__name__}")
+            self._answer(head, {**describe_error(ours), "is_source_down": False})
+        else:
+            if isinstance(file, Unchanged):
+                self._answer(head, {"op": "unchanged", "etag": file.etag})
+            else:
+                answer = {
+                    "op": "file",
+                    "size": file.size_bytes,
+                    "etag": file.etag,
+                    "is_md5": file.is_md5,
+                    "stamp": file.stamp,
+                }
+                self._answer(head, answer, fd=file.fd)
+        finally:
+            transfer.close()
+
+    async def _probe(self, head: dict[str, Any]) -> None:
+        try:
+            is_down = await source_of(self._sources, head["uri"]).is_down(head["uri"])
+        except LabelyardError:
+            is_down = False
+        except Exception:  # noqa: BLE001 - a library's panic answers nothing
+            is_down = True
+        self._answer(head, {"op": "probed", "is_down": is_down})
+
+    def _answer(
+        self, order: dict[str, Any], head: dict[str, Any], *, fd: int | None = None
+    ) -> None:
+        try:
+            self._channel.write({**head, "id": order["id"]}, fd=fd)
+        except OSError:
+            self.is_over.set()
+            return
+        finally:
+            close_fd(fd)
+        self._watch()
+
+    def _flush(self) -> None:
+        try:
+            self._channel.flush()
+        except OSError:
+            self.is_over.set()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Send the rest of a frame once the socket is writable."""
+        if self._channel.has_unsent:
+            self._loop.add_writer(self._channel.socket, self._flush)
+        else:
+            self._loop.remove_writer(self._channel.socket)
+
+
+def open_sources(settings: StorageSettings) -> dict[str, Source]:
+    """Open the sources that the operator turned on, by the scheme of their addresses."""
+    sources: dict[str, Source] = {S3: S3Source(settings)}
+    if settings.https_sources:
+        sources[HTTPS] = HttpsSource(
+            hosts=settings.https_hosts, allows_private=settings.https_allows_private
+        )
+    return sources
+
+
+def source_of(sources: dict[str, Source], uri: str) -> Source:
+    """Choose the source of an address.
+
+    Raises:
+        UnsupportedUriError: None reads it.
+    """
+    for scheme, source in sources.items():
+        if uri.startswith(scheme):
+            return source
+    reason = "write s3://bucket/key"
+    if uri.startswith(HTTPS):
+        reason = "https:// is off here: the operator can set LABELYARD_HTTPS_SOURCES"
+    raise UnsupportedUriError(redact(uri), reason)
+
+
+async def serve(channel: FrameChannel, settings: StorageSettings) -> None:
+    """Answer orders until the worker is gone."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="fetcher"))
+    fetcher = Fetcher(channel, settings)
+    loop.add_reader(channel.socket, fetcher.read_orders)
+    channel.write({"op": "ready", "id": 0})
+    await fetcher.is_over.wait()
+
+
+def main() -> None:
+    """Run until the worker is gone; then exit without cleaning up."""
+    child.prepare()
+    child.end_with_parent(int(sys.argv[2]))
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    channel = FrameChannel(connection, max_payload_bytes=MAX_SETTINGS_BYTES)
+    settings = channel.read()
+    if settings is None:
+        return
+    connection.setblocking(False)
+    asyncio.run(serve(channel, from_json(json.loads(settings.payload))))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        os._exit(0)

@@ -1,0 +1,1 @@
+"""Execution of one job: started once, watched, ended by a verdict, delivered."""

@@ -1,0 +1,110 @@
+"""Limit the calls in flight to one host, behind its circuit breaker."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from labelyard.ledger.deliveries import DeliveryOutcome
+from labelyard_worker.jobs.delivery.breaker import CircuitBreaker
+
+CALLS_PER_HOST: Final = 16
+# Deliveries of one host in this worker's memory; the rest waits in the ledger.
+HELD_PER_HOST: Final = 64
+# Shortest pause of a delivery for which the host has no room here.
+CROWDED_PAUSE_S: Final = 10.0
+# Postponed deliveries that the fleet looks at again in a second: each look costs a worker
+# about a millisecond, and is in vain while the host fails.
+BUSY_LOOKS_PER_S: Final = 100.0
+FAILING_LOOKS_PER_S: Final = 25.0
+
+
+@dataclass
+class Backlog:
+    """How many jobs of the whole fleet have pending deliveries, when last seen."""
+
+    jobs: int = 0
+
+
+class Host:
+    """One receiver or bucket, as seen by this worker."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        self.held = 0
+        self._backlog = backlog
+        self._last_fault = ""
+        self._slots = asyncio.Semaphore(CALLS_PER_HOST)
+        self._breaker = CircuitBreaker()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is known of the host that is worth keeping."""
+        return not self.held and not self._breaker.failures
+
+    async def call(
+        self,
+        send: Callable[[], Awaitable[DeliveryOutcome]],
+        *,
+        worker_slots: asyncio.Semaphore,
+        hold: Callable[[], Awaitable[bool]],
+    ) -> DeliveryOutcome | None:
+        """Make one call when there is room for it.
+
+        Args:
+            send: Makes the call.
+            worker_slots: Limit of the calls to all hosts.
+            hold: Renews the lease on the job after the wait; tells whether it is still ours.
+
+        Returns:
+            ``postponed`` without a call while the host is failing or crowded; ``None`` if
+            the lease was lost.
+        """
+        if postponed := self.postponement():
+            return postponed
+        self.held += 1
+        try:
+            async with self._slots, worker_slots:
+                if postponed := self._postponed():
+                    return postponed
+                if not await hold():
+                    return None
+                return await self._call_now(send)
+        finally:
+            self.held -= 1
+
+    def postponement(self) -> DeliveryOutcome | None:
+        """Return why and how long another delivery must wait in the ledger; callable anywhere."""
+        if self.held >= HELD_PER_HOST:
+            return self._postpone("its host is busy", CROWDED_PAUSE_S, per_s=BUSY_LOOKS_PER_S)
+        return self._postponed()
+
+    async def _call_now(self, send: Callable[[], Awaitable[DeliveryOutcome]]) -> DeliveryOutcome:
+        if postponed := self._postponed():
+            return postponed
+        self._breaker.begin()
+        try:
+            outcome = await send()
+        except BaseException:
+            self._breaker.give_up_probe()
+            raise
+        if outcome.is_host_fault:
+            self._last_fault = outcome.reason
+            self._breaker.fail(now=time.monotonic())
+        else:
+            self._breaker.succeed()
+        return outcome
+
+    def _postponed(self) -> DeliveryOutcome | None:
+        wait_s = self._breaker.wait_s(now=time.monotonic())
+        if wait_s <= 0:
+            return None
+        pause_s = max(wait_s, self._breaker.pause_s)
+        reason = f"its host is failing: {self._last_fault}"
+        return self._postpone(reason, pause_s, per_s=FAILING_LOOKS_PER_S)
+
+    def _postpone(self, reason: str, pause_s: float, *, per_s: float) -> DeliveryOutcome:
+        """Spread deliveries at random, and the wider the more there are."""
+        least_s = max(pause_s, self._backlog.jobs / per_s)
+        return DeliveryOutcome("postponed", reason, random.uniform(0.75, 1.5) * least_s)

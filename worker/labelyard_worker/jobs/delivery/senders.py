@@ -1,0 +1,41 @@
+"""Build the senders of deliveries from the worker's settings."""
+
+from dataclasses import replace
+
+from labelyard_worker.intake.sources.s3_settings import open_store, resolve_storage
+from labelyard_worker.jobs.delivery.objects import ObjectSender
+from labelyard_worker.jobs.delivery.permissions import ResultPlaces, WebhookHosts
+from labelyard_worker.jobs.delivery.pool import Sender
+from labelyard_worker.jobs.delivery.signature import webhook_key
+from labelyard_worker.jobs.delivery.webhook import WebhookSender
+from labelyard_worker.settings import WorkerSettings
+
+
+def senders_of(settings: WorkerSettings) -> dict[str, Sender]:
+    """Build the senders, by the name that records give to their deliveries.
+
+    Raises:
+        ServiceConfigError: A host, a place for results or the webhook secret is malformed.
+    """
+    return {
+        "object": object_sender_of(settings),
+        "webhook": WebhookSender(
+            hosts=WebhookHosts.parse(settings.webhook_hosts),
+            key=webhook_key(settings.webhook_secret),
+            timeout_s=settings.webhook_timeout_s,
+        ),
+    }
+
+
+def object_sender_of(settings: WorkerSettings) -> ObjectSender:
+    """Build a sender that writes objects; it belongs to one thread.
+
+    Raises:
+        ServiceConfigError: LABELYARD_RESULT_BUCKETS has another form.
+    """
+    storage = replace(resolve_storage(settings), timeout_s=settings.object_timeout_s)
+    return ObjectSender(
+        places=ResultPlaces.parse(settings.result_buckets, readable=settings.allowed_buckets),
+        open_store=lambda bucket: open_store(storage, bucket),
+        timeout_s=settings.object_timeout_s,
+    )

@@ -1,0 +1,1 @@
+"""Background threads of a worker: presence, and the reconciler for lost and due jobs."""

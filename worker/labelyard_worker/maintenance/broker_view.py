@@ -1,0 +1,183 @@
+"""The broker's messages, as far as the reconciler must know them."""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import redis
+
+from labelyard.ledger import Ledger
+from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
+from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.redis_connections import SOCKET_OPTIONS
+from labelyard.settings import ConnectionSettings
+
+log = logging.getLogger(__name__)
+
+NOTE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """One queue.
+
+    Attributes:
+        is_empty: Whether no message waits.
+        next_published_at: When the message that is next was published, by the
+            ledger's clock; 0 if nobody can tell. Queues are first in, first out: what
+            was published before it has left the queue.
+    """
+
+    is_empty: bool
+    next_published_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerView:
+    """All queues, and which jobs are delivered but not acknowledged."""
+
+    queues: Mapping[str, QueueView] = field(default_factory=dict)
+    unacked_job_ids: frozenset[str] = frozenset()
+
+
+# Whatever a message contains, looking at it raises nothing else.
+UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
+
+
+def published_at(message: bytes | str | None) -> float:
+    """Read when a message was published; 0 if it does not say."""
+    try:
+        at = float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
+    except UNREADABLE:
+        return 0.0
+    return at if math.isfinite(at) else 0.0
+
+
+def job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
+    """Read the job ids out of the record of unacknowledged messages; an odd message has none."""
+    ids = set()
+    for entry in unacked:
+        with suppress(*UNREADABLE):
+            ids.add(json.loads(entry)[0]["headers"]["id"])
+    return frozenset(ids)
+
+
+class Broker(Protocol):
+    """Interface to the broker's messages, as the reconciler needs it."""
+
+    def note_received(self, queue: str, published_at: float) -> None:
+        """Note when a message was published that *queue* has passed on, for the first time."""
+
+    def look(self) -> BrokerView:
+        """Take one look."""
+
+    def waiting(self) -> int:
+        """Count the messages that wait in all queues."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class RedisBroker:
+    """Looks into kombu's lists and hashes on Redis."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._client = redis.Redis.from_url(
+            settings.broker_url, **SOCKET_OPTIONS
+        )  # bytes: a message need not be UTF-8
+        self._unacked_key = unacked_key(settings.namespace)
+        self._queues: dict[str, str] = {
+            name: queue_name(settings.namespace, name) for name in QUEUE_NAMES
+        }
+
+    def note_received(self, queue: str, published_at: float) -> None:
+        """Do nothing: each look sees which message is next."""
+
+    def look(self) -> BrokerView:
+        """Take one consistent look.
+
+        Raises:
+            redis.RedisError: The broker gave no answer.
+        """
+        with self._client.pipeline(transaction=True) as pipeline:
+            for queue in self._queues.values():
+                pipeline.lindex(queue, -1)
+            pipeline.hvals(self._unacked_key)
+            *oldest, unacked = pipeline.execute()
+        views: dict[str, QueueView] = {
+            name: QueueView(is_empty=message is None, next_published_at=published_at(message))
+            for name, message in zip(self._queues, oldest, strict=True)
+        }
+        return BrokerView(queues=views, unacked_job_ids=job_ids(unacked))
+
+    def waiting(self) -> int:
+        """Count the messages that wait in all queues."""
+        return sum(int(self._client.llen(queue)) for queue in self._queues.values())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class AmqpBroker:
+    """View of RabbitMQ by the lengths of its queues; RabbitMQ does not list the messages in them.
+
+    Queues are first in, first out. What was published before a message that workers got, or
+    before the queue was empty, has left it; and what has left it is in work by the next look.
+    Workers share what they know of it through the ledger.
+    """
+
+    def __init__(self, settings: ConnectionSettings, ledger: Ledger) -> None:
+        self._publisher = Publisher(settings)
+        self._ledger = ledger
+        self._key = ledger.calls.key("passed")
+        self._key_ttl_s = settings.open_ttl_s
+        self._noted: dict[str, float] = {}
+        self._empty_at: dict[str, float] = {}
+
+    def note_received(self, queue: str, published_at: float) -> None:
+        """Share that *queue* has passed on a message; seconds between messages are enough."""
+        if published_at < self._noted.get(queue, 0.0) + NOTE_EVERY_S:
+            return
+        self._noted[queue] = published_at
+        try:
+            with self._ledger.client.pipeline(transaction=False) as pipeline:
+                pipeline.zadd(self._key, {queue: published_at}, gt=True)
+                pipeline.expire(self._key, self._key_ttl_s)
+                pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            log.warning("delivery_not_noted", extra={"fields": {"why": type(error).__name__}})
+
+    def look(self) -> BrokerView:
+        """Take one look, of which the next one can make use.
+
+        Raises:
+            BrokerUnavailableError: The broker gave no answer.
+            redis.RedisError: The ledger gave none.
+        """
+        seconds, microseconds = self._ledger.client.time()
+        depths = self._publisher.depths()
+        shared = self._ledger.client.zrange(self._key, 0, -1, withscores=True)
+        passed = dict(cast("list[tuple[str, float]]", shared))
+        for queue, empty_at in self._empty_at.items():
+            passed[queue] = max(empty_at, passed.get(queue, 0.0))
+        now = seconds + microseconds / 1_000_000
+        self._empty_at |= {queue: now for queue, depth in depths.items() if not depth}
+        return BrokerView({queue: QueueView(False, passed.get(queue, 0.0)) for queue in depths})
+
+    def waiting(self) -> int:
+        """Count the messages that wait in all queues."""
+        return sum(self._publisher.depths().values())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._publisher.close()
+
+
+def unacked_key(namespace: str) -> str:
+    """Name kombu's record of unacknowledged messages."""
+    return f"{namespace}.unacked"

@@ -1,0 +1,289 @@
+"""Republish jobs that have no message in the broker: retries when they are due, lost messages later.
+
+The ledger is the truth, the queue only carries. One worker, elected by a lock in
+Redis, compares them: a job that is not final, that nobody runs, that is not
+unacknowledged and that its queue must have passed on has lost its message. So an
+emptied broker loses nothing, nor what was submitted while it was down.
+
+Rounds go on while they find something to do, interactive jobs first: an emptied broker is filled
+again at the speed at which messages can be published.
+"""
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+from redis.exceptions import RedisError
+
+from labelyard.errors import LabelyardError
+from labelyard.ledger import Ledger, Record
+from labelyard.publisher import Outgoing, Publisher
+from labelyard_worker.maintenance import reconciler_scripts as scripts
+from labelyard_worker.maintenance.broker_view import Broker, BrokerView, QueueView
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.25
+LEADER_TTL_S = 10.0
+LEASE_S = 10.0
+AT_ONCE = 1000
+# Seconds after which a round ends although there is more: the next one looks at the broker anew.
+ROUND_S = 5.0
+# The publishing clock is the ledger's; two messages sent at once may overtake each other.
+OVERTAKING_S = 2.0
+
+
+def is_orphan(record: Record, view: BrokerView, *, is_running: bool) -> bool:
+    """Decide whether the message of a job that is not final is lost.
+
+    Args:
+        is_running: Whether the worker that began it last says that it runs it.
+    """
+    if record.is_final or is_running:
+        return False
+    if record.job_id in view.unacked_job_ids:
+        return False
+    queue = view.queues.get(record.queue)
+    return queue is not None and record.published_at < passed_before(queue)
+
+
+def passed_before(queue: QueueView) -> float:
+    """Return the time before which *queue* has passed on every message that was published."""
+    return math.inf if queue.is_empty else queue.next_published_at - OVERTAKING_S
+
+
+class Reconciler:
+    """The elected worker's rounds.
+
+    Args:
+        every_s: Seconds between two looks for lost messages.
+        after_s: Seconds since a job was last sent, from which it is looked for.
+        is_on: Whether lost messages are looked for; due retries are always sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        ledger: Ledger,
+        publisher: Publisher,
+        broker: Broker,
+        every_s: float,
+        after_s: float,
+        is_on: bool = True,
+    ) -> None:
+        self.worker = worker
+        self._ledger = ledger
+        self._publisher = publisher
+        self._broker = broker
+        self._every_s = every_s
+        self._after_s = after_s
+        self._is_on = is_on
+        self._key: Callable[[str], str] = ledger.calls.key
+        self._lead = ledger.client.register_script(scripts.LEAD)
+        self._take_due = ledger.client.register_script(scripts.TAKE_DUE)
+        self._due = ledger.client.register_script(scripts.DUE)
+        self._take_passed = ledger.client.register_script(scripts.TAKE_PASSED)
+        self._looked_through = "-inf"
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="labelyard-reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin the rounds."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the rounds, and let another worker lead at once."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        try:
+            if self._ledger.client.get(self._key("leader")) == self.worker:
+                self._ledger.client.delete(self._key("leader"))
+        except (RedisError, OSError):
+            return
+
+    def _run(self) -> None:
+        reconcile_at = time.monotonic() + self._every_s
+        while not self._closed.wait(LOOK_EVERY_S):
+            try:
+                if not self._is_leader():
+                    continue
+                self.send_due()
+                self.expire_overdue()
+                if self._is_on and time.monotonic() >= reconcile_at:
+                    is_done = self.send_lost() < AT_ONCE
+                    reconcile_at = time.monotonic() + (self._every_s if is_done else 0)
+            except (LabelyardError, RedisError, OSError) as error:
+                log.warning("reconciler_waits", extra={"fields": {"why": type(error).__name__}})
+                self._closed.wait(1.0)
+            except Exception:
+                log.exception("reconciler_failed")
+                self._closed.wait(1.0)
+
+    def _is_leader(self) -> bool:
+        """Stay or become the leader, if no other worker is."""
+        args: list[str | int] = [self.worker, int(LEADER_TTL_S * 1000)]
+        is_leader = bool(self._lead(keys=[self._key("leader")], args=args))
+        if not is_leader:
+            self._looked_through = "-inf"
+        return is_leader
+
+    def send_due(self) -> int:
+        """Publish the jobs with a due retry; return their number."""
+        sent, until = 0, time.monotonic() + ROUND_S
+        while True:
+            lease, *due = cast(
+                "list[str]", self._take_due(keys=[self._key("due")], args=[LEASE_S, AT_ONCE])
+            )
+            records = self._ledger.read_many(due)
+            waiting = [record for record in records if record and not record.is_final]
+            if not self._publish(waiting):
+                return sent
+            self._ledger.sent_many([(job_id, float(lease)) for job_id in due])
+            sent += len(waiting)
+            if len(due) < AT_ONCE or time.monotonic() >= until:
+                return sent
+
+    def expire_overdue(self) -> int:
+        """Expire overdue jobs; return the number of jobs looked at."""
+        overdue = cast("list[str]", self._due(keys=[self._key("expiring")], args=[AT_ONCE]))
+        expired = self._ledger.expire_many(overdue)
+        over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
+        if over:  # final before, or without a record
+            self._ledger.client.zrem(self._key("expiring"), *over)
+        return len(overdue)
+
+    def send_lost(self) -> int:
+        """Publish the jobs with a lost message; return their number.
+
+        First all interactive ones, then others for at most ROUND_S.
+        """
+        # Before the view: what is published from now on is not looked for in this round.
+        latest = self._now() - self._after_s
+        # Before the records: what it passes on meanwhile has left no queue for us. Each round:
+        # RabbitMQ shows what it has passed on only from one look to the next.
+        view = self._broker.look()
+        lost = self._send_interactive(view, latest=latest)
+        until = time.monotonic() + ROUND_S
+        lost += self._send_passed(view, "", latest=latest, until=until)[0]
+        if lost:
+            log.warning("messages_sent_again", extra={"fields": {"jobs": lost}})
+        return lost
+
+    def _send_interactive(self, view: BrokerView, *, latest: float) -> int:
+        """Publish lost interactive jobs, past any number of jobs of other queues.
+
+        What was looked through in an earlier round is not looked through again: it holds no
+        interactive job any more. So a long recovery pays for this once.
+        """
+        lost, is_done = self._send_passed(
+            view, "interactive", earliest=self._looked_through, latest=latest
+        )
+        if is_done:
+            self._looked_through = f"({latest}"
+        return lost
+
+    def _send_passed(
+        self,
+        view: BrokerView,
+        only: str,
+        *,
+        earliest: str = "-inf",
+        latest: float,
+        until: float = math.inf,
+    ) -> tuple[int, bool]:
+        """Publish lost jobs of one queue, or of all, in batches.
+
+        Args:
+            only: The queue's name; empty means all queues.
+            earliest: The jobs were sent, begun or looked at since, as a bound of ZRANGEBYSCORE.
+            latest: They were before, by the ledger's clock.
+            until: When to stop, by the monotonic clock.
+
+        Returns:
+            How many were published, and whether all were looked at.
+        """
+        passed = [
+            part for name, queue in view.queues.items() for part in (name, passed_before(queue))
+        ]
+        lost = offset = 0
+        while time.monotonic() < until and self._is_leader():
+            looked_at, others, *ids = cast(
+                "list[int | str]",
+                self._take_passed(
+                    keys=[self._key("open")],
+                    args=[
+                        self._ledger.calls.namespace,
+                        latest,
+                        AT_ONCE,
+                        offset,
+                        only,
+                        self._ledger.calls.open_ttl_s,
+                        earliest,
+                        *passed,
+                    ],
+                ),
+            )
+            sent = self._send_orphans([str(job_id) for job_id in ids], view)
+            if sent is None:
+                return lost, False
+            lost, offset = lost + sent, offset + int(others)
+            if int(looked_at) < AT_ONCE:
+                return lost, True
+        return lost, False
+
+    def _send_orphans(self, job_ids: Sequence[str], view: BrokerView) -> int | None:
+        """Publish those of *job_ids* whose message is lost; ``None`` if the broker is away."""
+        records = [record for record in self._ledger.read_many(job_ids) if record is not None]
+        busy = self._running_or_due(records)
+        orphans = [
+            record
+            for record in records
+            if is_orphan(record, view, is_running=record.job_id in busy)
+        ]
+        if not self._publish(orphans):
+            return None
+        sent = {record.job_id for record in orphans}
+        self._ledger.sent_many([(job_id, None) for job_id in sent])
+        held = [job_id for job_id in job_ids if job_id not in sent]
+        if held:  # by somebody: they are looked at again after a while
+            now = self._now()
+            self._ledger.client.zadd(self._key("open"), dict.fromkeys(held, now), xx=True)
+        return len(orphans)
+
+    def _running_or_due(self, records: Sequence[Record]) -> set[str]:
+        """Find the jobs that a live worker says it runs, or that will be sent when they are due."""
+        runners = sorted({record.runner for record in records if record.runner})
+        with self._ledger.client.pipeline(transaction=False) as pipeline:
+            for runner in runners:
+                pipeline.get(self._key(f"worker:{runner}"))
+            for record in records:
+                pipeline.zscore(self._key("due"), record.job_id)
+            answers = pipeline.execute()
+        running = {
+            runner: frozenset(json.loads(answer) if answer else ())
+            for runner, answer in zip(runners, answers[: len(runners)], strict=True)
+        }
+        due = answers[len(runners) :]
+        return {
+            record.job_id
+            for record, score in zip(records, due, strict=True)
+            if score is not None or record.job_id in running.get(record.runner, ())
+        }
+
+    def _publish(self, records: Iterable[Record]) -> bool:
+        """Publish jobs from their records, interactive ones first."""
+        now = self._now()
+        first = sorted(records, key=lambda record: record.queue != "interactive")
+        return self._publisher.publish_many(
+            [Outgoing(record.job_id, record.message, record.queue, now) for record in first]
+        )
+
+    def _now(self) -> float:
+        seconds, microseconds = self._ledger.client.time()
+        return seconds + microseconds / 1_000_000

@@ -1,0 +1,169 @@
+"""Calls that wait for the model, and the rules for the next batch, without threads."""
+
+import math
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Priority = Literal["interactive", "bulk"]
+
+# Of images that wait, at least every eighth is a bulk one: slow, but never for ever.
+INTERACTIVE_IN_A_ROW = 7
+# Smaller batches cost more for each image than what sharing them saves.
+LEAST_WORTH_SHARING = 4
+# Full batches without an error, after which a batch size that ran out of memory is
+# tried again. What else used the memory may be gone; a wrong guess costs one halving.
+GOOD_BATCHES_BEFORE_GROWTH = 256
+
+
+@dataclass(frozen=True)
+class BatchAnswer(Generic[Result]):
+    """A result, and what it took.
+
+    Attributes:
+        batch_size: Images in the forward pass that made it.
+        wait_s: From submission to the start of that pass.
+        model_s: Duration of that pass.
+    """
+
+    result: Result
+    batch_size: int
+    wait_s: float
+    model_s: float
+
+
+@dataclass(eq=False)
+class BatchRequest(Generic[Item, Result]):
+    """One caller's request for a result; answered exactly once."""
+
+    item: Item
+    priority: Priority
+    queued_at: float = field(default_factory=time.monotonic)
+    answer: "Future[BatchAnswer[Result]]" = field(default_factory=Future)
+
+    def resolve(self, answer: BatchAnswer[Result]) -> None:
+        """Answer, unless that has happened: ``close`` may have given up on us."""
+        with suppress(InvalidStateError):
+            self.answer.set_result(answer)
+
+    def reject(self, error: BaseException) -> None:
+        """Answer with *error*, unless there was an answer."""
+        with suppress(InvalidStateError):
+            self.answer.set_exception(error)
+
+
+class BatchQueue(Generic[Item, Result]):
+    """Queue of calls: interactive before bulk, in order within each, and bulk never waits for ever.
+
+    Args:
+        is_mixed: Whether calls of both priorities go together. If not, an interactive batch
+            is as small as it can be, and at least every eighth is a bulk one.
+    """
+
+    def __init__(self, *, is_mixed: bool = True) -> None:
+        self._is_mixed = is_mixed
+        self._interactive: deque[BatchRequest[Item, Result]] = deque()
+        self._bulk: deque[BatchRequest[Item, Result]] = deque()
+        self._in_a_row = 0
+
+    def __len__(self) -> int:
+        """Count the calls."""
+        return len(self._interactive) + len(self._bulk)
+
+    def join(self, call: BatchRequest[Item, Result]) -> None:
+        """Stand behind the others of the same priority."""
+        (self._interactive if call.priority == "interactive" else self._bulk).append(call)
+
+    def take(self, most: int) -> list[BatchRequest[Item, Result]]:
+        """Take up to *most* calls, leaving out those whose caller gave up."""
+        taken: list[BatchRequest[Item, Result]] = []
+        line: deque[BatchRequest[Item, Result]] = deque()
+        while len(taken) < most and len(self):
+            if self._is_mixed or not line:
+                if taken and not self._is_mixed:
+                    break
+                line = self._next_line()
+            call = line.popleft()
+            if call.answer.set_running_or_notify_cancel():
+                taken.append(call)
+        return taken
+
+    def oldest_queued_at(self) -> float:
+        """Return the time since which the first call in line waits."""
+        return min(line[0].queued_at for line in (self._interactive, self._bulk) if line)
+
+    def _next_line(self) -> deque[BatchRequest[Item, Result]]:
+        """Return the line that is next; at least one call waits."""
+        is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
+        if self._bulk and is_bulks_turn:
+            self._in_a_row = 0
+            return self._bulk
+        self._in_a_row += 1 if self._bulk else 0
+        return self._interactive
+
+
+class BatchLimit:
+    """The batch size that fits into memory, as far as is known."""
+
+    def __init__(self, configured: int) -> None:
+        self.configured = configured
+        self.current = configured
+        self._good = 0
+
+    def ran_out(self, batch_size: int) -> None:
+        """Remember that *batch_size* did not fit."""
+        self.current = max(1, min(self.current, batch_size // 2))
+        self._good = 0
+
+    def went_well(self, batch_size: int) -> None:
+        """Count a batch; after enough full ones, try twice the size again."""
+        if self.current == self.configured or batch_size < self.current:
+            return
+        self._good += 1
+        if self._good >= GOOD_BATCHES_BEFORE_GROWTH:
+            self.current = min(self.configured, self.current * 2)
+            self._good = 0
+
+
+def batch_delay_s(
+    *, waiting: int, coming: int, running: int, enough: int, waited_s: float, longest_s: float
+) -> float:
+    """Decide how long a free model thread waits for a fuller batch; 0 is: start now.
+
+    It only ever waits while another pass keeps the device busy, so that a lone
+    image, or the first after a pause, starts at once.
+
+    Args:
+        waiting: Images that could be taken now, at least 1.
+        coming: Images on their way through the intake.
+        running: Forward passes under way.
+        enough: Images that make a batch worth starting.
+        waited_s: What the oldest has waited already.
+        longest_s: Most that company is waited for, so that one slow download cannot
+            hold the others up.
+    """
+    if running == 0 or coming == 0 or waiting >= enough:
+        return 0.0
+    return max(0.0, longest_s - waited_s)
+
+
+def batch_size(*, waiting: int, coming: int, streams: int, most: int) -> int:
+    """Decide how many of those who wait go together.
+
+    As many as may, while more are coming. The last ones are shared among all streams, so
+    that none is at work alone for a whole batch while the others have nothing left.
+
+    Args:
+        waiting: Images that could be taken now.
+        coming: Images on their way through the intake.
+        streams: Forward passes that can run at once.
+        most: Largest batch that is known to fit.
+    """
+    if coming > 0 or waiting <= LEAST_WORTH_SHARING:
+        return most
+    return min(most, max(LEAST_WORTH_SHARING, math.ceil(waiting / streams)))

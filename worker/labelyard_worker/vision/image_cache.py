@@ -1,0 +1,264 @@
+"""Embeddings of pictures that were seen before: in memory, and in Redis for all workers.
+
+An embedding belongs to a picture's content, not to its address: the address only says
+which content was there, and with which ETag, so that an unchanged picture is not even
+downloaded. All of it is a cache: what is missing is made again.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final, Self, cast
+
+import numpy as np
+import redis
+from pydantic import Field, TypeAdapter, ValidationError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from labelyard.messages import ImageRef, ModelInfo
+from labelyard.redis_connections import SOCKET_OPTIONS
+from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, PixelSpec
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision.lru import ByteLru
+from labelyard_worker.vision.scoring import Floats
+
+log = logging.getLogger(__name__)
+
+ENTRY_BYTES: Final = 512  # of an entry in memory, besides its vector
+PAUSE_S: Final = 30.0
+TIMEOUT_S: Final = 1.0  # for a round trip of at most 200 kB
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """A picture's embedding, and what is known of the picture.
+
+    Attributes:
+        image_embeds: Unit-length vector, shape (dim,).
+        etag: ETag that the object had.
+        sha256: Digest of the bytes, lower-case hex.
+        width: Pixels, after EXIF orientation.
+        height: Pixels, after EXIF orientation.
+        stamp: What else its source named of this version, see ``FileVersion``.
+    """
+
+    image_embeds: Floats
+    etag: str | None
+    sha256: str
+    width: int
+    height: int
+    stamp: str = ""
+
+    @property
+    def version(self) -> FileVersion | None:
+        """Version of the file, if its source names one that can be believed."""
+        return FileVersion(self.etag, self.stamp) if self.etag and self.stamp else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Metadata kept by address: all of a :class:`KnownImage` but the vector."""
+
+    etag: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    width: int
+    height: int
+    stamp: str = ""
+
+    @classmethod
+    def of(cls, image: KnownImage) -> Self:
+        """Leave the vector out."""
+        return cls(image.etag, image.sha256, image.width, image.height, image.stamp)
+
+    @classmethod
+    def read(cls, value: bytes) -> Self | None:
+        """Parse the bytes that :meth:`written` returned; ``None`` for anything else."""
+        try:
+            return cast("Self", _ENTRY.validate_json(value))
+        except ValidationError:  # a cache may hold anything, and must fail no job
+            return None
+
+    def written(self) -> str:
+        """Write it for Redis."""
+        return json.dumps(asdict(self))
+
+    def with_embeds(self, image_embeds: Floats) -> KnownImage:
+        """Put the vector back."""
+        return KnownImage(image_embeds, self.etag, self.sha256, self.width, self.height, self.stamp)
+
+
+_ENTRY = TypeAdapter(Entry)
+
+
+class SharedImageCache:
+    """The part in Redis; a server that may forget, and may be away."""
+
+    def __init__(self, connection: "redis.Redis", *, prefix: str, ttl_s: int, dim: int) -> None:
+        """Use a connection that does not decode responses."""
+        self._redis = connection
+        self._prefix = prefix
+        self._ttl_s = ttl_s
+        self._dim = dim
+        self._paused_until = 0.0
+
+    def look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
+        """Return the known images at *addresses*; none while Redis gives no answer."""
+        try:
+            return {} if self._is_paused() else self._look_up(addresses)
+        except (RedisError, OSError) as error:
+            self._pause(error)
+            return {}
+
+    def _look_up(self, addresses: Sequence[str]) -> dict[str, KnownImage]:
+        values = cast("list[Any]", self._redis.mget([self._address_key(a) for a in addresses]))
+        entries = {
+            address: entry
+            for address, value in zip(addresses, values, strict=True)
+            if value is not None and (entry := Entry.read(value)) is not None
+        }
+        if not entries:
+            return {}
+        keys = [self._embeds_key(entry.sha256) for entry in entries.values()]
+        vectors = cast("list[Any]", self._redis.mget(keys))
+        return {
+            address: entry.with_embeds(np.frombuffer(vector, dtype="<f4"))
+            for (address, entry), vector in zip(entries.items(), vectors, strict=True)
+            if vector is not None and len(vector) == 4 * self._dim
+        }
+
+    def keep(self, images: dict[str, KnownImage]) -> None:
+        """Keep *images*, by address; one round trip."""
+        if self._is_paused():
+            return
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for address, image in images.items():
+                    entry = Entry.of(image).written()
+                    vector = image.image_embeds.astype("<f4").tobytes()
+                    pipeline.set(self._address_key(address), entry, ex=self._ttl_s)
+                    pipeline.set(self._embeds_key(image.sha256), vector, ex=self._ttl_s)
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            self._pause(error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
+    def _pause(self, error: Exception) -> None:
+        """Do without it for a while: jobs must not wait for a cache."""
+        self._paused_until = time.monotonic() + PAUSE_S
+        log.warning(
+            "known_images_unavailable",
+            extra={"fields": {"error": type(error).__name__, "pause_s": PAUSE_S}},
+        )
+
+    def _address_key(self, address: str) -> str:
+        return f"{self._prefix}:image:{hashlib.sha256(address.encode()).hexdigest()}"
+
+    def _embeds_key(self, sha256: str) -> str:
+        return f"{self._prefix}:embeds:{sha256}"
+
+
+class ImageCache:
+    """Both parts together. Nothing is known when both are switched off."""
+
+    def __init__(self, *, capacity_bytes: int, shared: SharedImageCache | None) -> None:
+        self._is_remembering = capacity_bytes > 0
+        # An entry takes about a quarter of what its vector of 512 numbers takes.
+        self._by_address: ByteLru[str, Entry] = ByteLru(capacity_bytes // 5)
+        self._by_content: ByteLru[str, Floats] = ByteLru(capacity_bytes - capacity_bytes // 5)
+        self._shared = shared
+
+    def look_up(self, images: Sequence[ImageRef]) -> dict[str, KnownImage]:
+        """Return the known images among *images*, by :func:`address_of`."""
+        addresses = {address_of(image) for image in images}
+        found = {a: known for a in addresses if (known := self._recall(a)) is not None}
+        missing = sorted(addresses - found.keys())
+        if self._shared is not None and missing:
+            shared = self._shared.look_up(missing)
+            self._remember(shared)
+            found |= shared
+        return found
+
+    def embeds_of(self, sha256: str) -> Floats | None:
+        """Find the embedding of this very content, under whatever address it was."""
+        return self._by_content.get(sha256)
+
+    def keep(self, images: Iterable[tuple[ImageRef, KnownImage]]) -> None:
+        """Store newly embedded images."""
+        by_address = {address_of(image): known for image, known in images}
+        if by_address:
+            self._remember(by_address)
+            if self._shared is not None:
+                self._shared.keep(by_address)
+
+    def _recall(self, address: str) -> KnownImage | None:
+        entry = self._by_address.get(address)
+        embeds = None if entry is None else self._by_content.get(entry.sha256)
+        return None if entry is None or embeds is None else entry.with_embeds(embeds)
+
+    def _remember(self, images: dict[str, KnownImage]) -> None:
+        if not self._is_remembering:
+            return
+        for address, known in images.items():
+            entry = Entry.of(known)
+            self._by_address.put(address, entry, size_bytes=ENTRY_BYTES + len(address))
+            embeds = known.image_embeds.copy()  # a row would keep its whole batch in memory
+            self._by_content.put(known.sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
+
+    def close(self) -> None:
+        """Close the connection of the shared part."""
+        if self._shared is not None:
+            self._shared.close()
+
+
+def address_of(image: ImageRef) -> str:
+    """Name the object that *image* refers to, its version included."""
+    return image.uri if image.version_id is None else f"{image.uri}?versionId={image.version_id}"
+
+
+def identity_of(info: ModelInfo, spec: PixelSpec, settings: WorkerSettings) -> str:
+    """Hash everything that decides the embedding of a content; return 16 hex digits."""
+    parts = (
+        info.fingerprint,
+        info.dtype,
+        sorted(asdict(spec).items()),
+        settings.decode,
+        settings.transparency,
+        PREPROCESSING_VERSION,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def open_image_cache(
+    settings: WorkerSettings, *, info: ModelInfo, spec: PixelSpec, dim: int
+) -> ImageCache:
+    """Open the embedding caches that the settings configure."""
+    shared = None
+    if settings.embeddings_url is not None:
+        shared = SharedImageCache(
+            redis.Redis.from_url(settings.embeddings_url, **connection_options()),
+            prefix=f"{settings.namespace}:{identity_of(info, spec, settings)}",
+            ttl_s=settings.embeddings_ttl_s,
+            dim=dim,
+        )
+    return ImageCache(capacity_bytes=settings.image_cache_bytes, shared=shared)
+
+
+def connection_options() -> dict[str, Any]:
+    """Return options that time out sooner than the ledger's: a job waits, and can do without."""
+    return {
+        **SOCKET_OPTIONS,
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
+    }
