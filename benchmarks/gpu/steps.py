@@ -8,6 +8,7 @@ from benchmarks.gpu.form import CHECKPOINTS, VIT_B, VIT_L, Form
 
 TESTS = "tests/cuda"
 TEST_LIMIT_S = 45.0  # of a test that says nothing itself
+COMPILING_S = 65.0  # 61 s on an H100 and 16 cores
 BUSY_CPU = 2.0  # times as long: a CPU that computes may have other work, too
 
 
@@ -57,7 +58,13 @@ def steps_for(form: Form, *, is_quick: bool) -> list[Step]:
             side_by_side(checkpoint, first, form, *(() if checkpoint in later else alone))
             for checkpoint in CHECKPOINTS
         ),
-        suite("tests of compilation", form, "test_compile", limit_s=75, least_s=10),
+        suite(
+            "tests of compilation",
+            form,
+            "test_compile",
+            limit_s=90,
+            least_s=10 if form.is_tiny else COMPILING_S,
+        ),
         compiled_tower(VIT_B if form.is_tiny else VIT_L, form),
         *(side_by_side(checkpoint, second, form, *alone) for checkpoint in later),
     ]
@@ -125,8 +132,8 @@ def side_by_side(checkpoint: str, dtype: str, form: Form, *options: str) -> Step
         "side_by_side",
         form,
         *("--checkpoint", checkpoint, "--dtype", dtype, *options),
-        limit_s=100,
-        least_s=15 if form.is_tiny else 30,
+        limit_s=110,
+        least_s=15 if form.is_tiny else 60,
         subject=(checkpoint, dtype),
     )
 
