@@ -13,8 +13,8 @@ from benchmarks.stack import Stack
 from benchmarks.systems.labelyard import Labelyard
 from benchmarks.systems.system import Case, Engine
 
-# Each concern of durability/ that has a switch, off: kombu's own transport and acknowledgements,
-# Celery's own pool of threads.
+# Each guard of broker/, jobs/ and maintenance/ that has a switch, off: kombu's own transport
+# and acknowledgements, Celery's own pool of threads.
 STOCK: Final = {
     "atomic_claim": "0",
     "safe_pool": "0",

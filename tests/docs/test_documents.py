@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 # A page may name a file as it is known in its package, for example broker/claim.py.
-BASES = [ROOT, *CODE, CODE[1] / "durability"]
+BASES = [ROOT, *CODE]
+PREFIXES_IN_BUCKETS = {"bucket/prefix/", "photos/labels/", "uploads/"}
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -62,6 +63,14 @@ def test_source_files_that_are_named_exist(page: Path) -> None:
     named = set(re.findall(r"(?<![\w/.-])[\w./-]*\w\.py\b", code_in(page)))
 
     assert {name for name in named if not any((base / name).exists() for base in BASES)} == set()
+
+
+@every_page
+def test_folders_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w/.:*~-])((?:[\w.-]+/)+)(?![\w*.<{…])", code_in(page)))
+
+    missing = {name for name in named if not any((base / name).is_dir() for base in BASES)}
+    assert missing <= PREFIXES_IN_BUCKETS
 
 
 @every_page
