@@ -38,7 +38,7 @@ def test_a_job_of_an_unknown_queue_is_kept_whole_under_its_id() -> None:
     """Its producer hears of it, and an operator can send it again."""
     kept: list[Any] = []
     runtime = Runtime(WorkerSettings(health_port=-1), load=lambda _: None)  # type: ignore[arg-type,return-value]
-    runtime._services = SimpleNamespace(attempts=SimpleNamespace(set_aside=kept.append))  # type: ignore[assignment]
+    runtime._services = SimpleNamespace(executor=SimpleNamespace(set_aside=kept.append))  # type: ignore[assignment]
     job = sample_job()
 
     answer = runtime.set_aside_job(

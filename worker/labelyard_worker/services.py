@@ -25,7 +25,7 @@ from labelyard_worker.jobs.cancellation import RunningJobs
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.delivery.senders import object_sender_of, senders_of
-from labelyard_worker.jobs.executor import Attempts
+from labelyard_worker.jobs.executor import Executor
 from labelyard_worker.jobs.watchdog import Watchdog
 from labelyard_worker.maintenance.broker_view import AmqpBroker, Broker, RedisBroker
 from labelyard_worker.maintenance.presence import Presence
@@ -69,7 +69,7 @@ class Services:
     embedder: Embedder
     ledger: Ledger
     running: RunningJobs
-    attempts: Attempts
+    executor: Executor
     deliveries: DeliveryPool
     large_results: LargeResults
     watchdog: Watchdog
@@ -182,7 +182,7 @@ def _build(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> 
         embedder=_open_embedder(settings, stack, engine),
         ledger=ledger,
         running=running,
-        attempts=Attempts(
+        executor=Executor(
             worker=worker,
             ledger=ledger,
             delivery=deliveries,

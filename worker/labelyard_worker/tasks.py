@@ -133,7 +133,7 @@ class Runtime:
             Reject: The message goes back to the broker.
         """
         try:
-            return self.services.attempts.run(
+            return self.services.executor.run(
                 message,
                 queue=queue,
                 classify=self._classify,
@@ -197,7 +197,7 @@ class Runtime:
         Raises:
             Reject: The message goes back to the broker.
         """
-        attempts = self.services.attempts
+        executor = self.services.executor
         give_up_at = time.monotonic() + FOLLOW_S
         for attempt in itertools.count(1):
             job_id = self.run(
@@ -210,7 +210,7 @@ class Runtime:
             )
             again_at = time.monotonic() + backoff_s(attempt)
             while (status := self._state(job_id)) not in FINAL_STATES:
-                if attempts.is_draining or time.monotonic() >= give_up_at:
+                if executor.is_draining or time.monotonic() >= give_up_at:
                     raise Reject(f"{job_id} is {status}", requeue=True)
                 if time.monotonic() >= again_at:
                     break
@@ -221,7 +221,7 @@ class Runtime:
 
     def _state(self, job_id: str) -> str:
         try:
-            return self.services.attempts.state(job_id) if job_id else "failed"
+            return self.services.executor.state(job_id) if job_id else "failed"
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
 
@@ -239,7 +239,7 @@ class Runtime:
             job_id=misfit.job_id,
         )
         try:
-            self.services.attempts.set_aside(message)
+            self.services.executor.set_aside(message)
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
         return {"job_id": misfit.job_id, "status": "failed"}

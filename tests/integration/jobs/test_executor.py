@@ -3,11 +3,10 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -22,123 +21,17 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnknownLabelSetError,
 )
-from labelyard.ledger import Isolation, Ledger, Queue, Record, backoff_s, connect
+from labelyard.ledger import Queue, backoff_s
 from labelyard.ledger.set_aside import SetAside
 from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
-from labelyard.testing import sample_job, sample_result
-from labelyard.testing.samples import fail_image, score_image
-from labelyard_worker.jobs.cancellation import HandedBackError, RunningJobs, Token
-from labelyard_worker.jobs.delivery.pool import DeliveryPool
-from labelyard_worker.jobs.delivery.senders import senders_of
-from labelyard_worker.jobs.executor import Attempts, MessageReturnedError
-from labelyard_worker.jobs.watchdog import Watchdog
+from labelyard.testing import sample_job
+from labelyard_worker.jobs.cancellation import HandedBackError
+from labelyard_worker.jobs.executor import MessageReturnedError
 from labelyard_worker.local.servers import ValkeyServer
-from labelyard_worker.settings import WorkerSettings
+from tests.integration.jobs.job_rig import JobRig, fail_with, half, rig_settings, succeed
 from tests.support.delivering import delivery_settings
 from tests.support.receiver import running_receiver, running_slow_receiver
 from tests.support.waiting import wait_until
-
-Answer = Callable[[Job], Result]
-
-
-def succeed(job: Job) -> Result:
-    return sample_result(job=job)
-
-
-def fail_with(error: BaseException) -> Answer:
-    def answer(job: Job) -> Result:
-        raise error
-
-    return answer
-
-
-def half(error: LabelyardError) -> Answer:
-    """Score the first image, and fail the second."""
-
-    def answer(job: Job) -> Result:
-        first, second = job.images
-        images = (score_image(first, job), fail_image(second, error))
-        return sample_result("partial", job=job).model_copy(update={"images": images})
-
-    return answer
-
-
-class JobRig:
-    """One worker's attempts, and the ledger to look at them."""
-
-    def __init__(self, settings: WorkerSettings, *, worker: str = "w1") -> None:
-        self.settings = settings
-        self.client = connect(settings)
-        self.ledger = Ledger(self.client, settings)
-        self.running = RunningJobs()
-        self.worker = worker
-        self.live(worker)
-        self.deliveries = DeliveryPool(
-            worker=worker, ledger=self.ledger, senders=senders_of(settings), look_every_s=0.05
-        )
-        self.attempts = Attempts(
-            worker=worker,
-            ledger=self.ledger,
-            delivery=self.deliveries,
-            watchdog=Watchdog(model_busy_s=lambda: 0.0, model_timeout_s=60.0, is_on=False),
-            running=self.running,
-            settings=settings,
-        )
-        self.seen: list[str] = []
-
-    def close(self) -> None:
-        self.deliveries.close()
-        self.client.close()
-
-    def live(self, worker: str) -> None:
-        """Say that *worker* lives."""
-        self.client.set(self.ledger.calls.key(f"worker:{worker}"), "[]", ex=60)
-
-    def submit(self, queue: Queue = "interactive", **changes: Any) -> Job:
-        job = sample_job(**changes)
-        self.ledger.open(job, queue=queue)
-        return job
-
-    def run(self, job: Job, answer: Answer = succeed, *, queue: Queue = "interactive") -> None:
-        """Deliver the job's message."""
-        self.run_message(job.model_dump(mode="json"), answer, queue=queue)
-
-    def run_message(
-        self, message: Any, answer: Answer = succeed, *, queue: Queue = "interactive"
-    ) -> None:
-        def classify(job: Job, queue: Queue, token: Token) -> Result:
-            self.seen.append(job.job_id)
-            return answer(job)
-
-        self.attempts.run(message, queue=queue, classify=classify)
-
-    def record(self, job_id: str) -> Record:
-        record = self.ledger.read(job_id)
-        assert record is not None
-        return record
-
-    def due_in_s(self, job: Job) -> float | None:
-        """Tell in how many seconds the job is to be sent again."""
-        due = self.client.zscore(self.ledger.calls.key("due"), job.job_id)
-        seconds, microseconds = self.client.time()
-        return None if due is None else float(due) - seconds - microseconds / 1_000_000
-
-    def die_with(self, job: Job, *, times: int, isolation: Isolation = "none") -> None:
-        """Have workers begin the job and vanish."""
-        for number in range(times):
-            self.ledger.start(
-                job.job_id,
-                worker=f"gone-{isolation}-{number}",
-                isolation=isolation,
-                quarantine_after=99,
-                dead_after=99,
-            )
-
-
-def rig_settings(ledger_url: str, **changes: Any) -> WorkerSettings:
-    return WorkerSettings(
-        **{"ledger_url": ledger_url, "namespace": "test", "max_attempts": 3, **changes}
-    )
 
 
 @pytest.fixture
@@ -156,7 +49,7 @@ def test_a_job_that_succeeds_has_its_result_and_how_long_it_was_queued(rig: JobR
     assert (record.state, record.attempts) == ("succeeded", 1)
     assert record.result is not None
     assert 0 < record.result.timing.queued_s < 60
-    assert rig.attempts.finished == 1
+    assert rig.executor.finished == 1
     assert len(rig.running) == 0
 
 
@@ -291,7 +184,7 @@ def test_a_lost_device_stops_the_worker_and_costs_the_job_no_attempt(rig: JobRig
 
 def test_a_draining_worker_begins_no_job(rig: JobRig) -> None:
     job = rig.submit()
-    rig.attempts.is_draining = True
+    rig.executor.is_draining = True
 
     with pytest.raises(MessageReturnedError):
         rig.run(job)
@@ -416,7 +309,7 @@ def test_two_suspects_do_not_run_beside_each_other(rig: JobRig) -> None:
     with ThreadPoolExecutor(1) as pool:
         with in_work(rig, first, queue="quarantine"):
             other = pool.submit(rig.run, second, queue="quarantine")
-            wait_until(lambda: len(rig.attempts._single_flight) == 2)
+            wait_until(lambda: len(rig.executor._single_flight) == 2)
             seen_meanwhile = list(rig.seen)
         other.result(timeout=5)
 
@@ -431,7 +324,7 @@ def test_a_suspect_whose_next_death_would_bury_it_has_its_worker_to_itself(rig: 
     with ThreadPoolExecutor(1) as pool:
         with in_work(rig, other):
             waiting = pool.submit(rig.run, suspect, queue="quarantine")
-            wait_until(lambda: rig.attempts._quarantine._has_suspect)
+            wait_until(lambda: rig.executor._quarantine._has_suspect)
             seen_meanwhile = list(rig.seen)
         waiting.result(timeout=5)
 
@@ -590,7 +483,7 @@ def test_a_draining_worker_does_not_wait_for_the_ledger(own_valkey: ValkeyServer
 
         def lose_ledger(job: Job) -> Result:
             own_valkey.stop()
-            rig.attempts.is_draining = True
+            rig.executor.is_draining = True
             return succeed(job)
 
         with pytest.raises(MessageReturnedError):

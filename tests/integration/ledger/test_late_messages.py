@@ -12,7 +12,7 @@ from labelyard.ledger.set_aside import SetAside
 from labelyard.messages import Job, new_job_id
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.jobs.cancellation import Token
-from tests.integration.jobs.test_executor import JobRig, rig_settings, succeed
+from tests.integration.jobs.job_rig import JobRig, rig_settings, succeed
 
 TTL_S = 100
 
@@ -35,7 +35,7 @@ def receive(rig: JobRig, job: Job, *, age_s: float | None = None, **call: Any) -
         rig.seen.append(job.job_id)
         return succeed(job)
 
-    rig.attempts.run(
+    rig.executor.run(
         job.model_dump_json(),
         queue="bulk",
         classify=classify,

@@ -32,7 +32,7 @@ def sound_services() -> SimpleNamespace:
         intake=SimpleNamespace(is_alive=lambda: True),
         deliveries=SimpleNamespace(is_alive=True),
         watchdog=SimpleNamespace(hung=lambda: None),
-        attempts=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
+        executor=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
         broker=SimpleNamespace(waiting=lambda: 3),
         ledger=SimpleNamespace(open_images=lambda: 0),
     )
@@ -89,7 +89,7 @@ def test_a_sound_worker_lives_and_takes_jobs(server: Server, probe: str) -> None
         (lambda it: setattr(it.intake, "is_alive", lambda: False), "the intake is dead"),
         (lambda it: setattr(it.watchdog, "hung", lambda: "job a hangs"), "job a hangs"),
         (
-            lambda it: setattr(it.attempts, "last_finished_at", time.monotonic() - 61),
+            lambda it: setattr(it.executor, "last_finished_at", time.monotonic() - 61),
             "messages wait, and no job finished for 60 s",
         ),
     ],
@@ -122,7 +122,7 @@ def test_a_slot_that_leaked_ends_a_workers_life(server: Server) -> None:
 def test_a_worker_that_has_nothing_to_do_lives(
     server: Server, services: SimpleNamespace, waiting: Callable[[], int]
 ) -> None:
-    services.attempts.last_finished_at -= 3600
+    services.executor.last_finished_at -= 3600
     services.broker.waiting = waiting
 
     assert ask(server, "/live")[0] == 200
@@ -132,7 +132,7 @@ def test_a_worker_that_has_nothing_to_do_lives(
     ("change", "why"),
     [
         (
-            lambda it: setattr(it.attempts, "is_draining", True),
+            lambda it: setattr(it.executor, "is_draining", True),
             "the worker is shutting down",
         ),
         (
@@ -188,7 +188,7 @@ def test_the_command_says_yes(server: Server, capsys: pytest.CaptureFixture[str]
 def test_the_command_says_why_not_and_ends_with_1(
     server: Server, services: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    services.attempts.is_draining = True
+    services.executor.is_draining = True
 
     with pytest.raises(typer.Exit) as ended:
         cli.probe("ready", f"http://127.0.0.1:{server.port}")

@@ -40,9 +40,9 @@ class Drain:
 
     def start(self) -> None:
         """Take no new job, and begin the grace period. A second call does nothing."""
-        if self._services.attempts.is_draining:
+        if self._services.executor.is_draining:
             return
-        self._services.attempts.is_draining = True
+        self._services.executor.is_draining = True
         self._services.deliveries.drain(self._drain_s)
         log.info(
             "worker_drains",

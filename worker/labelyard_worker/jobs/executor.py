@@ -78,7 +78,7 @@ class LedgerAwayError(MessageReturnedError):
     """The worker shuts down and cannot wait until the ledger is back."""
 
 
-class Attempts:
+class Executor:
     """Run received messages. One object for a worker process, called from many threads.
 
     Args:

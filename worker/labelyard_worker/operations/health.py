@@ -55,7 +55,7 @@ class Health:
 
     def _is_stalled(self) -> bool:
         services = self._services
-        idle_s = time.monotonic() - services.attempts.last_finished_at
+        idle_s = time.monotonic() - services.executor.last_finished_at
         if idle_s < services.settings.stall_s:
             return False
         try:
@@ -68,7 +68,7 @@ class Health:
         hindrances = self.faults()
         if self.pool is None:
             hindrances.append("the worker does not consume yet")
-        if self._services.attempts.is_draining:
+        if self._services.executor.is_draining:
             hindrances.append("the worker is shutting down")
         try:
             self._services.ledger.open_images()
