@@ -83,6 +83,8 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local stamp = string.format('%.6f', now)
 local FINAL = {succeeded=1, partial=1, failed=1, cancelled=1, expired=1}
+-- Times that a job which came back alive is cleared of its workers' deaths.
+local FORGIVEN_TIMES = 5
 
 local function keep(key) redis.call('EXPIRE', key, OPEN_TTL) end
 
@@ -99,6 +101,15 @@ local function count_death(reason)
   if mode == '1' then redis.call('HINCRBY', JOB, 'deaths_alone', 1) end
   if mode == 's' or mode == 'b' then redis.call('HINCRBY', JOB, 'deaths_suspect', 1) end
   redis.call('HSET', JOB, 'last_death', reason)
+end
+
+-- Clear the deaths of a job that came back alive, a few times at most: else a job that
+-- alternates between waiting and killing would never be buried.
+local function forgive_deaths()
+  local deaths, beside = unpack(redis.call('HMGET', JOB, 'deaths', 'deaths_beside'))
+  if (tonumber(deaths) or 0) + (tonumber(beside) or 0) == 0 then return end
+  if redis.call('HINCRBY', JOB, 'forgiven', 1) > FORGIVEN_TIMES then return end
+  redis.call('HSET', JOB, 'deaths', 0, 'deaths_suspect', 0, 'deaths_alone', 0, 'deaths_beside', 0)
 end
 
 -- Note that the job is its worker's suspect no more. The key of a worker that died stays: it
@@ -303,9 +314,9 @@ return run(attempts, deaths)
 #   not count).
 # Returns {'released', 'pending'}, {'repeated', state}, {'running', runner} (another worker has
 #   the job) or {'final', state or 'missing'}.
-# A suspect that comes back alive with a retry of its own starts again from no deaths as a
-# suspect: a job that waits for an absent storage is begun every few seconds, and would else
-# collect the deaths of workers that were killed for other reasons. It stays a suspect.
+# A job that comes back alive, to be sent again later, is cleared of its workers' deaths: one
+# that waits for an absent storage is begun every few seconds, and would else collect the
+# deaths of workers that were killed for other reasons.
 RELEASE = (
     PRELUDE
     + """
@@ -320,8 +331,8 @@ if runner and runner ~= ARGV[5] then return {'running', runner} end
 if start then redis.call('HSET', JOB, 'released', start) end
 if ARGV[7] ~= '' then
   count_death(ARGV[7])
-elseif runner and ARGV[6] ~= '' and redis.call('HGET', JOB, 'alone') ~= '0' then
-  redis.call('HSET', JOB, 'deaths_suspect', 0, 'deaths_alone', 0)
+elseif runner and ARGV[6] ~= '' then
+  forgive_deaths()
 end
 leave_suspicion()
 redis.call('HDEL', JOB, 'runner')

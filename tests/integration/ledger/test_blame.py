@@ -12,6 +12,7 @@ from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
 
 QUARANTINE_AFTER, DEAD_AFTER = 2, 2
+FORGIVEN_TIMES = 5  # of the ledger's scripts
 
 
 @pytest.fixture
@@ -171,21 +172,32 @@ def test_company_at_another_worker_changes_nothing(ledger: Ledger) -> None:
     assert deaths(ledger, job) == (1, 0, 1, 0)
 
 
-@pytest.mark.parametrize("mode", ["crowded", "alone"])
-def test_a_suspect_that_comes_back_to_wait_for_storage_is_not_buried(
-    ledger: Ledger, mode: Isolation
-) -> None:
+def test_a_job_that_comes_back_to_wait_for_storage_is_cleared_of_deaths(ledger: Ledger) -> None:
     """Begun every few seconds, it meets more kills of its workers than other jobs do."""
     (job,) = submitted(ledger)
-    start(ledger, job, "w-1")
-    start(ledger, job, "w-2")
-    for number in range(DEAD_AFTER + UNCONFIRMED_DEATHS + 1):
-        assert start(ledger, job, f"killed-{number}", mode).verdict == "run"
-        assert start(ledger, job, f"w{number}", mode).verdict == "run"
+    for number in range(FORGIVEN_TIMES):
+        start(ledger, job, f"killed-{number}")
+        start(ledger, job, f"killed-too-{number}")
+        assert start(ledger, job, f"killed-again-{number}", "suspect").verdict == "run"
+        assert start(ledger, job, f"w{number}", "alone").verdict == "run"
+        assert deaths(ledger, job) == (3, 1, 0, 0)
         ledger.postpone(job.job_id, worker=f"w{number}", delay_s=0)
+        assert deaths(ledger, job) == (0, 0, 0, 0)
 
-    assert deaths(ledger, job)[1:] == (0, 0, 0)
-    assert start(ledger, job, "w9").verdict == "quarantine"
+    assert start(ledger, job, "last").verdict == "run"
+
+
+def test_a_job_that_waits_and_kills_in_turn_is_buried_in_the_end(ledger: Ledger) -> None:
+    (job,) = submitted(ledger)
+    verdicts = []
+    for number in range(FORGIVEN_TIMES + DEAD_AFTER + UNCONFIRMED_DEATHS + 2):
+        start(ledger, job, f"killed-{number}", "crowded")
+        verdicts.append(start(ledger, job, f"w{number}", "crowded").verdict)
+        if verdicts[-1] == "run":
+            ledger.postpone(job.job_id, worker=f"w{number}", delay_s=0)
+
+    assert verdicts[:FORGIVEN_TIMES] == ["run"] * FORGIVEN_TIMES
+    assert verdicts[-1] == "dead"
 
 
 def test_a_suspect_that_was_handed_back_keeps_its_deaths(ledger: Ledger) -> None:
