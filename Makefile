@@ -36,6 +36,7 @@ lint: .venv/.dev  ## Check style, format, types and import directions
 	$(BIN)/mypy -p labelyard -p labelyard_worker
 	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes labelyard --ignoreexternal
 
 bench: .venv/.dev  ## Measure this worker beside others; writes benchmarks/results/
 	$(BIN)/python -m benchmarks

@@ -78,16 +78,17 @@ class AsyncClient:
         Raises:
             ServiceConfigError: A setting has a value that is refused.
         """
-        self.settings = settings or ClientSettings.read()
+        self.settings: ClientSettings = settings or ClientSettings.read()
         self._connections = ConnectionsByLoop(self.settings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
         self._threads_connection = connect(self.settings)
         ledger = self._threads_ledger = Ledger(self._threads_connection, self.settings)
         sets = LabelSetRegistry(self._threads_connection, namespace=self.settings.namespace)
-        self.label_sets = AsyncLabelSetRegistry(sets)
-        self.dead_letters = AsyncDeadLetters(DeadLetters(ledger, self._publisher))
+        self.label_sets: AsyncLabelSetRegistry = AsyncLabelSetRegistry(sets)
+        letters = DeadLetters(ledger, self._publisher)
+        self.dead_letters: AsyncDeadLetters = AsyncDeadLetters(letters)
         set_aside = SetAside(self._threads_connection, self.settings, publisher=self._publisher)
-        self.set_aside = AsyncSetAside(set_aside)
+        self.set_aside: AsyncSetAside = AsyncSetAside(set_aside)
 
     async def __aenter__(self) -> Self:
         return self

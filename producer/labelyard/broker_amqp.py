@@ -15,7 +15,7 @@ from labelyard.settings import ConnectionSettings
 
 #: Exceptions that mean that RabbitMQ did not take a message or gave no answer. kombu and
 #: py-amqp raise the last three for answers that they cannot read.
-AMQP_ERRORS: Final = (
+AMQP_ERRORS: Final[tuple[type[Exception], ...]] = (
     KombuError,
     AMQPError,
     MessageNacked,

@@ -85,15 +85,16 @@ class Client:
         Raises:
             ServiceConfigError: A variable has a value that is refused.
         """
-        self.settings = settings or ClientSettings.read()
+        self.settings: ClientSettings = settings or ClientSettings.read()
         connection = connect(self.settings)
         sightings = Sightings(result_ttl_s=self.settings.result_ttl_s)
         self._ledger = Ledger(connection, self.settings, sightings=sightings)
         self._listener = ListenerThread(self.settings, sightings=sightings)
         self._publisher = Publisher(self.settings, timeout_s=self.settings.publish_timeout_s)
-        self.label_sets = LabelSetRegistry(connection, namespace=self.settings.namespace)
-        self.dead_letters = DeadLetters(self._ledger, self._publisher)
-        self.set_aside = SetAside(connection, self.settings, publisher=self._publisher)
+        namespace = self.settings.namespace
+        self.label_sets: LabelSetRegistry = LabelSetRegistry(connection, namespace=namespace)
+        self.dead_letters: DeadLetters = DeadLetters(self._ledger, self._publisher)
+        self.set_aside: SetAside = SetAside(connection, self.settings, publisher=self._publisher)
 
     def __enter__(self) -> Self:
         return self

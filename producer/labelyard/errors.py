@@ -228,7 +228,7 @@ class LedgerUnavailableError(ProducerError):
 
     def __init__(self, reason: str = "", job_ids: Iterable[str] = ()) -> None:
         self.reason = reason
-        self.job_ids = tuple(job_ids)
+        self.job_ids: tuple[str, ...] = tuple(job_ids)
         super().__init__(reason, self.job_ids)
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ the last two. Readers of results ignore fields that they do not know.
 
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -81,13 +81,13 @@ class _Refusing(ModelMetaclass):
 class Message(BaseModel, metaclass=_Refusing):
     """Frozen, strict about unknown fields, and refused with ``InvalidMessageError``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Report(BaseModel):
     """Frozen, and read by older and newer consumers alike."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
 class ImageRef(Message):
@@ -255,7 +255,7 @@ class Failure(Report):
             the wire).
     """
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     code: str
     message: str

@@ -29,7 +29,7 @@ __all__ = [
     "Publisher",
 ]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 #: Connections that are kept open between two publications.

@@ -87,7 +87,7 @@ class ForkSafeRedis(redis.Redis):
 
     def _renew(self) -> None:
         abandon(self.connection_pool)
-        self.connection_pool = make_pool(
+        self.connection_pool: redis.ConnectionPool = make_pool(
             self._url, setting=self._setting, timeout_s=self._timeout_s
         )
 

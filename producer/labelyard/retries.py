@@ -22,7 +22,8 @@ def _report(fail: Callable[..., Any], error: Exception, *, with_count: bool) -> 
 class OneLevelRetry(Retry):
     """A Retry of which only the outermost call repeats anything."""
 
-    __hash__ = Retry.__hash__
+    def __hash__(self) -> int:
+        return super().__hash__()
 
     def call_with_retry(
         self,
@@ -48,7 +49,8 @@ class OneLevelRetry(Retry):
 class AsyncOneLevelRetry(AsyncRetry):
     """The same for asyncio."""
 
-    __hash__ = AsyncRetry.__hash__
+    def __hash__(self) -> int:
+        return super().__hash__()
 
     async def call_with_retry(
         self,

@@ -63,7 +63,9 @@ class ConnectionSettings(BaseSettings):
         durable_timeout_s: Longest wait for that; then ``ledger_unavailable``.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore"
+    )
     needs: ClassVar[str] = "labelyard"
 
     broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"

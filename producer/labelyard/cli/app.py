@@ -41,7 +41,7 @@ class ErrorsAsLines(TyperGroup):
             raise typer.Exit(exit_code(error)) from error
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="labelyard",
     help=HELP,
     cls=ErrorsAsLines,

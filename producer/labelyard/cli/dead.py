@@ -11,7 +11,7 @@ from labelyard.client import Client
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger import Record
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Jobs that killed or hung their workers.", no_args_is_help=True, rich_markup_mode=None
 )
 

@@ -10,7 +10,7 @@ from labelyard.cli.output import print_json, print_table
 from labelyard.client import Client
 from labelyard.errors import UnknownLabelSetError
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Label sets that jobs refer to by name.", no_args_is_help=True, rich_markup_mode=None
 )
 

@@ -11,7 +11,7 @@ from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
 from labelyard.ledger.set_aside import MAX_ENTRIES, SetAsideMessage
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Messages that no worker could run.", no_args_is_help=True, rich_markup_mode=None
 )
 

@@ -56,11 +56,11 @@ class AsyncLedger:
         sightings: Sightings | None = None,
     ) -> None:
         self.client = client
-        self.sightings = sightings or NO_SIGHTINGS
+        self.sightings: Sightings = sightings or NO_SIGHTINGS
         self._barrier = Barrier(settings)
         self._is_barrier_checked = False
-        self.calls = LedgerCalls(settings)
-        self.clock = LedgerClock()
+        self.calls: LedgerCalls = LedgerCalls(settings)
+        self.clock: LedgerClock = LedgerClock()
         self._open = client.register_script(ledger_scripts.OPEN)
         self._finish = client.register_script(ledger_scripts.FINISH)
 

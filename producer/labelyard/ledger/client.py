@@ -82,11 +82,11 @@ class Ledger:
         sightings: Sightings | None = None,
     ) -> None:
         self.client = client
-        self.sightings = sightings or NO_SIGHTINGS
+        self.sightings: Sightings = sightings or NO_SIGHTINGS
         self._barrier = Barrier(settings)
         self._is_barrier_checked = False
-        self.calls = LedgerCalls(settings)
-        self.clock = LedgerClock()
+        self.calls: LedgerCalls = LedgerCalls(settings)
+        self.clock: LedgerClock = LedgerClock()
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
     def now(self) -> float:

@@ -127,9 +127,9 @@ class LedgerCalls:
     """How each call to the ledger is written and read."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self.namespace = settings.namespace
-        self.result_ttl_s = settings.result_ttl_s
-        self.open_ttl_s = settings.open_ttl_s
+        self.namespace: str = settings.namespace
+        self.result_ttl_s: int = settings.result_ttl_s
+        self.open_ttl_s: int = settings.open_ttl_s
         self._max_queued_images = settings.max_queued_images
 
     def keys(self, job_id: str) -> LedgerKeys:

@@ -28,7 +28,7 @@ class Barrier:
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self.is_on = settings.durable_writes != "off"
+        self.is_on: bool = settings.durable_writes != "off"
         self._kind = settings.durable_writes
         self._replicas = settings.durable_replicas
         self._timeout_s = settings.durable_timeout_s

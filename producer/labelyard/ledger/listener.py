@@ -42,7 +42,7 @@ class Wait:
     """
 
     def __init__(self, job_ids: Iterable[str], notify: Notify) -> None:
-        self.job_ids = frozenset(job_ids)
+        self.job_ids: frozenset[str] = frozenset(job_ids)
         self.notify = notify
 
 

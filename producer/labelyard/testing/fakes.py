@@ -54,7 +54,7 @@ class FakeClient(Client):
             answer: Gives each job its result as it is submitted; ``None`` leaves jobs
                 pending until :meth:`finish`.
         """
-        self.settings = settings or ClientSettings()
+        self.settings: ClientSettings = settings or ClientSettings()
         self.jobs: list[Job] = []
         self.refuse_with: LabelyardError | None = None
         self.label_sets = FakeLabelSets()
@@ -185,11 +185,11 @@ class AsyncFakeClient(AsyncClient):
 
     def __init__(self, fake: FakeClient | None = None) -> None:
         """Answer as *fake* does."""
-        self.fake = fake or FakeClient()
-        self.settings = self.fake.settings
-        self.label_sets = AsyncLabelSetRegistry(self.fake.label_sets)
-        self.dead_letters = AsyncDeadLetters(self.fake.dead_letters)
-        self.set_aside = AsyncSetAside(self.fake.set_aside)
+        self.fake: FakeClient = fake or FakeClient()
+        self.settings: ClientSettings = self.fake.settings
+        self.label_sets: AsyncLabelSetRegistry = AsyncLabelSetRegistry(self.fake.label_sets)
+        self.dead_letters: AsyncDeadLetters = AsyncDeadLetters(self.fake.dead_letters)
+        self.set_aside: AsyncSetAside = AsyncSetAside(self.fake.set_aside)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
