@@ -41,7 +41,7 @@ def open_jobs(ledger: Ledger, *, count: int, labels: LabelSet) -> None:
 
 def make_old(ledger: Ledger) -> None:
     """Have all jobs look as if nothing had happened to them for a while."""
-    key = ledger.calls.key("open")
+    key = ledger.keys.open
     job_ids = [str(job_id) for job_id in ledger.client.zrange(key, 0, -1)]
     old = ledger.now() - 10 * AFTER_S
     for first in range(0, len(job_ids), BATCH):
@@ -49,7 +49,7 @@ def make_old(ledger: Ledger) -> None:
             for place, job_id in enumerate(job_ids[first : first + BATCH], start=first):
                 at = old + place / 1_000_000
                 pipeline.zadd(key, {job_id: at})
-                pipeline.hset(ledger.calls.keys(job_id).job, "published_at", f"{at:.6f}")
+                pipeline.hset(ledger.keys.job(job_id), "published_at", f"{at:.6f}")
             pipeline.execute()
 
 

@@ -18,6 +18,7 @@ from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
 from labelyard.ledger.commands import ledger_errors_as_ours
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 from labelyard.refusals import sentences_of
 
@@ -114,8 +115,7 @@ class LabelSetRegistry:
     def __init__(self, connection: "redis.Redis", *, namespace: str) -> None:
         """Use the ledger's connection and namespace."""
         self._redis = connection
-        self._namespace = namespace
-        self._versions_key = f"{namespace}:label_set_names"
+        self._keys = LedgerKeys(namespace)
         self._lock = threading.Lock()
         self._cached: OrderedDict[str, tuple[LabelSet, int]] = OrderedDict()
         self._cached_bytes = 0
@@ -145,8 +145,8 @@ class LabelSetRegistry:
             stored = label_set.model_dump_json(exclude_defaults=True)
         reference = f"{name}@{digest}"
         with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(self._key(digest), stored)
-            pipeline.zadd(self._versions_key, {reference: time.time()})
+            pipeline.set(self._keys.label_set(digest), stored)
+            pipeline.zadd(self._keys.label_set_names, {reference: time.time()})
             pipeline.execute()
         return reference
 
@@ -166,7 +166,7 @@ class LabelSetRegistry:
         except ValidationError as error:
             raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
         with ledger_errors_as_ours():
-            stored: Any = self._redis.get(self._key(digest))
+            stored: Any = self._redis.get(self._keys.label_set(digest))
         if stored is None:
             raise UnknownLabelSetError(reference)
         try:
@@ -191,11 +191,8 @@ class LabelSetRegistry:
 
     def _references(self) -> list[str]:
         with ledger_errors_as_ours():
-            stored: Any = self._redis.zrange(self._versions_key, 0, -1)
+            stored: Any = self._redis.zrange(self._keys.label_set_names, 0, -1)
         return [item.decode() if isinstance(item, bytes) else item for item in stored]
-
-    def _key(self, digest: str) -> str:
-        return f"{self._namespace}:label_set:{digest}"
 
     def _from_cache(self, reference: str) -> LabelSet | None:
         with self._lock:

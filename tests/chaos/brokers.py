@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import amqp  # type: ignore[import-untyped]
 import redis
 
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.publisher import Publisher
 from labelyard.queues import QUEUE_NAMES, queue_name
 from labelyard.settings import ClientSettings
@@ -17,6 +18,7 @@ from labelyard_worker.local.servers import HOST, ValkeyServer
 from tests.support.rabbitmq import RabbitServer
 
 NAMESPACE: Final = "labelyard"
+KEYS: Final = LedgerKeys(NAMESPACE)
 REDIS_OPTIONS: Final = {"auto-aof-rewrite-min-size": "16mb"}
 UNACKED_KEY: Final = f"{NAMESPACE}.unacked"
 # RabbitMQ's own value for how much of the machine's memory it may use.

@@ -26,7 +26,7 @@ from labelyard.client import Client
 from labelyard.errors import ResultTimeoutError
 from labelyard.ledger import connect
 from labelyard.ledger.set_aside import SetAside
-from tests.chaos.brokers import BROKERS
+from tests.chaos.brokers import BROKERS, KEYS
 from tests.chaos.stage import Stage, set_stage
 from tests.support.envelopes import job_of, mutate, mutate_bytes
 from tests.support.environment import isolate
@@ -235,7 +235,7 @@ def has_record(ledger: "redis.Redis", raw: bytes, job_id: str) -> bool:
         ids |= {text.decode() for text in JOB_ID.findall(body)}
     with ledger.pipeline(transaction=False) as pipeline:
         for one in ids:
-            pipeline.exists(f"labelyard:job:{one}")
+            pipeline.exists(KEYS.job(one))
         return any(pipeline.execute())
 
 

@@ -12,7 +12,7 @@ import redis
 
 from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
-from tests.chaos.brokers import NAMESPACE
+from tests.chaos.brokers import KEYS
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import Traffic
 
@@ -93,8 +93,8 @@ def settle(is_settled: Callable[[], int], *, quiet_s: float, within_s: float) ->
 
 def left_to_do(stage: Stage) -> int:
     """Count open jobs, owed deliveries and messages; without any, what nobody acknowledged."""
-    open_jobs: Any = stage.ledger_admin.zcard(f"{NAMESPACE}:open")
-    owed: Any = stage.ledger_admin.zcard(f"{NAMESPACE}:owed")
+    open_jobs: Any = stage.ledger_admin.zcard(KEYS.open)
+    owed: Any = stage.ledger_admin.zcard(KEYS.pending_deliveries)
     # Asked last: on RabbitMQ it costs a process.
     return open_jobs + owed + sum(stage.broker.depths().values()) or stage.broker.unacked()
 
@@ -123,12 +123,12 @@ def jobs_held(stage: Stage) -> set[str]:
     """Name the jobs that a message, a retry or a living worker may still bring to an end."""
     ledger = stage.ledger_admin
     held = stage.broker.job_ids()
-    due: Any = ledger.zrange(f"{NAMESPACE}:due", 0, -1)
+    due: Any = ledger.zrange(KEYS.due, 0, -1)
     held |= set(due)
-    open_ids: Any = ledger.zrange(f"{NAMESPACE}:open", 0, -1)
+    open_ids: Any = ledger.zrange(KEYS.open, 0, -1)
     for job_id in open_ids:
-        runner: Any = ledger.hget(f"{NAMESPACE}:job:{job_id}", "runner")
-        if runner and ledger.exists(f"{NAMESPACE}:worker:{runner}"):
+        runner: Any = ledger.hget(KEYS.job(job_id), "runner")
+        if runner and ledger.exists(KEYS.worker(runner)):
             held.add(job_id)
     return held
 
@@ -145,7 +145,7 @@ def check_visibility(findings: Findings, traffic: Traffic, known: Sequence[str])
 
 def check_dead_letters(findings: Findings, stage: Stage, traffic: Traffic) -> None:
     """Poison is buried, and nothing else is."""
-    dead: Any = stage.ledger_admin.zrange(f"{NAMESPACE}:dead", 0, -1)
+    dead: Any = stage.ledger_admin.zrange(KEYS.dead_letters, 0, -1)
     findings.unjustly_dead = sorted(set(dead) - set(traffic.poison))
     findings.alive_poison = sorted(set(traffic.poison) - set(dead))
 
@@ -154,7 +154,7 @@ def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> 
     """Nothing is owed to a consumer any more."""
     with stage.ledger_admin.pipeline(transaction=False) as pipeline:
         for job_id in known:
-            pipeline.hget(f"{NAMESPACE}:job:{job_id}", "undelivered")
+            pipeline.hget(KEYS.job(job_id), "undelivered")
         owed = pipeline.execute()
     findings.undelivered = [job for job, what in zip(known, owed, strict=True) if what]
 
@@ -171,7 +171,7 @@ def check_webhooks(findings: Findings, stage: Stage, traffic: Traffic) -> None:
 
 def leftovers(stage: Stage) -> dict[str, int]:
     """Count what queues and counters still hold."""
-    open_images: Any = stage.ledger_admin.get(f"{NAMESPACE}:open_images")
+    open_images: Any = stage.ledger_admin.get(KEYS.open_images)
     return {
         **{f"queue_{queue}": depth for queue, depth in stage.broker.depths().items()},
         "unacked": stage.broker.unacked(),

@@ -14,7 +14,7 @@ import redis
 from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
 from labelyard.messages import Deliver, Job
-from tests.chaos.brokers import plain_redis
+from tests.chaos.brokers import KEYS, plain_redis
 from tests.chaos.stage import BUCKET, RESULTS, Stage
 
 Value = TypeVar("Value")
@@ -126,7 +126,7 @@ class Traffic:
         answers: list[Any] = []
         with self._stage.ledger_admin.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
-                pipeline.hmget(f"labelyard:job:{job_id}", "state", "result")
+                pipeline.hmget(KEYS.job(job_id), "state", "result")
             answers = pipeline.execute()
         for job_id, (state, result) in zip(job_ids, answers, strict=True):
             if state in FINAL_STATES:
@@ -138,7 +138,7 @@ class Traffic:
     def drain_stream(self) -> int:
         """Read what is in the result stream; returns how many entries."""
         client, last_id = self._stream
-        key = f"labelyard:stream:{STREAM}"
+        key = KEYS.stream(STREAM)
         answer: Any = client.xread({key: last_id}, count=1000, block=200)
         entries = answer[0][1] if answer else []
         for entry_id, fields in entries:

@@ -239,7 +239,7 @@ def result_unreadable(stage: Stage) -> str:
     result = spoilt.outcome().model_dump(mode="json")
     result["images"][0]["labels"][0]["score"] = None
     redis: Any = stage.client._ledger.client
-    redis.hset(f"{NAMESPACE}:job:{spoilt.job_id}", "result", json.dumps(result))
+    redis.hset(stage.client._ledger.keys.job(spoilt.job_id), "result", json.dumps(result))
 
     good, spoilt, also_good = stage.client.wait([job.id for job in jobs], timeout_s=TIMEOUT_S)
 

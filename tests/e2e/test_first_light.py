@@ -44,7 +44,7 @@ def test_a_result_is_also_written_where_the_job_wants_it(service: Service, clien
     wait_until(lambda: service.results.keys("jobs/") == ["jobs/cat.json"])
     stored = service.results.get("jobs/cat.json")
     assert json.loads(stored) == result.model_dump(mode="json")
-    entries = client._ledger.client.xrange("labelyard:stream:moderation")
+    entries = client._ledger.client.xrange(client._ledger.keys.stream("moderation"))
     assert [fields["job_id"] for _, fields in entries].count(result.job_id) == 1
 
 

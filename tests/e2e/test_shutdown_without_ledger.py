@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from labelyard import Client
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.outgoing import RETURNED_BY_HEADER
 from tests.e2e.instant import COMMAND, ROOT, SETTINGS
 from tests.support import pictures
@@ -71,7 +72,7 @@ def test_a_shutdown_while_the_ledger_is_away_counts_no_death(
             wait_until(lambda: not first.is_running(), within_s=TIMEOUT_S)
 
         words = [headers.get(RETURNED_BY_HEADER) for headers in queued_headers(broker)]
-        presence = f"{NAMESPACE}:worker:{client.status(job.id).runner}"
+        presence = LedgerKeys(NAMESPACE).worker(client.status(job.id).runner)
         with redis.Redis.from_url(service.valkey.url_of(1)) as ledger:
             wait_until(lambda: not ledger.exists(presence), within_s=TIMEOUT_S)
         proxy.start()

@@ -83,4 +83,4 @@ def test_receivers_that_hang_hold_up_no_job(instant: InstantService, producer: C
         assert shown.deliveries["webhook"].state in ("pending", "failed")
     ledger = producer._ledger
     for handle in handles:  # the shared worker delivers nothing of this to later tests
-        ledger.client.delete(ledger.calls.keys(handle.id).job)
+        ledger.client.delete(ledger.keys.job(handle.id))

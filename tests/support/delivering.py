@@ -66,13 +66,13 @@ class DeliveryBench:
 
     def due_in_s(self, job: Job) -> float | None:
         """Tell in how many seconds somebody should take the job's deliveries."""
-        due = self.client.zscore(self.ledger.calls.key("owed"), job.job_id)
+        due = self.client.zscore(self.ledger.keys.pending_deliveries, job.job_id)
         seconds, microseconds = self.client.time()
         return None if due is None else float(due) - seconds - microseconds / 1_000_000
 
     def make_due(self, job: Job) -> None:
         """Let the job's deliveries be due now, as if the pause was over."""
-        self.client.zadd(self.ledger.calls.key("owed"), {job.job_id: 0})
+        self.client.zadd(self.ledger.keys.pending_deliveries, {job.job_id: 0})
 
     def as_worker(self, worker: str, *, lease_s: float = 60) -> DeliveryLedger:
         """Act on the ledger as another worker would."""

@@ -24,6 +24,7 @@ from labelyard.ledger.durable_writes import (
     strip_barrier,
     wait_until_durable_async,
 )
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.records import Glance, Opened, Queue, Record, read_glance, read_record
 from labelyard.ledger.sightings import NO_SIGHTINGS, Sightings
 from labelyard.messages import Job
@@ -60,6 +61,7 @@ class AsyncLedger:
         self._barrier = Barrier(settings)
         self._is_barrier_checked = False
         self.calls: LedgerCalls = LedgerCalls(settings)
+        self.keys: LedgerKeys = LedgerKeys(settings.namespace)
         self.clock: LedgerClock = LedgerClock()
         self._open = client.register_script(ledger_scripts.OPEN)
         self._finish = client.register_script(ledger_scripts.FINISH)
@@ -84,7 +86,7 @@ class AsyncLedger:
                 await wait_until_durable_async(self.client, self._barrier)
 
     async def _run(self, script: Any, job_id: str, args: list[str]) -> list[str]:
-        keys = list(self.calls.keys(job_id))
+        keys = self.keys.of_record(job_id)
         with ledger_errors_as_ours():
             if self._barrier.is_on:
                 answer = await run_durably_async(self.client, self._barrier, script, keys, args)
@@ -119,7 +121,7 @@ class AsyncLedger:
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
                         await self._open(
-                            keys=list(self.calls.keys(job.job_id)),
+                            keys=self.keys.of_record(job.job_id),
                             args=self.calls.open_args(job, queue=queue, is_limited=True),
                             client=pipeline,
                         )
@@ -154,7 +156,7 @@ class AsyncLedger:
             for start in range(0, len(job_ids), PIPELINE_SIZE):
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
-                        pipeline.hmget(self.calls.keys(job_id).job, "state", "expires_at")
+                        pipeline.hmget(self.keys.job(job_id), "state", "expires_at")
                     pipeline.time()
                     asked_at = time.monotonic()
                     *glances, clock = await pipeline.execute()
@@ -170,7 +172,7 @@ class AsyncLedger:
             for start in range(0, len(job_ids), PIPELINE_SIZE):
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
-                        pipeline.hgetall(self.calls.keys(job_id).job)
+                        pipeline.hgetall(self.keys.job(job_id))
                     answers += await pipeline.execute()
         records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
         if any(record is not None and record.is_final for record in records):
@@ -181,10 +183,10 @@ class AsyncLedger:
     async def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""
         with ledger_errors_as_ours():
-            return read_count(await self.client.get(self.calls.key("open_images")))
+            return read_count(await self.client.get(self.keys.open_images))
 
     async def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""
         with ledger_errors_as_ours():
-            totals: Any = await self.client.hgetall(self.calls.key("totals"))
+            totals: Any = await self.client.hgetall(self.keys.totals)
         return {state: read_count(count) for state, count in totals.items()}

@@ -21,6 +21,7 @@ from labelyard.ledger.commands import (
     read_count,
 )
 from labelyard.ledger.durable_writes import Barrier, run_durably, strip_barrier, wait_until_durable
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.records import (
     Glance,
     Isolation,
@@ -86,6 +87,7 @@ class Ledger:
         self._barrier = Barrier(settings)
         self._is_barrier_checked = False
         self.calls: LedgerCalls = LedgerCalls(settings)
+        self.keys: LedgerKeys = LedgerKeys(settings.namespace)
         self.clock: LedgerClock = LedgerClock()
         self._scripts = {name: client.register_script(text) for name, text in SCRIPTS.items()}
 
@@ -115,7 +117,7 @@ class Ledger:
     def _run(
         self, name: str, job_id: str, args: list[str], *, is_durable: bool = False
     ) -> list[str]:
-        keys, script = list(self.calls.keys(job_id)), self._scripts[name]
+        keys, script = self.keys.of_record(job_id), self._scripts[name]
         with ledger_errors_as_ours():
             if is_durable and self._barrier.is_on:
                 answer = run_durably(self.client, self._barrier, script, keys, args)
@@ -166,7 +168,7 @@ class Ledger:
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
                         self._scripts["OPEN"](
-                            keys=list(self.calls.keys(job.job_id)),
+                            keys=self.keys.of_record(job.job_id),
                             args=self.calls.open_args(job, queue=queue, is_limited=True),
                             client=pipeline,
                         )
@@ -308,7 +310,7 @@ class Ledger:
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[first : first + PIPELINE_SIZE]:
                         args = self.calls.args(job_id, "expired", "", "", 0, new_call_id())
-                        script(keys=list(self.calls.keys(job_id)), args=args, client=pipeline)
+                        script(keys=self.keys.of_record(job_id), args=args, client=pipeline)
                     answers += pipeline.execute()
         return [answer[0] == "finished" for answer in answers]
 
@@ -338,13 +340,13 @@ class Ledger:
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job_id, due in sent[first : first + PIPELINE_SIZE]:
                         args = self.calls.args(job_id, "" if due is None else f"{due:.6f}")
-                        script(keys=list(self.calls.keys(job_id)), args=args, client=pipeline)
+                        script(keys=self.keys.of_record(job_id), args=args, client=pipeline)
                     pipeline.execute()
 
     def state(self, job_id: str) -> State | None:
         """Read the state alone; ``None`` if there is no record."""
         with ledger_errors_as_ours():
-            return cast("State | None", self.client.hget(self.calls.keys(job_id).job, "state"))
+            return cast("State | None", self.client.hget(self.keys.job(job_id), "state"))
 
     def read(self, job_id: str) -> Record | None:
         """Read the whole record; ``None`` if there is none."""
@@ -357,7 +359,7 @@ class Ledger:
             for start in range(0, len(job_ids), PIPELINE_SIZE):
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
-                        pipeline.hmget(self.calls.keys(job_id).job, "state", "expires_at")
+                        pipeline.hmget(self.keys.job(job_id), "state", "expires_at")
                     pipeline.time()
                     asked_at = time.monotonic()
                     *glances, clock = pipeline.execute()
@@ -373,7 +375,7 @@ class Ledger:
             for start in range(0, len(job_ids), PIPELINE_SIZE):
                 with self.client.pipeline(transaction=False) as pipeline:
                     for job_id in job_ids[start : start + PIPELINE_SIZE]:
-                        pipeline.hgetall(self.calls.keys(job_id).job)
+                        pipeline.hgetall(self.keys.job(job_id))
                     answers += pipeline.execute()
         records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
         if any(record is not None and record.is_final for record in records):
@@ -384,8 +386,8 @@ class Ledger:
     def deliveries(self) -> dict[str, int]:
         """Count deliveries: ``pending`` jobs now, and how many ever ended in each way."""
         with ledger_errors_as_ours(), self.client.pipeline(transaction=False) as pipeline:
-            pipeline.zcard(self.calls.key("owed"))
-            pipeline.hgetall(self.calls.key("deliveries"))
+            pipeline.zcard(self.keys.pending_deliveries)
+            pipeline.hgetall(self.keys.delivery_totals)
             pending, ended = pipeline.execute()
         counts = {
             name: read_count(ended.get(name)) for name in ("delivered", "refused", "given_up")
@@ -395,18 +397,18 @@ class Ledger:
     def open_images(self) -> int:
         """Count the images of all jobs that are not final: queued, unacked or in work."""
         with ledger_errors_as_ours():
-            return read_count(self.client.get(self.calls.key("open_images")))
+            return read_count(self.client.get(self.keys.open_images))
 
     def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""
         with ledger_errors_as_ours():
-            totals = cast("dict[str, str]", self.client.hgetall(self.calls.key("totals")))
+            totals = cast("dict[str, str]", self.client.hgetall(self.keys.totals))
         return {state: read_count(count) for state, count in totals.items()}
 
     def dead(self, *, limit: int = 1000) -> list[str]:
         """List the ids of dead letters, oldest first."""
         with ledger_errors_as_ours():
-            ids = self.client.zrange(self.calls.key("dead"), 0, limit - 1)
+            ids = self.client.zrange(self.keys.dead_letters, 0, limit - 1)
         return cast("list[str]", ids)
 
     def purge(self, job_id: str) -> bool:

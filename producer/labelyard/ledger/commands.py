@@ -15,7 +15,6 @@ from labelyard.errors import (
     QueueFullError,
 )
 from labelyard.ledger.records import Isolation, Opened, Queue, Receipt, State
-from labelyard.ledger.scripts import LedgerKeys
 from labelyard.messages import Job
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
@@ -131,18 +130,6 @@ class LedgerCalls:
         self.result_ttl_s: int = settings.result_ttl_s
         self.open_ttl_s: int = settings.open_ttl_s
         self._max_queued_images = settings.max_queued_images
-
-    def keys(self, job_id: str) -> LedgerKeys:
-        """Name the keys of a job's record."""
-        return LedgerKeys.of(self.namespace, job_id)
-
-    def key(self, name: str) -> str:
-        """Name a key of the ledger that belongs to no single job."""
-        return f"{self.namespace}:{name}"
-
-    def done_channel(self, job_id: str) -> str:
-        """Name the channel that says when the job is final."""
-        return f"{self.namespace}:done:{job_id}"
 
     def args(self, job_id: str, *values: object) -> list[str]:
         """Put the script's own arguments behind those that all scripts share."""

@@ -182,7 +182,9 @@ class DeliveryLedger:
     def _run(self, script: Any, job_id: str, *values: object) -> list[str]:
         calls = self._ledger.calls
         with ledger_errors_as_ours():
-            answer = script(keys=list(calls.keys(job_id)), args=calls.args(job_id, *values))
+            answer = script(
+                keys=self._ledger.keys.of_record(job_id), args=calls.args(job_id, *values)
+            )
         return cast("list[str]", answer)
 
     def take(self, limit: int) -> Taken:

@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError
 
 from labelyard.errors import LedgerUnavailableError, ServiceConfigError
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.settings import ConnectionSettings
 
 KEY_TTL_S: Final = 3600
@@ -32,7 +33,7 @@ class Barrier:
         self._kind = settings.durable_writes
         self._replicas = settings.durable_replicas
         self._timeout_s = settings.durable_timeout_s
-        self._key = f"{settings.namespace}:barrier"
+        self._key = LedgerKeys(settings.namespace).barrier
 
     def add_to(self, pipeline: Any) -> None:
         """Write a barrier's commands into a pipeline."""

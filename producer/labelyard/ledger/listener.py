@@ -64,7 +64,7 @@ class Listener:
         """
         self._ledger = ledger
         self._announcements = announcements
-        self._prefix = ledger.calls.done_channel("")
+        self._prefix = ledger.keys.done_channel("")
         self._waits: defaultdict[str, list[Wait]] = defaultdict(list)
         self._joined: set[str] = set()
         self._left: set[str] = set()

@@ -14,8 +14,6 @@ The first final state stands: each script looks before it writes. A worker says 
 lives and which jobs it runs in a key of its own, which goes with it.
 """
 
-from typing import NamedTuple
-
 # Longest life in seconds of a worker's key after its worker: a death is known by then.
 PRESENCE_S = 10
 # Deaths beyond dead_after that bury a suspect which never had its worker to itself.
@@ -28,48 +26,6 @@ DELIVERY_LEASE_S = 60
 # Seconds that a record outlives its finish while deliveries are pending: they are tried
 # for a day, and the last pause is an hour at most.
 PENDING_DELIVERY_TTL_S = 86_400 + 2 * 3_600
-
-
-class LedgerKeys(NamedTuple):
-    """Keys of a ledger, in the order that the scripts expect.
-
-    Attributes:
-        job: Hash: the record of the job at hand.
-        open: Sorted set: jobs that are not final, by the time they were last sent.
-        due: Sorted set: jobs to send again, by the time they are due.
-        expiring: Sorted set: jobs that are not final, by their ``expires_at``.
-        open_images: Counter: images of the jobs that are not final.
-        totals: Hash: how many jobs came to each final state.
-        dead: Sorted set: dead letters, by the time they died.
-        owed: Sorted set: finished jobs with pending deliveries, by when to take them.
-        ended: String: the tombstone of the job at hand, which outlives its record. While it
-            stands, the job's message does not bring the job back to life.
-    """
-
-    job: str
-    open: str
-    due: str
-    expiring: str
-    open_images: str
-    totals: str
-    dead: str
-    owed: str
-    ended: str
-
-    @classmethod
-    def of(cls, namespace: str, job_id: str) -> "LedgerKeys":
-        """Name the keys that *job_id* needs in *namespace*."""
-        return cls(
-            f"{namespace}:job:{job_id}",
-            f"{namespace}:open",
-            f"{namespace}:due",
-            f"{namespace}:expiring",
-            f"{namespace}:open_images",
-            f"{namespace}:totals",
-            f"{namespace}:dead",
-            f"{namespace}:owed",
-            f"{namespace}:ended:{job_id}",
-        )
 
 
 # KEYS: those of LedgerKeys. ARGV 1 to 4: job id, open_ttl_s, result_ttl_s, namespace.

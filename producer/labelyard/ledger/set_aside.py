@@ -129,8 +129,8 @@ class SetAside:
         self._ledger = Ledger(client, settings)
         self._ttl_s = settings.open_ttl_s
         self._limits = (max_entries, max_total_bytes)
-        key = f"{settings.namespace}:set_aside"
-        self._keys = [key, f"{key}:index", f"{key}:figures"]
+        keys = self._ledger.keys
+        self._keys = [keys.set_aside, keys.set_aside_index, keys.set_aside_figures]
         self._add = client.register_script(_ADD)
         self._remove = client.register_script(_REMOVE)
 
@@ -212,4 +212,4 @@ class SetAside:
         record = self._ledger.read(job_id)
         if record is not None and record.state == "failed" and not record.is_job:
             with ledger_errors_as_ours():
-                self._client.delete(self._ledger.calls.keys(job_id).job)
+                self._client.delete(self._ledger.keys.job(job_id))

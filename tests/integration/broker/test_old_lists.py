@@ -19,7 +19,7 @@ def test_messages_of_both_old_lists_are_moved_once(
     broker_redis.lpush(MALFORMED_KEY, b"\xff\xfe", b"not JSON")
     with closing(connect(settings)) as client:
         ledger = Ledger(client, settings)
-        client.lpush(ledger.calls.key("refused"), '{"images": []}')
+        client.lpush(ledger.keys.refused, '{"images": []}')
 
         assert [move_old_lists(settings, ledger), move_old_lists(settings, ledger)] == [3, 0]
 

@@ -54,7 +54,7 @@ def finish(used: ClientSettings, *job_ids: str) -> float:
     with connect(used) as connection:
         ledger = Ledger(connection, used)
         for job_id in job_ids:
-            channel = ledger.calls.done_channel(job_id)
+            channel = ledger.keys.done_channel(job_id)
             wait_until(partial(is_listened_to, ledger, channel))
             record = ledger.read(job_id)
             assert record is not None

@@ -69,7 +69,7 @@ def worker(ledger: Ledger) -> Iterator[None]:
 
     def work() -> None:
         while not is_over.wait(0.01):
-            job_ids: Any = ledger.client.zrange(ledger.calls.key("open"), 0, -1)
+            job_ids: Any = ledger.client.zrange(ledger.keys.open, 0, -1)
             for job_id in job_ids:
                 record = ledger.read(job_id)
                 if record is not None:

@@ -75,7 +75,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
 @contextmanager
 def once_listened_to(ledger: Ledger, job_id: str, act: Callable[[], object]) -> Iterator[None]:
     """Run *act* as soon as somebody listens for the job."""
-    channel = ledger.calls.done_channel(job_id)
+    channel = ledger.keys.done_channel(job_id)
 
     def is_listened_to() -> bool:
         return bool(ledger.client.pubsub_numsub(channel)[0][1])
@@ -239,7 +239,7 @@ def test_a_lost_call_costs_one_look(client: Client, ledger: Ledger) -> None:
     with once_listened_to(ledger, heard.id, lambda: finish(ledger, heard.id)):
         next(ended)
 
-    ledger.client.hset(ledger.calls.keys(unheard.id).job, mapping=fields)
+    ledger.client.hset(ledger.keys.job(unheard.id), mapping=fields)
 
     assert next(ended).result == result
 
@@ -433,7 +433,7 @@ def test_a_dead_letter_is_listed_replayed_and_purged(client: Client, ledger: Led
     assert client.dead_letters.records() == []
     assert (replayed.state(), purged.state()) == ("pending", "failed")
     assert client.queue_lengths()["bulk"] == 3
-    assert ledger.client.zcard(ledger.calls.key("due")) == 0
+    assert ledger.client.zcard(ledger.keys.due) == 0
     with pytest.raises(JobNotFoundError, match="is no dead letter"):
         client.dead_letters.replay(purged.id)
     with pytest.raises(JobNotFoundError, match="is no dead letter"):
@@ -454,7 +454,7 @@ def test_a_replay_without_a_broker_is_left_to_the_reconciler(
     with Client(broken) as client:
         client.dead_letters.replay(job.job_id)
 
-    assert ledger.client.zscore(ledger.calls.key("due"), job.job_id)
+    assert ledger.client.zscore(ledger.keys.due, job.job_id)
 
 
 def test_settings_come_from_the_environment(

@@ -35,7 +35,7 @@ def worker(client_settings: ClientSettings) -> Iterator[None]:
 
         def work() -> None:
             while not is_over.wait(0.02):
-                for job_id in connection.zrange(ledger.calls.key("open"), 0, -1):  # type: ignore[union-attr]
+                for job_id in connection.zrange(ledger.keys.open, 0, -1):  # type: ignore[union-attr]
                     record = ledger.read(job_id)
                     if record is not None:
                         ledger.finish(job_id, sample_result(job=record.job()))

@@ -69,7 +69,7 @@ class JobRig:
 
     def live(self, worker: str) -> None:
         """Say that *worker* lives."""
-        self.client.set(self.ledger.calls.key(f"worker:{worker}"), "[]", ex=60)
+        self.client.set(self.ledger.keys.worker(worker), "[]", ex=60)
 
     def submit(self, queue: Queue = "interactive", **changes: Any) -> Job:
         job = sample_job(**changes)
@@ -96,7 +96,7 @@ class JobRig:
 
     def due_in_s(self, job: Job) -> float | None:
         """Tell in how many seconds the job is to be sent again."""
-        due = self.client.zscore(self.ledger.calls.key("due"), job.job_id)
+        due = self.client.zscore(self.ledger.keys.due, job.job_id)
         seconds, microseconds = self.client.time()
         return None if due is None else float(due) - seconds - microseconds / 1_000_000
 

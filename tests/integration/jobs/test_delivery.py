@@ -180,7 +180,7 @@ def test_a_webhook_that_an_earlier_version_accepted_is_refused_at_once(
     job = rig.finish(Deliver(webhook="http://127.0.0.1:9/"), deliverer="gone")
     message = job.model_dump(mode="json")
     message["deliver"]["webhook"] = "http://[host/?token=hush"
-    key = rig.ledger.calls.keys(job.job_id).job
+    key = rig.ledger.keys.job(job.job_id)
     rig.client.hset(key, "message", json.dumps(message))
     rig.make_due(job)
 

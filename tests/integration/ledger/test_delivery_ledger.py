@@ -26,12 +26,12 @@ def take(rig: DeliveryBench, worker: str, *, lease_s: float = 60) -> list[str]:
 
 def age(rig: DeliveryBench, job: Job, *, by_s: float) -> None:
     """Let the job have finished earlier."""
-    key = rig.ledger.calls.keys(job.job_id).job
+    key = rig.ledger.keys.job(job.job_id)
     rig.client.hincrbyfloat(key, "finished_at", -by_s)
 
 
 def ttl_s(rig: DeliveryBench, job: Job) -> int:
-    return int(rig.client.ttl(rig.ledger.calls.keys(job.job_id).job))
+    return int(rig.client.ttl(rig.ledger.keys.job(job.job_id)))
 
 
 def test_a_job_is_taken_by_one_worker(rig: DeliveryBench) -> None:
@@ -173,7 +173,7 @@ def test_one_delivery_is_settled_without_the_other(rig: DeliveryBench) -> None:
 
 
 def test_a_job_without_a_record_or_a_result_is_dropped(rig: DeliveryBench) -> None:
-    owed = rig.ledger.calls.key("owed")
+    owed = rig.ledger.keys.pending_deliveries
     rig.client.zadd(owed, {new_job_id(): 0})
 
     assert take(rig, "a") == []
@@ -182,7 +182,7 @@ def test_a_job_without_a_record_or_a_result_is_dropped(rig: DeliveryBench) -> No
 
 def test_a_replayed_job_owes_what_it_owed_at_first(rig: DeliveryBench) -> None:
     job = rig.finish(HOOK)
-    rig.client.zadd(rig.ledger.calls.key("dead"), {job.job_id: 0})
+    rig.client.zadd(rig.ledger.keys.dead_letters, {job.job_id: 0})
     take(rig, "a")
     rig.as_worker("a").settle(job.job_id, FAILED)
 

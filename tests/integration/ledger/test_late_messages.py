@@ -46,13 +46,12 @@ def receive(rig: JobRig, job: Job, *, age_s: float | None = None, **call: Any) -
 
 def drop_record(ledger: Ledger, job: Job) -> None:
     """Do what Redis does when the record's time is over."""
-    ledger.client.delete(ledger.calls.keys(job.job_id).job)
+    ledger.client.delete(ledger.keys.job(job.job_id))
 
 
 def drop_all(ledger: Ledger, job: Job) -> None:
     """Let more time pass: the tombstone is gone, too."""
-    keys = ledger.calls.keys(job.job_id)
-    ledger.client.delete(keys.job, keys.ended)
+    ledger.client.delete(ledger.keys.job(job.job_id), ledger.keys.tombstone(job.job_id))
 
 
 def kept_reasons(rig: JobRig) -> list[str]:
@@ -173,7 +172,7 @@ def test_an_attempt_that_was_given_back_while_the_ledger_was_away_is_not_a_death
 ) -> None:
     job = rig.submit()
     rig.die_with(job, times=1)
-    start = rig.client.hget(rig.ledger.calls.keys(job.job_id).job, "start")
+    start = rig.client.hget(rig.ledger.keys.job(job.job_id), "start")
 
     receive(rig, job, age_s=0.0, returned_by=f"gone-none-0:{start}")
 

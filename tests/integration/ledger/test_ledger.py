@@ -28,7 +28,7 @@ from labelyard.errors import (
 from labelyard.ledger import FINAL_STATES, Isolation, Ledger, Opened, Receipt, Started, connect
 from labelyard.ledger.client import NO_RECEIPT
 from labelyard.ledger.commands import job_digest
-from labelyard.ledger.scripts import PRESENCE_S, LedgerKeys
+from labelyard.ledger.scripts import PRESENCE_S
 from labelyard.messages import Deliver, ImageRef, Job, Label, LabelSet, new_job_id
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
@@ -56,7 +56,7 @@ def start(
     isolation: Isolation = "none",
     receipt: Receipt = NO_RECEIPT,
 ) -> Started:
-    ledger.client.set(ledger.calls.key(f"worker:{worker}"), "1", ex=60)
+    ledger.client.set(ledger.keys.worker(worker), "1", ex=60)
     return ledger.start(
         job_id,
         worker=worker,
@@ -73,7 +73,7 @@ def receipt_for(job: Job, **changes: Any) -> Receipt:
 
 
 def kill(ledger: Ledger, worker: str = "w1") -> None:
-    ledger.client.delete(ledger.calls.key(f"worker:{worker}"))
+    ledger.client.delete(ledger.keys.worker(worker))
 
 
 def bury(ledger: Ledger, job: Job) -> None:
@@ -165,11 +165,11 @@ def test_a_record_of_an_earlier_version_is_the_same_jobs(ledger: Ledger) -> None
     """It has no digest, and none of the fields by which repeated calls are recognised."""
     job = sample_job()
     ledger.open(job, queue="interactive")
-    ledger.client.hdel(ledger.calls.keys(job.job_id).job, "digest", "source")
+    ledger.client.hdel(ledger.keys.job(job.job_id), "digest", "source")
 
     again = ledger.open(job.model_copy(update={"top_k": 1}), queue="bulk")
     started = start(ledger, job.job_id, receipt=receipt_for(job))
-    ledger.client.hdel(ledger.calls.keys(job.job_id).job, "start", "start_call")
+    ledger.client.hdel(ledger.keys.job(job.job_id), "start", "start_call")
     ledger.retry(job.job_id, worker="w1", delay_s=0, start=started.start)
 
     record = ledger.read(job.job_id)
@@ -635,7 +635,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def sums_are_right(self) -> None:
         still_open = [job_id for job_id, state in self.states.items() if state not in FINAL_STATES]
         images = sum(len(self.messages[job_id].images) for job_id in still_open)
-        keys = LedgerKeys.of(self.ledger.calls.namespace, "")
+        keys = self.ledger.keys
         assert self.ledger.open_images() == images
         assert sorted(self.ledger.client.zrange(keys.open, 0, -1)) == sorted(still_open)
         assert set(self.ledger.client.zrange(keys.due, 0, -1)) <= set(still_open)

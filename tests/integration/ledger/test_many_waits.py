@@ -48,7 +48,7 @@ def finish(ledger: Ledger, job_ids: list[str]) -> None:
 
 
 def channels(ledger: Ledger) -> int:
-    names: Any = ledger.client.pubsub_channels(ledger.calls.done_channel("*"))
+    names: Any = ledger.client.pubsub_channels(ledger.keys.done_channel("*"))
     return len(names)
 
 

@@ -69,7 +69,7 @@ class ReconcilerRig:
     def start(self, job: Job, *, worker: str, says: list[str] | None) -> None:
         """Have a worker begin the job, and say what it runs; ``None``: it is gone."""
         if says is not None:
-            key = self.ledger.calls.key(f"worker:{worker}")
+            key = self.ledger.keys.worker(worker)
             self.client.set(key, json.dumps(says), ex=60)
         self.ledger.start(job.job_id, worker=worker, quarantine_after=9, dead_after=9)
 
@@ -107,7 +107,7 @@ def test_a_job_whose_retry_is_due_is_sent_once_to_its_queue(rig: ReconcilerRig, 
     (message,) = rig.sent(queue)
     assert (sent, message["headers"]["id"]) == ([1, 0], job.job_id)
     assert Job.model_validate(arguments(message)[0]) == job
-    assert rig.client.zscore(rig.ledger.calls.key("due"), job.job_id) is None
+    assert rig.client.zscore(rig.ledger.keys.due, job.job_id) is None
 
 
 def test_a_retry_is_not_sent_before_it_is_due(rig: ReconcilerRig) -> None:
@@ -121,10 +121,10 @@ def test_a_retry_is_not_sent_before_it_is_due(rig: ReconcilerRig) -> None:
 def test_a_retry_that_nobody_wants_any_more_is_dropped(rig: ReconcilerRig) -> None:
     job = rig.open()
     rig.ledger.retry(job.job_id, worker="w1", delay_s=0)
-    rig.client.hset(rig.ledger.calls.keys(job.job_id).job, "state", "cancelled")
+    rig.client.hset(rig.ledger.keys.job(job.job_id), "state", "cancelled")
 
     assert rig.reconciler.send_due() == 0
-    assert rig.client.zscore(rig.ledger.calls.key("due"), job.job_id) is None
+    assert rig.client.zscore(rig.ledger.keys.due, job.job_id) is None
 
 
 def test_a_due_retry_is_kept_while_the_broker_is_away(rig: ReconcilerRig) -> None:
@@ -138,7 +138,7 @@ def test_a_due_retry_is_kept_while_the_broker_is_away(rig: ReconcilerRig) -> Non
         sent = rig.reconciler.send_due()
 
     assert sent == 0
-    assert rig.client.zscore(rig.ledger.calls.key("due"), job.job_id) is not None
+    assert rig.client.zscore(rig.ledger.keys.due, job.job_id) is not None
 
 
 def test_a_job_that_expires_while_no_worker_has_it_becomes_final(rig: ReconcilerRig) -> None:
@@ -214,11 +214,11 @@ def test_a_young_job_is_not_looked_for(rig: ReconcilerRig) -> None:
 
 def test_a_record_that_is_gone_is_looked_for_no_more(rig: ReconcilerRig) -> None:
     job = rig.open()
-    rig.client.delete(rig.ledger.calls.keys(job.job_id).job)
+    rig.client.delete(rig.ledger.keys.job(job.job_id))
 
     rig.reconciler.send_lost()
 
-    assert rig.client.zscore(rig.ledger.calls.key("open"), job.job_id) is None
+    assert rig.client.zscore(rig.ledger.keys.open, job.job_id) is None
 
 
 QUEUED_SINCE_S = 100.0
@@ -249,7 +249,7 @@ def test_a_message_is_lost_when_its_queue_has_passed_it_on(
     rig: ReconcilerRig, view: BrokerView, is_lost: bool
 ) -> None:
     job = rig.open("bulk")
-    key = rig.ledger.calls.keys(job.job_id).job
+    key = rig.ledger.keys.job(job.job_id)
     rig.client.hset(key, "published_at", QUEUED_SINCE_S)
     record = rig.ledger.read(job.job_id)
     assert record is not None
@@ -261,7 +261,7 @@ def test_a_message_is_lost_when_its_queue_has_passed_it_on(
 def test_one_of_the_workers_makes_the_rounds_and_another_follows_it(rig: ReconcilerRig) -> None:
     second = rig.worker("w2")
     rig.reconciler.start()
-    leader_key = rig.ledger.calls.key("leader")
+    leader_key = rig.ledger.keys.leader
     wait_until(lambda: rig.client.get(leader_key) == "w1")
     second.start()
     job = rig.open()
@@ -276,7 +276,7 @@ def test_one_of_the_workers_makes_the_rounds_and_another_follows_it(rig: Reconci
 
 def test_a_waiting_jobs_record_lives_on_however_long_the_backlog_is(rig: ReconcilerRig) -> None:
     job = rig.submit()
-    key = rig.ledger.calls.keys(job.job_id).job
+    key = rig.ledger.keys.job(job.job_id)
     rig.client.expire(key, 5)
 
     rig.reconciler.send_lost()

@@ -24,7 +24,7 @@ def move_old_lists(settings: WorkerSettings, ledger: Ledger) -> int:
     """Move the messages of both lists; returns how many. A server that is away is left alone."""
     kept = SetAside(ledger.client, settings)
     try:
-        moved = _move(ledger.client, ledger.calls.key("refused"), kept, REFUSED_REASON)
+        moved = _move(ledger.client, ledger.keys.refused, kept, REFUSED_REASON)
         # The other list knew no namespace: whoever finds it keeps what is in it.
         if not is_amqp(settings.broker_url) and ";" not in settings.broker_url:
             with Redis.from_url(settings.broker_url, **SOCKET_OPTIONS) as broker:

@@ -134,7 +134,7 @@ class AmqpBroker:
     def __init__(self, settings: ConnectionSettings, ledger: Ledger) -> None:
         self._publisher = Publisher(settings)
         self._ledger = ledger
-        self._key = ledger.calls.key("passed")
+        self._key = ledger.keys.passed
         self._key_ttl_s = settings.open_ttl_s
         self._noted: dict[str, float] = {}
         self._empty_at: dict[str, float] = {}

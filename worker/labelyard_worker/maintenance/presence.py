@@ -29,7 +29,7 @@ class Presence:
         self, ledger: Ledger, *, worker: str, visibility_timeout_s: float, running: RunningJobs
     ) -> None:
         self._ledger = ledger
-        self._key = ledger.calls.key(f"worker:{worker}")
+        self._key = ledger.keys.worker(worker)
         # It must be gone before the broker gives the dead worker's messages to another.
         self._ttl_s = max(1.0, min(PRESENCE_S, visibility_timeout_s / 2))
         self._running = running
@@ -61,7 +61,7 @@ class Presence:
                 with self._ledger.client.pubsub(  # type: ignore[no-untyped-call]
                     ignore_subscribe_messages=True
                 ) as pubsub:
-                    pubsub.subscribe(self._ledger.calls.key("stopped"))
+                    pubsub.subscribe(self._ledger.keys.stopped_channel)
                     while not self._closed.is_set():
                         self._heard(pubsub.get_message(timeout=1.0))
                         refuse_silence(pubsub)

@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from redis.exceptions import RedisError
@@ -83,7 +83,7 @@ class Reconciler:
         self._every_s = every_s
         self._after_s = after_s
         self._is_on = is_on
-        self._key: Callable[[str], str] = ledger.calls.key
+        self._keys = ledger.keys
         self._lead = ledger.client.register_script(scripts.LEAD)
         self._take_due = ledger.client.register_script(scripts.TAKE_DUE)
         self._due = ledger.client.register_script(scripts.DUE)
@@ -102,8 +102,8 @@ class Reconciler:
         if self._thread.is_alive():
             self._thread.join()
         try:
-            if self._ledger.client.get(self._key("leader")) == self.worker:
-                self._ledger.client.delete(self._key("leader"))
+            if self._ledger.client.get(self._keys.leader) == self.worker:
+                self._ledger.client.delete(self._keys.leader)
         except (RedisError, OSError):
             return
 
@@ -128,7 +128,7 @@ class Reconciler:
     def _is_leader(self) -> bool:
         """Stay or become the leader, if no other worker is."""
         args: list[str | int] = [self.worker, int(LEADER_TTL_S * 1000)]
-        is_leader = bool(self._lead(keys=[self._key("leader")], args=args))
+        is_leader = bool(self._lead(keys=[self._keys.leader], args=args))
         if not is_leader:
             self._looked_through = "-inf"
         return is_leader
@@ -138,7 +138,7 @@ class Reconciler:
         sent, until = 0, time.monotonic() + ROUND_S
         while True:
             lease, *due = cast(
-                "list[str]", self._take_due(keys=[self._key("due")], args=[LEASE_S, AT_ONCE])
+                "list[str]", self._take_due(keys=[self._keys.due], args=[LEASE_S, AT_ONCE])
             )
             records = self._ledger.read_many(due)
             waiting = [record for record in records if record and not record.is_final]
@@ -151,11 +151,11 @@ class Reconciler:
 
     def expire_overdue(self) -> int:
         """Expire overdue jobs; return the number of jobs looked at."""
-        overdue = cast("list[str]", self._due(keys=[self._key("expiring")], args=[AT_ONCE]))
+        overdue = cast("list[str]", self._due(keys=[self._keys.expiring], args=[AT_ONCE]))
         expired = self._ledger.expire_many(overdue)
         over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
         if over:  # final before, or without a record
-            self._ledger.client.zrem(self._key("expiring"), *over)
+            self._ledger.client.zrem(self._keys.expiring, *over)
         return len(overdue)
 
     def send_lost(self) -> int:
@@ -216,7 +216,7 @@ class Reconciler:
             looked_at, others, *ids = cast(
                 "list[int | str]",
                 self._take_passed(
-                    keys=[self._key("open")],
+                    keys=[self._keys.open],
                     args=[
                         self._ledger.calls.namespace,
                         latest,
@@ -253,7 +253,7 @@ class Reconciler:
         held = [job_id for job_id in job_ids if job_id not in sent]
         if held:  # by somebody: they are looked at again after a while
             now = self._now()
-            self._ledger.client.zadd(self._key("open"), dict.fromkeys(held, now), xx=True)
+            self._ledger.client.zadd(self._keys.open, dict.fromkeys(held, now), xx=True)
         return len(orphans)
 
     def _running_or_due(self, records: Sequence[Record]) -> set[str]:
@@ -261,9 +261,9 @@ class Reconciler:
         runners = sorted({record.runner for record in records if record.runner})
         with self._ledger.client.pipeline(transaction=False) as pipeline:
             for runner in runners:
-                pipeline.get(self._key(f"worker:{runner}"))
+                pipeline.get(self._keys.worker(runner))
             for record in records:
-                pipeline.zscore(self._key("due"), record.job_id)
+                pipeline.zscore(self._keys.due, record.job_id)
             answers = pipeline.execute()
         running = {
             runner: frozenset(json.loads(answer) if answer else ())

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from labelyard.ledger.keys import CacheKeys
 from labelyard.messages import ImageRef, ModelInfo
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, PixelSpec
@@ -98,10 +99,17 @@ _ENTRY = TypeAdapter(Entry)
 class SharedImageCache:
     """The part in Redis; a server that may forget, and may be away."""
 
-    def __init__(self, connection: "redis.Redis", *, prefix: str, ttl_s: int, dim: int) -> None:
-        """Use a connection that does not decode responses."""
+    def __init__(
+        self, connection: "redis.Redis", *, namespace: str, identity: str, ttl_s: int, dim: int
+    ) -> None:
+        """Use a connection that does not decode responses.
+
+        Args:
+            identity: What decides an embedding besides the content; see :func:`identity_of`.
+        """
         self._redis = connection
-        self._prefix = prefix
+        self._keys = CacheKeys(namespace)
+        self._identity = identity
         self._ttl_s = ttl_s
         self._dim = dim
         self._paused_until = 0.0
@@ -162,10 +170,11 @@ class SharedImageCache:
         )
 
     def _address_key(self, address: str) -> str:
-        return f"{self._prefix}:image:{hashlib.sha256(address.encode()).hexdigest()}"
+        digest = hashlib.sha256(address.encode()).hexdigest()
+        return self._keys.image(self._identity, digest)
 
     def _embeds_key(self, sha256: str) -> str:
-        return f"{self._prefix}:embeds:{sha256}"
+        return self._keys.image_embeds(self._identity, sha256)
 
 
 class ImageCache:
@@ -247,7 +256,8 @@ def open_image_cache(
     if settings.embeddings_url is not None:
         shared = SharedImageCache(
             redis.Redis.from_url(settings.embeddings_url, **connection_options()),
-            prefix=f"{settings.namespace}:{identity_of(info, spec, settings)}",
+            namespace=settings.namespace,
+            identity=identity_of(info, spec, settings),
             ttl_s=settings.embeddings_ttl_s,
             dim=dim,
         )

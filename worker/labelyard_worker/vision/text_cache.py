@@ -15,6 +15,7 @@ import numpy as np
 import redis
 from redis.exceptions import RedisError
 
+from labelyard.ledger.keys import CacheKeys
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.image_cache import connection_options
 from labelyard_worker.vision.scoring import Floats
@@ -31,8 +32,7 @@ LEFT_ALONE_FOR_S = 30.0
 class TextCache:
     """Shared by the workers that serve the same checkpoint; a cache, so it may fail.
 
-    Keys are ``{namespace}:text:{fingerprint}:{sha256 of the prompt}``, values raw
-    little-endian float32.
+    Values are raw little-endian float32.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class TextCache:
                 of others are kept for an hour.
         """
         self._redis = connection
-        self._prefix = f"{namespace}:text:{fingerprint}:"
+        self._keys = CacheKeys(namespace)
+        self._fingerprint = fingerprint
         self._dim = dim
         self._registered_ttl_s = registered_ttl_s
         self._left_alone_until = 0.0
@@ -134,4 +135,4 @@ class TextCache:
             log.warning("text_store_unavailable", extra={"fields": {"error": repr(error)}})
 
     def _key(self, prompt: str) -> str:
-        return self._prefix + hashlib.sha256(prompt.encode()).hexdigest()
+        return self._keys.text(self._fingerprint, hashlib.sha256(prompt.encode()).hexdigest())

@@ -1,0 +1,335 @@
+"""Every key of labelyard in Redis: its type, its writer and its time to live.
+
+``docs/ledger-keys.md`` is generated from this file for operators. The strings are those that
+running deployments hold: a key is never renamed.
+"""
+
+from functools import cached_property
+
+
+class LedgerKeys:
+    """Keys and channels of one namespace in the ledger's Redis (``LABELYARD_LEDGER_URL``).
+
+    Methods name the keys of one job, one worker or one label set; attributes the others.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace: str = namespace
+
+    def of_record(self, job_id: str) -> list[str]:
+        """Return the KEYS of a script that changes a record, in the order of ``_prelude.lua``."""
+        return [self.job(job_id), *self._shared_by_records, self.tombstone(job_id)]
+
+    @cached_property
+    def _shared_by_records(self) -> tuple[str, ...]:
+        return (
+            self.open,
+            self.due,
+            self.expiring,
+            self.open_images,
+            self.totals,
+            self.dead_letters,
+            self.pending_deliveries,
+        )
+
+    def job(self, job_id: str) -> str:
+        """Record of one job.
+
+        Type: hash
+        Holds: state, message, attempts, deaths, the worker that runs it, result.
+        Writer: the client that submits the job, then the workers; each change is one script.
+        TTL: `open_ttl_s` while the job is open; `result_ttl_s` once it is final, at least 26 hours
+            while deliveries are pending; `open_ttl_s` for a dead letter.
+        """
+        return f"{self.namespace}:job:{job_id}"
+
+    def tombstone(self, job_id: str) -> str:
+        """Final state of a job whose message may outlive its record.
+
+        Type: string
+        Holds: `cancelled`, `expired`, or the final state of an adopted job. While the key is there,
+            the job's message does not bring the job back to life.
+        Writer: the script that makes the job final.
+        TTL: twice `result_ttl_s`, at least an hour.
+        """
+        return f"{self.namespace}:ended:{job_id}"
+
+    @cached_property
+    def open(self) -> str:
+        """Jobs that are not final.
+
+        Type: sorted set
+        Holds: job ids, by the time at which each was last published, started or looked at.
+        Writer: every change of a record; the reconciler.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:open"
+
+    @cached_property
+    def due(self) -> str:
+        """Jobs whose message is to be published again.
+
+        Type: sorted set
+        Holds: job ids, by the time at which each is due; the reconciler that takes a job moves it
+            a lease ahead.
+        Writer: workers that retry or postpone a job; the reconciler.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:due"
+
+    @cached_property
+    def expiring(self) -> str:
+        """Open jobs that have an `expires_at`.
+
+        Type: sorted set
+        Holds: job ids, by `expires_at`.
+        Writer: the client that submits a job; the script that makes it final.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:expiring"
+
+    @cached_property
+    def open_images(self) -> str:
+        """Number of images in the jobs that are not final.
+
+        Type: string
+        Holds: a number; `LABELYARD_MAX_QUEUED_IMAGES` is compared with it.
+        Writer: every script that opens a job or makes it final.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:open_images"
+
+    @cached_property
+    def totals(self) -> str:
+        """Number of jobs that came to each final state.
+
+        Type: hash
+        Holds: a number for each state.
+        Writer: every script that makes a job final.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:totals"
+
+    @cached_property
+    def dead_letters(self) -> str:
+        """Dead letters: failed jobs that killed or hung their workers.
+
+        Type: sorted set
+        Holds: job ids, by the time at which each was buried.
+        Writer: the worker that buries a job; `labelyard dead replay` and `purge`.
+        TTL: `open_ttl_s` after the last burial.
+        """
+        return f"{self.namespace}:dead"
+
+    @cached_property
+    def pending_deliveries(self) -> str:
+        """Final jobs whose result is still to be delivered to an object or a webhook.
+
+        Type: sorted set
+        Holds: job ids, by the time at which a worker should take each; a worker that takes a job
+            moves it a lease ahead.
+        Writer: the worker that finishes a job; the workers that deliver.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:owed"
+
+    @cached_property
+    def delivery_totals(self) -> str:
+        """Number of deliveries that ended in each way.
+
+        Type: hash
+        Holds: a number each for `delivered`, `refused` and `given_up`.
+        Writer: the workers that deliver.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:deliveries"
+
+    def worker(self, worker: str) -> str:
+        """Presence of one worker: while the key is there, the worker is alive.
+
+        Type: string
+        Holds: the ids of its running jobs, as JSON.
+        Writer: the worker's presence thread; deleted at a clean shutdown.
+        TTL: 10 s, or half of `visibility_timeout_s` if that is less; renewed four times as often.
+        """
+        return f"{self.namespace}:worker:{worker}"
+
+    def suspect(self, worker: str) -> str:
+        """Suspect that a worker runs: a job that is blamed if the worker dies.
+
+        Type: string
+        Holds: the job's id.
+        Writer: the script that starts an attempt; deleted when the attempt ends.
+        TTL: a day.
+        """
+        return f"{self.namespace}:suspect:{worker}"
+
+    @cached_property
+    def leader(self) -> str:
+        """Lock of the worker whose reconciler is at work.
+
+        Type: string
+        Holds: the name of the worker.
+        Writer: every worker's reconciler; deleted at a clean shutdown.
+        TTL: 10 s, renewed four times a second.
+        """
+        return f"{self.namespace}:leader"
+
+    @cached_property
+    def passed(self) -> str:
+        """Publishing time of the newest message that each queue of RabbitMQ has passed on.
+
+        Type: sorted set
+        Holds: names of queues, by that time.
+        Writer: workers that receive messages from RabbitMQ.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:passed"
+
+    def stream(self, name: str) -> str:
+        """Event stream that jobs with `deliver.stream` name.
+
+        Type: stream
+        Holds: one entry for each final job: `job_id`, `status`, and `result`, or if that is longer
+            than 64 kB `result_key` and `result_bytes`. Trimmed to about 100,000 entries.
+        Writer: the script that makes a job final.
+        TTL: `open_ttl_s` after the last entry.
+        """
+        return f"{self.namespace}:stream:{name}"
+
+    def done_channel(self, job_id: str) -> str:
+        """Announcement that one job is final.
+
+        Type: channel
+        Holds: the final state.
+        Writer: the script that makes the job final.
+        TTL: none: a message of a channel is not stored.
+        """
+        return f"{self.namespace}:done:{job_id}"
+
+    @cached_property
+    def stopped_channel(self) -> str:
+        """Announcement that a job was cancelled or has expired, so that its worker stops it.
+
+        Type: channel
+        Holds: the job's id.
+        Writer: the script that makes the job final.
+        TTL: none: a message of a channel is not stored.
+        """
+        return f"{self.namespace}:stopped"
+
+    @cached_property
+    def set_aside(self) -> str:
+        """Messages that no worker could run.
+
+        Type: hash
+        Holds: each message with its reason, as JSON, by the id of its entry.
+        Writer: workers; `labelyard set-aside replay` and `purge`.
+        TTL: `open_ttl_s` after the last message.
+        """
+        return f"{self.namespace}:set_aside"
+
+    @cached_property
+    def set_aside_index(self) -> str:
+        """Index of the messages that were set aside.
+
+        Type: sorted set
+        Holds: ids of entries, by the time at which each was set aside.
+        Writer: as the messages.
+        TTL: `open_ttl_s` after the last message.
+        """
+        return f"{self.namespace}:set_aside:index"
+
+    @cached_property
+    def set_aside_figures(self) -> str:
+        """Size of the messages that were set aside.
+
+        Type: hash
+        Holds: `bytes` that are kept; number of messages that were `dropped` for newer ones.
+        Writer: as the messages.
+        TTL: `open_ttl_s` after the last message.
+        """
+        return f"{self.namespace}:set_aside:figures"
+
+    @cached_property
+    def refused(self) -> str:
+        """Messages that an earlier version refused.
+
+        Type: list
+        Holds: messages. A worker moves them to `set_aside` when it starts.
+        Writer: workers of an earlier version.
+        TTL: as that version set it.
+        """
+        return f"{self.namespace}:refused"
+
+    def label_set(self, digest: str) -> str:
+        """Registered label set.
+
+        Type: string
+        Holds: the label set as JSON.
+        Writer: `client.label_sets.register`.
+        TTL: none: it is kept until an operator deletes it.
+        """
+        return f"{self.namespace}:label_set:{digest}"
+
+    @cached_property
+    def label_set_names(self) -> str:
+        """References of the registered label sets.
+
+        Type: sorted set
+        Holds: `name@sha256:…`, by the time of registration.
+        Writer: `client.label_sets.register`.
+        TTL: none: it is kept until an operator deletes it.
+        """
+        return f"{self.namespace}:label_set_names"
+
+    @cached_property
+    def barrier(self) -> str:
+        """Write that a barrier of `LABELYARD_DURABLE_WRITES` waits for.
+
+        Type: string
+        Holds: `1`.
+        Writer: clients and workers with durable writes.
+        TTL: an hour.
+        """
+        return f"{self.namespace}:barrier"
+
+
+class CacheKeys:
+    """Keys of one namespace in the Redis of cached embeddings (``LABELYARD_EMBEDDINGS_URL``).
+
+    That Redis may evict them: a missing entry is computed again.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace: str = namespace
+
+    def text(self, fingerprint: str, prompt_sha256: str) -> str:
+        """Embedding of a prompt by one checkpoint.
+
+        Type: string
+        Holds: the vector, as little-endian float32.
+        Writer: the worker that encoded the prompt.
+        TTL: `embeddings_ttl_s` for a registered label set's prompts, an hour for others.
+        """
+        return f"{self.namespace}:text:{fingerprint}:{prompt_sha256}"
+
+    def image(self, identity: str, address_sha256: str) -> str:
+        """Content of an image's address when it was last read.
+
+        Type: string
+        Holds: ETag, SHA-256 of the bytes, width and height, as JSON.
+        Writer: the worker that embedded the image.
+        TTL: `embeddings_ttl_s`.
+        """
+        return f"{self.namespace}:{identity}:image:{address_sha256}"
+
+    def image_embeds(self, identity: str, content_sha256: str) -> str:
+        """Embedding of an image's content by one checkpoint and preprocessing.
+
+        Type: string
+        Holds: the vector, as little-endian float32.
+        Writer: the worker that embedded the image.
+        TTL: `embeddings_ttl_s`.
+        """
+        return f"{self.namespace}:{identity}:embeds:{content_sha256}"
