@@ -13,7 +13,6 @@ from PIL import Image
 
 from labelyard.label_sets import as_label_set
 from labelyard.messages import ImageRef, ImageResult, Job, new_job_id
-from labelyard_worker.classify import classify
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.services import Services, open_services
 from labelyard_worker.settings import WorkerSettings
@@ -47,6 +46,7 @@ def services_of(folder: Path, service: Service) -> Iterator[Services]:
         decode="exact",
         transparency="drop",
         image_cache_bytes=0,
+        health_port=-1,
         namespace="parity",
         broker_url=service.variables["LABELYARD_BROKER_URL"],
         ledger_url=service.variables["LABELYARD_LEDGER_URL"],
@@ -69,7 +69,7 @@ def results_of(services: Services, uris: dict[str, str], labels: list[str]) -> l
         top_k=len(labels),
     )
     token = Token(job.job_id, timeout_s=60, expires_in_s=None)
-    return list(classify(job, services, priority="interactive", token=token).images)
+    return list(services.classifier.classify(job, priority="interactive", token=token).images)
 
 
 def by_label(result: ImageResult) -> dict[str, float]:

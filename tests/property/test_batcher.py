@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelyard.errors import DeviceFailedError
+from labelyard_worker.pixels import Priority
 from labelyard_worker.vision.batch_queue import (
     GOOD_BATCHES_BEFORE_GROWTH,
     INTERACTIVE_IN_A_ROW,
@@ -21,7 +22,7 @@ from labelyard_worker.vision.batch_queue import (
     batch_delay_s,
     batch_size,
 )
-from labelyard_worker.vision.batcher import Batcher, Priority
+from labelyard_worker.vision.batcher import Batcher
 
 PRIORITIES = st.sampled_from(["interactive", "bulk"])
 

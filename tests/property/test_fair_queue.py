@@ -12,7 +12,7 @@ from labelyard_worker.intake.queue import (
     IntakeRequest,
     Shares,
 )
-from labelyard_worker.vision.batch_queue import Priority
+from labelyard_worker.pixels import Priority
 
 TENANTS = ("a", "b", "c")
 BUCKETS = ("x", "y")

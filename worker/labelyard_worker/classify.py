@@ -1,108 +1,123 @@
-"""The main path: one job's pictures, scored against its labels.
+"""The main path of a job: its images are embedded, scored against its label set, and answered.
 
-Celery is in ``tasks.py``; what guards an attempt is in ``durability/``; how a picture
-becomes an embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
+Celery is in ``tasks.py``; attempts, retries and the ledger are in ``jobs/``; the way from an
+image's address to its embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from labelyard.errors import ImageError, ScoresNotFiniteError, TransientError
+from labelyard.label_sets import LabelSetRegistry
 from labelyard.messages import (
     Failure,
     ImageRef,
     ImageResult,
     Job,
     LabelSet,
+    ModelInfo,
     Result,
     Timing,
     status_of,
 )
-from labelyard_worker.embedding import Embedded
+from labelyard_worker.embedding import Embedded, Embedder
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.services import Services
-from labelyard_worker.vision.batch_queue import Priority
-from labelyard_worker.vision.image_cache import KnownImage
+from labelyard_worker.jobs.delivery.large_results import LargeResults
+from labelyard_worker.pixels import Priority
+from labelyard_worker.vision.label_index import LabelIndex
+from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import ImageScores, LabelMatrix
 
 ImageOutcome = Embedded | ImageError | TransientError
 
 
-def classify(job: Job, services: Services, *, priority: Priority, token: Token) -> Result:
-    """Score every image of *job* against its labels.
+@dataclass(frozen=True)
+class Classifier:
+    """Classifies jobs with one model; one object for a worker process, called by many threads."""
 
-    Returns:
-        A result with each image in the job's order. An image that has no scores says
-        why; its neighbours are not touched by it.
+    label_index: LabelIndex
+    label_sets: LabelSetRegistry
+    embedder: Embedder
+    scorer: Scorer
+    large_results: LargeResults
+    model: ModelInfo
 
-    Raises:
-        RequestError: The label set is unknown, or the result is too large; do not retry.
-        TransientError: The token's time is over, or a large result's object could not be
-            written; retry.
-        WorkerError: The model or the device failed; another worker must do it.
-        LabelyardError: The job is cancelled, expired or handed back.
-    """
-    labels = labels_of(job, services, priority=priority, token=token)
-    find = services.embedder.recall if job.rescore else services.embedder.embed
-    on_their_way = find(job, priority=priority, is_wanted=token.check)
-    outcomes = outcomes_of(job, on_their_way, token)
-    services.embedder.keep(job.images, outcomes)
-    wait_if_storage_is_away(outcomes)
-    with services.large_results.turn(job, labels=labels.n_labels, token=token):
-        images = describe_all(job, outcomes, labels, services)
-        result = Result(
-            job_id=job.job_id,
-            status=status_of(images),
-            tenant=job.tenant,
-            model=services.checkpoint.info,
-            label_set=labels.digest,
-            images=images,
-            timing=timing_of(outcomes),
+    def classify(self, job: Job, *, priority: Priority, token: Token) -> Result:
+        """Score every image of *job* against the job's label set.
+
+        Returns:
+            A result with each image in the job's order. The entry of a failed image holds
+            its error; its neighbours are not affected.
+
+        Raises:
+            RequestError: The label set is unknown, or the result is too large; do not retry.
+            TransientError: The token's time is over, or a large result's object could not be
+                written; retry.
+            WorkerError: The model or the device failed; another worker must run the job.
+            LabelyardError: The job is cancelled, expired or handed back.
+        """
+        labels = self._label_matrix(job, priority=priority, token=token)
+        embed = self.embedder.recall if job.rescore else self.embedder.embed
+        futures = embed(job, priority=priority, is_wanted=token.check)
+        outcomes = wait_for_images(job, futures, token)
+        self.embedder.keep(job.images, outcomes)
+        raise_if_storage_is_away(outcomes)
+        with self.large_results.turn(job, labels=labels.n_labels, token=token):
+            images = self._score_images(job, outcomes, labels)
+            result = Result(
+                job_id=job.job_id,
+                status=status_of(images),
+                tenant=job.tenant,
+                model=self.model,
+                label_set=labels.digest,
+                images=images,
+                timing=slowest_timing(outcomes),
+            )
+            return self.large_results.fit(job, result)
+
+    def _label_matrix(self, job: Job, *, priority: Priority, token: Token) -> LabelMatrix:
+        """Return the matrix of the job's label set; a registered set is known by its digest."""
+        labels = job.label_set
+        if isinstance(labels, LabelSet):
+            return self.label_index.matrix(labels, token=token, priority=priority)
+        digest = labels.rpartition("@")[2]
+        load = partial(self.label_sets.get, labels)
+        return self.label_index.registered(digest, load, token=token, priority=priority)
+
+    def _score_images(
+        self, job: Job, outcomes: list[ImageOutcome], labels: LabelMatrix
+    ) -> tuple[ImageResult, ...]:
+        """Score all embedded images in one matrix product; the others are answered by errors."""
+        embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
+        scores = iter(self.scorer.score(embeds, labels, top_k=job.top_k))
+        return tuple(
+            to_image_result(image, outcome, scores)
+            for image, outcome in zip(job.images, outcomes, strict=True)
         )
-        return services.large_results.fit(job, result)
 
 
-def labels_of(job: Job, services: Services, *, priority: Priority, token: Token) -> LabelMatrix:
-    """Get the matrix of the job's label set; a reference names it without hashing the set."""
-    labels, index = job.label_set, services.label_index
-    if isinstance(labels, LabelSet):
-        return index.matrix(labels, token=token, priority=priority)
-    digest = labels.rpartition("@")[2]
-    load = partial(services.label_sets.get, labels)
-    return index.registered(digest, load, token=token, priority=priority)
-
-
-def outcomes_of(
-    job: Job, on_their_way: "list[Future[Embedded]]", token: Token
+def wait_for_images(
+    job: Job, futures: "list[Future[Embedded]]", token: Token
 ) -> list[ImageOutcome]:
-    """Wait for all images; if the job ends before, withdraw those that are not there yet."""
+    """Wait for the embeddings of all images; if the job ends first, withdraw the rest."""
     try:
         return [
-            outcome_of(image, future, token)
-            for image, future in zip(job.images, on_their_way, strict=True)
+            wait_for_image(image, future, token)
+            for image, future in zip(job.images, futures, strict=True)
         ]
     finally:
-        for future in on_their_way:
+        for future in futures:
             future.cancel()
 
 
-def wait_if_storage_is_away(outcomes: list[ImageOutcome]) -> None:
-    """Have the job sent again later if a bucket or host fails as a whole.
-
-    Raises:
-        StorageAwayError: One does; the embeddings that were made are kept meanwhile.
-    """
-    for outcome in outcomes:
-        if isinstance(outcome, StorageAwayError):
-            raise outcome
-
-
-def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> ImageOutcome:
-    """Wait for one image; its own errors are its outcome, all others are the job's."""
+def wait_for_image(image: ImageRef, future: "Future[Embedded]", token: Token) -> ImageOutcome:
+    """Wait for one image's embedding or error; errors that are not the image's are raised."""
     try:
         embedded = token.wait(future)
         check_is_finite(image, embedded)
@@ -115,7 +130,7 @@ def outcome_of(image: ImageRef, future: "Future[Embedded]", token: Token) -> Ima
 
 
 def check_is_finite(image: ImageRef, embedded: Embedded) -> None:
-    """Refuse an embedding of which no score can be made, before it is cached or scored.
+    """Refuse an embedding from which no score can be computed, before it is cached or scored.
 
     Raises:
         ScoresNotFiniteError: It holds NaN or infinity, which JSON cannot write.
@@ -124,22 +139,24 @@ def check_is_finite(image: ImageRef, embedded: Embedded) -> None:
         raise ScoresNotFiniteError(redact(image.uri), "the model's embedding is not finite")
 
 
-def describe_all(
-    job: Job, outcomes: list[ImageOutcome], labels: LabelMatrix, services: Services
-) -> tuple[ImageResult, ...]:
-    """Score all images that have an embedding; the others say why they have none."""
-    embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
-    scores = iter(services.score(embeds, labels, top_k=job.top_k))
-    return tuple(
-        scored(image, outcome.image, next(scores))
-        if isinstance(outcome, Embedded)
-        else ImageResult(id=image.id, uri=image.uri, error=Failure.of(outcome))
-        for image, outcome in zip(job.images, outcomes, strict=True)
-    )
+def raise_if_storage_is_away(outcomes: list[ImageOutcome]) -> None:
+    """Postpone the job if a bucket or host fails as a whole; its embeddings stay cached.
+
+    Raises:
+        StorageAwayError: A bucket or host fails as a whole.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, StorageAwayError):
+            raise outcome
 
 
-def scored(image: ImageRef, known: KnownImage, scores: ImageScores) -> ImageResult:
-    """Return the result of one image."""
+def to_image_result(
+    image: ImageRef, outcome: ImageOutcome, scores: Iterator[ImageScores]
+) -> ImageResult:
+    """Return the result of one image; take the next scores if the image has an embedding."""
+    if not isinstance(outcome, Embedded):
+        return ImageResult(id=image.id, uri=image.uri, error=Failure.of(outcome))
+    known, found = outcome.image, next(scores)
     return ImageResult(
         id=image.id,
         uri=image.uri,
@@ -147,17 +164,17 @@ def scored(image: ImageRef, known: KnownImage, scores: ImageScores) -> ImageResu
         sha256=known.sha256,
         width=known.width,
         height=known.height,
-        labels=scores.labels,
-        matched=scores.matched,
-        abstained=scores.abstained,
+        labels=found.labels,
+        matched=found.matched,
+        abstained=found.abstained,
     )
 
 
-def timing_of(outcomes: list[ImageOutcome]) -> Timing:
-    """Take the slowest image of each stage."""
-    done = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
+def slowest_timing(outcomes: list[ImageOutcome]) -> Timing:
+    """Return the seconds of the slowest image in each stage."""
+    embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
     return Timing(
-        intake_s=max((image.intake_s for image in done), default=0.0),
-        batch_wait_s=max((image.wait_s for image in done), default=0.0),
-        model_s=max((image.model_s for image in done), default=0.0),
+        intake_s=max((image.intake_s for image in embedded), default=0.0),
+        batch_wait_s=max((image.wait_s for image in embedded), default=0.0),
+        model_s=max((image.model_s for image in embedded), default=0.0),
     )

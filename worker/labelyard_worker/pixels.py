@@ -1,4 +1,4 @@
-"""Types of the intake: the pixel spec, the limits, file versions, pixels."""
+"""Types that the intake and the model exchange: pixel spec, limits, file versions, pixels."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
 
 
+# Interactive images go before bulk ones, in the intake and in the model's batches.
+Priority = Literal["interactive", "bulk"]
 Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
 
 # Part of the identity of a cached image embedding: raise it when pixels change.

@@ -36,14 +36,12 @@ from labelyard.queues import queue_name
 from labelyard_worker.broker import remote_control
 from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
 from labelyard_worker.broker.old_lists import move_old_lists
-from labelyard_worker.classify import classify
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.jobs.drain import Drain
 from labelyard_worker.jobs.executor import MessageReturnedError, id_in
-from labelyard_worker.operations import health, logs, output
+from labelyard_worker.operations import logs, output
+from labelyard_worker.pixels import Priority
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision.batch_queue import Priority
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +63,6 @@ class Runtime:
         self.settings = settings
         self._load = load
         self._services: Services | None = None
-        self._drain: Drain | None = None
-        self._health: health.Server | None = None
 
     @property
     def services(self) -> Services:
@@ -84,9 +80,7 @@ class Runtime:
         self.set_up_logging()  # Celery asks for it only after this
         try:
             self._services = open_services(self.settings, load=self._load)
-            move_old_lists(self.settings, self._services.ledger)
-            self._drain = Drain(self._services, drain_s=self.settings.drain_s)
-            self._health = health.serve(self._services)
+            move_old_lists(self.settings, self._services.links.ledger)
         except LabelyardError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
@@ -98,21 +92,17 @@ class Runtime:
 
     def ready(self, pool: Any) -> None:
         """Report, to the health server and the log, that the worker takes jobs from now on."""
-        if self._health is not None:
-            self._health.ready(pool)
-        log.info("worker_ready", extra={"fields": {"worker": self.services.worker}})
+        if self.services.health is not None:
+            self.services.health.ready(pool)
+        log.info("worker_ready", extra={"fields": {"worker": self.services.links.worker}})
 
     def drain(self) -> None:
         """Start the drain: running jobs finish, the rest are handed back."""
-        if self._drain is not None:
-            self._drain.start()
+        if self._services is not None:
+            self._services.drain.start()
 
     def close(self) -> None:
         """Close everything; nothing of ours is left running."""
-        if self._drain is not None:
-            self._drain.close()
-        if self._health is not None:
-            self._health.close()
         if self._services is not None:
             self._services.close()
             self._services = None
@@ -178,9 +168,9 @@ class Runtime:
         A worker that ends while the ledger is away cannot release its jobs. Without this word
         the next worker would count the attempt as a death.
         """
-        now = self.services.ledger.clock.now()
+        now = self.services.links.ledger.clock.now()
         given_back = Outgoing(error.job_id, message, queue, now, returned_by=error.returned_by)
-        return self.services.publisher.publish_many([given_back])
+        return self.services.links.publisher.publish_many([given_back])
 
     def run_to_end(
         self,
@@ -246,11 +236,11 @@ class Runtime:
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job that Celery's remote control is told to revoke."""
-        return self.services.ledger.cancel(job_id)
+        return self.services.links.ledger.cancel(job_id)
 
     def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
         priority: Priority = "interactive" if queue == "interactive" else "bulk"
-        return classify(job, self.services, priority=priority, token=token)
+        return self.services.classifier.classify(job, priority=priority, token=token)
 
 
 class UnknownQueueError(ValueError):
@@ -301,7 +291,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
         except UnknownQueueError as error:
             task_id, reason = task.request.id, str(error)
             return runtime.set_aside_job(message, error.name, task_id=task_id, reason=reason)
-        runtime.services.broker.note_received(queue, first_published_at(task))
+        runtime.services.links.broker.note_received(queue, first_published_at(task))
         call = {
             "task_id": task.request.id,
             "expires_at": expires_at,

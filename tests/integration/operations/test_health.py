@@ -16,36 +16,40 @@ import typer
 from labelyard.errors import BrokerUnavailableError, LedgerUnavailableError, ServiceConfigError
 from labelyard_worker import cli
 from labelyard_worker.operations import health
-from labelyard_worker.operations.health import Server
-from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.operations.health import Health, Server
 from tests.support.answering import answering, reply
 
 Change = Callable[[SimpleNamespace], object]
 
 
-def sound_services() -> SimpleNamespace:
-    """Say of a worker what health asks, as long as all is well."""
+def sound_parts() -> SimpleNamespace:
+    """Stand in for all parts of a worker that health checks; each is well."""
     return SimpleNamespace(
-        settings=WorkerSettings(health_port=0, stall_s=60),
         batcher=SimpleNamespace(failed=None, is_alive=True),
-        label_index=SimpleNamespace(vectors=SimpleNamespace(is_alive=True)),
+        text_vectors=SimpleNamespace(is_alive=True),
         intake=SimpleNamespace(is_alive=lambda: True),
         deliveries=SimpleNamespace(is_alive=True),
         watchdog=SimpleNamespace(hung=lambda: None),
         executor=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
         broker=SimpleNamespace(waiting=lambda: 3),
         ledger=SimpleNamespace(open_images=lambda: 0),
+        stall_s=60.0,
     )
 
 
-@pytest.fixture
-def services() -> SimpleNamespace:
-    return sound_services()
+def serve(parts: SimpleNamespace, *, port: int = 0) -> Server | None:
+    """Serve the health of *parts*."""
+    return health.serve(Health(**vars(parts)), host="127.0.0.1", port=port)
 
 
 @pytest.fixture
-def server(services: SimpleNamespace) -> Iterator[Server]:
-    served = health.serve(services)  # type: ignore[arg-type]
+def parts() -> SimpleNamespace:
+    return sound_parts()
+
+
+@pytest.fixture
+def server(parts: SimpleNamespace) -> Iterator[Server]:
+    served = serve(parts)
     assert served is not None
     with closing(served):
         served.ready(pool_with(leaked=0))
@@ -96,9 +100,9 @@ def test_a_sound_worker_lives_and_takes_jobs(server: Server, probe: str) -> None
     ids=["model failed", "model thread dead", "intake dead", "hang", "stall"],
 )
 def test_what_only_a_restart_cures_is_told_by_both_probes(
-    server: Server, services: SimpleNamespace, change: Change, why: str
+    server: Server, parts: SimpleNamespace, change: Change, why: str
 ) -> None:
-    change(services)
+    change(parts)
 
     assert ask(server, "/live") == (503, {"ok": False, "why": [why]})
     assert ask(server, "/ready") == (503, {"ok": False, "why": [why]})
@@ -120,10 +124,10 @@ def test_a_slot_that_leaked_ends_a_workers_life(server: Server) -> None:
     ids=["nothing waits", "broker away", "connection lost"],
 )
 def test_a_worker_that_has_nothing_to_do_lives(
-    server: Server, services: SimpleNamespace, waiting: Callable[[], int]
+    server: Server, parts: SimpleNamespace, waiting: Callable[[], int]
 ) -> None:
-    services.executor.last_finished_at -= 3600
-    services.broker.waiting = waiting
+    parts.executor.last_finished_at -= 3600
+    parts.broker.waiting = waiting
 
     assert ask(server, "/live")[0] == 200
 
@@ -143,16 +147,16 @@ def test_a_worker_that_has_nothing_to_do_lives(
     ids=["draining", "ledger away"],
 )
 def test_what_passes_makes_a_worker_unready_and_not_dead(
-    server: Server, services: SimpleNamespace, change: Change, why: str
+    server: Server, parts: SimpleNamespace, change: Change, why: str
 ) -> None:
-    change(services)
+    change(parts)
 
     assert ask(server, "/ready") == (503, {"ok": False, "why": [why]})
     assert ask(server, "/live")[0] == 200
 
 
-def test_a_worker_is_not_ready_before_it_consumes(services: SimpleNamespace) -> None:
-    served = health.serve(services)  # type: ignore[arg-type]
+def test_a_worker_is_not_ready_before_it_consumes(parts: SimpleNamespace) -> None:
+    served = serve(parts)
     assert served is not None
 
     with closing(served):
@@ -164,19 +168,16 @@ def test_another_path_says_which_there_are(server: Server) -> None:
     assert ask(server, "/health") == (404, {"paths": ["/live", "/ready"]})
 
 
-def test_a_port_that_is_taken_stops_the_start_with_what_to_do(services: SimpleNamespace) -> None:
+def test_a_port_that_is_taken_stops_the_start_with_what_to_do(parts: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        services.settings = WorkerSettings(health_port=port)
 
         with pytest.raises(ServiceConfigError, match=f"127.0.0.1:{port} .* LABELYARD_HEALTH_PORT"):
-            health.serve(services)  # type: ignore[arg-type]
+            serve(parts, port=port)
 
 
-def test_it_can_be_switched_off(services: SimpleNamespace) -> None:
-    services.settings = WorkerSettings(health_port=-1)
-
-    assert health.serve(services) is None  # type: ignore[arg-type]
+def test_it_can_be_switched_off(parts: SimpleNamespace) -> None:
+    assert serve(parts, port=-1) is None
 
 
 def test_the_command_says_yes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,9 +187,9 @@ def test_the_command_says_yes(server: Server, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_command_says_why_not_and_ends_with_1(
-    server: Server, services: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+    server: Server, parts: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    services.executor.is_draining = True
+    parts.executor.is_draining = True
 
     with pytest.raises(typer.Exit) as ended:
         cli.probe("ready", f"http://127.0.0.1:{server.port}")

@@ -12,12 +12,12 @@ from typing import Any, Final
 from celery.signals import task_postrun
 
 from labelyard.messages import Job, Result
-from labelyard_worker import services, tasks
+from labelyard_worker import services
 from labelyard_worker.celery_app import make_app
-from labelyard_worker.classify import classify
+from labelyard_worker.classify import Classifier
 from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.services import Services
+from labelyard_worker.pixels import Priority
 from tests.support.apps import orders
 from tests.support.apps.notes import hang, note
 
@@ -60,16 +60,18 @@ def be_slow(seconds: float, token: Token) -> None:
         time.sleep(0.05)
 
 
-def noted_classify(job: Job, built: Services, *, token: Token, **options: Any) -> Result:
-    """Note that an attempt begins and that its result is there; misbehave if ordered to."""
-    note("begin", job.job_id)
-    if job.tenant in MISBEHAVIOUR:
-        MISBEHAVIOUR[job.tenant]()
-    if slow := orders.SLOW.fullmatch(job.tenant):
-        be_slow(float(slow[1]), token)
-    result = classify(job, built, token=token, **options)
-    note("result", job.job_id)
-    return result
+class NotedClassifier(Classifier):
+    """Notes that an attempt begins and that its result is there; misbehaves if ordered to."""
+
+    def classify(self, job: Job, *, priority: Priority, token: Token) -> Result:
+        note("begin", job.job_id)
+        if job.tenant in MISBEHAVIOUR:
+            MISBEHAVIOUR[job.tenant]()
+        if slow := orders.SLOW.fullmatch(job.tenant):
+            be_slow(float(slow[1]), token)
+        result = super().classify(job, priority=priority, token=token)
+        note("result", job.job_id)
+        return result
 
 
 def on_postrun(task_id: str, state: str, **_: Any) -> None:
@@ -78,7 +80,7 @@ def on_postrun(task_id: str, state: str, **_: Any) -> None:
         note("end", task_id)
 
 
-vars(tasks)["classify"] = noted_classify
+vars(services)["Classifier"] = NotedClassifier
 if decoder := os.environ.get("TEST_DECODER"):
     vars(services)["IntakePool"] = partial(IntakePool, decoder=decoder)
 if "TEST_PRIVATE_HTTPS" in os.environ:

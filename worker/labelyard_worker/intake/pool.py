@@ -16,8 +16,14 @@ from labelyard_worker.intake.pipeline import IntakePipeline
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest
 from labelyard_worker.intake.sources.s3_settings import StorageSettings
-from labelyard_worker.pixels import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
-from labelyard_worker.vision.batch_queue import Priority
+from labelyard_worker.pixels import (
+    FileVersion,
+    ImageLimits,
+    Pixels,
+    PixelSpec,
+    Priority,
+    Unchanged,
+)
 
 __all__ = ["IntakeOptions", "IntakePool", "Unchanged", "default_children"]
 

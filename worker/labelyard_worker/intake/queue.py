@@ -10,8 +10,7 @@ from labelyard.errors import LabelyardError
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.frames import close_fd
 from labelyard_worker.intake.image_uri import source_of
-from labelyard_worker.pixels import Pixels, Unchanged
-from labelyard_worker.vision.batch_queue import Priority
+from labelyard_worker.pixels import Pixels, Priority, Unchanged
 
 # Of images taken while both kinds wait, at least every eighth is a bulk one.
 INTERACTIVE_IN_A_ROW = 7

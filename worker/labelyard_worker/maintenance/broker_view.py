@@ -12,7 +12,7 @@ import redis
 
 from labelyard.ledger import Ledger
 from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
-from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.queues import QUEUE_NAMES, is_amqp, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
 
@@ -181,3 +181,10 @@ class AmqpBroker:
 def unacked_key(namespace: str) -> str:
     """Name kombu's record of unacknowledged messages."""
     return f"{namespace}.unacked"
+
+
+def connect_broker(settings: ConnectionSettings, ledger: Ledger) -> Broker:
+    """Connect the view of the broker that ``LABELYARD_BROKER_URL`` names."""
+    if is_amqp(settings.broker_url):
+        return AmqpBroker(settings, ledger)
+    return RedisBroker(settings)

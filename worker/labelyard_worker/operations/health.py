@@ -1,12 +1,13 @@
 """Health of a worker over HTTP: ``/live`` and ``/ready``.
 
-A pod that answers but finishes nothing is the worst kind of dead, so ``/live`` looks
-at what would finish a job: the model's threads, the intake's children, the pool's
-slots, and whether anything was finished while messages wait.
+A pod that answers probes but finishes no job would never be restarted. So ``/live`` checks
+every part that a job needs: the model's threads, the intake's children, the pool's slots,
+and whether a job was finished while messages are queued.
 """
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -15,38 +16,57 @@ from labelyard.errors import LabelyardError, ServiceConfigError
 from labelyard_worker.operations.probe_server import ProbeServer
 
 if TYPE_CHECKING:
-    from labelyard_worker.services import Services
+    from labelyard.ledger import Ledger
+    from labelyard_worker.intake.pool import IntakePool
+    from labelyard_worker.jobs.delivery.pool import DeliveryPool
+    from labelyard_worker.jobs.executor import Executor
+    from labelyard_worker.jobs.watchdog import Watchdog
+    from labelyard_worker.maintenance.broker_view import Broker
+    from labelyard_worker.vision.batcher import Batcher
+    from labelyard_worker.vision.text_vectors import TextVectors
 
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Health:
-    """The state of one worker, in words for whoever must act."""
+    """State of one worker, in sentences for the operator.
 
-    def __init__(self, services: "Services") -> None:
-        self._services = services
-        self.pool: Any = None
+    Attributes:
+        stall_s: Seconds without a finished job, while jobs are queued, until not live.
+        pool: Celery's pool, once the worker takes jobs.
+    """
+
+    batcher: "Batcher[Any, Any]"
+    text_vectors: "TextVectors"
+    intake: "IntakePool"
+    deliveries: "DeliveryPool"
+    watchdog: "Watchdog"
+    executor: "Executor"
+    broker: "Broker"
+    ledger: "Ledger"
+    stall_s: float
+    pool: Any = None
 
     def faults(self) -> list[str]:
         """Return the faults that make the worker useless until it is restarted."""
-        services = self._services
         faults = []
-        if services.batcher.failed is not None:
-            faults.append(f"the model failed: {services.batcher.failed}")
-        elif not services.batcher.is_alive:
+        if self.batcher.failed is not None:
+            faults.append(f"the model failed: {self.batcher.failed}")
+        elif not self.batcher.is_alive:
             faults.append("a model thread is dead")
-        if not services.label_index.vectors.is_alive:
+        if not self.text_vectors.is_alive:
             faults.append("the thread that encodes prompts is dead")
-        if not services.intake.is_alive():
+        if not self.intake.is_alive():
             faults.append("the intake is dead")
-        if not services.deliveries.is_alive:
+        if not self.deliveries.is_alive:
             faults.append("the delivery thread is dead")
-        if hung := services.watchdog.hung():
+        if hung := self.watchdog.hung():
             faults.append(hung)
         if leaked := self._leaked_slots():
             faults.append(f"{leaked} slots of the pool leaked")
         if self._is_stalled():
-            faults.append(f"messages wait, and no job finished for {services.settings.stall_s:g} s")
+            faults.append(f"messages wait, and no job finished for {self.stall_s:g} s")
         return faults
 
     def _leaked_slots(self) -> int:
@@ -54,12 +74,11 @@ class Health:
         return int(slots().leaked) if slots is not None else 0
 
     def _is_stalled(self) -> bool:
-        services = self._services
-        idle_s = time.monotonic() - services.executor.last_finished_at
-        if idle_s < services.settings.stall_s:
+        idle_s = time.monotonic() - self.executor.last_finished_at
+        if idle_s < self.stall_s:
             return False
         try:
-            return services.broker.waiting() > 0
+            return self.broker.waiting() > 0
         except (RedisError, OSError, LabelyardError):
             return False  # without a broker nothing can be finished, and no restart helps
 
@@ -68,17 +87,17 @@ class Health:
         hindrances = self.faults()
         if self.pool is None:
             hindrances.append("the worker does not consume yet")
-        if self._services.executor.is_draining:
+        if self.executor.is_draining:
             hindrances.append("the worker is shutting down")
         try:
-            self._services.ledger.open_images()
+            self.ledger.open_images()
         except LabelyardError as error:
             hindrances.append(str(error))
         return hindrances
 
 
 class Server:
-    """The probes of one worker over HTTP, which answer when Celery's event loop does not."""
+    """HTTP server of the probes; it answers even while Celery's event loop is blocked."""
 
     def __init__(self, health: Health, *, host: str, port: int) -> None:
         self._health = health
@@ -88,7 +107,7 @@ class Server:
         log.info("health_listens", extra={"fields": {"host": host, "port": self.port}})
 
     def ready(self, pool: Any) -> None:
-        """Note that jobs are taken, by *pool*."""
+        """Note that Celery's *pool* takes jobs from now on."""
         self._health.pool = pool
 
     def close(self) -> None:
@@ -96,17 +115,16 @@ class Server:
         self._http.close()
 
 
-def serve(services: "Services") -> Server | None:
-    """Start to answer, unless LABELYARD_HEALTH_PORT is -1.
+def serve(health: Health, *, host: str, port: int) -> Server | None:
+    """Start the server of the probes, unless *port* is -1.
 
     Raises:
-        ServiceConfigError: The address cannot be listened on.
+        ServiceConfigError: The address cannot be opened.
     """
-    host, port = services.settings.health_host, services.settings.health_port
     if port < 0:
         return None
     try:
-        return Server(Health(services), host=host, port=port)
+        return Server(health, host=host, port=port)
     except OSError as error:
         raise ServiceConfigError(
             f"the health port {host}:{port} cannot be opened ({error.strerror}): set "

@@ -6,11 +6,12 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
+
+from labelyard_worker.pixels import Priority
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Priority = Literal["interactive", "bulk"]
 
 # Of images that wait, at least every eighth is a bulk one: slow, but never for ever.
 INTERACTIVE_IN_A_ROW = 7

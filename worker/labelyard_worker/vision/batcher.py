@@ -14,6 +14,7 @@ from labelyard.errors import (
     TransientError,
     WorkerError,
 )
+from labelyard_worker.pixels import Priority
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batch_queue import (
     BatchAnswer,
@@ -21,13 +22,12 @@ from labelyard_worker.vision.batch_queue import (
     BatchQueue,
     BatchRequest,
     Item,
-    Priority,
     Result,
     batch_delay_s,
     batch_size,
 )
 
-__all__ = ["BatchAnswer", "Batcher", "Priority"]
+__all__ = ["BatchAnswer", "Batcher"]
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from labelyard.errors import LabelyardError
 from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.vision.batch_queue import Priority
+from labelyard_worker.pixels import Priority
 from labelyard_worker.vision.ensembles import ensembles_of, in_groups, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix

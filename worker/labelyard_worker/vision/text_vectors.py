@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from labelyard_worker.vision.batch_queue import BatchAnswer, Priority
+from labelyard_worker.pixels import Priority
+from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
