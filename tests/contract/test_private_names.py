@@ -1,6 +1,6 @@
-"""Names of kombu, celery and redis-py that durability overrides or relies on without a promise.
+"""Names of kombu, celery and redis-py that broker/ overrides or relies on without a promise.
 
-A failure here is no bug yet: an upgrade changed something that ``durability/`` was written
+A failure here is no bug yet: an upgrade changed something that ``broker/`` was written
 against. Each entry says what to look at. When it still holds, put the new digest into the table.
 """
 
@@ -20,6 +20,9 @@ from redis.connection import AbstractConnection, Connection
 from labelyard.messages import Job
 from labelyard_worker.broker import (
     amqp_transport,
+    channel,
+    poller,
+    qos,
     rabbitmq,
     remote_control,
     thread_pool,
@@ -46,12 +49,12 @@ POLLER = "kombu.transport.redis:MultiChannelPoller"
 QOS = "kombu.transport.redis:QoS"
 REQUEST = "celery.worker.request:Request"
 
-CLAIM_ADVICE = "transport.Channel replaces it; carry over what is new apart from BRPOP itself"
+CLAIM_ADVICE = "channel.RedisChannel replaces it; carry over what is new apart from BRPOP itself"
 RECORD_ADVICE = "claim.CLAIM writes the same record; restore.py and older workers must read it"
 GATE_ADVICE = "amqp_transport builds on it: no exception that a message causes may leave it"
-CALL_ADVICE = "admission.Call writes what it reads: look for new fields and new exceptions"
+CALL_ADVICE = "calls.TaskCall writes what it reads: look for new fields and new exceptions"
 ACK_ADVICE = "acks.Acks forgets what ack added, before each poll and when the channel closes"
-POLLER_ADVICE = "transport.Poller builds on it: pushes must be read while no claim is on its way"
+POLLER_ADVICE = "poller.PushPoller builds on it: pushes must be read while no claim is on its way"
 POOL_ADVICE = "thread_pool.TaskPool replaces it; every escape must reach on_failure once"
 REQUEST_ADVICE = (
     "thread_pool.TaskPool calls it; check that a lost worker still gives its message back"
@@ -75,11 +78,15 @@ RELIED = [
     Relied(
         "e9a4295085a8fb90",
         f"{CHANNEL}._connparams",
-        "transport sets protocol=3 for the claiming connection",
+        "channel sets protocol=3 for the claiming connection",
     ),
-    Relied("d6e689f654ffec44", f"{CHANNEL}._get_pool", "heartbeat opens its own pool with it"),
     Relied(
-        "f3997660680dd00f", f"{CHANNEL}._q_for_pri", "transport names the lists of a queue with it"
+        "d6e689f654ffec44",
+        f"{CHANNEL}._get_pool",
+        "visibility_heartbeat opens its own pool with it",
+    ),
+    Relied(
+        "f3997660680dd00f", f"{CHANNEL}._q_for_pri", "channel names the lists of a queue with it"
     ),
     Relied("8b430df94e45b5b0", f"{CHANNEL}._do_restore_message", RECORD_ADVICE),
     Relied("35c655f6ecc62fe6", f"{QOS}.append", RECORD_ADVICE),
@@ -174,11 +181,11 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 
 
 OVERRIDDEN = [
-    (transport.QoS, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
+    (qos.UnackedMessages, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
     (amqp_transport.AmqpChannel, ["basic_consume", "dispatch_method", "_on_basic_deliver"]),
     (remote_control.Request, ["revoked"]),
-    (transport.Channel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
-    (transport.Poller, ["on_poll_start", "on_readable", "get"]),
+    (channel.RedisChannel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
+    (poller.PushPoller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),
     (thread_pool.TaskPool, ["terminate_job", "on_apply"]),
     (rabbitmq.MeteredQueue, ["consume"]),
@@ -200,7 +207,7 @@ def test_what_we_override_is_there_to_be_called(ours: type, names: list[str]) ->
 
 @pytest.mark.parametrize("parser", [_HiredisParser, _RESP3Parser])
 def test_redis_py_tells_us_of_pushes(parser: type) -> None:
-    advice = "transport._track and read_wakeup hear pushes through it; see docs/decisions/0001"
+    advice = "channel._track and read_push read pushes through it; see docs/decisions/0001"
     assert hasattr(parser, "set_invalidation_push_handler"), advice
     for reader in (parser.read_response, AbstractConnection.read_response):  # type: ignore[attr-defined]
         assert "push_request" in inspect.signature(reader).parameters, advice

@@ -8,7 +8,7 @@ from typing import Any
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
-from labelyard_worker.broker.transport import atomic_url, install
+from labelyard_worker.broker.transport import install, to_atomic_url
 from tests.support.waiting import wait_until
 
 install()
@@ -41,7 +41,7 @@ class Inbox:
 
     def await_quiet(self) -> None:
         """Turn until the channel knows that its queues are empty."""
-        wait_until(lambda: self.turn() or self.channel._wakeup.empty_queues)
+        wait_until(lambda: self.turn() or self.channel.empty_queues.names)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def inbox(
     url: str, *queues: str, prefetch: int = 0, is_atomic: bool = True, **options: Any
 ) -> Iterator[Inbox]:
     """Open a connection that consumes *queues*."""
-    address = atomic_url(url) if is_atomic else url
+    address = to_atomic_url(url) if is_atomic else url
     with Connection(address, transport_options=options) as connection:
         opened = Inbox(connection, list(queues or ["bulk"]), prefetch)
         yield opened

@@ -116,7 +116,7 @@ def build_app(settings: WorkerSettings) -> Celery:
         if settings.atomic_claim:
             # kombu's own pop loses about one job in a thousand when a worker is killed.
             transport.install()
-            broker_url = transport.atomic_url(broker_url)
+            broker_url = transport.to_atomic_url(broker_url)
         if settings.heartbeat:
             app.steps["consumer"].add(VisibilityHeartbeat)
     app.conf.update(

@@ -7,7 +7,7 @@ import redis
 
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.set_aside import SetAside
-from labelyard_worker.broker.claim import MALFORMED_KEY
+from labelyard_worker.broker.malformed import MALFORMED_KEY
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.settings import WorkerSettings
 

@@ -13,8 +13,10 @@ from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from labelyard_worker.broker.claim import MALFORMED_KEY, AtomicClaimError
-from labelyard_worker.broker.transport import Channel, atomic_url
+from labelyard_worker.broker.channel import RedisChannel
+from labelyard_worker.broker.claim import AtomicClaimError
+from labelyard_worker.broker.malformed import MALFORMED_KEY
+from labelyard_worker.broker.transport import to_atomic_url
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.apps.durability_worker import Worker, ended, send_marks
 from tests.support.inbox import Inbox, bodies, inbox, publish
@@ -25,7 +27,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def never_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes at all comes because the consumer was woken."""
-    monkeypatch.setattr(Channel, "fallback_s", 600.0)
+    monkeypatch.setattr(RedisChannel, "fallback_s", 600.0)
 
 
 def test_a_claimed_message_is_recorded_exactly_as_kombu_records_it(
@@ -58,7 +60,7 @@ def test_a_consumer_that_dies_before_it_reads_the_answer_loses_nothing(
         consumer.turn()
         publish(broker_url, "x")
         if is_atomic:
-            consumer.channel._wakeup.clear()
+            consumer.channel.empty_queues.clear()
             consumer.channel._brpop_start()
         wait_until(lambda: broker_redis.llen("bulk") == 0)
 
@@ -137,7 +139,7 @@ def test_a_queue_at_its_limit_is_left_alone_until_one_is_acknowledged(broker_url
         consumer.await_messages(5)
         consumer.turn()
 
-        assert consumer.channel.qos.in_flight("bulk") == 2
+        assert consumer.channel.qos.count_in_flight("bulk") == 2
         assert len(consumer.messages) == 5
 
 
@@ -304,7 +306,7 @@ def test_a_message_that_its_consumer_cannot_take_is_set_aside_and_the_next_is_de
 
         wait_until(lambda: consumer.turn() or taken)
 
-        assert consumer.channel.qos.in_flight("bulk") == (0 if no_ack else 1)
+        assert consumer.channel.qos.count_in_flight("bulk") == (0 if no_ack else 1)
 
     assert taken == ["good"]
     assert broker_redis.llen(MALFORMED_KEY) == 1
@@ -347,7 +349,7 @@ def test_a_message_of_a_dead_worker_goes_back_to_its_queue_whatever_it_contains(
     with inbox(broker_url) as dead:
         dead.await_quiet()
         broker_redis.lpush("bulk", raw)
-        dead.channel._wakeup.clear()
+        dead.channel.empty_queues.clear()
         dead.channel._brpop_start()
         wait_until(lambda: broker_redis.hlen("unacked") == 1)
         [tag] = broker_redis.hkeys("unacked")
@@ -399,7 +401,7 @@ def test_a_claim_whose_answer_is_lost_does_not_overwrite_the_record_of_another(
     with inbox(broker_url) as consumer:
         consumer.turn()
         publish(broker_url, "first")
-        consumer.channel._wakeup.clear()
+        consumer.channel.empty_queues.clear()
         consumer.channel._brpop_start()
         wait_until(lambda: broker_redis.hlen("unacked") == 1)
         consumer.channel.client.connection.disconnect()
@@ -524,16 +526,16 @@ def test_acknowledging_after_the_connection_is_closed_is_an_error_that_celery_ex
     ],
 )
 def test_addresses_of_redis_become_ours_and_stay_so(url: str, expected: str | None) -> None:
-    ours = atomic_url(url)
+    ours = to_atomic_url(url)
 
     assert ours == (expected or f"labelyard-{url}")
-    assert atomic_url(ours) == ours
+    assert to_atomic_url(ours) == ours
 
 
 @pytest.mark.parametrize("url", ["sentinel://h:26379", "amqp://h", "redis://a;sentinel://b"])
 def test_an_address_that_is_not_redis_is_refused_with_the_way_out(url: str) -> None:
     with pytest.raises(AtomicClaimError, match="LABELYARD_ATOMIC_CLAIM=0"):
-        atomic_url(url)
+        to_atomic_url(url)
 
 
 def test_tls_checks_certificates_unless_told_otherwise() -> None:

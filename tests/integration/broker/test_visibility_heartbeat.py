@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu import Connection, Consumer, Queue
 
-from labelyard_worker.broker.transport import atomic_url, install
+from labelyard_worker.broker.transport import install, to_atomic_url
 from labelyard_worker.broker.visibility_heartbeat import Heartbeat, delivered_tags
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.apps.durability_worker import Worker, effects, ended, send_marks
@@ -42,7 +42,7 @@ def take(connection: Connection, count: int) -> Any:
 @pytest.fixture(params=["", "shop:"], ids=["no prefix", "global prefix"])
 def channel(broker_url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     options = {**OPTIONS, "global_keyprefix": request.param}
-    with Connection(atomic_url(broker_url), transport_options=options) as connection:
+    with Connection(to_atomic_url(broker_url), transport_options=options) as connection:
         yield take(connection, 2)
 
 
@@ -75,7 +75,7 @@ def test_an_acknowledged_message_is_not_in_work(channel: Any) -> None:
 def test_it_beats_again_after_an_outage(
     own_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Connection(atomic_url(own_valkey.url), transport_options=OPTIONS) as connection:
+    with Connection(to_atomic_url(own_valkey.url), transport_options=OPTIONS) as connection:
         channel = take(connection, 1)
         [tag] = delivered_tags(channel.qos)
         heartbeat = Heartbeat(channel)

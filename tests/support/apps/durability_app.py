@@ -9,7 +9,7 @@ import time
 
 from celery import Celery
 
-from labelyard_worker.broker.transport import atomic_url, install
+from labelyard_worker.broker.transport import install, to_atomic_url
 from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
 
 CONFIG = json.loads(os.environ["DURABILITY_APP"])
@@ -20,7 +20,7 @@ def make_app(
 ) -> Celery:
     """Build the app of the fault tests on *broker*."""
     install()
-    app = Celery("durability", broker=atomic_url(broker) if is_atomic else broker)
+    app = Celery("durability", broker=to_atomic_url(broker) if is_atomic else broker)
     app.conf.update(
         accept_content=["json"],
         task_acks_late=True,

@@ -11,7 +11,7 @@ from labelyard.ledger import Ledger
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard.queues import is_amqp
 from labelyard.redis_connections import SOCKET_OPTIONS
-from labelyard_worker.broker.claim import MALFORMED_KEY
+from labelyard_worker.broker.malformed import MALFORMED_KEY
 from labelyard_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

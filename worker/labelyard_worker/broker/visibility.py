@@ -47,7 +47,7 @@ def stamp(client: Redis, key: str, tags: Sequence[str]) -> None:
         client.eval(STAMP, 1, key, *tags[start : start + TAGS_IN_A_CALL])
 
 
-def overdue_tags(client: Redis, key: str, *, timeout_s: float, limit: int | None) -> list[str]:
+def list_overdue_tags(client: Redis, key: str, *, timeout_s: float, limit: int | None) -> list[str]:
     """List messages that were not stamped for *timeout_s* seconds, the oldest first.
 
     Args:

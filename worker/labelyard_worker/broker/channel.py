@@ -1,0 +1,206 @@
+"""Channel that claims messages from Redis: receive, claim, record, hand over.
+
+kombu pops with BRPOP and records the message one round trip later: a worker or broker that dies
+between the two loses it (kombu issues 305 and 1836). Here one Lua script (``claim.py``) does both,
+sent at kombu's own hooks ``_brpop_start`` and ``_brpop_read``; publishing stays kombu's.
+Why an idle worker wakes at once without polling: ``docs/decisions/0001-atomic-claim-wakeup.md``.
+"""
+
+from collections.abc import Collection, Mapping
+from itertools import count
+from queue import Empty
+from time import monotonic
+from typing import Any, Final
+from uuid import uuid4
+
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from labelyard_worker.broker.claim import CLAIM, CLAIM_SHA, AtomicClaimError
+from labelyard_worker.broker.empty_queues import EmptyQueues
+from labelyard_worker.broker.qos import UnackedMessages
+from labelyard_worker.broker.receipt import receive
+
+# Every 20th claim searches from the last queue up, so that none starves behind a full first one.
+STARVATION_SHARE: Final = 20
+
+
+class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
+    """Channel that consumes by atomic claims.
+
+    Attributes:
+        queue_order: Transport option: queues, most urgent first; the others come
+            after them. Each 20th claim searches from the last one up. Empty keeps
+            kombu's order.
+        inflight_limits: Transport option: most unacknowledged messages of a queue
+            on this channel; no more of the queue is claimed while it has them.
+        has_gate: Transport option: whether only calls of our own tasks are delivered, and
+            all other messages as calls of the task that sets them aside.
+        follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
+        claimed: Queue of each message that was claimed and is not yet delivered.
+        consumed_queues: Queues that had a consumer on this channel.
+        empty_queues: Queues that need no claim until the server pushes a change.
+    """
+
+    QoS = UnackedMessages
+    queue_order: tuple[str, ...] = ()
+    inflight_limits: Mapping[str, int] = {}
+    has_gate = False
+    follow_ups: Collection[str] = ()
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "queue_order",
+        "inflight_limits",
+        "has_gate",
+        "follow_ups",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.claimed: dict[str, str] = {}
+        self.consumed_queues: set[str] = set()
+        self.empty_queues = EmptyQueues()
+        self._no_ack_queues: set[str] = set()
+        self._tracked_sock: object = None
+        self._is_script_loaded = False
+        self._claims = 0
+        self._tag_prefix = uuid4().hex
+        self._tag_numbers = count()
+        self._tag = ""
+        self._searched: list[tuple[str, str]] = []
+        super().__init__(*args, **kwargs)
+        if not self.ack_emulation:
+            raise AtomicClaimError("The atomic claim needs the transport option ack_emulation=True")
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        (self._no_ack_queues.add if no_ack else self._no_ack_queues.discard)(queue)
+        self.consumed_queues.add(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    @property
+    def fallback_s(self) -> float:
+        """Seconds after which an idle channel sends a claim although no push came."""
+        return float(self.brpop_timeout or 1)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's name
+        """Send a claim, unless all queues are full or known to be empty."""
+        connection = self.client.connection
+        if connection._sock is not self._tracked_sock:  # noqa: SLF001 - the poller's own test
+            self._track(connection)
+        queues = self.list_claimable_queues()
+        if not queues or self.empty_queues.covers(queues):
+            return
+        self._searched = self._list_searched(queues)
+        self.empty_queues.clear()
+        self._in_poll = connection
+        self._brpop_sent_at = monotonic()
+        connection.send_command(*self._build_claim())
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read the reply to a claim, and hand over the claimed message."""
+        connection = self.client.connection
+        try:
+            reply = self.client.parse_response(connection, "EVAL", **options)
+            self._is_script_loaded = True
+        except NoScriptError:  # the server restarted: send the script itself with the next claim
+            self._is_script_loaded = False
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not reply:
+            self._rest(connection)
+            raise Empty
+        self._claims += 1
+        self._hand_over(*reply)
+        return True
+
+    def _hand_over(self, place: int, raw: bytes) -> None:
+        """Hand a claimed message to its consumer; ``UnackedMessages.append`` takes its queue."""
+        queue, delivery_tag = self._searched[place][0], self._tag
+        self._queue_cycle.rotate(queue)
+        if queue not in self._no_ack_queues:
+            self.claimed[delivery_tag] = queue
+        try:
+            receive(self, raw, queue=queue, delivery_tag=delivery_tag)
+        finally:
+            self.claimed.pop(delivery_tag, None)
+
+    def list_claimable_queues(self) -> list[str]:
+        """List the queues below their limits, in the order in which a claim searches them."""
+        queues = list(self._queue_cycle.consume(len(self.active_queues)))
+        if self.queue_order:
+            rank = {queue: place for place, queue in enumerate(self.queue_order)}
+            queues.sort(key=lambda queue: rank.get(queue, len(rank)))
+            if self._claims % STARVATION_SHARE == STARVATION_SHARE - 1:
+                queues.reverse()
+        limits = self.inflight_limits
+        return [
+            queue
+            for queue in queues
+            if queue not in limits or self.qos.count_in_flight(queue) < limits[queue]
+        ]
+
+    def _list_searched(self, queues: list[str]) -> list[tuple[str, str]]:
+        """Pair each queue with each of its lists (one for each priority) in search order."""
+        steps = self.priority_steps
+        if self.queue_order:
+            pairs = [(queue, step) for queue in queues for step in steps]
+        else:
+            pairs = [(queue, step) for step in steps for queue in queues]
+        return [(queue, self._q_for_pri(queue, step)) for queue, step in pairs]
+
+    def _build_claim(self) -> list[str | int]:
+        """Build the command by hand: kombu's prefixed client knows one key of a script only."""
+        names = [self.unacked_key, self.unacked_index_key]
+        lists = (key for _, key in self._searched)
+        keys = [self.global_keyprefix + key for key in (*names, *lists)]
+        queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._searched]
+        # Another tag after each claim, also if its reply was lost: it may have claimed.
+        self._tag = f"{self._tag_prefix}.{next(self._tag_numbers)}"
+        script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
+        return [*script, len(keys), *keys, self._tag, *queues]
+
+    def _rest(self, connection: Any) -> None:
+        """Send no claims until the server pushes a change, or ``fallback_s`` is over."""
+        searched = {queue for queue, _ in self._searched}
+        self.empty_queues.remember(searched, at_most_s=self.fallback_s)
+        # A push that came in the same packet is in the parser, where no poll sees it.
+        while not self.empty_queues.is_invalidated and connection.can_read(timeout=0):
+            self.read_push()
+
+    def read_push(self) -> None:
+        """Read a push that the server sent while no claim was on its way."""
+        connection = self.client.connection
+        try:
+            connection.read_response(push_request=True)
+        except self.connection_errors:
+            # No claim was on its way, so nothing is lost: reconnect quietly at the next tick.
+            connection.disconnect()
+
+    def _track(self, connection: Any) -> None:
+        """Enable server pushes for changes of the lists that a claim found empty."""
+        connection._parser.set_invalidation_push_handler(self.empty_queues.invalidate)  # noqa: SLF001
+        try:
+            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
+            connection.read_response()
+        except ResponseError as error:
+            raise AtomicClaimError(
+                f"The broker refused CLIENT TRACKING ({error}); "
+                "it needs Redis 6 or newer or Valkey, and an ACL with +client|tracking"
+            ) from error
+        self.empty_queues.clear()
+        self._tracked_sock = connection._sock  # noqa: SLF001
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection is None or self.connection.client is None:
+            # Stock kombu raises AttributeError here when a job that outlived its connection is
+            # acknowledged, and the worker exits; this error is one that Celery expects.
+            raise RedisConnectionError("the channel is closed: its messages were given back")
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        if asynchronous:
+            params["protocol"] = 3  # pushes on the connection that claims need RESP3
+        return params
