@@ -9,6 +9,7 @@ from typing import Any
 
 from labelyard.buckets import NAMING_RULE, is_bucket_name
 from labelyard.errors import ServiceConfigError, StorageUnavailableError
+from labelyard.s3_client import open_s3_client
 from labelyard.settings import ClientSettings
 
 UPLOADS_AT_ONCE = 8
@@ -64,13 +65,13 @@ def upload_files(
         StorageUnavailableError: S3 gave no usable answer.
     """
     try:
-        import boto3  # noqa: F401 - it is asked for before the first file is read
+        import boto3  # noqa: F401 - checked before the first file is read
     except ImportError as error:
         raise ServiceConfigError("uploads need boto3: pip install 'labelyard[cli]'") from error
     bucket = settings.upload_bucket
     if not is_bucket_name(bucket):
         raise ServiceConfigError(f"LABELYARD_UPLOAD_BUCKET: {NAMING_RULE}")
-    with storage_errors_as_ours(bucket), closing(_s3_client(settings)) as s3:
+    with storage_errors_as_ours(bucket), closing(_open_client(settings)) as s3:
         _make_bucket(s3, settings)
 
         def upload(path: Path) -> str:
@@ -84,24 +85,16 @@ def upload_files(
             return list(pool.map(upload, paths))
 
 
-def _s3_client(settings: ClientSettings) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    # A server of one's own seldom answers to bucket names in its host name.
-    style: Any = {"addressing_style": "path"} if settings.s3_endpoint_url else {}
-    # A session of our own: the default one keeps the first credentials that it ever saw.
-    return boto3.session.Session().client(
-        "s3",
+def _open_client(settings: ClientSettings) -> Any:
+    return open_s3_client(
         endpoint_url=settings.s3_endpoint_url,
-        region_name=settings.s3_region,
-        config=Config(
-            s3=style,
-            connect_timeout=5,
-            read_timeout=30,
-            retries={"total_max_attempts": 4, "mode": "standard"},
-            max_pool_connections=UPLOADS_AT_ONCE,
-        ),
+        region=settings.s3_region,
+        # A server of one's own seldom answers to bucket names in its host name.
+        addressing="path" if settings.s3_endpoint_url else None,
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"total_max_attempts": 4, "mode": "standard"},
+        max_pool_connections=UPLOADS_AT_ONCE,
     )
 
 

@@ -6,11 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelyard_worker.intake.sources import s3
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
+from labelyard_worker.intake.sources.s3_settings import S3Settings
 from labelyard_worker.intake.sources.source import FetchOrder, Source, Transfer, TransferLimits
 from labelyard_worker.pixels import Unchanged
 
 BUDGET_BYTES = 64 * 1024 * 1024
+
+
+def anonymous_s3(endpoint_url: str, **limits: Any) -> FetcherSettings:
+    """Have fetchers read one S3 server, without signing."""
+    settings = S3Settings(endpoint_url, "us-east-1", is_anonymous=True)
+    return FetcherSettings((s3.config_of(settings),), TransferLimits(**limits))
 
 
 @dataclass(frozen=True)

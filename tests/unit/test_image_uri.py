@@ -8,7 +8,7 @@ from labelyard.buckets import is_bucket_name
 from labelyard.errors import ImageError, ServiceConfigError, UnsupportedUriError
 from labelyard.settings import ClientSettings
 from labelyard.uploads import upload_files
-from labelyard_worker.intake.image_uri import S3Address
+from labelyard_worker.intake.sources.s3_address import S3Address
 from tests.contract.test_bounds import HOSTILE_BUCKETS
 
 

@@ -18,7 +18,7 @@ from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.sources.s3_settings import resolve_storage
+from labelyard_worker.intake.sources.registry import resolve_fetcher
 from labelyard_worker.jobs.cancellation import RunningJobs
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
@@ -279,7 +279,7 @@ def start_intake(settings: WorkerSettings, checkpoint: Checkpoint) -> IntakePool
     return IntakePool(
         spec=checkpoint.pixel_spec,
         limits=ImageLimits.of(settings),
-        storage=resolve_storage(settings),
+        fetchers=resolve_fetcher(settings),
         options=IntakeOptions(
             children=settings.intake_children,
             fetchers=settings.fetchers,

@@ -27,7 +27,8 @@ from labelyard.errors import (
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.decode import decode
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.sources.s3_settings import StorageSettings, resolve_storage
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
+from labelyard_worker.intake.sources.registry import resolve_fetcher
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.pixels import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
 from labelyard_worker.settings import WorkerSettings
@@ -43,28 +44,27 @@ StartIntake = Callable[..., IntakePool]
 
 
 @pytest.fixture
-def storage_settings(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> StorageSettings:
+def fetchers(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> FetcherSettings:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_access_key)
-    return resolve_storage(WorkerSettings(s3_endpoint_url=seaweed.endpoint_url))
+    return resolve_fetcher(WorkerSettings(s3_endpoint_url=seaweed.endpoint_url))
 
 
 @pytest.fixture
-def start_intake(storage_settings: StorageSettings) -> Iterator[StartIntake]:
+def start_intake(fetchers: FetcherSettings) -> Iterator[StartIntake]:
     """Start an intake of two children whose decoder does what files say; closed at the end."""
     with ExitStack() as started:
 
         def start(
             *,
             decoder: str = poison.DECODER,
-            storage: Any = None,
             budget: Any = None,
             **options: Any,
         ) -> IntakePool:
             intake = IntakePool(
                 spec=SPEC,
                 limits=LIMITS,
-                storage=storage or storage_settings,
+                fetchers=fetchers,
                 options=IntakeOptions(**{"children": 2, **options}),
                 decoder=decoder,
                 budget=budget,
@@ -371,13 +371,13 @@ HANGING_PROGRAM = """
     import sys
     from labelyard.messages import ImageRef
     from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-    from labelyard_worker.intake.sources.s3_settings import StorageSettings
     from labelyard_worker.pixels import ImageLimits, PixelSpec
+    from tests.support.fetching import anonymous_s3
 
     endpoint, hang, idle = sys.argv[1:]
     intake = IntakePool(
         spec=PixelSpec("exact", height=8, width=8), limits=ImageLimits(),
-        storage=StorageSettings(endpoint, "us-east-1", is_anonymous=True),
+        fetchers=anonymous_s3(endpoint),
         options=IntakeOptions(children=3, image_timeout_s=2.0),
         decoder="tests.support.poison:decode",
     )
@@ -430,13 +430,13 @@ def test_children_do_not_run_the_main_module_again(tmp_path: Path) -> None:
 
 IDLE_PROGRAM = """
     from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-    from labelyard_worker.intake.sources.s3_settings import StorageSettings
+    from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
     from labelyard_worker.pixels import ImageLimits, PixelSpec
 
     if __name__ == "__main__":
-        storage = StorageSettings("http://127.0.0.1:1", "us-east-1")
+        fetchers = FetcherSettings(sources=())
         spec = PixelSpec("exact", height=8, width=8)
-        intake = IntakePool(spec=spec, limits=ImageLimits(), storage=storage)
+        intake = IntakePool(spec=spec, limits=ImageLimits(), fetchers=fetchers)
         while not intake.decoder_pids:
             pass
         intake.close()

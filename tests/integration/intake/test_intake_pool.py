@@ -24,10 +24,10 @@ from labelyard.messages import ImageRef
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
 from labelyard_worker.intake.source_health import StorageAwayError
-from labelyard_worker.intake.sources.s3_settings import StorageSettings
 from labelyard_worker.pixels import ImageLimits, Pixels, PixelSpec, Unchanged
 from tests.support import pictures, poison
 from tests.support.answering import answering, reply
+from tests.support.fetching import anonymous_s3
 from tests.support.waiting import wait_until
 
 SPEC = PixelSpec("exact", height=8, width=8)
@@ -51,7 +51,7 @@ def start() -> Iterator[StartPool]:
             serve: Serve,
             *,
             budget: PixelBudget | None = None,
-            storage: dict[str, Any] | None = None,
+            transfers: dict[str, Any] | None = None,
             **options: Any,
         ) -> IntakePool:
             port = started.enter_context(
@@ -60,12 +60,7 @@ def start() -> Iterator[StartPool]:
             pool = IntakePool(
                 spec=SPEC,
                 limits=ImageLimits(),
-                storage=StorageSettings(
-                    f"http://127.0.0.1:{port}",
-                    "us-east-1",
-                    is_anonymous=True,
-                    **(storage or {}),
-                ),
+                fetchers=anonymous_s3(f"http://127.0.0.1:{port}", **(transfers or {})),
                 options=IntakeOptions(**{"children": 1, **options}),
                 budget=budget,
                 decoder=poison.DECODER,
@@ -243,7 +238,7 @@ def test_a_dripping_bucket_takes_its_share_and_others_are_fetched_at_once(
 def test_a_fetch_below_the_least_rate_is_given_up(start: StartPool, drip: Drip) -> None:
     pool = start(
         lambda request, _: drip(request),
-        storage={"grace_s": 0.3, "min_bytes_per_s": 10_000_000},
+        transfers={"grace_s": 0.3, "min_bytes_per_s": 10_000_000},
         image_retries=0,
         has_breakers=False,
     )

@@ -11,7 +11,7 @@ from labelyard.errors import (
     StorageUnavailableError,
 )
 from labelyard_worker.intake.sources.s3 import S3Source
-from labelyard_worker.intake.sources.s3_settings import StorageSettings
+from labelyard_worker.intake.sources.s3_settings import S3Settings
 from labelyard_worker.intake.sources.source import SourceDownError, TransferLimits
 from labelyard_worker.pixels import Unchanged
 from tests.support.answering import Answer, answering, reply
@@ -88,7 +88,7 @@ keys = pytest.mark.parametrize("key", ["plain", "not//plain"], ids=["obstore", "
 
 def fetch(answer: Answer, key: str = "plain", **options: object) -> Fetched | Unchanged:
     with answering(answer) as port:
-        settings = StorageSettings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
+        settings = S3Settings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
         source = SyncSource(lambda: S3Source(settings), TransferLimits(timeout_s=5))
         return source.fetch(f"s3://pets/{key}", **options)
 
@@ -220,7 +220,7 @@ def test_a_bucket_cannot_name_another_host(bucket: str) -> None:
         reply(request, 404)
 
     with answering(answer) as port:
-        settings = StorageSettings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
+        settings = S3Settings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
         with pytest.raises(LabelyardError, match="bucket"):
             SyncSource(lambda: S3Source(settings)).fetch(f"s3://{bucket}/key")
 
@@ -244,7 +244,7 @@ def test_a_probe_tells_a_failing_bucket_from_a_failing_object(
     body = body_of(code) if code else b""
 
     with answering(lambda request: reply(request, status, body)) as port:
-        settings = StorageSettings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
+        settings = S3Settings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
         source = SyncSource(lambda: S3Source(settings))
 
         assert source.is_down("s3://pets/cat") == is_down

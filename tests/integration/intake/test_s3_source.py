@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,14 +16,10 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnsupportedUriError,
 )
-from labelyard_worker.intake.sources.s3 import S3Source
-from labelyard_worker.intake.sources.s3_settings import (
-    StaticCredentials,
-    StorageSettings,
-    from_json,
-    resolve_storage,
-    to_json,
-)
+from labelyard.s3_client import S3Credentials
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
+from labelyard_worker.intake.sources.s3 import S3Source, config_of
+from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
 from labelyard_worker.intake.sources.source import TransferLimits
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.pixels import Unchanged
@@ -32,21 +29,24 @@ from tests.support.buckets import Bucket
 from tests.support.fetching import Fetched, SyncSource
 
 
-def open_s3(settings: StorageSettings) -> SyncSource:
-    limits = TransferLimits(max_bytes=settings.max_bytes, timeout_s=settings.timeout_s)
-    return SyncSource(lambda: S3Source(settings), limits)
+def open_s3(settings: S3Settings, **limits: Any) -> SyncSource:
+    return SyncSource(lambda: S3Source(settings), TransferLimits(**limits))
+
+
+def resolve(**settings: Any) -> S3Settings:
+    return resolve_s3(WorkerSettings(**settings), timeout_s=5)
 
 
 @pytest.fixture
-def storage_settings(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> StorageSettings:
+def s3_settings(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> S3Settings:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_access_key)
-    return resolve_storage(WorkerSettings(s3_endpoint_url=seaweed.endpoint_url))
+    return resolve(s3_endpoint_url=seaweed.endpoint_url)
 
 
 @pytest.fixture
-def storage(storage_settings: StorageSettings) -> SyncSource:
-    return open_s3(storage_settings)
+def storage(s3_settings: S3Settings) -> SyncSource:
+    return open_s3(s3_settings)
 
 
 @pytest.mark.parametrize(
@@ -158,29 +158,29 @@ def test_an_empty_object_is_read_as_such(storage: SyncSource, bucket: Bucket) ->
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 def test_a_file_beyond_the_limit_is_not_read(
-    storage_settings: StorageSettings, bucket: Bucket, key: str
+    s3_settings: S3Settings, bucket: Bucket, key: str
 ) -> None:
     """One byte more than allowed is refused by what the server announces."""
     uri = bucket.put(key, bytes(1000))
 
-    open_s3(replace(storage_settings, max_bytes=1000)).fetch(uri)
+    open_s3(s3_settings, max_bytes=1000).fetch(uri)
     with pytest.raises(ImageTooLargeError, match="1000 bytes; the limit is 999"):
-        open_s3(replace(storage_settings, max_bytes=999)).fetch(uri)
+        open_s3(s3_settings, max_bytes=999).fetch(uri)
 
 
-def test_only_allowed_buckets_are_read(storage_settings: StorageSettings, bucket: Bucket) -> None:
+def test_only_allowed_buckets_are_read(s3_settings: S3Settings, bucket: Bucket) -> None:
     """Where the operator lists any."""
     uri = bucket.put("cat", b"cat")
 
-    open_s3(replace(storage_settings, allowed_buckets=(bucket.name,))).fetch(uri)
+    open_s3(replace(s3_settings, allowed_buckets=(bucket.name,))).fetch(uri)
     with pytest.raises(UnsupportedUriError, match="LABELYARD_ALLOWED_BUCKETS"):
-        open_s3(replace(storage_settings, allowed_buckets=("others",))).fetch(uri)
+        open_s3(replace(s3_settings, allowed_buckets=("others",))).fetch(uri)
 
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 @pytest.mark.parametrize("is_known", [True, False], ids=["wrong secret", "unknown key"])
 def test_refused_credentials_are_an_error_of_access(
-    storage_settings: StorageSettings,
+    s3_settings: S3Settings,
     seaweed: SeaweedServer,
     bucket: Bucket,
     key: str,
@@ -189,16 +189,16 @@ def test_refused_credentials_are_an_error_of_access(
     """Not one that a retry could cure."""
     uri = bucket.put(key, b"cat")
     access_key = seaweed.access_key_id if is_known else "UNKNOWN"
-    wrong = replace(storage_settings, credentials=StaticCredentials(access_key, "wrong"))
+    wrong = replace(s3_settings, credentials=S3Credentials(access_key, "wrong"))
 
     with pytest.raises(ImageAccessDeniedError, match="credentials"):
         open_s3(wrong).fetch(uri)
 
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
-def test_a_server_that_is_away_is_unavailable(storage_settings: StorageSettings, key: str) -> None:
+def test_a_server_that_is_away_is_unavailable(s3_settings: S3Settings, key: str) -> None:
     """Refused connections pass."""
-    away = replace(storage_settings, endpoint_url="http://127.0.0.1:1")
+    away = replace(s3_settings, endpoint_url="http://127.0.0.1:1")
 
     with pytest.raises(StorageUnavailableError):
         open_s3(away).fetch(f"s3://pets/{key}")
@@ -225,7 +225,7 @@ def s3_error(status: int, code: str) -> tuple[int, bytes]:
     ids=lambda value: str(value)[:40],
 )
 def test_what_s3_answers_becomes_our_error(
-    storage_settings: StorageSettings,
+    s3_settings: S3Settings,
     key: str,
     answer: tuple[int, bytes],
     error: type[LabelyardError] | None,
@@ -236,7 +236,7 @@ def test_what_s3_answers_becomes_our_error(
         reply(request, *answer, ETag='"1"', Last_Modified="Mon, 23 Nov 2026 00:00:00 GMT")
 
     with answering(tell) as port:
-        storage = open_s3(replace(storage_settings, endpoint_url=f"http://127.0.0.1:{port}"))
+        storage = open_s3(replace(s3_settings, endpoint_url=f"http://127.0.0.1:{port}"))
         if error is None:
             assert storage.fetch(f"s3://pets/{key}") == Fetched(b"", "1")
             return
@@ -246,7 +246,7 @@ def test_what_s3_answers_becomes_our_error(
     assert len(str(raised.value)) < 150
 
 
-def test_a_server_that_stalls_is_unavailable(storage_settings: StorageSettings) -> None:
+def test_a_server_that_stalls_is_unavailable(s3_settings: S3Settings) -> None:
     """After the time for one fetch, not after that of the client's default."""
 
     def stall(request: BaseHTTPRequestHandler) -> None:
@@ -258,7 +258,7 @@ def test_a_server_that_stalls_is_unavailable(storage_settings: StorageSettings) 
 
     with answering(stall) as port:
         url = f"http://127.0.0.1:{port}"
-        storage = open_s3(replace(storage_settings, endpoint_url=url, timeout_s=0.3))
+        storage = open_s3(replace(s3_settings, endpoint_url=url), timeout_s=0.3)
         with pytest.raises(StorageUnavailableError):
             storage.fetch("s3://pets/cat")
 
@@ -275,18 +275,18 @@ def test_profiles_and_regions_are_resolved_as_boto3_does(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
     monkeypatch.setenv("AWS_PROFILE", "yard")
 
-    theirs = resolve_storage(WorkerSettings())
+    theirs = resolve()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:8")
-    from_variable = resolve_storage(WorkerSettings())
-    ours = resolve_storage(WorkerSettings(s3_endpoint_url="http://127.0.0.1:9", s3_region="x"))
+    from_variable = resolve()
+    ours = resolve(s3_endpoint_url="http://127.0.0.1:9", s3_region="x")
 
     assert (theirs.endpoint_url, theirs.region) == ("http://127.0.0.1:7", "eu-central-1")
-    assert theirs.credentials == StaticCredentials("A", "B")
+    assert theirs.credentials == S3Credentials("A", "B")
     assert from_variable.endpoint_url == "http://127.0.0.1:8"
     assert (ours.endpoint_url, ours.region) == ("http://127.0.0.1:9", "x")
 
 
-def test_without_credentials_requests_go_unsigned(storage_settings: StorageSettings) -> None:
+def test_without_credentials_requests_go_unsigned(s3_settings: S3Settings) -> None:
     """As public buckets want it."""
     seen: list[str | None] = []
 
@@ -296,7 +296,7 @@ def test_without_credentials_requests_go_unsigned(storage_settings: StorageSetti
 
     with answering(note) as port:
         anonymous = replace(
-            storage_settings,
+            s3_settings,
             endpoint_url=f"http://127.0.0.1:{port}",
             credentials=None,
             is_anonymous=True,
@@ -309,9 +309,17 @@ def test_without_credentials_requests_go_unsigned(storage_settings: StorageSetti
 
 
 def test_settings_cross_to_a_child_and_never_show_their_keys(
-    storage_settings: StorageSettings, seaweed: SeaweedServer
+    s3_settings: S3Settings, seaweed: SeaweedServer
 ) -> None:
     """Whatever prints them."""
-    assert from_json(json.loads(json.dumps(to_json(storage_settings)))) == storage_settings
-    assert seaweed.secret_access_key not in repr(storage_settings)
-    assert seaweed.access_key_id not in repr(storage_settings)
+    config = config_of(s3_settings)
+    fetcher = FetcherSettings((config,))
+
+    crossed = FetcherSettings.from_json(json.loads(json.dumps(fetcher.to_json())))
+
+    assert crossed.limits == fetcher.limits
+    assert S3Settings.from_json(crossed.sources[0].settings) == s3_settings
+    assert crossed.variables == config.variables
+    assert seaweed.secret_access_key not in repr((fetcher, crossed))
+    assert seaweed.secret_access_key not in repr(s3_settings)
+    assert seaweed.access_key_id not in repr(s3_settings)

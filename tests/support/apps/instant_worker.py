@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +15,12 @@ from labelyard_worker import services
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import Classifier
 from labelyard_worker.intake.pool import IntakePool
+from labelyard_worker.intake.sources import https, registry
+from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
+from labelyard_worker.intake.sources.source import TransferLimits
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.pixels import Priority
+from labelyard_worker.settings import WorkerSettings
 from tests.support.apps import orders
 from tests.support.apps.notes import hang, note
 
@@ -80,13 +83,18 @@ def on_postrun(task_id: str, state: str, **_: Any) -> None:
         note("end", task_id)
 
 
+def with_private_https(settings: WorkerSettings, _: TransferLimits) -> SourceConfig:
+    """Describe an https source that may connect to this machine."""
+    return https.config_of(hosts=settings.https_hosts, allows_private=True)
+
+
 vars(services)["Classifier"] = NotedClassifier
 if decoder := os.environ.get("TEST_DECODER"):
     vars(services)["IntakePool"] = partial(IntakePool, decoder=decoder)
 if "TEST_PRIVATE_HTTPS" in os.environ:
-    resolve = vars(services)["resolve_storage"]
-    vars(services)["resolve_storage"] = lambda settings: replace(
-        resolve(settings), https_allows_private=True
+    vars(registry)["SOURCES"] = tuple(
+        with_private_https if configure is https.configure else configure
+        for configure in registry.SOURCES
     )
 task_postrun.connect(on_postrun, weak=False)
 app = make_app()

@@ -18,6 +18,7 @@ from labelyard_worker.intake.child_process import (
 from labelyard_worker.intake.decoder_child import DecoderSettings
 from labelyard_worker.intake.frames import FrameChannel
 from labelyard_worker.intake.queue import IntakeRequest
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 
 START_TIMEOUT_S = 60.0
 
@@ -142,10 +143,10 @@ class DecoderHandle(ChildHandle):
 class FetcherHandle(ChildHandle):
     """A fetcher and its fetches in flight, by number."""
 
-    def __init__(self, settings: dict[str, object]) -> None:
+    def __init__(self, settings: FetcherSettings) -> None:
         ours, theirs = socket.socketpair()
         try:
-            self.program = FetcherProcess(theirs)
+            self.program = FetcherProcess(theirs, variables=settings.variables)
         except BaseException:
             ours.close()
             raise
@@ -154,7 +155,7 @@ class FetcherHandle(ChildHandle):
         self.probing: dict[int, str] = {}  # source, by number
         try:
             # As payload: certificates may be longer than a head.
-            self.channel.write({"op": "settings"}, json.dumps(settings).encode())
+            self.channel.write({"op": "settings"}, json.dumps(settings.to_json()).encode())
         except BaseException:
             self.end()
             raise

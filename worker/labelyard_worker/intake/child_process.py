@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing import get_context, popen_forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
@@ -22,13 +23,13 @@ PRELOAD = ["labelyard_worker.intake.preload"]
 FETCHER = "labelyard_worker.intake.fetcher_child"
 MAX_STDERR_CHARS = 2000
 
-# What a fetcher's libraries read: AWS's own variables, certificates, proxies, allocators.
+# What libraries of any source read: certificates, proxies, allocators. A name that ends in _
+# stands for all that begin with it.
 FETCHER_VARIABLES = (
-    *("BOTO_CONFIG", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "USER"),
+    *("GLIBC_", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "MALLOC_", "PATH", "TMPDIR", "TZ", "USER"),
     *("REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-FETCHER_PREFIXES = ("AWS_", "MALLOC_", "GLIBC_")
 
 # multiprocessing keeps its children in a set, and reads their exit codes, unguarded.
 _bookkeeping = threading.Lock()
@@ -104,14 +105,15 @@ class FetcherProcess:
 
     Args:
         theirs: The child's end of its socket; closed here.
+        variables: Environment variables that the sources' libraries read.
     """
 
-    def __init__(self, theirs: socket.socket) -> None:
+    def __init__(self, theirs: socket.socket, *, variables: Iterable[str]) -> None:
         block_termination()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", FETCHER, str(theirs.fileno()), str(os.getpid())],
-                env=fetcher_environment(),
+                env=fetcher_environment(variables),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -144,12 +146,14 @@ class FetcherProcess:
         return kept[:MAX_STDERR_CHARS].decode("utf-8", "replace")
 
 
-def fetcher_environment() -> dict[str, str]:
+def fetcher_environment(variables: Iterable[str]) -> dict[str, str]:
     """Choose the variables that a fetcher gets: no passwords of brokers, no webhook key."""
+    names = {*FETCHER_VARIABLES, *variables}
+    prefixes = tuple(name for name in names if name.endswith("_"))
     chosen = {
         name: value
         for name, value in os.environ.items()
-        if name in FETCHER_VARIABLES or name.startswith(FETCHER_PREFIXES)
+        if name in names or name.startswith(prefixes)
     }
     return {**chosen, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 

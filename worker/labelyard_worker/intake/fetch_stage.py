@@ -14,7 +14,7 @@ from labelyard_worker.intake.frames import Frame, MalformedFrameError, close_fd
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest, Shares
 from labelyard_worker.intake.source_health import SourceHealth, StorageAwayError
-from labelyard_worker.intake.sources.s3_settings import StorageSettings, to_json
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 from labelyard_worker.pixels import Unchanged
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class FetchStage:
     """Keeps fetchers busy within the shares; belongs to the pipeline.
 
     Args:
-        storage: Settings of the fetchers.
+        settings: Settings of the fetchers.
         fetchers: Number of processes.
         fetches: Most fetches at once, over all of them.
         on_file: Called with an image whose file is there.
@@ -55,7 +55,7 @@ class FetchStage:
 
     def __init__(
         self,
-        storage: StorageSettings,
+        settings: FetcherSettings,
         *,
         fetchers: int,
         fetches: int,
@@ -67,7 +67,7 @@ class FetchStage:
         self.health = SourceHealth()
         self.handles: list[FetcherHandle | None] = [None] * fetchers
         self.failed_starts = 0
-        self._storage = storage
+        self._settings = settings
         self._start_at = [0.0] * fetchers
         self._probe_numbers = itertools.count(-1, -1)
         self._on_file = on_file
@@ -161,7 +161,7 @@ class FetchStage:
         for place, handle in enumerate(self.handles):
             if handle is None and now >= self._start_at[place]:
                 try:
-                    fresh = FetcherHandle(dict(to_json(self._storage)))
+                    fresh = FetcherHandle(self._settings)
                 except OSError as error:
                     self.failed_starts += 1
                     self._start_at[place] = now + PAUSE_AFTER_FAILURE_S
@@ -173,7 +173,7 @@ class FetchStage:
 
     def hung(self) -> list[FetcherHandle]:
         """Return fetchers that exceed their own time limits."""
-        limit_s = self._storage.timeout_s * 2 + HANG_GRACE_S
+        limit_s = self._settings.limits.timeout_s * 2 + HANG_GRACE_S
         now = time.monotonic()
         return [
             handle
@@ -221,7 +221,7 @@ class FetchStage:
         op, now = frame.head.get("op"), time.monotonic()
         uri = redact(request.image.uri)
         if op == "file":
-            fd, size, etag = to_file(frame, max_bytes=self._storage.max_bytes)
+            fd, size, etag = to_file(frame, max_bytes=self._settings.limits.max_bytes)
             stamp = text(frame.head, "stamp", most=MAX_STAMP)
         error = to_error(frame.head, uri=uri) if op == "error" else None
         if op == "unchanged" and request.known_etag is None:  # it answers what nobody asked

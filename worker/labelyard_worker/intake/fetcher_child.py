@@ -12,22 +12,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from labelyard.errors import LabelyardError, StorageUnavailableError, UnsupportedUriError
+from labelyard.errors import LabelyardError, StorageUnavailableError
 from labelyard_worker.intake import child
 from labelyard_worker.intake.answers import describe_error
 from labelyard_worker.intake.frames import FrameChannel, close_fd
-from labelyard_worker.intake.image_uri import HTTPS, S3, redact
+from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
-from labelyard_worker.intake.sources.https import HttpsSource
-from labelyard_worker.intake.sources.s3 import S3Source
-from labelyard_worker.intake.sources.s3_settings import StorageSettings, from_json
-from labelyard_worker.intake.sources.source import (
-    FetchOrder,
-    Source,
-    SourceDownError,
-    Transfer,
-    TransferLimits,
-)
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings, OpenSources
+from labelyard_worker.intake.sources.source import FetchOrder, SourceDownError, Transfer
 from labelyard_worker.pixels import Unchanged
 
 # Names are resolved, and requests signed, in threads; a slow name server may hold some.
@@ -38,17 +30,12 @@ MAX_SETTINGS_BYTES = 16 * 1024 * 1024
 class Fetcher:
     """Serves the worker's orders; belongs to one event loop."""
 
-    def __init__(self, channel: FrameChannel, settings: StorageSettings) -> None:
+    def __init__(self, channel: FrameChannel, settings: FetcherSettings) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._limits = TransferLimits(
-            max_bytes=settings.max_bytes,
-            timeout_s=settings.timeout_s,
-            grace_s=settings.grace_s,
-            min_bytes_per_s=settings.min_bytes_per_s,
-        )
+        self._limits = settings.limits
         self._budget = ByteBudget(settings.fetching_bytes)
-        self._sources = open_sources(settings)
+        self._sources = OpenSources(settings.sources)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.is_over = asyncio.Event()
 
@@ -83,7 +70,7 @@ class Fetcher:
         )
         transfer = Transfer(order, self._limits, self._budget)
         try:
-            file = await source_of(self._sources, order.uri).fetch(order, transfer)
+            file = await self._sources.choose(order.uri).fetch(order, transfer)
         except asyncio.CancelledError:
             self._answer(head, {"op": "cancelled"})
         except LabelyardError as error:
@@ -109,7 +96,7 @@ class Fetcher:
 
     async def _probe(self, head: dict[str, Any]) -> None:
         try:
-            is_down = await source_of(self._sources, head["uri"]).is_down(head["uri"])
+            is_down = await self._sources.choose(head["uri"]).is_down(head["uri"])
         except LabelyardError:
             is_down = False
         except Exception:  # noqa: BLE001 - a library's panic answers nothing
@@ -143,32 +130,7 @@ class Fetcher:
             self._loop.remove_writer(self._channel.socket)
 
 
-def open_sources(settings: StorageSettings) -> dict[str, Source]:
-    """Open the sources that the operator turned on, by the scheme of their addresses."""
-    sources: dict[str, Source] = {S3: S3Source(settings)}
-    if settings.https_sources:
-        sources[HTTPS] = HttpsSource(
-            hosts=settings.https_hosts, allows_private=settings.https_allows_private
-        )
-    return sources
-
-
-def source_of(sources: dict[str, Source], uri: str) -> Source:
-    """Choose the source of an address.
-
-    Raises:
-        UnsupportedUriError: None reads it.
-    """
-    for scheme, source in sources.items():
-        if uri.startswith(scheme):
-            return source
-    reason = "write s3://bucket/key"
-    if uri.startswith(HTTPS):
-        reason = "https:// is off here: the operator can set LABELYARD_HTTPS_SOURCES"
-    raise UnsupportedUriError(redact(uri), reason)
-
-
-async def serve(channel: FrameChannel, settings: StorageSettings) -> None:
+async def serve(channel: FrameChannel, settings: FetcherSettings) -> None:
     """Answer orders until the worker is gone."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="fetcher"))
@@ -188,7 +150,7 @@ def main() -> None:
     if settings is None:
         return
     connection.setblocking(False)
-    asyncio.run(serve(channel, from_json(json.loads(settings.payload))))
+    asyncio.run(serve(channel, FetcherSettings.from_json(json.loads(settings.payload))))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,21 @@
-"""Parse image addresses, and redact their secrets."""
+"""Read image addresses of any scheme: redact their secrets, name what they are read from."""
 
-from dataclasses import dataclass
-from typing import Self
 from urllib.parse import urlsplit
 
-from labelyard.buckets import NAMING_RULE, is_bucket_name
-from labelyard.errors import ImageNotFoundError, UnsupportedUriError
-
 S3 = "s3://"
-HTTPS = "https://"
 
 
-@dataclass(frozen=True, slots=True)
-class S3Address:
-    """A bucket and a key; the key is taken as it stands, nothing in it is decoded."""
-
-    bucket: str
-    key: str
-
-    @classmethod
-    def parse(cls, uri: str) -> Self:
-        """Parse ``s3://bucket/key``.
-
-        Raises:
-            UnsupportedUriError: No bucket or no key in it, or a bucket's name that could lead
-                a client to another server.
-            ImageNotFoundError: It names a folder.
-        """
-        bucket, _, key = uri.removeprefix(S3).partition("/")
-        if not bucket or not key:
-            raise UnsupportedUriError(uri, "write s3://bucket/key")
-        if not is_bucket_name(bucket):
-            raise UnsupportedUriError(uri, NAMING_RULE)
-        if key.endswith("/"):
-            raise ImageNotFoundError(uri, "the key ends in /, so it names a folder, not a picture")
-        return cls(bucket, key)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether obstore can request the key; it refuses or rewrites some that S3 allows."""
-        segments = self.key.split("/")
-        return self.key.isprintable() and not {"", ".", ".."} & set(segments)
+def scheme_of(uri: str) -> str:
+    """Return the part before ``://``; empty if there is none."""
+    scheme, separator, _ = uri.partition("://")
+    return scheme if separator else ""
 
 
 def redact(uri: str) -> str:
     """Return *uri* fit for errors and logs: without password and query.
 
-    The query of a presigned address is a key to the object.
+    The query of a presigned address is a key to the object. In an S3 key a question mark is
+    a letter like any other.
     """
     if uri.startswith(S3) or "://" not in uri:
         return uri
@@ -58,11 +27,12 @@ def redact(uri: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
 
 
-def source_of(uri: str) -> str:
+def bucket_or_host(uri: str) -> str:
     """Name the bucket or host that *uri* is read from, for shares and for its health."""
     if uri.startswith(S3):
         return S3 + uri.removeprefix(S3).partition("/")[0]
+    scheme = scheme_of(uri)
     try:
-        return f"{HTTPS}{urlsplit(uri).netloc.rpartition('@')[2].lower()}"
+        return f"{scheme}://{urlsplit(uri).netloc.rpartition('@')[2].lower()}"
     except ValueError:
-        return HTTPS
+        return f"{scheme}://"

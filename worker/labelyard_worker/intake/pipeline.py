@@ -22,7 +22,7 @@ from labelyard_worker.intake.options import UNLIMITED, IntakeOptions
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest, Shares
 from labelyard_worker.intake.source_health import StorageAwayError
-from labelyard_worker.intake.sources.s3_settings import StorageSettings
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 from labelyard_worker.intake.stalled_jobs import StalledJobs
 from labelyard_worker.pixels import Pixels, Unchanged
 
@@ -40,7 +40,7 @@ class IntakePipeline:
     The pipeline belongs to the thread of the intake's loop; it starts no thread itself.
 
     Args:
-        storage: Settings of the fetchers.
+        fetchers: Settings of the fetchers.
         decoders: Settings of the decoders.
         decoder_count: Number of decoder processes.
         options: Sizes and limits.
@@ -53,7 +53,7 @@ class IntakePipeline:
 
     def __init__(
         self,
-        storage: StorageSettings,
+        fetchers: FetcherSettings,
         *,
         decoders: DecoderSettings,
         decoder_count: int,
@@ -70,7 +70,7 @@ class IntakePipeline:
         job_slots = options.job_slots if options.has_breakers else UNLIMITED
         self._stalled = StalledJobs(job_slots, Shares.of(options.fetches))
         self.fetching = FetchStage(
-            storage,
+            fetchers,
             fetchers=options.fetchers,
             fetches=options.fetches,
             on_file=self._queue_for_decoding,

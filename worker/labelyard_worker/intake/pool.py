@@ -15,7 +15,7 @@ from labelyard_worker.intake.options import UNLIMITED, IntakeOptions
 from labelyard_worker.intake.pipeline import IntakePipeline
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest
-from labelyard_worker.intake.sources.s3_settings import StorageSettings
+from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 from labelyard_worker.pixels import (
     FileVersion,
     ImageLimits,
@@ -51,7 +51,7 @@ class IntakePool:
     Args:
         spec: Size and form of the pixels that the checkpoint expects.
         limits: Limits on the cost of a picture.
-        storage: Where to fetch from, see ``resolve_storage``.
+        fetchers: Sources to fetch from, and limits; see ``resolve_fetcher``.
         options: Sizes and limits.
         budget: Places for decoded images. With pixels, a place passes to the caller, who
             gives it back; without a budget there is no bound.
@@ -63,7 +63,7 @@ class IntakePool:
         *,
         spec: PixelSpec,
         limits: ImageLimits,
-        storage: StorageSettings,
+        fetchers: FetcherSettings,
         options: IntakeOptions = DEFAULT_OPTIONS,
         budget: PixelBudget | None = None,
         decoder: str = DECODER,
@@ -72,7 +72,7 @@ class IntakePool:
         self._pending = 0
         self._answered = threading.Condition()
         self._pipeline = IntakePipeline(
-            storage,
+            fetchers,
             decoders=DecoderSettings(
                 spec=spec,
                 limits=limits,

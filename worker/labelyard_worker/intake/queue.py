@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from labelyard.errors import LabelyardError
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.frames import close_fd
-from labelyard_worker.intake.image_uri import source_of
+from labelyard_worker.intake.image_uri import bucket_or_host
 from labelyard_worker.pixels import Pixels, Priority, Unchanged
 
 # Of images taken while both kinds wait, at least every eighth is a bulk one.
@@ -71,7 +71,7 @@ class IntakeRequest:
     has_place: bool = False
 
     def __post_init__(self) -> None:
-        self.source = self.source or source_of(self.image.uri)
+        self.source = self.source or bucket_or_host(self.image.uri)
 
     def drop_file(self) -> None:
         """Close the fetched file."""

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+from labelyard.s3_client import S3Credentials, open_s3_client
 from labelyard_worker.local.embedded import (
     COMPANION_OFFSET,
     HOST,
@@ -161,16 +162,12 @@ class SeaweedServer(EmbeddedServer):
         Args:
             **config: Settings of ``botocore.config.Config``.
         """
-        import boto3  # 0.3 s, which a look at the state of the stack need not pay
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
+        return open_s3_client(
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key_id,
-            aws_secret_access_key=self.secret_access_key,
-            region_name=self.region,
-            config=Config(s3={"addressing_style": "path"}, **config),
+            region=self.region,
+            credentials=S3Credentials(self.access_key_id, self.secret_access_key),
+            addressing="path",
+            **config,
         )
 
     def is_ready(self) -> bool:

@@ -9,10 +9,11 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from labelyard.errors import (
@@ -22,16 +23,21 @@ from labelyard.errors import (
     UnsupportedUriError,
 )
 from labelyard_worker.intake.image_uri import redact
+from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
 from labelyard_worker.intake.sources.source import (
     FetchedFile,
     FetchOrder,
     SourceDownError,
     Transfer,
+    TransferLimits,
     quoted,
     unquoted,
 )
 from labelyard_worker.pixels import Unchanged, stamp_of
+
+if TYPE_CHECKING:
+    from labelyard_worker.settings import WorkerSettings
 
 MAX_REDIRECTS = 5
 PORT = 443
@@ -44,6 +50,29 @@ PROBE_TIMEOUT_S = 5.0
 
 # Translates to IPv4 addresses, private ones among them (RFC 6052, section 2.1).
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+OFF = "https:// is off here: the operator can set LABELYARD_HTTPS_SOURCES"
+
+
+def configure(settings: "WorkerSettings", _: TransferLimits) -> SourceConfig:
+    """Describe the https source to the fetchers."""
+    if not settings.https_sources:
+        return SourceConfig("https", off_reason=OFF)
+    return config_of(hosts=settings.https_hosts)
+
+
+def config_of(*, hosts: tuple[str, ...], allows_private: bool = False) -> SourceConfig:
+    """Describe an https source; tests alone allow private addresses."""
+    return SourceConfig(
+        "https",
+        opener=f"{__name__}:open_source",
+        settings={"hosts": list(hosts), "allows_private": allows_private},
+    )
+
+
+def open_source(settings: Mapping[str, Any]) -> "HttpsSource":
+    """Open the https source in a fetcher."""
+    return HttpsSource(hosts=tuple(settings["hosts"]), allows_private=settings["allows_private"])
 
 
 def is_public(address: str) -> bool:

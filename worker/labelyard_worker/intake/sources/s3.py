@@ -8,6 +8,7 @@ our own client sends it, with the same limits.
 import asyncio
 import secrets
 import ssl
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,21 +23,20 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnsupportedUriError,
 )
-from labelyard_worker.intake.image_uri import S3Address
+from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
 from labelyard_worker.intake.sources.https import errors_as_ours, stamp_in
+from labelyard_worker.intake.sources.s3_address import S3Address
 from labelyard_worker.intake.sources.s3_answers import (
     CHANGED,
+    cause_of,
     error_of,
+    is_broken_off,
     read_body,
     read_obstore,
 )
-from labelyard_worker.intake.sources.s3_settings import (
-    StorageSettings,
-    open_boto3,
-    open_store,
-    presign,
-)
+from labelyard_worker.intake.sources.s3_clients import open_signer, open_store, presign
+from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
 from labelyard_worker.intake.sources.source import (
     ONE_PIECE_BYTES,
     PIECE_BYTES,
@@ -44,6 +44,7 @@ from labelyard_worker.intake.sources.source import (
     FetchOrder,
     SourceDownError,
     Transfer,
+    TransferLimits,
     quoted,
     unquoted,
 )
@@ -52,14 +53,36 @@ from labelyard_worker.pixels import Unchanged, stamp_of
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, ObjectMeta
 
+    from labelyard_worker.settings import WorkerSettings
+
 PROBE_TIMEOUT_S = 5.0
 UNASKED = "storage answers 304 unasked"
+
+
+def configure(settings: "WorkerSettings", limits: TransferLimits) -> SourceConfig:
+    """Describe the S3 source to the fetchers."""
+    return config_of(resolve_s3(settings, timeout_s=limits.timeout_s))
+
+
+def config_of(settings: S3Settings) -> SourceConfig:
+    """Describe an S3 source with these settings."""
+    return SourceConfig(
+        "s3",
+        opener=f"{__name__}:open_source",
+        settings=settings.to_json(),
+        variables=("AWS_", "BOTO_CONFIG"),
+    )
+
+
+def open_source(settings: Mapping[str, Any]) -> "S3Source":
+    """Open the S3 source in a fetcher."""
+    return S3Source(S3Settings.from_json(settings))
 
 
 class S3Source:
     """Fetches objects of the buckets that the operator allows; belongs to one event loop."""
 
-    def __init__(self, settings: StorageSettings) -> None:
+    def __init__(self, settings: S3Settings) -> None:
         """Prepare to fetch; connections are opened when they are needed."""
         self._settings = settings
         self._stores: dict[str, S3Store] = {}
@@ -81,9 +104,9 @@ class S3Source:
             answer = read_obstore(error)
             if answer is not None and answer.is_readable:
                 raise error_of(answer, uri=order.uri) from error
-            if not _is_broken_off(error):  # perhaps a header that it does not understand
+            if not is_broken_off(error):  # perhaps a header that it does not understand
                 return await self._get_signed(order, address, transfer)
-            raise SourceDownError(order.uri, what_failed(error)) from error
+            raise SourceDownError(order.uri, cause_of(error)) from error
 
     async def is_down(self, uri: str) -> bool:
         """Probe the bucket with a GET of a random key; "not found" is a sign of life."""
@@ -213,7 +236,7 @@ class S3Source:
         from botocore.exceptions import BotoCoreError, NoCredentialsError
 
         try:
-            return presign(self._boto3, bucket=address.bucket, key=address.key, **conditions)
+            return presign(self._signer, bucket=address.bucket, key=address.key, **conditions)
         except NoCredentialsError as error:
             raise ImageAccessDeniedError(order.uri, "the worker has no credentials") from error
         except BotoCoreError as error:
@@ -225,8 +248,8 @@ class S3Source:
         return self._stores[bucket]
 
     @cached_property
-    def _boto3(self) -> Any:
-        return open_boto3(self._settings)
+    def _signer(self) -> Any:
+        return open_signer(self._settings)
 
     @cached_property
     def _ssl_context(self) -> ssl.SSLContext:
@@ -264,17 +287,6 @@ def unchanged(order: FetchOrder, error: Exception | None) -> Unchanged:
     if order.known_etag is None:
         raise StorageUnavailableError(order.uri, UNASKED) from error
     return Unchanged(unquoted(order.known_etag))
-
-
-def what_failed(error: Exception) -> str:
-    """Cut obstore's text down to its cause; it holds addresses and a dump of its state."""
-    first_line = str(error).partition("\n")[0]
-    return first_line.rpartition(" - ")[2].partition(": <?xml")[0][:120]
-
-
-def _is_broken_off(error: Exception) -> bool:
-    told = str(error).partition("\n\nDebug source:")[0]
-    return "error sending request" in told or "decoding response body" in told
 
 
 def _is_header(value: str | None) -> bool:

@@ -191,3 +191,15 @@ def read_obstore(error: Exception) -> S3Answer | None:
         return None
     code = _CODE.search(told)
     return S3Answer(int(status[1]), code[1] if code else "")
+
+
+def cause_of(error: Exception) -> str:
+    """Cut obstore's text down to its cause; it holds addresses and a dump of its state."""
+    first_line = str(error).partition("\n")[0]
+    return first_line.rpartition(" - ")[2].partition(": <?xml")[0][:120]
+
+
+def is_broken_off(error: Exception) -> bool:
+    """Return whether the connection failed, before or while the answer was read."""
+    told = str(error).partition("\n\nDebug source:")[0]
+    return "error sending request" in told or "decoding response body" in told

@@ -1,8 +1,7 @@
 """Build the senders of deliveries from the worker's settings."""
 
-from dataclasses import replace
-
-from labelyard_worker.intake.sources.s3_settings import open_store, resolve_storage
+from labelyard_worker.intake.sources.s3_clients import open_store
+from labelyard_worker.intake.sources.s3_settings import resolve_s3
 from labelyard_worker.jobs.delivery.objects import ObjectSender
 from labelyard_worker.jobs.delivery.permissions import ResultPlaces, WebhookHosts
 from labelyard_worker.jobs.delivery.pool import Sender
@@ -33,9 +32,9 @@ def object_sender_of(settings: WorkerSettings) -> ObjectSender:
     Raises:
         ServiceConfigError: LABELYARD_RESULT_BUCKETS has another form.
     """
-    storage = replace(resolve_storage(settings), timeout_s=settings.object_timeout_s)
+    s3 = resolve_s3(settings, timeout_s=settings.object_timeout_s)
     return ObjectSender(
         places=ResultPlaces.parse(settings.result_buckets, readable=settings.allowed_buckets),
-        open_store=lambda bucket: open_store(storage, bucket),
+        open_store=lambda bucket: open_store(s3, bucket),
         timeout_s=settings.object_timeout_s,
     )
