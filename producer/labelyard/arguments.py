@@ -138,13 +138,13 @@ def text(value: Any, *, name: str) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether *value* can be written as UTF-8."""
+    """Return whether *value* can be encoded as UTF-8."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Refuse a job, a label set or the like that was changed without checks.
+    """Turn errors of writing a model that was changed without validation into InvalidMessageError.
 
     Args:
         name: The argument that is written as JSON in the block.

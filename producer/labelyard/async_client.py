@@ -214,7 +214,7 @@ class AsyncClient:
         return record
 
     async def cancel(self, job_id: str) -> bool:
-        """Cancel a job at once, running or not; tells whether it is cancelled now."""
+        """Cancel a job at once, running or not; returns whether it is cancelled now."""
         if await (await self._ledger()).cancel(job_id_of(job_id)):
             return True
         return (await self.status(job_id)).state == "cancelled"

@@ -261,7 +261,7 @@ class Client:
         return record
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job at once, running or not; tells whether it is cancelled now.
+        """Cancel a job at once, running or not; returns whether it is cancelled now.
 
         Raises:
             JobNotFoundError: There is no such job.

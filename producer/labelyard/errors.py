@@ -1,4 +1,4 @@
-"""Every error of labelyard, told apart by who must act.
+"""Every error of labelyard, in a tree whose branches name the person who must act.
 
 LabelyardError
 ├── RequestError                 the caller; never retried
@@ -46,7 +46,7 @@ from typing import ClassVar
 
 
 class LabelyardError(Exception):
-    """Something that labelyard can name.
+    """Base class of every error that labelyard raises.
 
     Attributes:
         code: Stable name of the error, for programs.
@@ -80,7 +80,7 @@ class UnknownLabelSetError(RequestError):
 
 
 class ImageError(RequestError):
-    """One image is at fault.
+    """The error concerns one image; the job's other images have their scores.
 
     Attributes:
         uri: Where the image was read from.
@@ -194,7 +194,7 @@ class DeviceFailedError(WorkerError):
 
 
 class ServiceConfigError(LabelyardError):
-    """A setting is wrong; the message says which, and what to set."""
+    """A setting is wrong; the message names it, and a value that works."""
 
     code = "service_config"
 
@@ -213,7 +213,7 @@ class BrokerUnavailableError(ProducerError):
 
 
 class LedgerUnavailableError(ProducerError):
-    """The ledger gave no answer: what was asked for may have happened, or not.
+    """The ledger did not answer: the requested change may have happened, or not.
 
     After a submit the job may have been accepted. Submitting the same prepared job again is
     safe: it is not run twice.

@@ -122,7 +122,7 @@ class LabelSetRegistry:
         call_in_child(self._renew)
 
     def _renew(self) -> None:
-        """Use a lock that no thread of the parent process holds."""
+        """Replace the lock in a forked child: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def register(self, name: str, label_set: LabelSet) -> str:

@@ -1,4 +1,4 @@
-"""Relative expiries: kept from the making of a job to its submission, when the ledger's clock is asked.
+"""Relative expiries of jobs, kept until the job is submitted and the ledger's clock is read.
 
 A message carries an instant, ``expires_at``. A job that may live for 30 s must not get it from a
 producer whose clock is wrong, so the instant is computed again by the ledger's clock when the job
@@ -20,7 +20,7 @@ CAPACITY: Final = 100_000
 
 
 class Lifetimes:
-    """How long jobs may live from when they were made, by job id. Safe to share between threads."""
+    """Relative expiry of each job that was made here, by job id. Safe to share between threads."""
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
@@ -29,7 +29,7 @@ class Lifetimes:
         self._ends: OrderedDict[str, float] = OrderedDict()
 
     def _renew(self) -> None:
-        """Use a lock that no thread of the parent process holds."""
+        """Replace the lock in a forked child: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def remember(self, job_id: str, expires_in_s: float) -> None:
@@ -46,7 +46,7 @@ class Lifetimes:
             self._ends.pop(job_id, None)
 
     def has(self, job: Job) -> bool:
-        """Whether *job* was made with a relative expiry."""
+        """Return whether *job* was made with a relative expiry."""
         return job.expires_at is not None and job.job_id in self._ends
 
     def resolve(self, job: Job, *, now: float) -> Job:

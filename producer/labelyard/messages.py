@@ -62,7 +62,7 @@ Status = Literal["succeeded", "partial", "failed"]
 
 
 class _Refusing(ModelMetaclass):
-    """Has a model that is made by a producer refuse its arguments with an error of ours."""
+    """Metaclass of models that raise InvalidMessageError in place of pydantic's ValidationError."""
 
     if not TYPE_CHECKING:  # checkers read the signature of the model's own __init__
 
@@ -79,13 +79,13 @@ class _Refusing(ModelMetaclass):
 
 
 class Message(BaseModel, metaclass=_Refusing):
-    """Frozen, strict about unknown fields, and refused with ``InvalidMessageError``."""
+    """Base of the models that producers write: frozen, and strict about unknown fields."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Report(BaseModel):
-    """Frozen, and read by older and newer consumers alike."""
+    """Base of the models that workers write: frozen, and open to fields of newer versions."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
@@ -159,7 +159,7 @@ class LabelSet(Message):
 
 
 class Deliver(Message):
-    """Where the result goes besides the ledger.
+    """Destinations of the result besides the ledger.
 
     Attributes:
         object_uri: ``s3://bucket/key`` that the result is written to as JSON.
@@ -246,7 +246,7 @@ class Job(Message):
 
 
 class Failure(Report):
-    """Why an image, or a whole job, has no scores.
+    """The error of an image, or of a whole job, as consumers read it.
 
     Attributes:
         code: Stable name, listed in docs/errors.md.
@@ -301,7 +301,7 @@ class ImageResult(Report):
 
 
 class ModelInfo(Report):
-    """Which model scored, exactly enough to reproduce it."""
+    """The model that scored, exactly enough to reproduce it."""
 
     checkpoint: str
     fingerprint: str
@@ -310,7 +310,7 @@ class ModelInfo(Report):
 
 
 class Timing(Report):
-    """Where the time went, in seconds.
+    """Seconds that each stage of the job took.
 
     Attributes:
         queued_s: From submission to the start of the last attempt.

@@ -1,4 +1,4 @@
-"""The messages that carry jobs: one Celery task each, written without Celery."""
+"""Messages that carry jobs: one Celery task each, written without Celery."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The queues that jobs wait in: declared the same by those who send and those who receive."""
+"""The queues of jobs, declared alike by producers and workers."""
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,7 +18,7 @@ def queue_name(namespace: str, queue: str) -> str:
 
 
 def is_amqp(broker_url: str) -> bool:
-    """Whether a broker of AMQP 0.9.1 (RabbitMQ) carries the messages, and not Redis."""
+    """Return whether an AMQP 0.9.1 broker (RabbitMQ) carries the messages, and not Redis."""
     return broker_url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
 

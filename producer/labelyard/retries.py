@@ -47,7 +47,7 @@ class OneLevelRetry(Retry):
 
 
 class AsyncOneLevelRetry(AsyncRetry):
-    """The same for asyncio."""
+    """OneLevelRetry for asyncio."""
 
     def __hash__(self) -> int:
         return super().__hash__()

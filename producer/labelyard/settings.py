@@ -1,4 +1,4 @@
-"""Every setting that producers and workers share, read from ``LABELYARD_*`` once, when asked."""
+"""Every setting that producers and workers share, read from ``LABELYARD_*`` once."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ def _variable(path: Sequence[str]) -> str:
 
 
 class ConnectionSettings(BaseSettings):
-    """Where jobs are sent and kept; the same for producers and workers.
+    """Settings of the broker and the ledger; the same for producers and workers.
 
     Attributes:
         broker_url: What carries messages: ``redis://``, ``rediss://`` or ``amqp://``.
@@ -125,7 +125,7 @@ class ClientSettings(ConnectionSettings):
 def unknown_variables(
     environ: Mapping[str, str], known_settings: Iterable[type[ConnectionSettings]]
 ) -> set[str]:
-    """Find our variables that set nothing, so that a typo stops the start.
+    """Return the LABELYARD_* variables that match no setting, so that a typo stops the start.
 
     pydantic-settings does not do this, even with ``extra="forbid"``.
     """

@@ -158,7 +158,7 @@ class BulkSubmission:
     def add(
         self, jobs: Sequence[Job], answers: Sequence[Opened | LabelyardError], *, queue: Queue
     ) -> list[Outgoing]:
-        """Take the ledger's answers for *jobs*; returns the messages to send now."""
+        """Add the ledger's answers for *jobs*; returns the messages to publish now."""
         outgoing = []
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, LabelyardError):

@@ -1,4 +1,4 @@
-"""Webhook addresses and ids: what a job may ask for, and what its receiver gets."""
+"""Webhook addresses that a job may name, and the ids that their receivers get."""
 
 import uuid
 from dataclasses import dataclass

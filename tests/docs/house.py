@@ -285,7 +285,7 @@ RULES: Final = (
         name="docstrings in which a program says, tells, hears, asks",
         find=lambda code: lines_matching(PERSONS_VERB, code.packages),
         size=lambda code: number_of_docstrings(code.packages),
-        max_share=0.04,
+        max_share=0.01,
     ),
     Rule(
         name="what/who clauses in benchmarks/, docs/, tests/",

@@ -9,8 +9,6 @@ from tests.docs import house
 # Rules whose limit is not reached yet, with the findings that are left.
 LEFT: dict[str, int] = {
     "queue literals outside queues.py": 70,
-    "raw ledger keys outside ledger/": 8,
-    "imports back up the layers": 12,
     "functions above 50 lines": 4,
 }
 

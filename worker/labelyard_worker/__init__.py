@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Build the Celery application when ``celery -A labelyard_worker`` asks for it."""
+    """Build the Celery application when ``celery -A labelyard_worker`` reads it."""
     if name == "app":
         from labelyard_worker.celery_app import make_app
 

@@ -24,7 +24,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def keep_numpy_to_one_thread() -> None:
-    """Have numpy multiply on the thread that asks it to.
+    """Keep numpy's matrix products on the calling thread.
 
     Many jobs are scored at once, beside forward passes that have the cores. From about a
     hundred labels on, OpenBLAS would call a team of threads for each, and wait, spinning,

@@ -263,7 +263,7 @@ def _start_maintenance(
 
 
 def check_durability(ledger: Ledger) -> None:
-    """Refuse to start if the ledger cannot do what LABELYARD_DURABLE_WRITES asks for.
+    """Refuse to start if the ledger does not support the mode in LABELYARD_DURABLE_WRITES.
 
     Raises:
         ServiceConfigError: Its server is too old, or has no append-only file.

@@ -72,7 +72,7 @@ class Runtime:
         return self._services
 
     def set_up_logging(self) -> None:
-        """Have our events written as the settings say."""
+        """Set up logging in the format of the settings."""
         logs.begin(level=self.settings.log_level, form=self.settings.log_format)
 
     def open(self) -> None:
@@ -235,7 +235,7 @@ class Runtime:
         return {"job_id": misfit.job_id, "status": "failed"}
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job that Celery's remote control is told to revoke."""
+        """Cancel a job that Celery's remote control revokes."""
         return self.services.links.ledger.cancel(job_id)
 
     def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
@@ -269,13 +269,13 @@ def queue_of(task: Task, namespace: str) -> Queue:
 
 
 def first_published_at(task: Task) -> float:
-    """Read when the message was published; 0 if it doesn't say, or has lost its place."""
+    """Read when the message was first published; 0 without that header, or if it was sent again."""
     is_again = (task.request.delivery_info or {}).get("redelivered")
     return 0.0 if is_again else published_at(task)
 
 
 def published_at(task: Task) -> float:
-    """Read when the message was published, by the ledger's clock; 0 if it does not say."""
+    """Read when the message was published, by the ledger's clock; 0 without that header."""
     at = task.request.get(PUBLISHED_AT_HEADER)
     return float(at) if isinstance(at, int | float) and 0 < at < LATEST_TIME else 0.0
 

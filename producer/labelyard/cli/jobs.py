@@ -165,7 +165,7 @@ def _submit(client: Client, jobs: list[Job], queue: SubmitQueue) -> list[JobHand
 def _print_outcomes(
     client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
 ) -> None:
-    """Print results as they come; a shell hears whether all is well."""
+    """Print results as they come; exit with 1 unless every image has its labels."""
     if not _have_outcomes(client, jobs, timeout_s, as_json=as_json):
         raise typer.Exit(1)
 
@@ -173,7 +173,7 @@ def _print_outcomes(
 def _have_outcomes(
     client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
 ) -> bool:
-    """Print results as they come, and say whether every image has its labels."""
+    """Print results as they come; return whether every image has its labels."""
     outcomes = [
         print_outcome(record, as_json=as_json)
         for record in client.as_completed(jobs, timeout_s=timeout_s)

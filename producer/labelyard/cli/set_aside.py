@@ -1,4 +1,4 @@
-"""Commands for messages that workers set aside: no plain calls of a task of ours."""
+"""Commands for messages that workers set aside because they are not plain calls of our tasks."""
 
 import base64
 from typing import Annotated, Any

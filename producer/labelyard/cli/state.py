@@ -1,4 +1,4 @@
-"""Commands that say how things are: a job, the service, the contract."""
+"""Commands that print the state of jobs and of the service, and the contract's schemas."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal

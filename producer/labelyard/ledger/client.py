@@ -100,7 +100,7 @@ class Ledger:
         return self.clock.now()
 
     def check_durability(self) -> None:
-        """Try a barrier once, if LABELYARD_DURABLE_WRITES asks for any.
+        """Try a barrier once, if LABELYARD_DURABLE_WRITES needs one.
 
         Raises:
             ServiceConfigError: The server cannot do what the setting asks for.
@@ -189,7 +189,7 @@ class Ledger:
         dead_after: int,
         receipt: Receipt = NO_RECEIPT,
     ) -> Started:
-        """Begin an attempt, or say why not. Counts a death if the last one never ended.
+        """Begin an attempt, or return why not. Counts a death if the last one never ended.
 
         Args:
             isolation: What runs beside the job in its worker.

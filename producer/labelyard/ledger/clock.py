@@ -1,4 +1,4 @@
-"""The ledger's clock as a client knows it: asked once in a while, counted on in between."""
+"""The ledger's clock as a client knows it: read once in a while, counted on in between."""
 
 import time
 from typing import Final
@@ -20,7 +20,7 @@ class LedgerClock:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the ledger was asked a short while ago."""
+        """Return whether the ledger's clock was read a short while ago."""
         return time.monotonic() < self._ask_at
 
     def note(self, answer: tuple[int, int], *, asked_at: float) -> None:

@@ -87,7 +87,7 @@ class Watch:
             raise ResultTimeoutError(f"{first}{rest}: not final after {self._timeout_s:g} s")
 
     def pause_s(self, trouble: LedgerUnavailableError) -> float:
-        """Return the seconds to wait before the ledger is asked again.
+        """Return the seconds to wait before the ledger is polled again.
 
         Raises:
             LedgerUnavailableError: The time is over: *trouble* itself.

@@ -42,7 +42,7 @@ FINAL_STATES: Final[frozenset[str]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The deliveries that a result asks for as it is written.
+    """The deliveries that a result needs when it is written.
 
     Attributes:
         names: ``object``, ``webhook``.

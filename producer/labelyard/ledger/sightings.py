@@ -1,4 +1,4 @@
-"""Which jobs this process knows to exist, so that a record that vanished is told from none.
+"""Ids of jobs that this process knows to exist, to distinguish a lost record from an unknown id.
 
 A record that was opened or seen before it was final cannot expire sooner than ``result_ttl_s``
 later. If it is missing within that time, the ledger has lost it: it lost its last writes in a
@@ -32,7 +32,7 @@ class Sightings:
         self._seen_at: OrderedDict[str, float] = OrderedDict()
 
     def _renew(self) -> None:
-        """Use a lock that no thread of the parent process holds."""
+        """Replace the lock in a forked child: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def note(self, job_ids: Iterable[str]) -> None:
@@ -105,7 +105,7 @@ class NoSightings(Sightings):
     """Remember nothing: for workers, which must see that a record is missing."""
 
     def _renew(self) -> None:
-        """Use a lock that no thread of the parent process holds."""
+        """Replace the lock in a forked child: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def note(self, job_ids: Iterable[str]) -> None:

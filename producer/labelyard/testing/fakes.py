@@ -1,4 +1,4 @@
-"""Clients without servers, that answer by a rule or when the test says so."""
+"""Clients without servers: jobs get their results by a rule, or when the test sets them."""
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -31,7 +31,7 @@ from labelyard.testing.samples import Answer, fail_image, fail_job, sample_resul
 
 
 class FakeClient(Client):
-    """A Client without servers, that answers at once by a rule, or when the test says so.
+    """A Client without servers: a rule answers jobs at once, or the test sets their results.
 
     Attributes:
         jobs: What was submitted, in this order.
@@ -72,7 +72,7 @@ class FakeClient(Client):
         self._settle(job_id, result.status, result)
 
     def expire(self, job_id: str) -> None:
-        """Let a pending job's time be over."""
+        """Make a pending job expire."""
         self._settle(job_id, "expired")
 
     def bury(self, job_id: str) -> None:

@@ -71,7 +71,7 @@ def score_image(
 
 
 def match_labels(ranked: Sequence[tuple[str, float]], job: Job) -> tuple[str, ...]:
-    """Name the labels that are matched: by their thresholds, else as the scoring says."""
+    """Return the matched labels: by their thresholds, else by the label set's scoring."""
     thresholds: dict[str, float | None] = {}
     is_sigmoid = False
     if isinstance(job.label_set, LabelSet):

@@ -206,7 +206,7 @@ def _follow_ups_in(canvas: Any, allowed: Collection[str]) -> str:
 
 
 def _follow_up(call: Any, allowed: Collection[str]) -> dict[str, Any]:
-    """Write a call that follows: its task, arguments and queue, and nothing else that it says."""
+    """Write a follow-up call: its task, arguments and queue, without its other options."""
     options = call.get("options") if isinstance(call, dict) else None
     if not isinstance(options, dict) or call.get("subtask_type") is not None:
         raise MisfitError("the chain holds something else than plain calls with a queue")
@@ -228,7 +228,7 @@ def _follow_up(call: Any, allowed: Collection[str]) -> dict[str, Any]:
 
 
 def _is_result_wanted(headers: Mapping[str, Any]) -> bool:
-    """Whether a Celery application asks for the result: it says false, or null for the default."""
+    """Return whether a Celery application wants the result: ``ignore_result`` is false or null."""
     return "ignore_result" in headers and headers["ignore_result"] in (False, None)
 
 

@@ -93,7 +93,7 @@ def _envelope_of(message: Any, raw: bytes) -> Envelope:
 
 
 def _body_of(body: Any, encoding: Any) -> tuple[Any, str]:
-    """Decode the body as *encoding* says; the second value is why that is impossible."""
+    """Decode the body by *encoding*; the second value is the reason if that is impossible."""
     if encoding is None or encoding == "":
         return body, ""
     if encoding != "base64":
@@ -137,7 +137,7 @@ def instant_of(value: Any, name: str) -> float | None:
 
 
 def job_id_in(envelope: Envelope) -> str:
-    """Find the job that a misfit's producer waits for; empty if the message does not tell."""
+    """Find the id of the job that a refused message carries; empty if it names none."""
     headers = envelope.headers if isinstance(envelope.headers, dict) else {}
     found = (_job_id_in_body(envelope.body), headers.get("id"), envelope.correlation_id)
     return next((job_id for job_id in found if is_job_id(job_id)), "")

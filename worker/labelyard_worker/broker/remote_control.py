@@ -1,4 +1,4 @@
-"""Celery's remote control: off unless asked for, within the namespace, and unable to lose a job."""
+"""Celery's remote control: off by default, within the namespace, and unable to lose a job."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -34,7 +34,7 @@ class Request(StockRequest):  # type: ignore[misc]
 
 
 def control_settings(namespace: str, *, is_on: bool) -> dict[str, Any]:
-    """Choose Celery's settings; services of other namespaces on the broker hear nothing of ours."""
+    """Choose Celery's settings; other namespaces on the broker get none of our commands."""
     return {
         "worker_enable_remote_control": is_on,
         "control_exchange": f"{namespace}.celery",

@@ -54,7 +54,7 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
 def to_rgb(
     image: Image.Image, limits: ImageLimits, *, composes_colour_key: bool = True
 ) -> Image.Image:
-    """Convert a loaded picture to RGB, as *limits* ask for.
+    """Convert a loaded picture to RGB, within *limits*.
 
     Args:
         image: As its decoder returned it, before any transposition: a TIFF's tags and the

@@ -29,7 +29,7 @@ LONGEST_REASON = 120
 
 
 def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pixels:
-    """Decode an image file, and bring it to the size that *spec* asks for.
+    """Decode an image file, and resize it to the size in *spec*.
 
     The content decides the format, never a name. Of an animation the first frame is
     taken. EXIF orientation is followed; an EXIF block that cannot be read is ignored.

@@ -95,7 +95,7 @@ class Token:
                 raise
 
     def wait_until(self, is_ready: Callable[[float], bool]) -> None:
-        """Call *is_ready* with the seconds it may block, until it says yes."""
+        """Call *is_ready* with the seconds it may block, until it returns true."""
         while not is_ready(LOOK_EVERY_S):
             self.check()
 

@@ -1,4 +1,4 @@
-"""Guards one delivery of a job: what the ledger says, the attempt, and how it ends.
+"""Executor: brings one delivery of a job to an end that may be acknowledged.
 
 Celery retries nothing here. A message is acknowledged when the ledger holds the job's
 result, or the time at which the job is to be sent again; until then it stays with the

@@ -1,4 +1,4 @@
-"""Keep one server exactly as long as the process that asked for it.
+"""Keep one server running exactly as long as the process that started it.
 
 Run by its path, never imported: ``guardian.py PARENT_PID GRACE_S LITTER COMMAND...``. It writes
 the server's process id on standard output, and exits with the server's code. LITTER are the files

@@ -49,7 +49,7 @@ UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
 def published_at(message: bytes | str | None) -> float:
-    """Read when a message was published; 0 if it does not say."""
+    """Read when a message was published; 0 if it has no such header."""
     try:
         at = float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
     except UNREADABLE:

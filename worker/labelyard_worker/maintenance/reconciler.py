@@ -257,7 +257,7 @@ class Reconciler:
         return len(orphans)
 
     def _running_or_due(self, records: Sequence[Record]) -> set[str]:
-        """Find the jobs that a live worker says it runs, or that will be sent when they are due."""
+        """Find the jobs that a live worker's presence key names, or that wait for their retry."""
         runners = sorted({record.runner for record in records if record.runner})
         with self._ledger.client.pipeline(transaction=False) as pipeline:
             for runner in runners:

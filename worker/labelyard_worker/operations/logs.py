@@ -64,7 +64,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def traceback_of(error: BaseException | None) -> str:
-    """Write an error with its causes, and of what each says no more than a log may hold."""
+    """Format an error with its causes, each cut to one line without values of the message."""
     parts: list[str] = []
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

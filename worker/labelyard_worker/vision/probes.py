@@ -53,7 +53,7 @@ class Towers(Protocol):
 
 
 def check_tokens(checkpoint: str, tokenizer: PromptTokenizer, config: Any) -> None:
-    """Refuse a tokenizer that tells no prompts apart, or that is another checkpoint's.
+    """Refuse a tokenizer that gives all prompts the same tokens, or that is another checkpoint's.
 
     Raises:
         ModelLoadError: Says what is wrong with the tokenizer.

@@ -49,7 +49,7 @@ class WantedPrompt:
 
 
 class TextVectors:
-    """Encodes each prompt once, whichever label sets ask for it, interactive ones first.
+    """Encodes each prompt once for all label sets that have it, interactive ones first.
 
     Safe to call from several threads. Memory is bounded in bytes.
     """

@@ -279,7 +279,7 @@ async def _stream(answer: "GetResult", transfer: Transfer) -> None:
 
 
 def unchanged(order: FetchOrder, error: Exception | None) -> Unchanged:
-    """Answer a 304, if it was asked for.
+    """Return the answer for a 304, if the request was conditional.
 
     Raises:
         StorageUnavailableError: It was not: there is nothing that did not change.

@@ -257,7 +257,7 @@ class DeliveryPool:
             return DeliveryOutcome("failed", type(error).__name__)
 
     async def _hold(self, delivery: Delivery) -> bool:
-        """Renew a lease that grew old in memory; tell whether the job is still ours."""
+        """Renew a lease that grew old in memory; return whether this worker still holds it."""
         if time.monotonic() < delivery.held_at + RENEW_AFTER_S:
             return True
         is_held = await self._in_thread(lambda: self._ledger.hold(delivery.job.job_id))
@@ -319,7 +319,7 @@ def to_delivery(record: Record, *, now: float) -> Delivery | None:
 
 
 def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
-    """Name the deliveries that a job asks for, besides the ledger and its stream.
+    """Name the deliveries that a job wants, besides the ledger and its stream.
 
     The object of a large result is written already.
     """

@@ -88,7 +88,7 @@ def outcome_of(status: int, retry_in_s: float | None) -> DeliveryOutcome:
 
 
 def retry_after(answer: h11.Response, *, now: float) -> float | None:
-    """Read how many seconds the receiver asks to wait, an hour at most.
+    """Read ``Retry-After`` as seconds, an hour at most.
 
     Source:
         RFC 9110, section 10.2.3: seconds or a date.

@@ -1,4 +1,4 @@
-"""Builds the lite checkpoint, unless it is there, and says where: ``python -m`` this package."""
+"""Build the lite checkpoint, unless it is there, and print its folder."""
 
 import sys
 
