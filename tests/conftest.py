@@ -14,7 +14,7 @@ from labelyard_worker.local.servers import EmbeddedServer, SeaweedServer, Valkey
 from labelyard_worker.operations import logs
 from tests.support import leaks
 from tests.support.buckets import Bucket, fresh_bucket
-from tests.support.environment import isolate, service_variables
+from tests.support.variables import isolate, service_variables
 
 SESSION_SERVERS: list[EmbeddedServer] = []
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.slowness.isolation [--jobs 20000]
 
-Plays the rule of ``START`` (``producer/labelyard/ledger/scripts.py``) with made-up workers: jobs
+Simulates the rule of ``START`` (``producer/labelyard/ledger/scripts.py``) with made-up workers: jobs
 of random length run in slots, workers are killed from outside at random, and some jobs kill
-their worker themselves. No server is needed; the seed replays a play.
+their worker themselves. No server is needed; the seed repeats a simulation.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Worker:
         return next((job for job, mode in self.running.items() if mode != "none"), None)
 
 
-class Play:
+class Simulation:
     """A fleet under random kills."""
 
     def __init__(self, jobs: list[Job], *, workers: int, kill_every_s: float, seed: int) -> None:
@@ -80,7 +80,7 @@ class Play:
         self._count = 0
 
     def run(self) -> None:
-        """Play until every job is done or dead."""
+        """Simulate until every job is done or dead."""
         now = 0.0
         self._at(self._random.expovariate(1 / self._kill_every_s), "kill")
         self._fill(now)
@@ -168,14 +168,14 @@ class Play:
         self._at(worker.up_at, "look")
 
 
-def play(
+def simulate(
     *, jobs: int, poison: int, length_s: float, kill_every_s: float, workers: int, seed: int
 ) -> dict[str, float]:
-    """Play once, and count."""
+    """Simulate one fleet, and count its runs and deaths."""
     drawn = random.Random(seed)
     all_jobs = [Job(drawn.expovariate(1 / length_s), number < poison) for number in range(jobs)]
     drawn.shuffle(all_jobs)
-    fleet = Play(all_jobs, workers=workers, kill_every_s=kill_every_s, seed=seed)
+    fleet = Simulation(all_jobs, workers=workers, kill_every_s=kill_every_s, seed=seed)
     fleet.run()
     innocent = [job for job in all_jobs if not job.is_poison]
     culprits = [job for job in all_jobs if job.is_poison]
@@ -193,21 +193,21 @@ def play(
 
 
 def main() -> None:
-    """Play several fleets, and print what became of their jobs."""
+    """Simulate several fleets, and print the final states of their jobs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    plays = [
+    fleets = [
         {"length_s": length_s, "kill_every_s": kill_every_s, "poison": poison, "workers": workers}
         for workers in (1, 4)
         for length_s in (1.0, 25.0)
         for kill_every_s in (60.0, 600.0)
         for poison in (0, 20)
     ]
-    for settings in plays:
+    for settings in fleets:
         jobs = options.jobs if settings["length_s"] < 10 else options.jobs // 10
-        found = play(jobs=jobs, seed=options.seed, **settings)  # type: ignore[arg-type]
+        found = simulate(jobs=jobs, seed=options.seed, **settings)  # type: ignore[arg-type]
         print(json.dumps({**settings, **found}), flush=True)
 
 

@@ -1,6 +1,6 @@
 """Run the chaos suite: ``python -m tests.chaos --seconds 120``.
 
-Ends with 1 if a promise was not kept; ``--stock`` shows that it can fail.
+Exits with 1 if a promise was not kept; ``--stock`` shows that the suite can fail.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 from tests.chaos.brokers import BROKERS
 from tests.chaos.disk import small_disk
 from tests.chaos.driver import Options, run
-from tests.support.environment import isolate
 from tests.support.rabbitmq import NOT_INSTALLED, is_installed
+from tests.support.variables import isolate
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def allow_many_files() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Play a run, write its report, and say how it went."""
+    """Run the suite, write its report, and print a summary."""
     asked = parse(arguments)
     isolate(os.environ)
     logging.basicConfig(level=logging.ERROR)  # that a dead broker takes no message is no news
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         is_stock=asked.stock,
         broker=asked.broker,
         disk=small_disk(folder / "disk") if asked.broker == "redis" else None,
-        say=lambda line: print(f"{time.monotonic() - started_at:6.1f} s  {line}", flush=True),
+        log=lambda line: print(f"{time.monotonic() - started_at:6.1f} s  {line}", flush=True),
     )
     report = run(folder, options)
     report.write(asked.report)

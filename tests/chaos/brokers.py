@@ -1,4 +1,4 @@
-"""The brokers that can carry a run, each with what faults and checks ask of it."""
+"""Brokers that can carry a run, with the operations that faults and checks need."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ USUAL_MEMORY_SHARE: Final = "0.4"
 
 
 def plain_redis(server: ValkeyServer) -> "redis.Redis":
-    """Connect to a server without any patience."""
+    """Connect to a server with short timeouts."""
     return redis.Redis.from_url(
         server.url, decode_responses=True, socket_timeout=5, socket_connect_timeout=2
     )
@@ -60,7 +60,7 @@ class RedisBroker(ValkeyServer):
         return plain_redis(self)
 
     def disconnect(self) -> None:
-        """Close what the calls below opened."""
+        """Close the connections that the calls below opened."""
         self.admin.close()
 
     def url_at(self, port: int) -> str:
@@ -72,19 +72,19 @@ class RedisBroker(ValkeyServer):
         shutil.rmtree(self.data_dir / "appendonlydir")
 
     def depths(self) -> dict[str, int]:
-        """Count the messages that wait in each queue."""
+        """Count the queued messages of each queue."""
         lengths: dict[str, Any] = {
             queue: self.admin.llen(queue_name(NAMESPACE, queue)) for queue in QUEUE_NAMES
         }
         return lengths
 
     def unacked(self) -> int:
-        """Count the messages that were delivered, and that nobody acknowledged."""
+        """Count the unacknowledged messages."""
         count: Any = self.admin.hlen(UNACKED_KEY)
         return int(count)
 
     def job_ids(self) -> set[str]:
-        """Name the jobs whose messages wait, or are not acknowledged."""
+        """List the jobs whose messages are queued or unacknowledged."""
         waiting: list[Any] = []
         for queue in QUEUE_NAMES:
             waiting += self.admin.lrange(queue_name(NAMESPACE, queue), 0, -1)
@@ -97,11 +97,11 @@ class RedisBroker(ValkeyServer):
         close_clients(self.admin)
 
     def fill(self) -> None:
-        """Refuse what takes memory, until ``make_room``."""
+        """Refuse commands that take memory, until ``make_room``."""
         self.admin.config_set("maxmemory", "1mb")
 
     def make_room(self) -> None:
-        """Take everything again."""
+        """Accept every command again."""
         self.admin.config_set("maxmemory", "0")
 
 
@@ -119,20 +119,20 @@ class RabbitBroker(RabbitServer):
         return Publisher(ClientSettings(broker_url=self.url, namespace=NAMESPACE))
 
     def disconnect(self) -> None:
-        """Close what the calls below opened."""
+        """Close the connections that the calls below opened."""
         self._publisher.close()
 
     def depths(self) -> dict[str, int]:
-        """Count the messages that wait in each queue."""
+        """Count the queued messages of each queue."""
         return self._publisher.depths()
 
     def unacked(self) -> int:
-        """Count what was delivered and not acknowledged, as of the last five seconds."""
+        """Count the unacknowledged messages, as of the last five seconds."""
         listed = self.control("--formatter", "json", "list_queues", "messages_unacknowledged")
         return sum(queue["messages_unacknowledged"] for queue in json.loads(listed))
 
     def job_ids(self) -> set[str]:
-        """Name the jobs whose messages wait; it does not tell what workers hold."""
+        """List the jobs whose messages are queued; RabbitMQ does not list unacknowledged ones."""
         ids = set()
         # What is got here, and not acknowledged, goes back when the connection ends.
         with amqp.Connection(host=f"{HOST}:{self.port}") as connection:
@@ -151,7 +151,7 @@ class RabbitBroker(RabbitServer):
         self.control("set_vm_memory_high_watermark", "0")
 
     def make_room(self) -> None:
-        """Take everything again."""
+        """Accept every command again."""
         self.control("set_vm_memory_high_watermark", USUAL_MEMORY_SHARE)
 
 

@@ -1,12 +1,12 @@
-"""A stage with two workers that the scenarios share."""
+"""Environment with two workers that the scenarios share."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.chaos.play import Play, playing
-from tests.chaos.stage import Stage, set_stage
+from tests.chaos.environment import Environment, start_environment
+from tests.chaos.scenario_run import ScenarioRun, start_run
 from tests.conftest import SESSION_SERVERS
 
 # A job may take several times the visibility timeout.
@@ -18,19 +18,26 @@ SCENARIO_SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Run servers and two workers, which scenarios break and which come again."""
     folder = tmp_path_factory.mktemp("chaos")
-    with set_stage(folder, workers=2, settings=SCENARIO_SETTINGS) as stage:
-        servers = [stage.broker, stage.ledger, stage.storage, *(s.worker for s in stage.slots)]
+    with start_environment(folder, workers=2, settings=SCENARIO_SETTINGS) as environment:
+        servers = [
+            environment.broker,
+            environment.ledger,
+            environment.storage,
+            *(s.worker for s in environment.slots),
+        ]
         SESSION_SERVERS.extend(servers)
-        yield stage
+        yield environment
         for server in servers:
             SESSION_SERVERS.remove(server)
 
 
 @pytest.fixture
-def play(stage: Stage, record_property: Callable[[str, Any], None]) -> Iterator[Play]:
-    """Give a stage at rest, and check that it comes to rest again."""
-    with playing(stage, record_property) as play:
-        yield play
+def run(
+    environment: Environment, record_property: Callable[[str, Any], None]
+) -> Iterator[ScenarioRun]:
+    """Give an environment at rest, and check that it comes to rest again."""
+    with start_run(environment, record_property) as run:
+        yield run

@@ -1,4 +1,4 @@
-"""Runs the whole play: traffic, faults at their times, rest, and the check at the end."""
+"""Driver of a run: traffic, faults at their times, recovery, and the check at the end."""
 
 import random
 import threading
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.brokers import BROKERS
+from tests.chaos.context import Fault, FaultContext, NoVictimError
 from tests.chaos.effects import EffectsLog
+from tests.chaos.environment import SETTINGS, STOCK_SETTINGS, Environment, start_environment
 from tests.chaos.faults import draw_schedule
-from tests.chaos.invariants import Findings, check, left_to_do, settle
+from tests.chaos.invariants import Findings, check, count_unfinished, settle
 from tests.chaos.recovery import Recoveries
 from tests.chaos.report import Report, examples_of, exits_by_cause
-from tests.chaos.scene import Fault, NoVictimError, Scene
 from tests.chaos.slots import Exit
-from tests.chaos.stage import SETTINGS, STOCK_SETTINGS, Stage, set_stage
 from tests.chaos.traffic import Traffic
 from tests.support.apps import orders
 
@@ -36,11 +36,11 @@ ORDERS_THAT_END: Final = (orders.HANG_MODEL, orders.LOSE_DEVICE)
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is like.
+    """Options of a run.
 
     Attributes:
         seconds: How long faults come.
-        is_stock: Run what Celery has as it comes, without our transport and reconciler.
+        is_stock: Run Celery's own parts, without our transport and reconciler.
         broker: What carries the messages, one of ``BROKERS``.
         disk: Folder on a small disk of its own, for the broker's data.
     """
@@ -51,7 +51,7 @@ class Options:
     is_stock: bool = False
     broker: str = "redis"
     disk: Path | None = None
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
 
 @dataclass
@@ -61,18 +61,18 @@ class Injector:
     Attributes:
         inflicted: How many of each kind.
         missed: Kinds that found nothing to hit, and why.
-        broken: What went wrong in the inflicting itself.
+        broken: Errors of the faults' own code.
     """
 
-    scene: Scene
+    context: FaultContext
     recoveries: Recoveries
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     inflicted: Counter[str] = field(default_factory=Counter)
     missed: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def play(self, schedule: list[tuple[float, Fault]], *, seed: int) -> None:
+    def inflict_all(self, schedule: list[tuple[float, Fault]], *, seed: int) -> None:
         """Inflict *schedule*, and return when the last fault is over."""
         started_at = time.monotonic()
         with ThreadPoolExecutor(FAULTS_AT_ONCE, thread_name_prefix="chaos-fault") as pool:
@@ -83,28 +83,24 @@ class Injector:
     def _inflict(self, fault: Fault, rng: random.Random) -> None:
         hit = self.recoveries.begin(fault.name)
         try:
-            fault.inflict(self.scene, rng, hit)
+            fault.inflict(self.context, rng, hit)
         except NoVictimError as error:
             with self._lock:
                 self.missed[fault.name] = str(error)
             return
-        except Exception:  # noqa: BLE001 - the run goes on, and says so
+        except Exception:  # noqa: BLE001 - the run goes on; the report shows it
             with self._lock:
                 self.broken.append(f"{fault.name}: {traceback.format_exc()}")
             return
-        self.recoveries.over(hit)
+        self.recoveries.end(hit)
         with self._lock:
             self.inflicted[fault.name] += 1
         where = " ".join(sorted(hit.slots)) or hit.job_id
-        self.say(f"{fault.name} ({time.time() - hit.started_at:.1f} s) on {where}")
+        self.log(f"{fault.name} ({time.time() - hit.started_at:.1f} s) on {where}")
 
 
 def run(folder: Path, options: Options) -> Report:
-    """Play one run in *folder*, which keeps the logs.
-
-    Returns:
-        What came of it.
-    """
+    """Run the suite once in *folder*, which keeps the logs; return the report."""
     recoveries = Recoveries()
     settings = STOCK_SETTINGS if options.is_stock else {}
     rng = random.Random(options.seed)
@@ -113,19 +109,19 @@ def run(folder: Path, options: Options) -> Report:
     plan = draw_schedule(rng, seconds=options.seconds)
     schedule = [one for one in plan if one[1].name not in skipped]
     with (
-        set_stage(
+        start_environment(
             folder,
             workers=options.workers,
             settings=settings,
             broker_kind=options.broker,
             disk=options.disk,
-        ) as stage,
-        EffectsLog(stage.effects_path, on_effect=recoveries.on_effect) as effects,
+        ) as environment,
+        EffectsLog(environment.effects_path, on_effect=recoveries.on_effect) as effects,
     ):
-        traffic = Traffic(stage, rng, on_final=recoveries.buried)
-        injector = Injector(Scene(stage, effects, traffic), recoveries, options.say)
+        traffic = Traffic(environment, rng, on_final=recoveries.note_final)
+        injector = Injector(FaultContext(environment, effects, traffic), recoveries, options.log)
         try:
-            findings = play(injector, schedule, options)
+            findings = run_phases(injector, schedule, options)
         finally:
             traffic.close()
     return Report(
@@ -140,33 +136,33 @@ def run(folder: Path, options: Options) -> Report:
         seed=options.seed,
         broker=options.broker,
         doubtful=len(traffic.doubtful),
-        violations=findings.violations | own_violations(stage, injector),
+        violations=findings.violations | own_violations(environment, injector),
         unrecovered=[hit.name for hit in recoveries.pending()],
         missed_faults=injector.missed,
         skipped_faults=skipped,
-        worker_exits=exits_by_cause(one for slot in stage.slots for one in slot.exits),
+        worker_exits=exits_by_cause(one for slot in environment.slots for one in slot.exits),
         settings={**SETTINGS, **settings},
-        damaged_files=stage.damaged_files,
+        damaged_files=environment.damaged_files,
         examples=examples_of(findings) | {"broken_faults": injector.broken},
     )
 
 
 def faults_to_skip(options: Options) -> dict[str, str]:
-    """Name the faults that this machine cannot make, or this broker cannot have, and why."""
+    """Return the faults that this machine or broker cannot have, each with the reason."""
     skipped = {}
     if options.disk is None:
         skipped["broker_disk_full"] = "needs the right to mount a small disk for the broker"
     return skipped | dict(BROKERS[options.broker].impossible)
 
 
-def own_violations(stage: Stage, injector: Injector) -> dict[str, int]:
-    """Count exits that should have been with 0, and faults that could not be inflicted."""
-    obeyed = injector.scene.effects.obeyed
+def own_violations(environment: Environment, injector: Injector) -> dict[str, int]:
+    """Count wrong exit codes of drained workers, and faults that could not be inflicted."""
+    obeyed = injector.context.effects.obeyed
     excused = {pid for order in ORDERS_THAT_END for _, pid in obeyed[order]}
-    for job_id, tenant in injector.scene.traffic.poison.items():
+    for job_id, tenant in injector.context.traffic.poison.items():
         if tenant == orders.HANGS:  # the watchdog ends its worker with 70, draining or not
-            excused |= injector.scene.effects.begun_by[job_id]
-    exits = [one for slot in stage.slots for one in slot.exits]
+            excused |= injector.context.effects.begun_by[job_id]
+    exits = [one for slot in environment.slots for one in slot.exits]
     found = {
         "sigterm_not_0": wrong_exits(exits, excused=excused),
         "broken_faults": len(injector.broken),
@@ -175,7 +171,7 @@ def own_violations(stage: Stage, injector: Injector) -> dict[str, int]:
 
 
 def wrong_exits(exits: Iterable[Exit], *, excused: set[int]) -> int:
-    """Count the workers that were asked to end, and did so with another code than 0.
+    """Count the workers that ended after SIGTERM with an exit code other than 0.
 
     Args:
         excused: Processes that something else was ending already.
@@ -184,24 +180,26 @@ def wrong_exits(exits: Iterable[Exit], *, excused: set[int]) -> int:
     return sum(one.code != 0 and one.pid not in excused for one in asked)
 
 
-def play(injector: Injector, schedule: list[tuple[float, Fault]], options: Options) -> Findings:
-    """Go through the acts: workers come up, faults under traffic, recovery, rest."""
-    stage, traffic = injector.scene.stage, injector.scene.traffic
-    wait_for(lambda: all(slot.pid for slot in stage.slots), within_s=WORKERS_UP_WITHIN_S)
-    options.say(f"{len(stage.slots)} workers are up; {len(schedule)} faults come")
+def run_phases(
+    injector: Injector, schedule: list[tuple[float, Fault]], options: Options
+) -> Findings:
+    """Go through the phases of a run: start, faults under traffic, recovery, rest, check."""
+    environment, traffic = injector.context.environment, injector.context.traffic
+    wait_for(lambda: all(slot.pid for slot in environment.slots), within_s=WORKERS_UP_WITHIN_S)
+    options.log(f"{len(environment.slots)} workers are up; {len(schedule)} faults come")
     traffic.start()
-    injector.play(schedule, seed=options.seed)
-    options.say(f"faults are over; {len(traffic.submitted)} jobs submitted")
+    injector.inflict_all(schedule, seed=options.seed)
+    options.log(f"faults are over; {len(traffic.submitted)} jobs submitted")
     wait_for(lambda: not injector.recoveries.pending(), within_s=RECOVERED_WITHIN_S)
     traffic.end()
-    settle(lambda: left_to_do(stage), quiet_s=QUIET_S, within_s=SETTLED_WITHIN_S)
+    settle(lambda: count_unfinished(environment), quiet_s=QUIET_S, within_s=SETTLED_WITHIN_S)
     while traffic.drain_stream():
         continue
-    return check(stage, traffic)
+    return check(environment, traffic)
 
 
 def wait_for(is_true: Callable[[], bool], *, within_s: float) -> None:
-    """Wait for a condition; its absence shows in the report."""
+    """Wait for a condition; the report shows if it never held."""
     until = time.monotonic() + within_s
     while not is_true() and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)

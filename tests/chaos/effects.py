@@ -1,4 +1,4 @@
-"""The append-only log in which workers note what they do, read while it grows."""
+"""Effects log: workers append a line for each attempt and result; read while it grows."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ READ_EVERY_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One line.
+    """One line of the log.
 
     Attributes:
         event: ``begin`` of an attempt, its ``result``, or the ``end`` of a delivery, whose
@@ -36,7 +36,7 @@ class Effect:
 
 
 class EffectsLog:
-    """Follows the log in a thread, and keeps what is in work.
+    """Thread that follows the log and counts attempts, results and ends.
 
     Attributes:
         begun: How often an attempt of each job began.
@@ -75,7 +75,7 @@ class EffectsLog:
         self._thread.join()
 
     def catch_up(self) -> None:
-        """Wait until all has been read that is in the log now."""
+        """Wait until the present end of the log has been read."""
         size = self.path.stat().st_size
         while self._bytes_read < size:
             time.sleep(READ_EVERY_S)

@@ -27,10 +27,10 @@ from labelyard.errors import ResultTimeoutError
 from labelyard.ledger import connect
 from labelyard.ledger.set_aside import SetAside
 from tests.chaos.brokers import BROKERS, KEYS
-from tests.chaos.stage import Stage, set_stage
+from tests.chaos.environment import Environment, start_environment
 from tests.support.envelopes import job_of, mutate, mutate_bytes
-from tests.support.environment import isolate
 from tests.support.rabbitmq import NOT_INSTALLED, is_installed
+from tests.support.variables import isolate
 from tests.support.waiting import wait_until
 
 LABELS: Final = ("a cat", "a dog")
@@ -51,7 +51,7 @@ UNDECODABLE: Final[tuple[dict[str, Any], ...]] = (
 
 @dataclass
 class Report:
-    """What a run came to.
+    """Report of a run.
 
     Attributes:
         vanished: Messages of which nothing is left.
@@ -87,8 +87,8 @@ class Report:
 class RedisPusher:
     """Pushes envelopes into lists on Redis, and damages their bytes as well."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._client = redis.Redis.from_url(stage.broker.url)
+    def __init__(self, environment: Environment) -> None:
+        self._client = redis.Redis.from_url(environment.broker.url)
 
     def push(self, envelope: dict[str, Any], queue: str, rng: random.Random) -> bytes:
         """Push a message; returns its bytes."""
@@ -106,8 +106,8 @@ class RedisPusher:
 class AmqpPusher:
     """Publishes envelopes to RabbitMQ, with properties that cannot be decoded as well."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._host = stage.broker.url.rpartition("@")[2].strip("/")
+    def __init__(self, environment: Environment) -> None:
+        self._host = environment.broker.url.rpartition("@")[2].strip("/")
         self._connect()
 
     def _connect(self) -> None:
@@ -156,25 +156,28 @@ class AmqpPusher:
         self._connection.close()
 
 
-def pusher_for(stage: Stage) -> RedisPusher | AmqpPusher:
-    """Connect to the stage's broker past its links."""
-    return RedisPusher(stage) if "redis" in stage.broker.url else AmqpPusher(stage)
+def pusher_for(environment: Environment) -> RedisPusher | AmqpPusher:
+    """Connect to the environment's broker past its links."""
+    return (
+        RedisPusher(environment) if "redis" in environment.broker.url else AmqpPusher(environment)
+    )
 
 
-def run(stage: Stage, *, count: int, seed: int) -> Report:
+def run(environment: Environment, *, count: int, seed: int) -> Report:
     """Push *count* mutated envelopes, a good job behind each handful."""
     rng, report = random.Random(seed), Report()
-    pusher = pusher_for(stage)
-    slot = stage.slots[0]
+    pusher = pusher_for(environment)
+    slot = environment.slots[0]
     wait_until(lambda: slot.pid, within_s=60)
-    with stage.client() as client:
-        client.classify([stage.uris[0]], LABELS, timeout_s=30)
+    with environment.client() as client:
+        client.classify([environment.uris[0]], LABELS, timeout_s=30)
         while report.pushed < count:
             pushed = [
-                (push_one(stage, pusher, rng)) for _ in range(min(AT_ONCE, count - report.pushed))
+                (push_one(environment, pusher, rng))
+                for _ in range(min(AT_ONCE, count - report.pushed))
             ]
             report.pushed += len(pushed)
-            classify_one(client, stage, report)
+            classify_one(client, environment, report)
             report.vanished += vanished(client, pushed)
         settings = client.settings
     with connect(settings) as ledger:
@@ -185,19 +188,19 @@ def run(stage: Stage, *, count: int, seed: int) -> Report:
 
 
 def push_one(
-    stage: Stage, pusher: RedisPusher | AmqpPusher, rng: random.Random
+    environment: Environment, pusher: RedisPusher | AmqpPusher, rng: random.Random
 ) -> tuple[bytes, str]:
     """Push one mutated envelope; returns its bytes and the id that its job had."""
-    job, queue = job_of(rng.choice(stage.uris)), rng.choice(QUEUES)
+    job, queue = job_of(rng.choice(environment.uris)), rng.choice(QUEUES)
     envelope = mutate(job, rng, queue=queue)
     return pusher.push(envelope, queue, rng), job["job_id"]
 
 
-def classify_one(client: Client, stage: Stage, report: Report) -> None:
+def classify_one(client: Client, environment: Environment, report: Report) -> None:
     """Have a good job done, and note how long it took."""
     started = time.monotonic()
     try:
-        client.classify([stage.uris[0]], LABELS, timeout_s=GOOD_WITHIN_S)
+        client.classify([environment.uris[0]], LABELS, timeout_s=GOOD_WITHIN_S)
     except ResultTimeoutError:
         report.late += 1
     report.good_s.append(time.monotonic() - started)
@@ -240,14 +243,14 @@ def has_record(ledger: "redis.Redis", raw: bytes, job_id: str) -> bool:
 
 
 @contextmanager
-def stage_for(folder: Path, broker: str) -> Iterator[Stage]:
+def environment_for(folder: Path, broker: str) -> Iterator[Environment]:
     """Run the servers and one worker."""
-    with set_stage(folder, workers=1, broker_kind=broker) as stage:
-        yield stage
+    with start_environment(folder, workers=1, broker_kind=broker) as environment:
+        yield environment
 
 
 def main(arguments: list[str]) -> int:
-    """Play a run, and say how it went."""
+    """Run the program, and print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.envelopes", description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--broker", choices=BROKERS, default="redis")
@@ -259,8 +262,8 @@ def main(arguments: list[str]) -> int:
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     folder = Path(tempfile.mkdtemp(prefix="labelyard-envelopes-"))
     print(f"seed {seed}, data and logs in {folder}", flush=True)
-    with stage_for(folder, asked.broker) as stage:
-        report = run(stage, count=asked.count, seed=seed)
+    with environment_for(folder, asked.broker) as environment:
+        report = run(environment, count=asked.count, seed=seed)
     print(report.line())
     for raw in report.vanished[:20]:
         print("vanished:", raw[:1000])

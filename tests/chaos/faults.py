@@ -1,10 +1,10 @@
-"""All kinds of faults, how many belong into a run, and when."""
+"""All kinds of faults, with their number in a run, and the schedule."""
 
 import random
 from typing import Final
 
 from tests.chaos import job_faults, server_faults, slow_faults, worker_faults
-from tests.chaos.scene import Fault
+from tests.chaos.context import Fault
 from tests.chaos.server_faults import take_away
 from tests.support.apps import orders
 
@@ -44,7 +44,7 @@ FAULTS: Final = (
 
 
 def draw_schedule(rng: random.Random, *, seconds: float) -> list[tuple[float, Fault]]:
-    """Draw which faults come when: each kind by its share, in any order.
+    """Draw a schedule of faults: each kind by its share, in random order.
 
     Returns:
         Pairs of the second from the start and the fault, in order of time.

@@ -1,4 +1,4 @@
-"""What must hold when the faults are over and what was left has run."""
+"""Invariants that must hold when all faults are over and all jobs have run."""
 
 import subprocess
 import time
@@ -13,18 +13,18 @@ import redis
 from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
 from tests.chaos.brokers import KEYS
-from tests.chaos.stage import Stage
+from tests.chaos.environment import Environment
 from tests.chaos.traffic import Traffic
 
 LOOK_EVERY_S: Final = 0.25
 RESULT_STATES: Final = ("succeeded", "partial", "failed")
-# What a server that is just away, or busy, answers with.
+# Errors of a server that is away or busy.
 NO_ANSWER: Final = (redis.RedisError, LabelyardError, subprocess.SubprocessError)
 
 
 @dataclass
 class Findings:
-    """What the checker found, by job id.
+    """Violated invariants, by job id.
 
     Attributes:
         final: How many jobs came to each final state.
@@ -52,7 +52,7 @@ class Findings:
 
     @property
     def violations(self) -> dict[str, int]:
-        """Count what must not be."""
+        """Count the violations of each kind."""
         found = {
             name: len(getattr(self, name))
             for name in (
@@ -91,38 +91,40 @@ def settle(is_settled: Callable[[], int], *, quiet_s: float, within_s: float) ->
         time.sleep(LOOK_EVERY_S)
 
 
-def left_to_do(stage: Stage) -> int:
-    """Count open jobs, owed deliveries and messages; without any, what nobody acknowledged."""
-    open_jobs: Any = stage.ledger_admin.zcard(KEYS.open)
-    owed: Any = stage.ledger_admin.zcard(KEYS.pending_deliveries)
+def count_unfinished(environment: Environment) -> int:
+    """Count open jobs, pending deliveries and queued messages; if none, unacknowledged messages."""
+    open_jobs: Any = environment.ledger_admin.zcard(KEYS.open)
+    owed: Any = environment.ledger_admin.zcard(KEYS.pending_deliveries)
     # Asked last: on RabbitMQ it costs a process.
-    return open_jobs + owed + sum(stage.broker.depths().values()) or stage.broker.unacked()
+    return (
+        open_jobs + owed + sum(environment.broker.depths().values()) or environment.broker.unacked()
+    )
 
 
-def check(stage: Stage, traffic: Traffic) -> Findings:
-    """Compare what was promised with what the ledger, the broker and the stream hold."""
+def check(environment: Environment, traffic: Traffic) -> Findings:
+    """Check ledger, broker and stream against the promises."""
     findings = Findings()
     known = list(traffic.submitted)
     doubtful = traffic.read(traffic.doubtful)
     known += [job for job, state in zip(traffic.doubtful, doubtful, strict=True) if state]
-    held = jobs_held(stage)
+    held = list_held_jobs(environment)
     for job_id, state in zip(known, traffic.read(known), strict=True):
         if state in FINAL_STATES:
             findings.final[str(state)] += 1
         else:
             (findings.stuck if job_id in held else findings.lost).append(job_id)
     check_visibility(findings, traffic, known)
-    check_dead_letters(findings, stage, traffic)
-    check_deliveries(findings, stage, known)
-    check_webhooks(findings, stage, traffic)
-    findings.leftovers = leftovers(stage)
+    check_dead_letters(findings, environment, traffic)
+    check_deliveries(findings, environment, known)
+    check_webhooks(findings, environment, traffic)
+    findings.leftovers = count_leftovers(environment)
     return findings
 
 
-def jobs_held(stage: Stage) -> set[str]:
-    """Name the jobs that a message, a retry or a living worker may still bring to an end."""
-    ledger = stage.ledger_admin
-    held = stage.broker.job_ids()
+def list_held_jobs(environment: Environment) -> set[str]:
+    """List the jobs that a message, a retry or a living worker may still finish."""
+    ledger = environment.ledger_admin
+    held = environment.broker.job_ids()
     due: Any = ledger.zrange(KEYS.due, 0, -1)
     held |= set(due)
     open_ids: Any = ledger.zrange(KEYS.open, 0, -1)
@@ -134,46 +136,46 @@ def jobs_held(stage: Stage) -> set[str]:
 
 
 def check_visibility(findings: Findings, traffic: Traffic, known: Sequence[str]) -> None:
-    """Every result is seen once and stays as it was."""
-    entries = traffic.seen.entries
+    """Check that every result is visible once and never changes."""
+    entries = traffic.observed.entries
     twice = {job_id for job_id, count in entries.items() if count > 1}
-    findings.twice_visible = sorted(traffic.seen.changed | twice)
+    findings.twice_visible = sorted(traffic.observed.changed | twice)
     findings.not_visible = [
-        job_id for job_id in known if job_id in traffic.seen.final and not entries[job_id]
+        job_id for job_id in known if job_id in traffic.observed.final and not entries[job_id]
     ]
 
 
-def check_dead_letters(findings: Findings, stage: Stage, traffic: Traffic) -> None:
-    """Poison is buried, and nothing else is."""
-    dead: Any = stage.ledger_admin.zrange(KEYS.dead_letters, 0, -1)
+def check_dead_letters(findings: Findings, environment: Environment, traffic: Traffic) -> None:
+    """Check that the dead letters are the poison jobs, and no others."""
+    dead: Any = environment.ledger_admin.zrange(KEYS.dead_letters, 0, -1)
     findings.unjustly_dead = sorted(set(dead) - set(traffic.poison))
     findings.alive_poison = sorted(set(traffic.poison) - set(dead))
 
 
-def check_deliveries(findings: Findings, stage: Stage, known: Sequence[str]) -> None:
-    """Nothing is owed to a consumer any more."""
-    with stage.ledger_admin.pipeline(transaction=False) as pipeline:
+def check_deliveries(findings: Findings, environment: Environment, known: Sequence[str]) -> None:
+    """Check that no delivery to a consumer is pending."""
+    with environment.ledger_admin.pipeline(transaction=False) as pipeline:
         for job_id in known:
             pipeline.hget(KEYS.job(job_id), "undelivered")
         owed = pipeline.execute()
     findings.undelivered = [job for job, what in zip(known, owed, strict=True) if what]
 
 
-def check_webhooks(findings: Findings, stage: Stage, traffic: Traffic) -> None:
-    """Every result that a webhook was asked for has reached the receiver."""
+def check_webhooks(findings: Findings, environment: Environment, traffic: Traffic) -> None:
+    """Check that every requested webhook has reached the receiver."""
     asked = [
         job_id
         for job_id in sorted(traffic.webhooks)
-        if traffic.seen.final.get(job_id, ("", ""))[0] in RESULT_STATES
+        if traffic.observed.final.get(job_id, ("", ""))[0] in RESULT_STATES
     ]
-    findings.uncalled = [job_id for job_id in asked if not stage.receiver.calls[job_id]]
+    findings.uncalled = [job_id for job_id in asked if not environment.receiver.calls[job_id]]
 
 
-def leftovers(stage: Stage) -> dict[str, int]:
-    """Count what queues and counters still hold."""
-    open_images: Any = stage.ledger_admin.get(KEYS.open_images)
+def count_leftovers(environment: Environment) -> dict[str, int]:
+    """Count the entries left in queues and counters."""
+    open_images: Any = environment.ledger_admin.get(KEYS.open_images)
     return {
-        **{f"queue_{queue}": depth for queue, depth in stage.broker.depths().items()},
-        "unacked": stage.broker.unacked(),
+        **{f"queue_{queue}": depth for queue, depth in environment.broker.depths().items()},
+        "unacked": environment.broker.unacked(),
         "open_images": int(open_images or 0),
     }

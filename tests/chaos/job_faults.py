@@ -1,4 +1,4 @@
-"""What jobs and models do to their worker."""
+"""Faults of jobs and models that harm their worker."""
 
 import random
 import time
@@ -8,9 +8,9 @@ from typing import Final
 import amqp  # type: ignore[import-untyped]
 import redis
 
+from tests.chaos.context import FaultContext, Inflict, NoVictimError
 from tests.chaos.envelopes import QUEUES, pusher_for
 from tests.chaos.recovery import Hit
-from tests.chaos.scene import Inflict, NoVictimError, Scene
 from tests.support.apps import orders
 from tests.support.envelopes import job_of, mutate
 
@@ -20,21 +20,21 @@ MALFORMED_AT_ONCE: Final = 12
 
 
 def poison(tenant: str) -> Inflict:
-    """Make the fault of sending a job that misbehaves whenever it runs."""
+    """Make the fault that sends a job that misbehaves whenever it runs."""
 
-    def send(scene: Scene, rng: random.Random, hit: Hit) -> None:
-        hit.job_id = scene.traffic.send_poison(tenant)
+    def send(context: FaultContext, rng: random.Random, hit: Hit) -> None:
+        hit.job_id = context.traffic.send_poison(tenant)
 
     return send
 
 
 def order(flag: str) -> Inflict:
-    """Make the fault of ordering the next forward pass to fail."""
+    """Make the fault that orders the next forward pass to fail."""
 
-    def give(scene: Scene, rng: random.Random, hit: Hit) -> None:
-        with scene.stage.turns["model"]:
-            path = scene.stage.flags / flag
-            obeyed = scene.effects.obeyed[flag]
+    def give(context: FaultContext, rng: random.Random, hit: Hit) -> None:
+        with context.environment.locks["model"]:
+            path = context.environment.flags / flag
+            obeyed = context.effects.obeyed[flag]
             before = len(obeyed)
             path.touch()
             until = time.monotonic() + OBEYED_WITHIN_S
@@ -51,7 +51,7 @@ def order(flag: str) -> Inflict:
     return give
 
 
-def push_malformed(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def push_malformed(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Push mutated envelopes past the client, as a foreign producer might.
 
     That none of them vanishes is checked by ``tests.chaos.envelopes``: here the broker may lose
@@ -61,10 +61,12 @@ def push_malformed(scene: Scene, rng: random.Random, hit: Hit) -> None:
         NoVictimError: The broker did not take them.
     """
     try:
-        with closing(pusher_for(scene.stage)) as pusher:
+        with closing(pusher_for(context.environment)) as pusher:
             for _ in range(MALFORMED_AT_ONCE):
                 queue = rng.choice(QUEUES)
-                pusher.push(mutate(job_of(scene.stage.uris[0]), rng, queue=queue), queue, rng)
+                pusher.push(
+                    mutate(job_of(context.environment.uris[0]), rng, queue=queue), queue, rng
+                )
     except (redis.RedisError, amqp.AMQPError, OSError) as error:
         raise NoVictimError(f"the broker did not take them: {error!r}") from error
-    scene.hit_all_workers(hit)
+    context.hit_all_workers(hit)

@@ -2,7 +2,7 @@
 
     python -m tests.chaos.ledger_truth --jobs 200 [--only clocks|late|power]
 
-Real workers and servers, a few minutes. It prints a line of JSON for each scene, and ends with 1 if
+Real workers and servers, a few minutes. It prints a line of JSON for each context, and ends with 1 if
 a job was lost, came to two ends, was expired wrongly or was not found.
 """
 
@@ -56,7 +56,7 @@ def worker_of(
 
 
 def end_of(client: Client, job_id: str) -> str:
-    """Read a job's state; ``not_found`` or ``vanished`` if the client says so."""
+    """Read a job's state; ``not_found`` or ``vanished`` if the client raises that."""
     try:
         return client.status(job_id).state
     except JobNotFoundError:
@@ -65,7 +65,7 @@ def end_of(client: Client, job_id: str) -> str:
         return "vanished"
 
 
-def play_clocks(service: Service, picture: str, jobs: int) -> dict[str, int]:
+def run_clocks(service: Service, picture: str, jobs: int) -> dict[str, int]:
     """Run jobs that may live for a minute at workers two hours apart, and kill one of them."""
     settings = {"namespace": "clocks", "visibility_timeout_s": "5"}
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def play_clocks(service: Service, picture: str, jobs: int) -> dict[str, int]:
     }
 
 
-def play_late(service: Service, picture: str, jobs: int) -> dict[str, int]:
+def run_late(service: Service, picture: str, jobs: int) -> dict[str, int]:
     """Let the records of cancelled jobs expire before a worker comes to their messages."""
     ttl = {"namespace": "late", "result_ttl_s": "3"}
     with ExitStack() as stack:
@@ -144,13 +144,13 @@ class Reader:
 
 
 def end_text(client: Client, job_id: str) -> str:
-    """Write all that a consumer sees of a job's end."""
+    """Write a job's end as a consumer sees it."""
     record = client.status(job_id)
     result = record.result.model_dump_json() if record.result else ""
     return f"{record.state} {result}"
 
 
-def play_power(
+def run_power(
     service: Service, picture: str, jobs: int, *, durable_writes: str = "fsync"
 ) -> dict[str, int]:
     """Cut the power of the ledger three times while jobs are submitted, run and read."""
@@ -261,18 +261,18 @@ def wait_for(condition: Callable[[], bool], *, within_s: float) -> bool:
     return False
 
 
-SCENES: dict[str, Callable[[Service, str, int], dict[str, int]]] = {
-    "clocks": play_clocks,
-    "late": play_late,
-    "power": play_power,
+SCENARIOS: dict[str, Callable[[Service, str, int], dict[str, int]]] = {
+    "clocks": run_clocks,
+    "late": run_late,
+    "power": run_power,
 }
 
 
 def main() -> None:
-    """Play the scenes and end with 1 if one of them went wrong."""
+    """Run the scenarios; exit with 1 if one of them went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--only", choices=[*SCENES, "power-off"], default=None)
+    parser.add_argument("--only", choices=[*SCENARIOS, "power-off"], default=None)
     arguments = parser.parse_args()
     wrong = 0
     with (
@@ -280,13 +280,13 @@ def main() -> None:
         running_service(Path(folder) / "service") as service,
     ):
         picture = service.pictures.put("truth.jpg", pictures.jpeg() + os.urandom(8))
-        chosen = [arguments.only] if arguments.only else list(SCENES)
+        chosen = [arguments.only] if arguments.only else list(SCENARIOS)
         for name in chosen:
-            if name == "power-off":  # shows losses: proof that the scene can fail
-                found = play_power(service, picture, arguments.jobs, durable_writes="off")
+            if name == "power-off":  # shows losses: proof that the scenario can fail
+                found = run_power(service, picture, arguments.jobs, durable_writes="off")
             else:
-                found = SCENES[name](service, picture, arguments.jobs)
-            print(json.dumps({"scene": name, **found}), flush=True)
+                found = SCENARIOS[name](service, picture, arguments.jobs)
+            print(json.dumps({"scenario": name, **found}), flush=True)
             wrong += found["wrong"]
     sys.exit(1 if wrong else 0)
 

@@ -1,4 +1,4 @@
-"""How long the part that a fault hit took until it finished a job again.
+"""Recovery time: from the start of a fault until every affected worker finishes a job again.
 
 The time counts from the beginning of the fault, its duration included, to the end of the first
 attempt that an affected worker both began and brought to its end after the fault was over (the
@@ -36,12 +36,12 @@ class Hit:
 
     @property
     def is_recovered(self) -> bool:
-        """Whether nothing is waited for any more."""
+        """Whether every affected worker has finished a job again."""
         return self.over_at is not None and not self.slots and not self.job_id
 
 
 class Recoveries:
-    """Matches what workers do with the faults that hit them. Called from several threads."""
+    """Recovery times of all faults, from the workers' effects; callable from several threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -53,14 +53,14 @@ class Recoveries:
         """Note that a fault begins."""
         return Hit(name)
 
-    def over(self, hit: Hit) -> None:
-        """Note that a fault is over, and wait for what it hit."""
+    def end(self, hit: Hit) -> None:
+        """Note that a fault is over; its affected workers have yet to recover."""
         hit.over_at = time.time()
         with self._lock:
             self._pending.append(hit)
 
     def on_effect(self, effect: Effect) -> None:
-        """Take note of what a worker did."""
+        """Match an effect of a worker with the faults that hit it."""
         attempt = (effect.pid, effect.job_id)
         if effect.event == "begin":
             self._begun_at[attempt] = effect.at
@@ -73,8 +73,8 @@ class Recoveries:
                     hit.slots.discard(effect.slot)
                 self._settle(hit, effect.at)
 
-    def buried(self, job_id: str, at: float) -> None:
-        """Take note of a poison job that came to its end."""
+    def note_final(self, job_id: str, at: float) -> None:
+        """Note that a poison job reached its final state."""
         with self._lock:
             for hit in list(self._pending):
                 if hit.job_id == job_id:
@@ -87,12 +87,12 @@ class Recoveries:
             self._pending.remove(hit)
 
     def pending(self) -> list[Hit]:
-        """List what has not recovered yet."""
+        """List the faults whose workers have not recovered."""
         with self._lock:
             return list(self._pending)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Give the median and the longest time for each kind of fault."""
+        """Return the median and the longest recovery time for each kind of fault."""
         return {
             name: {"median": round(statistics.median(times), 2), "max": round(max(times), 2)}
             for name, times in sorted(self.seconds.items())

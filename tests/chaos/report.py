@@ -23,7 +23,7 @@ from tests.chaos.slots import Exit
 
 @dataclass
 class Report:
-    """What came of a run; see the head of this file."""
+    """Report of a run; its fields are described at the head of this file."""
 
     submitted: int
     final: dict[str, int]
@@ -51,11 +51,11 @@ class Report:
         return not self.violations and not self.unrecovered
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the report as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def lines(self) -> Iterable[str]:
-        """Say it in a few lines."""
+        """Summarise the report in a few lines."""
         yield f"seed {self.seed} on {self.broker}: {self.submitted} jobs submitted, {self.executions} executions"
         yield "final: " + in_words(self.final)
         yield "faults: " + in_words(self.faults)

@@ -1,4 +1,4 @@
-"""What happens to servers, and to the network before them."""
+"""Faults of servers, and of the network before them."""
 
 import os
 import random
@@ -14,9 +14,9 @@ import redis
 
 from labelyard_worker.local.servers import EmbeddedServer, ServerStartError
 from tests.chaos.brokers import close_clients
+from tests.chaos.context import FaultContext, Inflict, NoVictimError
 from tests.chaos.recovery import Hit
-from tests.chaos.scene import Inflict, NoVictimError, Scene
-from tests.chaos.slots import Link, let_go_on
+from tests.chaos.slots import Link, resume
 
 FULL_S: Final = 2.0
 START_WITHIN_S: Final = 60.0
@@ -24,50 +24,50 @@ RETRY_S: Final = 0.1
 MIB: Final = 1024 * 1024
 
 
-def kill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def kill_broker(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Kill the broker, and start it again on its data."""
-    with scene.stage.turns["broker"]:
-        scene.stage.broker.kill()
+    with context.environment.locks["broker"]:
+        context.environment.broker.kill()
         time.sleep(rng.uniform(0, 1.0))
-        start_broker(scene)
-    scene.hit_all_workers(hit)
+        start_broker(context)
+    context.hit_all_workers(hit)
 
 
-def empty_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def empty_broker(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Kill the broker, and start it again without its data."""
-    with scene.stage.turns["broker"]:
-        scene.stage.broker.kill()
-        scene.stage.broker.empty()
-        start_broker(scene)
-    scene.hit_all_workers(hit)
+    with context.environment.locks["broker"]:
+        context.environment.broker.kill()
+        context.environment.broker.empty()
+        start_broker(context)
+    context.hit_all_workers(hit)
 
 
-def start_broker(scene: Scene) -> None:
+def start_broker(context: FaultContext) -> None:
     """Start the broker; without its data if it cannot read them, as an operator would.
 
     A disk that fills up while Valkey rewrites its file can leave one that it refuses.
     """
     try:
-        scene.stage.broker.start(within_s=START_WITHIN_S)
+        context.environment.broker.start(within_s=START_WITHIN_S)
     except ServerStartError as error:
         if "Bad file format" not in error.log_tail:
             raise
-        scene.stage.damaged_files += 1
-        scene.stage.broker.empty()
-        scene.stage.broker.start(within_s=START_WITHIN_S)
+        context.environment.damaged_files += 1
+        context.environment.broker.empty()
+        context.environment.broker.start(within_s=START_WITHIN_S)
 
 
-def kill_ledger(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def kill_ledger(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Kill the ledger, and start it again on its append-only file, which syncs always."""
-    with scene.stage.turns["ledger"]:
-        scene.stage.ledger.kill()
-        scene.stage.ledger.start(within_s=START_WITHIN_S)
-    scene.hit_all_workers(hit)
+    with context.environment.locks["ledger"]:
+        context.environment.ledger.kill()
+        context.environment.ledger.start(within_s=START_WITHIN_S)
+    context.hit_all_workers(hit)
 
 
-def half_open(scene: Scene, rng: random.Random, hit: Hit) -> None:
-    """Let nothing pass any more on what is open to broker and ledger, and tell nobody."""
-    slots = rng.choice((scene.stage.slots, [rng.choice(scene.stage.slots)]))
+def half_open(context: FaultContext, rng: random.Random, hit: Hit) -> None:
+    """Freeze the open connections to broker and ledger without closing them."""
+    slots = rng.choice((context.environment.slots, [rng.choice(context.environment.slots)]))
     for slot in slots:
         slot.links.broker.freeze()
         slot.links.ledger.freeze()
@@ -77,14 +77,17 @@ def half_open(scene: Scene, rng: random.Random, hit: Hit) -> None:
 def take_away(name: str, *, seconds: float) -> Inflict:
     """Make the fault of ledger or storage hanging, or refusing the workers, for a while."""
 
-    def inflict(scene: Scene, rng: random.Random, hit: Hit) -> None:
-        server = getattr(scene.stage, name)
-        with scene.stage.turns[name]:
+    def inflict(context: FaultContext, rng: random.Random, hit: Hit) -> None:
+        server = getattr(context.environment, name)
+        with context.environment.locks[name]:
             if rng.random() < 0.5:
                 stand_still(server, seconds=seconds)
             else:
-                cut_off([getattr(slot.links, name) for slot in scene.stage.slots], seconds=seconds)
-        scene.hit_all_workers(hit)
+                cut_off(
+                    [getattr(slot.links, name) for slot in context.environment.slots],
+                    seconds=seconds,
+                )
+        context.hit_all_workers(hit)
 
     return inflict
 
@@ -93,7 +96,7 @@ def stand_still(server: EmbeddedServer, *, seconds: float) -> None:
     """Stop a server's process for a while."""
     os.kill(server.pid, signal.SIGSTOP)
     time.sleep(seconds)
-    let_go_on(server.pid)
+    resume(server.pid)
 
 
 def cut_off(links: list[Link], *, seconds: float) -> None:
@@ -105,41 +108,41 @@ def cut_off(links: list[Link], *, seconds: float) -> None:
         one.start()
 
 
-def kill_clients(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def kill_clients(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Have broker and ledger close every connection."""
-    with scene.stage.turns["broker"]:
-        insist(scene.stage.broker.close_clients)
-    with scene.stage.turns["ledger"]:
-        insist(partial(close_clients, scene.stage.ledger_admin))
-    scene.hit_all_workers(hit)
+    with context.environment.locks["broker"]:
+        insist(context.environment.broker.close_clients)
+    with context.environment.locks["ledger"]:
+        insist(partial(close_clients, context.environment.ledger_admin))
+    context.hit_all_workers(hit)
 
 
-def fill_broker(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def fill_broker(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Have the broker refuse what takes memory, for two seconds."""
-    with scene.stage.turns["broker"]:
-        insist(scene.stage.broker.fill)
+    with context.environment.locks["broker"]:
+        insist(context.environment.broker.fill)
         time.sleep(FULL_S)
-        insist(scene.stage.broker.make_room)
-    scene.hit_all_workers(hit)
+        insist(context.environment.broker.make_room)
+    context.hit_all_workers(hit)
 
 
-def fill_disk(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def fill_disk(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Leave no room for the broker's append-only file, for two seconds.
 
     Raises:
         NoVictimError: The broker has no disk of its own.
     """
-    disk = scene.stage.disk
+    disk = context.environment.disk
     if disk is None:
         raise NoVictimError("the broker has no disk of its own")
     filler = disk / "filler"
-    with scene.stage.turns["broker"]:
+    with context.environment.locks["broker"]:
         with filler.open("wb") as file, suppress(OSError):
             while True:
                 file.write(bytes(MIB))
         time.sleep(FULL_S)
         filler.unlink()
-    scene.hit_all_workers(hit)
+    context.hit_all_workers(hit)
 
 
 def insist(command: Callable[[], None]) -> None:

@@ -112,7 +112,7 @@ class Slot:
     Attributes:
         pid: Process id while it takes jobs, else 0.
         exits: How its processes ended.
-        clock_path: File that says how wrong the worker's clock is.
+        clock_path: File with the seconds by which the worker's clock is wrong.
         turn: Held by the fault that works on this slot.
         worker: What is started again and again; only the slot's own thread does.
     """
@@ -140,7 +140,7 @@ class Slot:
 
     @property
     def log_path(self) -> Path:
-        """What the worker said."""
+        """Path of the worker's log."""
         return self.worker.log_path
 
     def start(self) -> None:
@@ -217,7 +217,7 @@ def wait_for_end(slot: Slot, pid: int, *, within_s: float) -> bool:
     return True
 
 
-def let_go_on(pid: int) -> None:
+def resume(pid: int) -> None:
     """Continue a stopped process, if it is still there."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)

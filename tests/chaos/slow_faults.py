@@ -4,8 +4,8 @@ import random
 import time
 from typing import Final
 
+from tests.chaos.context import FaultContext
 from tests.chaos.recovery import Hit
-from tests.chaos.scene import Scene
 
 # A small picture of these runs has about 1,500 bytes: several seconds for each.
 STORAGE_BYTES_PER_S: Final = 100.0
@@ -14,30 +14,30 @@ LOST_REPLIES: Final = 5
 LOSE_EVERY_S: Final = 0.3
 
 
-def drip_storage(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def drip_storage(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Have the storage answer every worker a few bytes at a time."""
-    links = [slot.links.storage for slot in scene.stage.slots]
-    with scene.stage.turns["storage"]:
+    links = [slot.links.storage for slot in context.environment.slots]
+    with context.environment.locks["storage"]:
         for link in links:
             link.drip(STORAGE_BYTES_PER_S)
         time.sleep(rng.uniform(*DRIPS_S))
         for link in links:
             link.drip(0)
-    scene.hit_all_workers(hit)
+    context.hit_all_workers(hit)
 
 
-def drip_webhooks(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def drip_webhooks(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Have the receiver of webhooks answer a byte at a time, or never."""
-    with scene.stage.turns["receiver"]:
-        scene.stage.receiver.drip(rng.choice((0.0, 1.0)))
+    with context.environment.locks["receiver"]:
+        context.environment.receiver.drip(rng.choice((0.0, 1.0)))
         time.sleep(rng.uniform(*DRIPS_S))
-        scene.stage.receiver.recover()
-    scene.hit_all_workers(hit)
+        context.environment.receiver.recover()
+    context.hit_all_workers(hit)
 
 
-def lose_replies(scene: Scene, rng: random.Random, hit: Hit) -> None:
+def lose_replies(context: FaultContext, rng: random.Random, hit: Hit) -> None:
     """Close connections to broker or ledger after a request has arrived, before its reply."""
-    slot = rng.choice(scene.stage.slots)
+    slot = rng.choice(context.environment.slots)
     for _ in range(LOST_REPLIES):
         link = rng.choice((slot.links.ledger, slot.links.ledger, slot.links.broker))
         link.lose_next_reply()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.envelopes import run, stage_for
+from tests.chaos.envelopes import environment_for, run
 from tests.chaos.test_chaos import BROKERS
 
 COUNT = 200
@@ -17,9 +17,9 @@ COUNT = 200
 def test_no_envelope_ends_freezes_or_fools_a_worker(tmp_path: Path, broker: str) -> None:
     seed = random.SystemRandom().randrange(10**6)
 
-    with stage_for(tmp_path, broker) as stage:
-        report = run(stage, count=COUNT, seed=seed)
-        log = stage.slots[0].log_path.read_text()
+    with environment_for(tmp_path, broker) as environment:
+        report = run(environment, count=COUNT, seed=seed)
+        log = environment.slots[0].log_path.read_text()
 
     # Whether a job was held up for a second is for the program to say, on a quiet machine.
     broken = (len(report.vanished), report.late, report.exits)

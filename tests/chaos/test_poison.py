@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.play import PATIENCE_S, Play, playing
-from tests.chaos.stage import BUCKET, Stage, set_stage
+from tests.chaos.environment import BUCKET, Environment, start_environment
+from tests.chaos.scenario_run import PATIENCE_S, ScenarioRun, start_run
 from tests.chaos.traffic import LABELS
 from tests.conftest import SESSION_SERVERS
 from tests.support import poison
@@ -43,9 +43,14 @@ JOB_SETTINGS = {
 
 
 @contextmanager
-def kept(stage: Stage) -> Iterator[None]:
+def kept(environment: Environment) -> Iterator[None]:
     """Keep servers and workers out of what a test must not leave behind."""
-    servers = [stage.broker, stage.ledger, stage.storage, *(slot.worker for slot in stage.slots)]
+    servers = [
+        environment.broker,
+        environment.ledger,
+        environment.storage,
+        *(slot.worker for slot in environment.slots),
+    ]
     SESSION_SERVERS.extend(servers)
     yield
     for server in servers:
@@ -53,36 +58,42 @@ def kept(stage: Stage) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def picture_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Run one worker, whose decoder does what a file's bytes say."""
+def picture_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """Run one worker, whose decoder obeys orders in a file's bytes."""
     folder = tmp_path_factory.mktemp("pictures")
-    with set_stage(folder, workers=1, settings=PICTURE_SETTINGS) as stage, kept(stage):
-        with closing(stage.storage.s3_client()) as s3:
+    with (
+        start_environment(folder, workers=1, settings=PICTURE_SETTINGS) as environment,
+        kept(environment),
+    ):
+        with closing(environment.storage.s3_client()) as s3:
             for name, (body, _) in POISON_PICTURES.items():
                 s3.put_object(Bucket=BUCKET, Key=name, Body=body)
-        yield stage
+        yield environment
 
 
 @pytest.fixture(scope="module")
-def job_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def job_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Run two workers with little patience for jobs that end them."""
     folder = tmp_path_factory.mktemp("jobs")
-    with set_stage(folder, workers=2, settings=JOB_SETTINGS) as stage, kept(stage):
-        yield stage
+    with (
+        start_environment(folder, workers=2, settings=JOB_SETTINGS) as environment,
+        kept(environment),
+    ):
+        yield environment
 
 
 def test_poison_pictures_cost_themselves_and_the_worker_lives(
-    picture_stage: Stage, record_property: Callable[[str, Any], None]
+    picture_environment: Environment, record_property: Callable[[str, Any], None]
 ) -> None:
     """Of every eleven pictures one is poison, of three kinds; CHAOS_POISON_SCALE=1 sends 3,300."""
     count = int(100 * SCALE)
-    with playing(picture_stage, record_property) as play:
-        (slot,) = picture_stage.slots
+    with start_run(picture_environment, record_property) as run:
+        (slot,) = picture_environment.slots
         pid = slot.pid
         jobs = [
-            play.client.prepare(
+            run.client.prepare(
                 [
-                    *((str(n), picture_stage.uris[n % 8]) for n in range(GOOD_IN_A_JOB)),
+                    *((str(n), picture_environment.uris[n % 8]) for n in range(GOOD_IN_A_JOB)),
                     (name, f"s3://{BUCKET}/{name}"),
                 ],
                 LABELS,
@@ -91,9 +102,9 @@ def test_poison_pictures_cost_themselves_and_the_worker_lives(
             for _ in range(count)
         ]
 
-        play.fault()
-        handles = play.client.submit_many(jobs)
-        records = play.client.wait(handles, timeout_s=600)
+        run.fault()
+        handles = run.client.submit_many(jobs)
+        records = run.client.wait(handles, timeout_s=600)
 
         results = [image for record in records for image in record.outcome().images]
         errors = Counter((image.id, image.error.code) for image in results if image.error)
@@ -104,28 +115,28 @@ def test_poison_pictures_cost_themselves_and_the_worker_lives(
 
 
 def test_poison_jobs_become_dead_letters_and_all_others_finish(
-    job_stage: Stage, record_property: Callable[[str, Any], None]
+    job_environment: Environment, record_property: Callable[[str, Any], None]
 ) -> None:
     """One that ends its process, one that breaks its thread, one that hangs."""
     tenants = [orders.KILLS_PROCESS, orders.RAISES_MEMORY_ERROR, orders.HANGS]
-    with playing(job_stage, record_property) as play:
-        play.fault()
-        good = play.submit(100)
-        bad = {tenant: play.submit(1, tenant=tenant)[0] for tenant in tenants}
-        good += play.submit(100)
+    with start_run(job_environment, record_property) as run:
+        run.fault()
+        good = run.submit(100)
+        bad = {tenant: run.submit(1, tenant=tenant)[0] for tenant in tenants}
+        good += run.submit(100)
 
-        assert play.outcomes(good) == {"succeeded": 200}
-        reasons = dead_letters(play, bad)
+        assert run.outcomes(good) == {"succeeded": 200}
+        reasons = dead_letters(run, bad)
         assert "died" in reasons[orders.KILLS_PROCESS]
         assert "MemoryError" in reasons[orders.RAISES_MEMORY_ERROR]
         assert "hung" in reasons[orders.HANGS]
-        assert set(play.client.dead_letters.ids()) == set(bad.values())
-        assert play.outcomes(play.submit(20)) == {"succeeded": 20}
+        assert set(run.client.dead_letters.ids()) == set(bad.values())
+        assert run.outcomes(run.submit(20)) == {"succeeded": 20}
 
 
-def dead_letters(play: Play, jobs: dict[str, str]) -> dict[str, str]:
+def dead_letters(run: ScenarioRun, jobs: dict[str, str]) -> dict[str, str]:
     """Wait until all of *jobs* are failed, and read why."""
-    records = play.client.wait(jobs.values(), timeout_s=2 * PATIENCE_S)
+    records = run.client.wait(jobs.values(), timeout_s=2 * PATIENCE_S)
     failures = [record.outcome().error for record in records]
     assert all(failure and failure.code == "job_dead_lettered" for failure in failures)
     return {
@@ -136,14 +147,14 @@ def dead_letters(play: Play, jobs: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_dead_letter_that_is_replayed_runs_again_and_can_succeed(
-    job_stage: Stage, record_property: Callable[[str, Any], None]
+    job_environment: Environment, record_property: Callable[[str, Any], None]
 ) -> None:
-    with playing(job_stage, record_property) as play:
-        (job,) = play.submit(1, tenant=orders.CURABLE)
-        dead_letters(play, {"": job})
+    with start_run(job_environment, record_property) as run:
+        (job,) = run.submit(1, tenant=orders.CURABLE)
+        dead_letters(run, {"": job})
 
-        (job_stage.flags / orders.CURED).touch()
-        play.client.dead_letters.replay(job)
+        (job_environment.flags / orders.CURED).touch()
+        run.client.dead_letters.replay(job)
 
-        assert play.outcomes([job]) == {"succeeded": 1}
-        assert job not in play.client.dead_letters.ids()
+        assert run.outcomes([job]) == {"succeeded": 1}
+        assert job not in run.client.dead_letters.ids()

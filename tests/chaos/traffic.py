@@ -1,4 +1,4 @@
-"""What producers and consumers do meanwhile: submit, cancel, poison, and read results twice."""
+"""Traffic of producers and consumers: submit, cancel, poison, and read results twice."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from labelyard.errors import LabelyardError
 from labelyard.ledger import FINAL_STATES
 from labelyard.messages import Deliver, Job
 from tests.chaos.brokers import KEYS, plain_redis
-from tests.chaos.stage import BUCKET, RESULTS, Stage
+from tests.chaos.environment import BUCKET, RESULTS, Environment
 
 Value = TypeVar("Value")
 LABELS: Final = ("a cat", "a dog", "a bowl of soup")
@@ -29,8 +29,8 @@ READS_AT_ONCE: Final = 200
 
 
 @dataclass
-class Seen:
-    """What consumers saw.
+class Observations:
+    """Results that consumers read.
 
     Attributes:
         final: State and result of each job as first read after it became final.
@@ -43,7 +43,7 @@ class Seen:
     entries: Counter[str] = field(default_factory=Counter)
 
     def note(self, job_id: str, state: str, result: str) -> None:
-        """Compare with what was seen before."""
+        """Compare a result with the one read before."""
         first = self.final.setdefault(job_id, (state, result))
         if first != (state, result):
             self.changed.add(job_id)
@@ -60,17 +60,21 @@ class Traffic:
     """
 
     def __init__(
-        self, stage: Stage, rng: random.Random, *, on_final: Callable[[str, float], None]
+        self,
+        environment: Environment,
+        rng: random.Random,
+        *,
+        on_final: Callable[[str, float], None],
     ) -> None:
         self.submitted: list[str] = []
         self.doubtful: list[str] = []
         self.poison: dict[str, str] = {}
         self.webhooks: set[str] = set()
-        self.seen = Seen()
-        self._stage = stage
+        self.observed = Observations()
+        self._stage = environment
         self._rng = rng
         self._on_final = on_final
-        self._client = stage.client()
+        self._client = environment.client()
         self._to_cancel: list[tuple[float, str]] = []
         self._ended = threading.Event()
         self._closed = threading.Event()
@@ -80,19 +84,19 @@ class Traffic:
             (self._sample, self._closed),
             (self._read_stream, self._closed),
         ]
-        self._stream: tuple[redis.Redis, str] = (plain_redis(stage.ledger), "0")
+        self._stream: tuple[redis.Redis, str] = (plain_redis(environment.ledger), "0")
         self._threads = [
             threading.Thread(target=self._repeat, args=step, name=f"chaos-{step[0].__name__}")
             for step in steps
         ]
 
     def start(self) -> None:
-        """Begin to submit and to read."""
+        """Start submitting and reading."""
         for thread in self._threads:
             thread.start()
 
     def end(self) -> None:
-        """Submit no more; go on reading."""
+        """Stop submitting; go on reading."""
         self._ended.set()
         self._threads[0].join()
 
@@ -106,7 +110,7 @@ class Traffic:
         self._stream[0].close()
 
     def send_poison(self, tenant: str) -> str:
-        """Submit a job that misbehaves by order of its tenant's name."""
+        """Submit a job that misbehaves as its tenant's name orders."""
         while True:
             job = self._client.prepare(
                 [self._stage.uris[0]], LABELS, tenant=tenant, deliver=Deliver(stream=STREAM)
@@ -122,7 +126,7 @@ class Traffic:
             return job.job_id
 
     def read(self, job_ids: Sequence[str]) -> list[str | None]:
-        """Read states past the client, and notice results that changed."""
+        """Read states from the ledger, past the client, and note results that changed."""
         answers: list[Any] = []
         with self._stage.ledger_admin.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
@@ -130,20 +134,20 @@ class Traffic:
             answers = pipeline.execute()
         for job_id, (state, result) in zip(job_ids, answers, strict=True):
             if state in FINAL_STATES:
-                self.seen.note(job_id, state, result or "")
-            elif job_id in self.seen.final:
-                self.seen.changed.add(job_id)
+                self.observed.note(job_id, state, result or "")
+            elif job_id in self.observed.final:
+                self.observed.changed.add(job_id)
         return [state for state, _ in answers]
 
     def drain_stream(self) -> int:
-        """Read what is in the result stream; returns how many entries."""
+        """Read the result stream; return the number of entries."""
         client, last_id = self._stream
         key = KEYS.stream(STREAM)
         answer: Any = client.xread({key: last_id}, count=1000, block=200)
         entries = answer[0][1] if answer else []
         for entry_id, fields in entries:
             self._stream = (client, entry_id)
-            self.seen.entries[fields["job_id"]] += 1
+            self.observed.entries[fields["job_id"]] += 1
             self._on_final(fields["job_id"], time.time())
         return len(entries)
 

@@ -23,9 +23,9 @@ from labelyard_worker.local.worker_process import WorkerProcess
 from tests.conftest import SESSION_SERVERS
 from tests.support import pictures
 from tests.support.buckets import fresh_bucket
-from tests.support.environment import service_variables
 from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import NOT_INSTALLED, RabbitServer, is_installed
+from tests.support.variables import service_variables
 from tests.support.waiting import wait_until
 
 pytestmark = [

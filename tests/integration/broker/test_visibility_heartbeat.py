@@ -127,7 +127,7 @@ def test_the_jobs_of_a_killed_worker_come_back_after_one_timeout(
     own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     worker = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
-    send_marks(own_valkey.url, first=0, count=1, seconds=VISIBILITY_TIMEOUT_S)
+    send_marks(own_valkey.url, first=0, count=1, seconds=60)
     wait_until(lambda: started(tmp_path))
     other = Worker(own_valkey.url, tmp_path, has_heartbeat=True, options=OPTIONS)
     wait_until(other.is_ready)

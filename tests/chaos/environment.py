@@ -1,4 +1,4 @@
-"""The stage of a run: three servers, workers behind links that can fail, pictures, producers."""
+"""Environment of a run: three servers, workers behind links that can fail, pictures, producers."""
 
 import os
 import struct
@@ -39,7 +39,7 @@ SETTINGS: Final = {
     "LABELYARD_RESULT_BUCKETS": RESULTS,
 }
 WEBHOOK_SECRET: Final = "whsec_YSBrZXkgb2YgYXQgbGVhc3QgMjQgYnl0ZXM="
-# What Celery on Redis has as it comes, to show that the suite can fail.
+# Celery's own Redis transport and no reconciler, to show that the suite can fail.
 STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}
 # A record that was answered for must outlive kill -9; the broker may lose a second.
 LEDGER_OPTIONS: Final = {"appendfsync": "always"}
@@ -49,13 +49,13 @@ HEARTBEAT_S: Final = "4"
 
 
 @dataclass
-class Stage:
-    """Everything that faults are inflicted on.
+class Environment:
+    """Servers, workers and pictures that faults are inflicted on.
 
     Attributes:
         ledger_admin: Client of the ledger that passes no link.
         receiver: Server that webhooks are sent to.
-        turns: A lock for each server, held by the fault that works on it.
+        locks: A lock for each server, held by the fault that works on it.
         disk: Folder on a disk of its own that holds the broker's data, if there is one.
         damaged_files: How often the broker could not read its file, and began without.
     """
@@ -70,7 +70,7 @@ class Stage:
     receiver: SlowReceiver
     disk: Path | None = None
     damaged_files: int = 0
-    turns: dict[str, threading.Lock] = field(
+    locks: dict[str, threading.Lock] = field(
         default_factory=lambda: {
             name: threading.Lock() for name in ("broker", "ledger", "storage", "model", "receiver")
         }
@@ -97,14 +97,14 @@ class Stage:
 
 
 @contextmanager
-def set_stage(
+def start_environment(
     folder: Path,
     *,
     workers: int,
     settings: dict[str, str] | None = None,
     broker_kind: str = "redis",
     disk: Path | None = None,
-) -> Iterator[Stage]:
+) -> Iterator[Environment]:
     """Start the servers, store the pictures, and begin to keep workers running.
 
     Args:
@@ -120,7 +120,7 @@ def set_stage(
         stack.callback(broker.disconnect)
         ledger = stack.enter_context(ValkeyServer(folder / "ledger", options=LEDGER_OPTIONS))
         storage = stack.enter_context(SeaweedServer(folder / "storage"))
-        stage = Stage(
+        environment = Environment(
             folder,
             broker,
             ledger,
@@ -131,45 +131,45 @@ def set_stage(
             receiver=stack.enter_context(SlowReceiver()),
             disk=disk,
         )
-        stage.flags.mkdir(exist_ok=True)
+        environment.flags.mkdir(exist_ok=True)
         for number in range(workers):
-            slot = make_slot(stage, str(number), settings={**SETTINGS, **(settings or {})})
-            stage.slots.append(slot)
+            slot = make_slot(environment, str(number), settings={**SETTINGS, **(settings or {})})
+            environment.slots.append(slot)
             stack.callback(slot.close)
             slot.start()
-        yield stage
-        close_all(stage.slots)
+        yield environment
+        close_all(environment.slots)
 
 
-def make_slot(stage: Stage, name: str, *, settings: dict[str, str]) -> Slot:
-    """Describe a worker, and what leads it to the servers through its own links."""
-    clock_path = stage.folder / f"clock-{name}"
+def make_slot(environment: Environment, name: str, *, settings: dict[str, str]) -> Slot:
+    """Make a worker with its own links to the servers."""
+    clock_path = environment.folder / f"clock-{name}"
     clock_path.write_bytes(struct.pack("d", 0.0))
-    links = Links(Link(stage.broker), Link(stage.ledger), Link(stage.storage))
+    links = Links(Link(environment.broker), Link(environment.ledger), Link(environment.storage))
     variables = {
         **settings,
-        "LABELYARD_BROKER_URL": stage.broker.url_at(links.broker.port),
+        "LABELYARD_BROKER_URL": environment.broker.url_at(links.broker.port),
         "LABELYARD_LEDGER_URL": f"redis://{HOST}:{links.ledger.port}/0",
         "LABELYARD_S3_ENDPOINT_URL": f"http://{HOST}:{links.storage.port}",
-        "LABELYARD_S3_REGION": stage.storage.region,
+        "LABELYARD_S3_REGION": environment.storage.region,
         "LABELYARD_WEBHOOK_SECRET": WEBHOOK_SECRET,
-        "LABELYARD_WEBHOOK_HOSTS": f"http://{stage.receiver.authority}",
-        "AWS_ACCESS_KEY_ID": stage.storage.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": stage.storage.secret_access_key,
+        "LABELYARD_WEBHOOK_HOSTS": f"http://{environment.receiver.authority}",
+        "AWS_ACCESS_KEY_ID": environment.storage.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": environment.storage.secret_access_key,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "TEST_EFFECTS": str(stage.effects_path),
-        "TEST_FLAGS": str(stage.flags),
+        "TEST_EFFECTS": str(environment.effects_path),
+        "TEST_FLAGS": str(environment.flags),
         "TEST_SLOT": name,
         "TEST_CLOCK": str(clock_path),
         "TEST_HEARTBEAT_S": HEARTBEAT_S,
     }
-    folder = stage.folder / f"worker-{name}"
-    command = worker_command(stage.broker.app)
+    folder = environment.folder / f"worker-{name}"
+    command = worker_command(environment.broker.app)
     return Slot(name, folder, links, command=command, variables=variables, clock_path=clock_path)
 
 
 def worker_command(app: str) -> tuple[str, ...]:
-    """Name the process that a worker is."""
+    """Build the command of a worker process."""
     flags = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
     return (sys.executable, "-m", "celery", "-A", app, "worker", *flags)
 

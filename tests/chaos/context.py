@@ -1,34 +1,34 @@
-"""What a fault may touch, and what a kind of fault is."""
+"""A kind of fault, and the context in which it is inflicted."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.effects import EffectsLog
+from tests.chaos.environment import Environment
 from tests.chaos.recovery import Hit
-from tests.chaos.stage import Stage
 from tests.chaos.traffic import Traffic
 
 
 class NoVictimError(Exception):
-    """There was nothing that the fault could have hit."""
+    """The fault found no victim."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a fault may touch."""
+class FaultContext:
+    """Everything that a fault may touch: environment, effects log and traffic."""
 
-    stage: Stage
+    environment: Environment
     effects: EffectsLog
     traffic: Traffic
 
     def hit_all_workers(self, hit: Hit) -> None:
         """Have every worker prove that it has recovered."""
-        hit.slots |= {slot.name for slot in self.stage.slots}
+        hit.slots |= {slot.name for slot in self.environment.slots}
 
 
-# Inflicts one fault, and returns when it is over; what it affects goes into the hit.
-Inflict = Callable[[Scene, random.Random, Hit], None]
+# Inflicts one fault, and returns when it is over; notes the affected workers in the hit.
+Inflict = Callable[[FaultContext, random.Random, Hit], None]
 
 
 @dataclass(frozen=True)

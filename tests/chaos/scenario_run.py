@@ -1,4 +1,4 @@
-"""What a test of one scenario does with a stage: submit, look at attempts, wait for outcomes."""
+"""Run of one scenario in an environment: submit, count attempts, wait for outcomes."""
 
 import time
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import Any, Final
 from labelyard.client import Client, SubmitQueue
 from labelyard.ledger import Record
 from tests.chaos.effects import EffectsLog
-from tests.chaos.invariants import left_to_do
-from tests.chaos.stage import Stage
+from tests.chaos.environment import Environment
+from tests.chaos.invariants import count_unfinished
 from tests.chaos.traffic import LABELS
 from tests.support.waiting import wait_until
 
@@ -20,14 +20,14 @@ PATIENCE_S: Final = 90.0
 
 
 @dataclass
-class Play:
-    """A stage at rest, with a producer and the log of what workers do.
+class ScenarioRun:
+    """An environment at rest, with a producer and the log of what workers do.
 
     Attributes:
         started_at: When the fault came, for ``recovery_s``.
     """
 
-    stage: Stage
+    environment: Environment
     effects: EffectsLog
     client: Client
     record: Callable[[str, Any], None]
@@ -37,7 +37,7 @@ class Play:
         self, count: int, *, tenant: str = "default", queue: SubmitQueue = "bulk", **options: Any
     ) -> list[str]:
         """Submit jobs of one picture each."""
-        uris = self.stage.uris
+        uris = self.environment.uris
         jobs = [
             self.client.prepare([uris[n % len(uris)]], LABELS, tenant=tenant, **options)
             for n in range(count)
@@ -70,17 +70,22 @@ class Play:
     def wait_for_rest(self) -> None:
         """Wait until nothing is queued, unacknowledged or open, and every worker is up."""
         wait_until(
-            lambda: all(slot.pid for slot in self.stage.slots) and not left_to_do(self.stage),
+            lambda: (
+                all(slot.pid for slot in self.environment.slots)
+                and not count_unfinished(self.environment)
+            ),
             within_s=PATIENCE_S,
         )
         self.effects.catch_up()
 
 
 @contextmanager
-def playing(stage: Stage, record: Callable[[str, Any], None]) -> Iterator[Play]:
-    """Play on a stage at rest, and leave it at rest."""
-    with EffectsLog(stage.effects_path) as effects, stage.client() as client:
-        play = Play(stage, effects, client, record)
-        play.wait_for_rest()
-        yield play
-        play.wait_for_rest()
+def start_run(
+    environment: Environment, record: Callable[[str, Any], None]
+) -> Iterator[ScenarioRun]:
+    """Run a scenario in an environment at rest, and leave it at rest."""
+    with EffectsLog(environment.effects_path) as effects, environment.client() as client:
+        run = ScenarioRun(environment, effects, client, record)
+        run.wait_for_rest()
+        yield run
+        run.wait_for_rest()
