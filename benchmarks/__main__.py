@@ -68,7 +68,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def asked_for(effort: Effort, options: argparse.Namespace) -> Effort:
-    """Change *effort* to what the command line asks for."""
+    """Apply the command line's options to *effort*."""
     return Effort(options.rounds or effort.rounds, options.seconds or effort.seconds)
 
 

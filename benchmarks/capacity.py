@@ -1,4 +1,4 @@
-"""How many workers a number of images a day needs: ``python -m benchmarks.capacity 5e6``.
+"""Compute the workers that a number of images a day needs: ``python -m benchmarks.capacity 5e6``.
 
 What one worker does is taken from the last run of the benchmark, or given. Assumed, and
 printed with the answer: the load's peak, how busy a worker may be, one worker for each

@@ -55,7 +55,7 @@ class Field:
         return [*systems, self.limit] if plan.has_limit else systems
 
     def stop(self) -> None:
-        """Stop them all, at the same time."""
+        """Stop all systems at the same time."""
         batches = [self.batches] if self.batches else []
         stop_all([self.worker, self.limit, *self.tutorials, *batches])
 

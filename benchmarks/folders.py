@@ -1,4 +1,4 @@
-"""Where the benchmark finds the repository, and keeps what is made once."""
+"""Folders of the benchmark: the repository, and the cache of pictures and checkpoints."""
 
 import os
 from pathlib import Path

@@ -32,7 +32,7 @@ SECTION_S = {
 
 
 def run_plan(plan: Plan, *, say: Say) -> dict[str, Any]:
-    """Measure all that *plan* names, and return what ``latest.json`` will say.
+    """Measure all that *plan* names, and return the content of ``latest.json``.
 
     Whoever ends it early, by Ctrl-C or SIGTERM, gets what is there; ``is_whole`` is false then.
     """

@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for, and what is checked after each of them."""
+"""Fixtures of every test, and the checks after each test."""
 
 import logging
 import os

@@ -102,7 +102,7 @@ def graphed(tower: Tower, batch_size: int) -> Pass:
 def try_way(
     way: str, dtype: str, size: int, make: Callable[[], Pass], form: Form, result: StepResult
 ) -> bool:
-    """Measure one way in one batch size; say why it cannot be."""
+    """Measure one way in one batch size, or print why it cannot run."""
     try:
         seconds = seconds_of(make(), form)
     except Exception as error:  # noqa: BLE001 - the other ways are measured all the same
@@ -135,7 +135,7 @@ def seconds_of(run: Pass, form: Form) -> float:
 
 
 def wait_for(form: Form) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has done all its queued work."""
     if form.device == "cuda":
         torch.cuda.synchronize()
 

@@ -139,6 +139,6 @@ def side_by_side(checkpoint: str, dtype: str, form: Form, *options: str) -> Step
 
 
 def command_line(step: Step, *, report: str) -> Sequence[str]:
-    """Write the command of a step; tests say in *report* what they found."""
+    """Write the command of a step; tests write their results to *report*."""
     more = [f"--junitxml={report}"] if step.is_test else []
     return [sys.executable, *step.command, *more]

@@ -1,4 +1,4 @@
-"""The system under test: a real labelyard worker, asked through the client as producers do."""
+"""The system under test: a real labelyard worker, used through the client as producers do."""
 
 import os
 import sys

@@ -12,7 +12,7 @@ TOP_K = 5
 
 
 def make_app() -> Celery:
-    """Make the worker's application, which says when it is ready."""
+    """Make the worker's application, which reports when it is ready."""
     app = Celery(
         "benchmarks", broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_RESULTS"]
     )

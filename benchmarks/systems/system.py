@@ -118,7 +118,7 @@ class System(ABC):
 
 
 class BenchProcess(EmbeddedServer):
-    """A process of the benchmark that says through Valkey when it is ready.
+    """A process of the benchmark that reports through Valkey when it is ready.
 
     It gets the stack's variables, and the name of the key to set in ``BENCH_READY``.
     """

@@ -159,7 +159,7 @@ RELIED = [
 
 
 def find(name: str) -> Any:
-    """Look a name up; a missing one says which part is missing."""
+    """Look a name up; the error of a missing one names the missing part."""
     module, _, path = name.partition(":")
     found = import_module(module)
     for part in path.split("."):

@@ -1,4 +1,4 @@
-"""What the tests of the device share: the device itself, tiny checkpoints on it, a service."""
+"""Fixtures of the device's tests: the device itself, tiny checkpoints on it, a service."""
 
 from collections.abc import Callable, Iterator
 from functools import cache

@@ -52,7 +52,7 @@ def test_a_batch_that_cannot_fit_is_halved_and_nothing_fails(
 
 
 def take_memory(device: torch.device, *, images: int) -> torch.Tensor:
-    """Allocate a part of the device for each image; a CPU only says that it is full."""
+    """Allocate a part of the device for each image; a CPU raises the error of a full device."""
     if device.type == "cuda":
         _, total = torch.cuda.mem_get_info(device)
         return torch.empty(images * (total // FITTING), dtype=torch.uint8, device=device)
@@ -90,7 +90,7 @@ def test_memory_stands_still_over_many_batches(
 
 
 def held_bytes(device: torch.device) -> int:
-    """Tell how much memory torch holds on a GPU, or the process on a CPU."""
+    """Return the bytes of memory that torch holds on a GPU, or the process on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.memory_reserved(device)

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, links, variables, commands, events, make targets."""
+"""Files, folders, links, variables, commands, events and make targets in the documents exist."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def text_of(page: Path) -> str:
 
 
 def code_in(page: Path) -> str:
-    """Gather what stands in code blocks and between backquotes."""
+    """Return the text of code blocks and of backquotes."""
     text = text_of(page)
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The generated pages of docs/ are what the code says."""
+"""The generated pages of docs/ equal those that the code would generate now."""
 
 import pytest
 

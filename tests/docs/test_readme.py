@@ -1,4 +1,4 @@
-"""Every code block of the README does what it says, in the order in which it is read."""
+"""Every code block of the README works, in the order in which it is read."""
 
 import os
 import re
@@ -26,14 +26,14 @@ DOWN = "labelyard-worker down"
 
 
 class Block(NamedTuple):
-    """What stands between two fences."""
+    """A code block of the README."""
 
     language: str
     text: str
 
     @property
     def kind(self) -> str:
-        """Tell how the block is proved."""
+        """Return the kind of test that runs the block."""
         lines = self.text.splitlines()
         match self.language:
             case "":
@@ -109,7 +109,7 @@ def test_the_first_five_minutes_go_as_told(home: Path) -> None:
 
 
 def store_photos(state: StackState) -> None:
-    """Put the producer's pictures where it says they are."""
+    """Upload the producer's pictures to the addresses in its code."""
     variables = state.variables
     with closing(
         boto3.client(

@@ -1,4 +1,4 @@
-"""One service and two workers, of the lite checkpoint and of none, for all end-to-end tests."""
+"""One service and two workers, one of them without a checkpoint, for all end-to-end tests."""
 
 from collections.abc import Iterator
 

@@ -73,11 +73,11 @@ class InstantService:
         (self.flags / order).touch()
 
     def log(self) -> str:
-        """Read all that the worker said."""
+        """Read the worker's output."""
         return self.worker.log_path.read_text()
 
     def has_begun(self, job_id: str) -> bool:
-        """Tell whether an attempt at the job is past what may still give it back."""
+        """Return whether an attempt at the job is past the point where it can be given back."""
         log = self.service.folder / "effects.log"  # made by the first attempt
         return log.exists() and f"begin {job_id} " in log.read_text()
 

@@ -37,7 +37,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """What scenarios are played on.
+    """Servers and a worker for the scenarios.
 
     Attributes:
         client: Producer of the worker that is started.
@@ -167,7 +167,7 @@ def service_config(stage: Stage) -> str:
 
 
 def code_of_refused_start(stage: Stage, **variables: str) -> str:
-    """Start a worker that cannot start: its last line says why."""
+    """Start a worker that cannot start: its last line is the reason."""
     done = subprocess.run(
         [sys.executable, "-m", "labelyard_worker", "start"],
         env={**os.environ, **stage.service.variables, "LABELYARD_HEALTH_PORT": "0", **variables},

@@ -1,4 +1,4 @@
-"""With LABELYARD_LOG_FORMAT=json a worker writes nothing but JSON lines, and none tells too much."""
+"""With LABELYARD_LOG_FORMAT=json a worker writes JSON lines alone, without secrets."""
 
 import json
 import os

@@ -38,7 +38,7 @@ PICTURES = {
 
 @contextmanager
 def services_of(folder: Path, service: Service) -> Iterator[Services]:
-    """Build what a worker's tasks use, set to do exactly what the pipeline does."""
+    """Build a worker's services with the pipeline's exact decoding."""
     settings = WorkerSettings(
         checkpoint=str(folder),
         device="cpu",

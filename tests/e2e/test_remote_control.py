@@ -49,7 +49,7 @@ def remote(instant: InstantService, exchange: str) -> Celery:
 
 @pytest.mark.usefixtures("workers")
 def test_only_workers_of_the_namespace_hear_a_command(instant: InstantService) -> None:
-    """The worker of the suite, with remote control off, hears none."""
+    """The suite's worker, whose remote control is off, gets no command."""
 
     def answers(exchange: str) -> int:
         return len(remote(instant, exchange).control.ping(timeout=1.0))

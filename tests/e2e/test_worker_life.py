@@ -1,4 +1,4 @@
-"""How a worker's process ends: drained when asked, at once when something hangs, never in part."""
+"""A worker's process drains on SIGTERM, and ends at once, as a whole, when something hangs."""
 
 import os
 import signal

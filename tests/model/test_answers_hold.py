@@ -153,7 +153,7 @@ def scores_of(image_embeds: Floats, text_embeds: Floats, *, logit_scale: float) 
 
 
 def agreement(one: Scores, other: Scores) -> float:
-    """Say on what share of the images the top labels agree."""
+    """Return the share of the images on which the top labels agree."""
     return float((one.argmax(axis=1) == other.argmax(axis=1)).mean())
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint that cannot work is refused at the start, with a sentence that says why."""
+"""A checkpoint that cannot work is refused at the start, with a sentence that gives the reason."""
 
 import json
 import math

@@ -252,7 +252,7 @@ def test_each_caller_gets_its_own_answer_whatever_fails_beside_it(
 def test_nobody_waits_on_a_thread_that_died(
     count: int, cancelled: set[int], error: type[BaseException]
 ) -> None:
-    """Whatever escapes the model ends the batcher, and everybody hears it."""
+    """Any exception that escapes the model ends the batcher, and fails every call."""
     gate = threading.Event()
 
     def die(items: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Whatever a caller passes and whatever the servers answer, only errors of ours leave a client."""
+"""Clients raise errors of ours alone, for all arguments and for all answers of the servers."""
 
 import asyncio
 import inspect
@@ -124,7 +124,7 @@ def arguments_of(draw: st.DrawFn, call: Any) -> dict[str, Any]:
 
 
 def use(answer: Any) -> None:
-    """Use what a call returned, as callers do."""
+    """Iterate over the value that a call returned, as callers do."""
     if isinstance(answer, Iterator):
         list(answer)
 

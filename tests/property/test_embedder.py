@@ -1,4 +1,4 @@
-"""Whatever comes of an image, its place returns, the batcher stops expecting it, it is answered."""
+"""Each image is answered, frees its slot, and is no longer expected by the batcher."""
 
 import dataclasses
 import threading
@@ -30,7 +30,7 @@ KNOWN = KnownImage(VECTOR, "e1", sha256="1" * 64, width=1, height=1, stamp="3 no
 
 
 class Intake:
-    """Answers as told: the place of pixels is taken before, as the pool does."""
+    """An intake with given answers; a slot of the pixel budget is taken first, as in the pool."""
 
     def __init__(self) -> None:
         self.budget = PixelBudget(100)
@@ -58,7 +58,7 @@ class Intake:
 
 
 class Known:
-    """Knows what it is told to know; one that is broken raises what nobody expects."""
+    """An image cache with given entries; a broken one raises an unexpected exception."""
 
     def __init__(self, known: KnownImage | None, content: Callable[[], Any]) -> None:
         self._known = known

@@ -1,4 +1,4 @@
-"""Whatever the logits: the ranking is that of a full stable sort, and scores are scores."""
+"""For all logits the ranking is that of a full stable sort, and scores are from 0 to 1."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_sigmoid_stays_between_0_and_1_and_keeps_the_order(logits: Floats) -> No
 def test_matches_and_ranks_agree_with_the_plain_definition(
     cosines: Floats, thresholds: list[float | None], abstain: int, scoring: str, top_k: int
 ) -> None:
-    """The fast way finds what the contract says in words."""
+    """The fast way finds the labels that the contract defines."""
     count = cosines.shape[1] - abstain
     label_set = LabelSet(
         labels=tuple(Label(name=str(n), threshold=thresholds[n]) for n in range(count)),

@@ -1,1 +1,1 @@
-"""What the tests stand on: real servers, sample pictures, network faults, leak checks."""
+"""Test support: real servers, sample pictures, network faults, leak checks."""

@@ -1,4 +1,4 @@
-"""An HTTP server that answers as it is told, for answers that a sound server does not give."""
+"""An HTTP server with given answers, for answers that a sound server does not give."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Files that are not the pictures they say they are, each broken in another way."""
+"""Files that are not the pictures they claim to be, each broken in another way."""
 
 import io
 import struct

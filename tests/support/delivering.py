@@ -31,7 +31,7 @@ class DeliveryBench:
         self.worker = worker
 
     def start(self) -> None:
-        """Let the pool deliver."""
+        """Start the pool."""
         self.pool.start()
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class DeliveryBench:
         return self.state(job, name)
 
     def due_in_s(self, job: Job) -> float | None:
-        """Tell in how many seconds somebody should take the job's deliveries."""
+        """Return the seconds until the job's deliveries are due."""
         due = self.client.zscore(self.ledger.keys.pending_deliveries, job.job_id)
         seconds, microseconds = self.client.time()
         return None if due is None else float(due) - seconds - microseconds / 1_000_000

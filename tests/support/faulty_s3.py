@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of an S3 server that fails, or drips, for the buckets it is told."""
+"""An HTTP proxy in front of an S3 server that fails, or drips, for given buckets."""
 
 import http.client
 import threading
@@ -12,7 +12,7 @@ DRIP_EVERY_S = 0.5
 
 
 class FaultyS3:
-    """What the proxy does; change it at any time.
+    """The proxy's faults; change them at any time.
 
     Attributes:
         failing: Buckets that are answered with 500.

@@ -24,7 +24,7 @@ def anonymous_s3(endpoint_url: str, **limits: Any) -> FetcherSettings:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file as read.
+    """A fetched file.
 
     Attributes:
         stamp: As in ``FetchedFile``; not compared.

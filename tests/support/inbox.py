@@ -27,7 +27,7 @@ class Inbox:
         self.consumer.consume()
 
     def turn(self, *, timeout: float = 0.05) -> None:
-        """Let the transport work for a moment."""
+        """Run one turn of the transport's event loop."""
         with suppress(TimeoutError):
             self.connection.drain_events(timeout=timeout)
 
@@ -68,5 +68,5 @@ def publish(url: str, *bodies: str, queue: str = "bulk", **options: Any) -> None
 
 
 def bodies(messages: list[Message]) -> list[str]:
-    """Read what was published."""
+    """Read the bodies of the published messages."""
     return [message.payload for message in messages]

@@ -1,4 +1,4 @@
-"""Find what a test left behind: Redis keys that stay for ever, threads, processes."""
+"""Find leaks of a test: Redis keys without a TTL, threads, processes."""
 
 import fnmatch
 import threading
@@ -35,7 +35,7 @@ def keys_without_ttl(clients: Iterable[redis.Redis]) -> list[str]:
 
 
 def is_of_broker(client: redis.Redis, key: bytes, *, database: int) -> bool:
-    """Tell whether kombu put this key here, to carry messages."""
+    """Return whether kombu wrote this key, to carry messages."""
     name = key.decode(errors="replace")
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in BROKER_KEYS):
         return True
@@ -43,7 +43,7 @@ def is_of_broker(client: redis.Redis, key: bytes, *, database: int) -> bool:
 
 
 def threads_and_processes(kept: Iterable[EmbeddedServer]) -> Remains:
-    """Return what must be gone after a test, unless it was there before.
+    """Return the threads and processes that must have ended after a test.
 
     Args:
         kept: Servers that outlive tests.
@@ -52,7 +52,7 @@ def threads_and_processes(kept: Iterable[EmbeddedServer]) -> Remains:
 
 
 def left_over_since(before: Remains, kept: Iterable[EmbeddedServer]) -> list[str]:
-    """Give what came since *before* a moment to end, and describe what does not."""
+    """Wait a moment for threads and processes started since *before*; describe those that stay."""
     due = time.monotonic() + LEFTOVERS_WITHIN_S
     while left := threads_and_processes(kept) - before:
         if time.monotonic() >= due:
@@ -92,7 +92,7 @@ def family(server: EmbeddedServer) -> list[psutil.Process]:
 
 
 def is_standard_helper(process: psutil.Process, *, parent: psutil.Process) -> bool:
-    """Tell whether *process* is multiprocessing's fork server or resource tracker."""
+    """Return whether *process* is multiprocessing's fork server or resource tracker."""
     try:
         line = " ".join(process.cmdline())
         return process.ppid() == parent.pid and any(name in line for name in STANDARD_HELPERS)
@@ -101,7 +101,7 @@ def is_standard_helper(process: psutil.Process, *, parent: psutil.Process) -> bo
 
 
 def describe(one: threading.Thread | psutil.Process) -> str:
-    """Return what a reader needs to find out who left it."""
+    """Describe a thread or process, so that a reader finds the code that left it."""
     if isinstance(one, threading.Thread):
         return f"thread {one.name}"
     try:

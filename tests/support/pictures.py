@@ -76,7 +76,7 @@ def greyscale_jpeg(size: Size = SMALL) -> bytes:
 
 
 def rotated_jpeg(size: Size = SMALL, *, orientation: int = 6) -> bytes:
-    """Make a JPEG that EXIF says to turn; 6 is a quarter clockwise."""
+    """Make a JPEG with an EXIF orientation; 6 is a quarter turn clockwise."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(scene(size), "JPEG", exif=exif)

@@ -1,4 +1,4 @@
-"""A decoder for intake children that does what a file's bytes say, as bad decoders might."""
+"""A decoder for intake children that crashes, hangs or lies as a file's bytes order."""
 
 import json
 import os
@@ -39,7 +39,7 @@ NONSENSE = [
 
 
 def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pixels:
-    """Do what *raw* says; decode it if it says nothing."""
+    """Misbehave as *raw* orders; decode it if it is an ordinary file."""
     if raw == CRASH:
         os.abort()
     if raw == HANG:

@@ -77,7 +77,7 @@ class ProxiedConnection:
 
 
 class TcpProxy:
-    """Forward 127.0.0.1 connections to a server, until told to misbehave.
+    """Forward 127.0.0.1 connections to a server, or misbehave.
 
     Args:
         target_port: Port of the server on 127.0.0.1.
@@ -104,7 +104,7 @@ class TcpProxy:
         return self
 
     def freeze(self) -> None:
-        """Make every open connection half-open: nothing passes, nobody is told; new ones work."""
+        """Make every open connection half-open: nothing passes, no side notices; new ones work."""
         for connection in self._snapshot():
             connection.flows.clear()
 

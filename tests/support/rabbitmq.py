@@ -57,7 +57,7 @@ def installed_script() -> Path:
 
 
 def is_installed() -> bool:
-    """Tell whether this machine can run a node."""
+    """Return whether this machine can run a node."""
     return rabbitmq_script() is not None and shutil.which("epmd") is not None
 
 
@@ -146,7 +146,7 @@ class RabbitServer(EmbeddedServer):
         return done.stdout
 
     def servers(self) -> list[EmbeddedServer]:
-        """List what must be named where processes are looked for that were left behind."""
+        """List the node's processes, for the search for processes left behind."""
         return [self.epmd, self]
 
     def is_ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""A server that webhooks are sent to, which answers as it is told."""
+"""A receiver of webhooks with given answers."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ class Hook:
 
 @dataclass
 class Receiver:
-    """What came, and what is answered.
+    """The received requests, and the answers to give.
 
     Attributes:
         url: Where calls go to; the path may be extended.

@@ -17,7 +17,7 @@ FIXED_VARIABLES = {
 
 
 def isolate(environ: MutableMapping[str, str]) -> None:
-    """Remove what the caller's shell says about us, AWS and hubs; fix what tests rely on."""
+    """Remove the caller's variables of labelyard, AWS and model hubs; set those that tests need."""
     for name in [name for name in environ if name.startswith(CALLERS_PREFIXES)]:
         del environ[name]
     environ.update(FIXED_VARIABLES)
@@ -26,7 +26,7 @@ def isolate(environ: MutableMapping[str, str]) -> None:
 def service_variables(
     seaweed: SeaweedServer, *, broker_url: str, ledger_url: str
 ) -> dict[str, str]:
-    """Return what producers and workers need to find the servers."""
+    """Return the variables that lead producers and workers to the servers."""
     return {
         "LABELYARD_BROKER_URL": broker_url,
         "LABELYARD_LEDGER_URL": ledger_url,

@@ -13,7 +13,7 @@ LONGEST_STEP_S = 0.05
 def wait_until(
     condition: Callable[[], Value], *, within_s: float = 30.0, message: str = ""
 ) -> Value:
-    """Ask *condition* again and again until its answer is truthy.
+    """Call *condition* again and again until it returns a truthy value.
 
     Args:
         condition: What to ask; what it raises is not caught.

@@ -1,4 +1,4 @@
-"""What a batcher does to those who wait: answers, refusals, and an orderly end."""
+"""The batcher's calls: answers, refusals, and an orderly end."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

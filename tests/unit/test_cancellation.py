@@ -1,4 +1,4 @@
-"""A job goes on until its token says no: its deadline, its expiry, a cancel, a shutdown."""
+"""A job runs until its cancellation token ends it: deadline, expiry, cancel, shutdown."""
 
 import threading
 from collections.abc import Callable

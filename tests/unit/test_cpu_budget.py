@@ -1,4 +1,4 @@
-"""What a process may use of the machine, and what it keeps its libraries to."""
+"""CPU budget: the cores that a process may use, and the threads of its libraries."""
 
 import gc
 import os

@@ -84,7 +84,7 @@ def with_chunk(raw: bytes, name: bytes, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
 def test_every_format_shows_the_first_frame_as_drawn(make: Callable[[], bytes]) -> None:
-    """Whatever the container, the picture is the one that was saved."""
+    """The decoded picture is the one that was saved, in every container."""
     drawn = pictures.scene().resize((224, 224), Image.Resampling.BICUBIC)
 
     pixels = pixels_of(make())

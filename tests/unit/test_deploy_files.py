@@ -1,4 +1,4 @@
-"""What an operator starts with: docker-compose.yml, deploy/Dockerfile and .env.example."""
+"""The deployment files: docker-compose.yml, deploy/Dockerfile and .env.example."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What is chosen from the machine, and which errors mean what."""
+"""Devices, dtypes and threads are chosen from the machine; device errors are classified."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -170,7 +170,7 @@ def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:
 def threads_given(
     share: ThreadShare, *, is_passing: bool = False, is_followed: bool = False
 ) -> int:
-    """Say how many threads this thread is given."""
+    """Return the number of torch's threads for this thread."""
     with share.taken(is_passing=is_passing, is_followed=is_followed):
         return torch.get_num_threads()
 

@@ -1,4 +1,4 @@
-"""What a fleet is made of: its devices, its members' environment, its exit code."""
+"""A fleet: its devices, its members' environment, its exit code."""
 
 import os
 import signal

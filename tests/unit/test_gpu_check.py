@@ -100,7 +100,7 @@ def test_tests_without_a_report_have_failed(tmp_path: Path) -> None:
 
 
 def rate(images_per_s: float, **more: Any) -> dict[str, Any]:
-    """Describe what a system did."""
+    """Describe a system's measurement."""
     return {"images_per_s": images_per_s, "errors": 0, **more}
 
 

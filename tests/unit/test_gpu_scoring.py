@@ -1,4 +1,4 @@
-"""Scoring on the model's device says what scoring on the host says, to the last label."""
+"""Scoring on the GPU gives the results of scoring on the host, to the last label."""
 
 from typing import Literal
 

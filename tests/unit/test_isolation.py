@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 
 class Visitor(threading.Thread):
-    """Runs as an ordinary job or as a suspect, until told to leave."""
+    """An ordinary job or a suspect that runs until it is released."""
 
     def __init__(self, quarantine: Quarantine, *, is_suspect: bool = False) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def never() -> bool:
 
 
 def nothing() -> None:
-    """Stand in for what tells the ledger of company."""
+    """Stand in for the call that notes other suspects in the ledger."""
 
 
 def test_a_suspect_runs_beside_ordinary_jobs_and_they_beside_it() -> None:

@@ -1,4 +1,4 @@
-"""Each prompt is encoded once, whoever asks for it, and memory is bounded."""
+"""Each prompt is encoded once for all callers, and memory is bounded."""
 
 import gc
 import threading
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 class RecordingEncoder:
-    """Gives each prompt a vector of its own, and remembers what it was asked."""
+    """Gives each prompt a vector of its own, and records the prompts it got."""
 
     scoring: Literal["softmax", "sigmoid"] = "softmax"
     dim = DIM

@@ -22,7 +22,7 @@ LIST_MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
 def modules_after(statement: str) -> set[str]:
-    """List what a fresh process has imported after *statement*."""
+    """List the modules that a fresh process has imported after *statement*."""
     listed = subprocess.run(
         [sys.executable, "-c", f"{statement}; {LIST_MODULES}"],
         check=True,

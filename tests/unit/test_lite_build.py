@@ -1,4 +1,4 @@
-"""Where the lite checkpoint is built, when it is built again, and what stops it."""
+"""The lite checkpoint is built once in its cache folder, and again when its parts change."""
 
 import shutil
 import threading

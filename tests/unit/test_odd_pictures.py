@@ -39,7 +39,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 def test_deep_greys_look_like_their_eight_bit_rendering(
     name: str, transparency: Literal["white", "drop"], decode_mode: Literal["draft", "exact"]
 ) -> None:
-    """Whatever their values span; only exact and drop together clip them, as the pipeline does."""
+    """Any range of values is scaled; only exact and drop together clip, as the pipeline does."""
     limits = ImageLimits(decode=decode_mode, transparency=transparency)
 
     picture = picture_of(DEEP_GREYS[name](), limits=limits)
@@ -59,7 +59,7 @@ def test_colours_are_as_drawn(name: str, decode_mode: Literal["draft", "exact"])
 
 @pytest.mark.parametrize("name", TRANSPARENT)
 def test_transparency_is_composed_on_white_in_every_mode(name: str) -> None:
-    """What is clear in the RGBA rendering is white, and nothing else changes."""
+    """Clear pixels of the RGBA rendering are white, and nothing else changes."""
     with Image.open(io.BytesIO(TRANSPARENT[name]())) as opened:
         with_alpha = opened.convert("RGBA")
     expected = Image.new("RGB", with_alpha.size, WHITE)
@@ -145,7 +145,7 @@ def test_drafts_decode_whatever_exact_decodes(
 
 
 def test_a_draft_that_fails_is_decoded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a decoder cannot do at a smaller scale costs time, not the picture."""
+    """A picture that cannot be decoded at a smaller scale costs time, and is not refused."""
     raw, spec = pictures.jpeg((600, 400)), PixelSpec("exact", height=32, width=32)
     exact = outcome(raw, spec, "exact")
     assert outcome(raw, spec, "draft") != exact

@@ -1,4 +1,4 @@
-"""Whatever a process of ours writes with JSON logs is a JSON line, whoever writes it."""
+"""With JSON logs each line that a process of ours writes is JSON, also those of libraries."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What pydantic refuses is told in sentences, for every field and every kind of fault."""
+"""Pydantic's errors become sentences, for every field and every kind of fault."""
 
 import json
 import re

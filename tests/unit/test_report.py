@@ -26,7 +26,7 @@ class Shown:
 
 
 class Page(HTMLParser):
-    """Finds what a reader would see, and what a browser would fetch."""
+    """Parser of the text that a reader would see, and of the addresses a browser would fetch."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What scores, ranks and matches come out of known embeddings."""
+"""Scores, ranks and matches of known embeddings."""
 
 from typing import Any
 

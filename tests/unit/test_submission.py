@@ -1,4 +1,4 @@
-"""What a producer has at hand becomes a job, or is refused with words that help."""
+"""A producer's arguments become a job, or are refused with words that help."""
 
 from datetime import UTC, datetime
 from typing import Any

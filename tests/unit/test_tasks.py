@@ -1,4 +1,4 @@
-"""Which queue brought a message decides how its job runs; a queue without jobs is an error."""
+"""The queue of a message decides how its job runs; a queue without jobs is an error."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ def test_a_message_without_a_queue_is_of_an_unknown_one() -> None:
 
 
 def test_a_job_of_an_unknown_queue_is_kept_whole_under_its_id() -> None:
-    """Its producer hears of it, and an operator can send it again."""
+    """The job fails for its producer, and an operator can replay the message."""
     kept: list[Any] = []
     runtime = Runtime(WorkerSettings(health_port=-1), load=lambda _: None)  # type: ignore[arg-type,return-value]
     runtime._services = SimpleNamespace(executor=SimpleNamespace(set_aside=kept.append))  # type: ignore[assignment]

@@ -22,7 +22,7 @@ class GatedEncoder:
         self.gate = threading.Event()
 
     def text_embeds(self, prompts: Sequence[str]) -> Floats:
-        """Fail on the prompts that say so."""
+        """Fail on prompts with the word ``fail``."""
         self.calls.append(list(prompts))
         assert self.gate.wait(5)
         if "lose the device" in prompts:

@@ -1,4 +1,4 @@
-"""Which wheels are carried to a machine without a network, and in which parts."""
+"""The wheels for a machine without a network, and the parts that they are split into."""
 
 import os
 import zipfile
@@ -36,7 +36,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def collected(index: Path, *roots: str, have: str = "") -> set[str]:
-    """Collect what *roots* need, and name the files."""
+    """Collect the wheels that *roots* need, and name the files."""
     folder = index / "collected"
     folder.mkdir()
     target = Target("3.12", read_have(have))

@@ -22,7 +22,7 @@ class Turns:
         consumer.connection.register_with_event_loop(self._hub)
 
     def turn(self) -> None:
-        """Do what a loop does at the start of a turn."""
+        """Call the channel as the event loop does at the start of a turn."""
         for tick in list(self._hub.on_tick):
             tick()
 

@@ -1,4 +1,4 @@
-"""What goes to the broker: messages that Celery reads, in order, from many threads, never lost."""
+"""Published messages are read by Celery, in order, from many threads, and none is lost."""
 
 import json
 import logging
@@ -222,7 +222,7 @@ def classify(self, message):
 
 
 def documented_envelope() -> dict[str, Any]:
-    """Read the message that the documentation tells other languages to push."""
+    """Read the message that the documentation gives for other languages."""
     text = CONTRACT.read_text(encoding="utf-8")
     _, _, after = text.partition("<!-- envelope -->\n```json\n")
     envelope: dict[str, Any] = json.loads(after.partition("```")[0])

@@ -63,7 +63,7 @@ def answering(reply: bytes) -> Iterator[int]:
         block_on_close = False
 
         def handle_error(self, *_: object) -> None:
-            """Say nothing of clients that hang up."""
+            """Log nothing of clients that hang up."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -164,7 +164,7 @@ def test_the_asynchronous_client_raises_the_same(reply: bytes) -> None:
 def test_whatever_rabbitmq_raises_after_the_job_was_accepted_is_no_error(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reconciler publishes the job: the submit says that it is not published."""
+    """The reconciler publishes the job: the submit returns that it is not published."""
 
     class Refusing:
         def __init__(self, *_: object, **__: object) -> None: ...

@@ -19,7 +19,7 @@ ESCAPES = [SystemExit(1), KeyboardInterrupt(), MemoryError("x"), GeneratorExit()
 
 
 class Request:
-    """What the pool sees of Celery's request; it can be told to fail as the real one does."""
+    """Celery's request as the pool sees it; it can be made to fail as the real one does."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def never_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes at all comes because the consumer was woken."""
+    """Switch polling off: a message arrives only if the consumer is woken."""
     monkeypatch.setattr(RedisChannel, "fallback_s", 600.0)
 
 

@@ -56,7 +56,7 @@ def lines(result: Result) -> list[dict[str, Any]]:
 
 
 def end(ledger: Ledger, job: Job) -> None:
-    """End a job as a worker would: images whose address says ``gone`` are not there."""
+    """End a job as a worker would: images with ``gone`` in their address are not found."""
     is_gone = any("gone" in image.uri for image in job.images)
     status = "succeeded" if not is_gone else "failed" if len(job.images) == 1 else "partial"
     ledger.finish(job.job_id, sample_result(status, job=job))  # type: ignore[arg-type]

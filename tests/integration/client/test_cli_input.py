@@ -1,4 +1,4 @@
-"""What a person mistypes is one line on standard error and an exit code, for every command."""
+"""Mistyped input is one line on standard error and an exit code, for every command."""
 
 from pathlib import Path
 

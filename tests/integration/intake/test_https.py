@@ -1,4 +1,4 @@
-"""https sources: listed public hosts only, whatever names and redirects say."""
+"""https sources: listed public hosts only, for all names and redirects."""
 
 import shutil
 import socket

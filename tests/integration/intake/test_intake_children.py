@@ -52,7 +52,7 @@ def fetchers(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Fetcher
 
 @pytest.fixture
 def start_intake(fetchers: FetcherSettings) -> Iterator[StartIntake]:
-    """Start an intake of two children whose decoder does what files say; closed at the end."""
+    """Start an intake of two children whose decoder obeys orders in files; closed at the end."""
     with ExitStack() as started:
 
         def start(
@@ -320,7 +320,7 @@ def test_closing_with_time_lets_what_waits_be_done(
 def test_children_that_cannot_start_are_no_images_fault(
     start_intake: StartIntake, put: Callable[[bytes], ImageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The image waits, and the intake says that it is not alive."""
+    """The image waits, and the intake is not alive."""
     monkeypatch.setattr("labelyard_worker.intake.decode_stage.PAUSE_AFTER_FAILURE_S", 0.01)
     intake = start_intake(decoder="no_such_module:decode", children=1)
 
@@ -333,7 +333,7 @@ def test_children_that_cannot_start_are_no_images_fault(
 def test_many_callers_at_once_each_get_their_own(
     start_intake: StartIntake, put: Callable[[bytes], ImageRef]
 ) -> None:
-    """Whichever threads they come from."""
+    """Callers of several threads share one intake."""
     intake = start_intake(children=3)
     images = [put(pictures.png(seed=seed)) for seed in range(5)]
     expected = [outcome(answer) for answer in intake.submit(images)]

@@ -38,13 +38,13 @@ StartPool = Callable[..., IntakePool]
 
 
 def give(request: BaseHTTPRequestHandler, raw: bytes, **headers: str) -> None:
-    """Answer with a file whose ETag is not an MD5, unless told otherwise."""
+    """Answer with a file whose ETag is not an MD5, unless *headers* replace it."""
     reply(request, 200, raw, **{"ETag": '"1"', "Last_Modified": DATE, **headers})
 
 
 @pytest.fixture
 def start() -> Iterator[StartPool]:
-    """Start an intake in front of a server that answers as *serve* says."""
+    """Start an intake in front of a server that answers by *serve*."""
     with ExitStack() as started:
 
         def start_pool(

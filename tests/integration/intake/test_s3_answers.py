@@ -1,4 +1,4 @@
-"""Every S3 answer means the same with and without a body, and to both ways of asking."""
+"""Every S3 answer means the same with and without a body, through obstore and signed by us."""
 
 from http.server import BaseHTTPRequestHandler
 
@@ -148,7 +148,7 @@ def test_without_a_body_the_status_decides(
 )
 @pytest.mark.parametrize("has_length", [True, False])
 def test_what_boto3_reads_is_read(headers: dict[str, str], has_length: bool) -> None:
-    """A server that leaves out what obstore wants, or says it in another way."""
+    """A server that leaves out headers that obstore wants, or formats them differently."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)

@@ -141,7 +141,7 @@ def test_an_equal_etag_is_not_believed_alone(
 def test_each_wrong_address_has_its_code(
     storage: SyncSource, bucket: Bucket, uri: str, error: type[LabelyardError], reason: str
 ) -> None:
-    """And says what to do."""
+    """The error's text names the wrong part of the address."""
     bucket.put("folder/cat.jpg", b"cat")
 
     with pytest.raises(error, match=reason):
@@ -149,7 +149,7 @@ def test_each_wrong_address_has_its_code(
 
 
 def test_an_empty_object_is_read_as_such(storage: SyncSource, bucket: Bucket) -> None:
-    """That it is no picture is the decoder's to say."""
+    """Only the decoder refuses it as a picture."""
     file = storage.fetch(bucket.put("empty", b""))
 
     assert isinstance(file, Fetched)
@@ -311,7 +311,7 @@ def test_without_credentials_requests_go_unsigned(s3_settings: S3Settings) -> No
 def test_settings_cross_to_a_child_and_never_show_their_keys(
     s3_settings: S3Settings, seaweed: SeaweedServer
 ) -> None:
-    """Whatever prints them."""
+    """Not even in repr."""
     config = config_of(s3_settings)
     fetcher = FetcherSettings((config,))
 

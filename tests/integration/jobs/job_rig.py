@@ -68,7 +68,7 @@ class JobRig:
         self.client.close()
 
     def live(self, worker: str) -> None:
-        """Say that *worker* lives."""
+        """Write the presence key of *worker*."""
         self.client.set(self.ledger.keys.worker(worker), "[]", ex=60)
 
     def submit(self, queue: Queue = "interactive", **changes: Any) -> Job:
@@ -95,7 +95,7 @@ class JobRig:
         return record
 
     def due_in_s(self, job: Job) -> float | None:
-        """Tell in how many seconds the job is to be sent again."""
+        """Return the seconds until the job is to be sent again."""
         due = self.client.zscore(self.ledger.keys.due, job.job_id)
         seconds, microseconds = self.client.time()
         return None if due is None else float(due) - seconds - microseconds / 1_000_000

@@ -53,7 +53,7 @@ def lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def signature(headers: Mapping[str, str], body: bytes) -> str:
-    """Compute what a receiver would, from the specification alone."""
+    """Compute the signature as a receiver does, from the specification alone."""
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     digest = hmac.digest(base64.b64decode(SECRET[6:]), content, hashlib.sha256)
     return f"v1,{base64.b64encode(digest).decode()}"

@@ -1,4 +1,4 @@
-"""What the ledger cannot hold is written to the job's object first, on real storage."""
+"""A result that the ledger cannot hold is written to the job's object first, on real storage."""
 
 import json
 

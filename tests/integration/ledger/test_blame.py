@@ -1,4 +1,4 @@
-"""Whose fault the death of a worker is: its suspect's, or else everybody's in part."""
+"""Blame for the death of a worker: its suspect's alone, or else each job's in part."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,7 +30,7 @@ def submitted(ledger: Ledger, count: int = 1) -> list[Job]:
 
 
 def start(ledger: Ledger, job: Job, worker: str, isolation: Isolation = "none") -> Started:
-    """Begin the job at a worker that no longer lives as soon as anybody asks."""
+    """Begin the job at a worker whose presence key is gone at once."""
     return ledger.start(
         job.job_id,
         worker=worker,

@@ -65,7 +65,7 @@ def dead(ledger: Ledger) -> Job:
 
 
 def attempt(call: Callable[[], object]) -> bool:
-    """Tell whether *call* came to an end that its caller may rely on."""
+    """Return whether *call* came to an end that its caller may rely on."""
     try:
         call()
     except LedgerUnavailableError:

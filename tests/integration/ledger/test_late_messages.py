@@ -45,7 +45,7 @@ def receive(rig: JobRig, job: Job, *, age_s: float | None = None, **call: Any) -
 
 
 def drop_record(ledger: Ledger, job: Job) -> None:
-    """Do what Redis does when the record's time is over."""
+    """Delete the record as Redis does when its TTL is over."""
     ledger.client.delete(ledger.keys.job(job.job_id))
 
 

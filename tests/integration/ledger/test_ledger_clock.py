@@ -61,7 +61,7 @@ def rig(ledger_url: str, offset_s: float) -> Iterator[JobRig]:
 
 
 def to_live_s(client: Client, job_id: str) -> float:
-    """Tell how long the job may live by the ledger's clock."""
+    """Return the seconds that the job may live by the ledger's clock."""
     expires_at = client.status(job_id).expires_at
     assert expires_at is not None
     return expires_at - client._ledger.now()

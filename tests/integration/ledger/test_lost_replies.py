@@ -240,7 +240,7 @@ def test_a_call_whose_reply_is_lost_ends_as_one_whose_reply_came(
 
 
 def commands_until_ping(monitor: Any) -> list[str]:
-    """Read what the server executed, but for what scripts did."""
+    """Read the commands that the server executed, except those of scripts."""
     seen = []
     while (command := monitor.next_command()["command"]) != "PING":
         seen.append(command)
@@ -248,7 +248,7 @@ def commands_until_ping(monitor: Any) -> list[str]:
 
 
 def has_repetition(commands: list[str]) -> bool:
-    """Tell whether a call of a script came twice."""
+    """Return whether a call of a script came twice."""
     calls = [command for command in commands if command.startswith(("EVALSHA", "SCRIPT"))]
     return len(set(calls)) < len(calls)
 

@@ -1,4 +1,4 @@
-"""A worker says that it lives and what it runs, and hears which jobs were cancelled."""
+"""Presence: a worker renews its presence key with its jobs, and receives cancellations."""
 
 import json
 from collections.abc import Iterator

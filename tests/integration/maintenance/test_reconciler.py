@@ -1,4 +1,4 @@
-"""What no queue holds is sent again, by one of the workers; on real servers."""
+"""One of the workers republishes jobs that have no message in the broker; on real servers."""
 
 import base64
 import json
@@ -67,7 +67,7 @@ class ReconcilerRig:
         return job
 
     def start(self, job: Job, *, worker: str, says: list[str] | None) -> None:
-        """Have a worker begin the job, and say what it runs; ``None``: it is gone."""
+        """Have a worker begin the job and write its presence key; ``None``: it is gone."""
         if says is not None:
             key = self.ledger.keys.worker(worker)
             self.client.set(key, json.dumps(says), ex=60)

@@ -65,7 +65,7 @@ def started(folder: Path) -> list[tuple[str, int, str]]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether the process is there; one that nobody waited for yet has ended, too."""
+    """Return whether the process runs; one that nobody waited for yet has ended, too."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

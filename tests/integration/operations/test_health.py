@@ -1,4 +1,4 @@
-"""Probes over HTTP say whether a worker lives and takes jobs, and why not."""
+"""Probes over HTTP return whether a worker is alive and ready, and why not."""
 
 import json
 import socket
@@ -61,7 +61,7 @@ def pool_with(*, leaked: int) -> SimpleNamespace:
 
 
 def ask(server: Server, what: str) -> tuple[int, Any]:
-    """Ask as a probe does."""
+    """Send a request as a probe does."""
     try:
         answer = urllib.request.urlopen(f"http://127.0.0.1:{server.port}{what}", timeout=5)
     except urllib.error.HTTPError as error:

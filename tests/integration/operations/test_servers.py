@@ -50,7 +50,7 @@ sys.stdin.read()
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Tell whether a process still does anything; whoever is init may be slow to bury it."""
+    """Return whether a process still runs; init may be slow to reap it."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

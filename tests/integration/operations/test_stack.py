@@ -1,4 +1,4 @@
-"""The embedded stack: who it belongs to, what it keeps running, what it says when it fails."""
+"""The embedded stack: its owner, the processes it keeps running, and its error texts."""
 
 import json
 import os

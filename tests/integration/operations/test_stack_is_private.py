@@ -65,7 +65,7 @@ def listening_ports(stack: Stack) -> set[int]:
 
 
 def http_status(port: int, method: str, path: str, *, is_tls: bool) -> int | None:
-    """Ask without any credential; ``None`` if the connection gets no answer at all."""
+    """Send a request without any credential; ``None`` if the connection gets no answer."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = (
@@ -272,7 +272,7 @@ def context_pair(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def handshake(*, server: ssl.SSLContext, client: ssl.SSLContext) -> bool:
-    """Exchange what both sides write until both are content."""
+    """Exchange the bytes that both sides write until the handshake is done."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [
         server.wrap_bio(to_server, to_client, server_side=True),

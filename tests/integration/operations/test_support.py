@@ -1,4 +1,4 @@
-"""What the tests stand on holds: faults are faults, leaks are seen, pictures are what they say."""
+"""The test support works: faults are faults, leaks are found, broken pictures are broken."""
 
 import io
 import socket

@@ -1,4 +1,4 @@
-"""What is known of pictures, in memory and on a real Valkey that may be away or slow."""
+"""The image cache, in memory and on a real Valkey that may be away or slow."""
 
 import dataclasses
 import hashlib

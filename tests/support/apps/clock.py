@@ -1,4 +1,4 @@
-"""A clock that jumps: what ``time.time`` says in this process, without touching the machine's."""
+"""A clock that jumps: ``time.time`` in this process, without touching the machine's."""
 
 import mmap
 import struct

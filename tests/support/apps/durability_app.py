@@ -68,7 +68,7 @@ def mark(self, number: int, seconds: float = 0.0) -> None:
 
 @app.task(name="escape", bind=True)
 def escape(self, error: str) -> None:
-    """Raise what a tracer doesn't catch, the first time; end well when it comes again."""
+    """Raise an exception that no tracer catches the first time; succeed the second time."""
     if self.request.delivery_info.get("redelivered"):
         note("end", error)
         return

@@ -61,7 +61,7 @@ class Worker:
             )
 
     def is_ready(self) -> bool:
-        """Tell whether it consumes; fails loudly when it has died."""
+        """Return whether the worker consumes; raise if it has died."""
         text = self.log.read_bytes()[self.log_start :]
         assert self.process.poll() is None, text.decode()[-4000:]
         return b" ready." in text
@@ -79,7 +79,7 @@ def effects(folder: Path) -> list[list[str]]:
 
 
 def ended(folder: Path) -> list[str]:
-    """List what ended, once for each time."""
+    """List the tasks that ended, once for each time."""
     return [words[1] for words in effects(folder) if words[0] == "end"]
 
 

@@ -1,4 +1,4 @@
-"""The real worker, whose attempts leave lines, and misbehave as their tenant says."""
+"""The real worker, whose attempts leave lines, and misbehave by the name of their tenant."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def raise_memory_error() -> None:
 
 
 def raise_system_exit() -> None:
-    """Raise what no ``except Exception`` holds."""
+    """Raise SystemExit, which no ``except Exception`` catches."""
     raise SystemExit("poison")
 
 
@@ -56,7 +56,7 @@ MISBEHAVIOUR: Final[dict[str, Callable[[], None]]] = {
 
 
 def be_slow(seconds: float, token: Token) -> None:
-    """Take a while, and stop when told to."""
+    """Take a while, and stop when the job is cancelled."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         token.check()

@@ -1,4 +1,4 @@
-"""The real worker, whose first forward pass loses the device while a file says so."""
+"""The real worker, whose first forward pass loses the device while a file exists."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from labelyard_worker.vision.scoring import Floats
 
 
 def lose(device: torch.device) -> None:
-    """Have a kernel fail an assertion, after which CUDA refuses this process; a CPU says so."""
+    """Have a kernel fail an assertion, so that CUDA refuses this process; a CPU raises the same."""
     if device.type == "cuda":
         nowhere = torch.tensor([1 << 20], device=device)
         torch.zeros(2, device=device)[nowhere].cpu()

@@ -31,6 +31,6 @@ def is_ordered(flag: str) -> bool:
 
 
 def hang() -> None:
-    """Hang as native code does: nothing that is asked of it is heard."""
+    """Hang as native code does: no signal and no cancellation gets through."""
     while True:
         time.sleep(3600)

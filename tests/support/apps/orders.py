@@ -1,4 +1,4 @@
-"""How the worker of ``instant`` is told to misbehave: by a job's tenant, or by a file."""
+"""Orders by which the worker of ``instant`` misbehaves: a job's tenant, or a file."""
 
 import re
 from typing import Final
