@@ -16,7 +16,7 @@ from benchmarks.gpu.form import MEGAPIXELS, Form, form_of
 from benchmarks.gpu.step_result import StepResult
 from benchmarks.pictures import ensure_pictures
 from benchmarks.stack import isolate, running_stack
-from benchmarks.systems.decoding import decode_image, open_store
+from benchmarks.systems.decoding import decode_image, open_bucket
 from labelyard_worker.cpu_budget import usable_cores
 from labelyard_worker.pixels import PixelSpec
 
@@ -75,7 +75,7 @@ def measure(
 
 def work(keys: Mapping[float, Sequence[str]], seconds: float, barrier: Any, answers: Any) -> None:
     """Fetch and decode until the time is over, for each spec and size; send the rates."""
-    store = open_store()
+    store = open_bucket()
     for spec in SPECS.values():
         for names in keys.values():
             fetch_and_decode(store, names[0], spec)

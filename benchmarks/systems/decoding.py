@@ -6,7 +6,10 @@ from pathlib import Path
 from obstore.store import S3Store
 from PIL import Image
 
+from labelyard.s3_client import S3Credentials
 from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
+from labelyard_worker.intake.sources.s3_clients import open_store
+from labelyard_worker.intake.sources.s3_settings import S3Settings
 from labelyard_worker.pixels import PixelSpec
 
 
@@ -29,14 +32,12 @@ def decode_image(image: Image.Image, spec: PixelSpec, *, is_exact: bool = False)
     return resize_and_crop(image.convert("RGB"), spec, drafted=drafted).tobytes()
 
 
-def open_store() -> S3Store:
-    """Open the bucket with the fastest client that labelyard uses, too."""
-    return S3Store(
-        os.environ["BENCH_BUCKET"],
-        endpoint=os.environ["AWS_ENDPOINT_URL"],
-        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region=os.environ["AWS_DEFAULT_REGION"],
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
+def open_bucket() -> S3Store:
+    """Open the benchmark's bucket with the client that labelyard's fetchers use."""
+    credentials = S3Credentials(
+        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
     )
+    settings = S3Settings(
+        os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_DEFAULT_REGION"], credentials=credentials
+    )
+    return open_store(settings, os.environ["BENCH_BUCKET"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.machine import usable_cores
 from benchmarks.systems.bare_model import BareModel
-from benchmarks.systems.decoding import decode_file, decode_image, open_store
+from benchmarks.systems.decoding import decode_file, decode_image, open_bucket
 from benchmarks.systems.limit_candidates import Candidate
 from benchmarks.systems.limit_shapes import Overlapped, Shape, Solo
 
@@ -57,7 +57,7 @@ class Commands:
         """Fetch, decode and compute pictures one by one; the seconds of each."""
         torch.set_num_threads(usable_cores())
         model = BareModel(self._folder, labels, dtype=dtype, device=self._device)
-        store = open_store()
+        store = open_bucket()
         seconds = []
         for key in keys:
             started_at = time.monotonic()

@@ -29,9 +29,9 @@ from labelyard_worker.intake.sources.https import errors_as_ours, stamp_in
 from labelyard_worker.intake.sources.s3_address import S3Address
 from labelyard_worker.intake.sources.s3_answers import (
     CHANGED,
-    cause_of,
     error_of,
     is_broken_off,
+    obstore_reason,
     read_body,
     read_obstore,
 )
@@ -106,7 +106,7 @@ class S3Source:
                 raise error_of(answer, uri=order.uri) from error
             if not is_broken_off(error):  # perhaps a header that it does not understand
                 return await self._get_signed(order, address, transfer)
-            raise SourceDownError(order.uri, cause_of(error)) from error
+            raise SourceDownError(order.uri, obstore_reason(error)) from error
 
     async def is_down(self, uri: str) -> bool:
         """Probe the bucket with a GET of a random key; "not found" is a sign of life."""

@@ -193,7 +193,7 @@ def read_obstore(error: Exception) -> S3Answer | None:
     return S3Answer(int(status[1]), code[1] if code else "")
 
 
-def cause_of(error: Exception) -> str:
+def obstore_reason(error: Exception) -> str:
     """Cut obstore's text down to its cause; it holds addresses and a dump of its state."""
     first_line = str(error).partition("\n")[0]
     return first_line.rpartition(" - ")[2].partition(": <?xml")[0][:120]
