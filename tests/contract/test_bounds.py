@@ -24,7 +24,8 @@ from labelyard.messages import (
     parse_job,
 )
 from labelyard.schemas import schema
-from labelyard_worker.vision.scoring import LabelMatrix, score_image
+from labelyard_worker.vision.scorer import Scorer
+from labelyard_worker.vision.scoring import LabelMatrix, Scaling
 
 GOLDEN = Path(__file__).parent / "v1"
 
@@ -225,9 +226,9 @@ def test_scores_are_finite_at_every_temperature_that_is_allowed(
         trained_scoring="softmax",
     )
 
-    scores = score_image(
-        image.astype(np.float32), matrix, logit_scale=logit_scale, logit_bias=logit_bias, top_k=4
-    )
+    scorer = Scorer(Scaling(logit_scale, logit_bias))
+
+    (scores,) = scorer.score([image.astype(np.float32)], matrix, top_k=4)
 
     assert all(0 <= label.score <= 1 for label in scores.labels)
 

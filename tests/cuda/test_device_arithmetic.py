@@ -13,11 +13,12 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import (
 
 from labelyard.messages import Label, LabelSet
 from labelyard_worker.intake.decode import Pixels, decode
-from labelyard_worker.vision import gpu_scoring as gpu_scoring
+from labelyard_worker.vision import scorer as scorer_module
 from labelyard_worker.vision.checkpoint import Checkpoint
-from labelyard_worker.vision.gpu_scoring import GpuScorer
+from labelyard_worker.vision.gpu_scoring import GpuSelector
 from labelyard_worker.vision.normalizer import Normalizer, pixel_spec
-from labelyard_worker.vision.scoring import Floats, LabelMatrix, score_images
+from labelyard_worker.vision.scorer import Scorer
+from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling
 from tests.cuda.conftest import EXACT, Load
 from tests.support import pictures
 
@@ -80,7 +81,7 @@ def test_scores_on_the_device_are_those_of_the_host(
     device: torch.device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 1)
+    monkeypatch.setattr(scorer_module, "MANY_LABELS", 1)
     numbers = np.random.default_rng(n_labels)
     labels = tuple(
         Label(name=f"l{number}", threshold=0.3 if number % 3 else None)
@@ -90,12 +91,12 @@ def test_scores_on_the_device_are_those_of_the_host(
     texts = unit_rows(numbers, n_labels + 1)
     matrix = LabelMatrix.of(label_set, texts, digest=f"{n_labels}", trained_scoring="softmax")
     images = texts[numbers.integers(0, n_labels, 16)] + 0.5 * unit_rows(numbers, 16)
-    options = {"logit_scale": 10.0, "logit_bias": -5.0, "top_k": 5}
-    scorer = GpuScorer(device, capacity_bytes=1 << 30)
+    scaling, gpu = Scaling(10.0, -5.0), GpuSelector(device, capacity_bytes=1 << 30)
 
-    on_device = scorer.score_images(images, matrix, **options)  # type: ignore[arg-type]
+    on_device = Scorer(scaling, gpu=gpu).score(list(images), matrix, top_k=5)
 
-    for ours, theirs in zip(on_device, score_images(images, matrix, **options), strict=True):  # type: ignore[arg-type]
+    on_host = Scorer(scaling).score(list(images), matrix, top_k=5)
+    for ours, theirs in zip(on_device, on_host, strict=True):
         assert [one.name for one in ours.labels] == [one.name for one in theirs.labels]
         assert [one.score for one in ours.labels] == pytest.approx(
             [one.score for one in theirs.labels], abs=1e-5

@@ -10,7 +10,8 @@ import torch
 from labelyard.label_sets import as_label_set
 from labelyard_worker.intake.decode import Pixels
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint
-from labelyard_worker.vision.scoring import LabelMatrix, score_images
+from labelyard_worker.vision.scorer import Scorer
+from labelyard_worker.vision.scoring import LabelMatrix, Scaling
 from tests.cuda.conftest import Load
 
 pytestmark = pytest.mark.cuda
@@ -31,13 +32,8 @@ def scores_of(checkpoint: Checkpoint, batch: list[Pixels]) -> np.ndarray:
         digest="labels",
         trained_scoring=checkpoint.scoring,
     )
-    scores = score_images(
-        checkpoint.image_embeds(batch),
-        matrix,
-        logit_scale=checkpoint.logit_scale,
-        logit_bias=checkpoint.logit_bias,
-        top_k=len(LABELS),
-    )
+    scorer = Scorer(Scaling(checkpoint.logit_scale, checkpoint.logit_bias))
+    scores = scorer.score(list(checkpoint.image_embeds(batch)), matrix, top_k=len(LABELS))
     return np.array(
         [
             [{one.name: one.score for one in image.labels}[name] for name in matrix.names]

@@ -24,7 +24,7 @@ from labelyard_worker.intake.decode import ImageLimits, Pixels, decode
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint, load_checkpoint
 from labelyard_worker.vision.label_index import LabelIndex
-from labelyard_worker.vision.scoring import ImageScores, score_image
+from labelyard_worker.vision.scorer import Scorer
 from tests.support import pictures
 from tests.support.checkpoints import MODEL_TYPES, pipeline_for, tiny_checkpoint
 
@@ -103,13 +103,8 @@ def scored(checkpoint: Checkpoint, embeds: Any, labels: list[str]) -> dict[str, 
     """Score one image, by label."""
     with closing(LabelIndex(checkpoint, capacity_bytes=1 << 20)) as index:
         matrix = index.matrix(as_label_set(labels))
-    scores: ImageScores = score_image(
-        embeds,
-        matrix,
-        logit_scale=checkpoint.logit_scale,
-        logit_bias=checkpoint.logit_bias,
-        top_k=len(labels),
-    )
+    scorer = Scorer.of(checkpoint, capacity_bytes=1 << 20)
+    (scores,) = scorer.score([embeds], matrix, top_k=len(labels))
     return {label.name: label.score for label in scores.labels}
 
 

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from labelyard.messages import Label, LabelSet, Scoring
-from labelyard_worker.vision import gpu_scoring as gpu_scoring
-from labelyard_worker.vision.gpu_scoring import GpuScorer
+from labelyard_worker.vision import scorer as scorer_module
+from labelyard_worker.vision.gpu_scoring import GpuSelector
+from labelyard_worker.vision.ranking import rank_labels
+from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import (
     Floats,
     LabelMatrix,
-    best_first,
-    score_images,
+    Scaling,
+    select_labels,
     sigmoid,
     softmax,
 )
@@ -27,9 +29,14 @@ ANY = st_numpy.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1
 
 @given(logits=TIED | ANY, top_k=st.integers(1, 80))
 def test_the_best_are_those_of_a_full_stable_sort(logits: Floats, top_k: int) -> None:
+    label_set = LabelSet(labels=tuple(Label(name=str(n)) for n in range(len(logits))))
+    vectors = np.zeros((len(logits), 1), dtype=np.float32)
+    matrix = LabelMatrix.of(label_set, vectors, digest="", trained_scoring="softmax")
     expected = np.argsort(-logits, kind="stable")[:top_k]
 
-    assert best_first(logits, top_k).tolist() == expected.tolist()
+    (found,) = rank_labels(select_labels(logits[None], matrix, top_k=top_k), matrix, top_k=top_k)
+
+    assert [int(label.name) for label in found.labels] == expected.tolist()
 
 
 @given(logits=TIED | ANY)
@@ -72,7 +79,7 @@ def test_matches_and_ranks_agree_with_the_plain_definition(
     identity = np.eye(cosines.shape[1], dtype=np.float32)
     matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
 
-    found = score_images(cosines, matrix, logit_scale=20, logit_bias=0, top_k=top_k)
+    found = Scorer(Scaling(20)).score(list(cosines), matrix, top_k=top_k)
 
     for image, row in zip(found, cosines.astype(np.float64) * 20, strict=True):
         scores = (softmax if scoring == "softmax" else sigmoid)(row[None])[0]
@@ -119,13 +126,14 @@ def test_scores_are_finite_and_ranked_whatever_is_legal(
     )
     identity = np.eye(count, dtype=np.float32)
     matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
-    scale = {"logit_scale": logit_scale, "logit_bias": logit_bias}
+    scaling = Scaling(logit_scale, logit_bias)
+    images = list(cosines)
 
-    hosts = score_images(cosines, matrix, **scale, top_k=count)
+    hosts = Scorer(scaling).score(images, matrix, top_k=count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_scoring, "MANY_LABELS", 1)
-        scorer = GpuScorer(torch.device("cpu"), capacity_bytes=1 << 20)
-        devices = scorer.score_images(cosines, matrix, **scale, top_k=count)
+        patch.setattr(scorer_module, "MANY_LABELS", 1)
+        gpu = GpuSelector(torch.device("cpu"), capacity_bytes=1 << 20)
+        devices = Scorer(scaling, gpu=gpu).score(images, matrix, top_k=count)
 
     for found, row in zip([*hosts, *devices], [*cosines, *cosines], strict=True):
         scores = [label.score for label in found.labels]
@@ -143,14 +151,12 @@ def test_scores_are_finite_and_ranked_whatever_is_legal(
 def test_an_embedding_that_is_not_finite_gives_an_error_and_no_score(
     bad: float, scoring: Scoring, is_on_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 1)
+    monkeypatch.setattr(scorer_module, "MANY_LABELS", 1)
     label_set = LabelSet(labels=(Label(name="a"), Label(name="b")), scoring=scoring)
     identity = np.eye(2, dtype=np.float32)
     matrix = LabelMatrix.of(label_set, identity, digest="sha256:0", trained_scoring="softmax")
-    scorer = GpuScorer(torch.device("cpu"), capacity_bytes=1 << 20)
-    score = scorer.score_images if is_on_device else score_images
+    gpu = GpuSelector(torch.device("cpu"), capacity_bytes=1 << 20) if is_on_device else None
+    images = [np.array(row, np.float32) for row in ([1, 0], [bad, 0])]
 
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError):
-        score(
-            np.array([[1, 0], [bad, 0]], np.float32), matrix, logit_scale=20, logit_bias=0, top_k=1
-        )
+        Scorer(Scaling(20), gpu=gpu).score(images, matrix, top_k=1)

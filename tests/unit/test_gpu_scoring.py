@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from labelyard.errors import DeviceFailedError
 from labelyard.messages import Label, LabelSet
-from labelyard_worker.vision import gpu_scoring as gpu_scoring
-from labelyard_worker.vision.gpu_scoring import GpuScorer
-from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_images
+from labelyard_worker.vision import scorer as scorer_module
+from labelyard_worker.vision.gpu_scoring import GpuSelector
+from labelyard_worker.vision.ranking import ImageScores
+from labelyard_worker.vision.scorer import Scorer
+from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling
 
 CPU = torch.device("cpu")
 DIM = 8
-SCALE, BIAS = 20.0, -1.0
+SCALING = Scaling(20.0, -1.0)
 
 
 @pytest.fixture(autouse=True)
 def every_label_set_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 1)
+    monkeypatch.setattr(scorer_module, "MANY_LABELS", 1)
 
 
 def unit_rows(numbers: np.random.Generator, count: int) -> Floats:
@@ -58,10 +60,10 @@ def random_matrix(
 
 def both(images: Floats, matrix: LabelMatrix, *, top_k: int) -> tuple[list[ImageScores], ...]:
     """Score on the host, and with the device's code."""
-    scorer = GpuScorer(CPU, capacity_bytes=1 << 20)
+    gpu = GpuSelector(CPU, capacity_bytes=1 << 20)
     return tuple(
-        score(images, matrix, logit_scale=SCALE, logit_bias=BIAS, top_k=top_k)
-        for score in (score_images, scorer.score_images)
+        scorer.score(list(images), matrix, top_k=top_k)
+        for scorer in (Scorer(SCALING), Scorer(SCALING, gpu=gpu))
     )
 
 
@@ -113,13 +115,13 @@ def test_a_label_set_is_taken_to_the_device_once(monkeypatch: pytest.MonkeyPatch
 
     numbers = np.random.default_rng(0)
     matrix, image = random_matrix(numbers, n_labels=30), unit_rows(numbers, 1)
-    scorer = GpuScorer(CPU, capacity_bytes=1 << 20)
+    scorer = Scorer(SCALING, gpu=GpuSelector(CPU, capacity_bytes=1 << 20))
     monkeypatch.setattr(torch, "from_numpy", counted)
 
     for _ in range(3):
-        scorer.score_images(image, matrix, logit_scale=SCALE, logit_bias=BIAS, top_k=3)
+        scorer.score(list(image), matrix, top_k=3)
 
-    assert moved == [matrix.text_embeds.size, 30, 30, *[image.size] * 3]
+    assert moved == [matrix.text_embeds.size, 30, *[image.size] * 3]
 
 
 def test_a_lost_device_is_not_scored_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +129,7 @@ def test_a_lost_device_is_not_scored_on_again(monkeypatch: pytest.MonkeyPatch) -
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     numbers = np.random.default_rng(0)
-    monkeypatch.setattr(GpuScorer, "_logits", lose)
+    monkeypatch.setattr(GpuSelector, "_multiply", lose)
 
     with pytest.raises(DeviceFailedError):
         both(unit_rows(numbers, 1), random_matrix(numbers, n_labels=30), top_k=3)
@@ -139,7 +141,7 @@ def test_a_device_without_memory_leaves_it_to_the_host(monkeypatch: pytest.Monke
 
     numbers = np.random.default_rng(0)
     matrix, images = random_matrix(numbers, n_labels=30), unit_rows(numbers, 2)
-    monkeypatch.setattr(GpuScorer, "_logits", run_out)
+    monkeypatch.setattr(GpuSelector, "_multiply", run_out)
 
     host, device = both(images, matrix, top_k=3)
 
@@ -147,8 +149,8 @@ def test_a_device_without_memory_leaves_it_to_the_host(monkeypatch: pytest.Monke
 
 
 def test_a_small_label_set_stays_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_scoring, "MANY_LABELS", 31)
-    monkeypatch.setattr(GpuScorer, "_logits", None)
+    monkeypatch.setattr(scorer_module, "MANY_LABELS", 31)
+    monkeypatch.setattr(GpuSelector, "_multiply", None)
     numbers = np.random.default_rng(0)
 
     host, device = both(unit_rows(numbers, 1), random_matrix(numbers, n_labels=30), top_k=3)

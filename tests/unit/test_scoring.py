@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from labelyard.messages import Label, LabelSet
-from labelyard_worker.vision.scoring import (
-    Floats,
-    ImageScores,
-    LabelMatrix,
-    score_image,
-    score_images,
-    sigmoid,
-    softmax,
-)
+from labelyard_worker.vision.ranking import ImageScores
+from labelyard_worker.vision.scorer import Scorer
+from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling, sigmoid, softmax
 
 IMAGE = np.array([1, 0], dtype=np.float32)
 
@@ -35,7 +29,8 @@ def score(
     matrix: LabelMatrix, *, top_k: int = 5, scale: float = 10, bias: float = 0
 ) -> ImageScores:
     """Score ``IMAGE``."""
-    return score_image(IMAGE, matrix, logit_scale=scale, logit_bias=bias, top_k=top_k)
+    (found,) = Scorer(Scaling(scale, bias)).score([IMAGE], matrix, top_k=top_k)
+    return found
 
 
 def labels(*names: str, **thresholds: float) -> tuple[Label, ...]:
@@ -143,10 +138,12 @@ def test_a_jobs_images_score_as_each_would_alone() -> None:
     label_set = LabelSet(labels=labels(*map(str, range(300))))
     matrix = LabelMatrix.of(label_set, texts, digest="sha256:0", trained_scoring="softmax")
 
-    together = score_images(images, matrix, logit_scale=100, logit_bias=0, top_k=5)
+    scorer = Scorer(Scaling(100))
+
+    together = scorer.score(list(images), matrix, top_k=5)
 
     for image, found in zip(images, together, strict=True):
-        alone = score_image(image, matrix, logit_scale=100, logit_bias=0, top_k=5)
+        (alone,) = scorer.score([image], matrix, top_k=5)
         assert [label.name for label in found.labels] == [label.name for label in alone.labels]
         assert [label.score for label in found.labels] == pytest.approx(
             [label.score for label in alone.labels], abs=1e-5

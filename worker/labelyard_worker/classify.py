@@ -31,8 +31,9 @@ from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.pixels import Priority
 from labelyard_worker.vision.label_index import LabelIndex
+from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
-from labelyard_worker.vision.scoring import ImageScores, LabelMatrix
+from labelyard_worker.vision.scoring import LabelMatrix
 
 ImageOutcome = Embedded | ImageError | TransientError
 

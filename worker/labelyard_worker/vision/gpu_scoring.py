@@ -1,36 +1,28 @@
-"""Scores against large label sets where the model is: only what is named comes back.
+"""Selection of labels on the model's device: only the labels that may be named are copied back.
 
 On a GPU, 10,000 labels cost a job thread a millisecond of CPU for each image, which is more than
-the image tower costs the GPU. Here the product, the scores and the ranking stay on the device,
-and a few numbers for each image cross over. The answers are those of ``scoring.py``.
+the image tower costs the GPU. Here the product, the scores and the selection stay on the device,
+and a few numbers for each image are copied to the host, which ranks them (``ranking.py``).
 """
 
-import logging
-import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 
-from labelyard.errors import BatcherFullError
-from labelyard.messages import ScoredLabel
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import (
-    MAX_LOGIT,
-    SIGMOID_THRESHOLD,
     Floats,
-    ImageScores,
     LabelMatrix,
-    score_images,
+    Scaling,
+    Selection,
+    to_logits,
+    to_scores,
 )
 
-log = logging.getLogger(__name__)
-
-# Below this the way to the device and back costs more than the product.
-MANY_LABELS: Final = 1_000
-# Of a stream: lower numbers go first, 0 is that of the forward passes.
+# Priority of the stream: lower numbers go first, 0 is that of the forward passes.
 FIRST: Final = -1
 
 
@@ -39,38 +31,31 @@ class GpuLabels:
     """A label set on the device.
 
     Attributes:
-        text_embeds: Shape (labels + abstain, dim).
-        thresholds: Score from which a label is matched, NaN if nothing reaches it, float64,
-            shape (labels,).
-        is_best_enough: Whether being the best label is a match, shape (labels,).
+        text_embeds: As in the matrix, shape (labels + abstain, dim).
+        thresholds: As in the matrix, float64, shape (labels,).
     """
 
     text_embeds: torch.Tensor
     thresholds: torch.Tensor
-    is_best_enough: torch.Tensor
 
     @classmethod
     def of(cls, matrix: LabelMatrix, device: torch.device) -> "GpuLabels":
-        """Copy the parts of *matrix* that scoring needs to *device*."""
-        is_sigmoid = matrix.scoring == "sigmoid"
-        is_unset = np.isnan(matrix.thresholds)
-        default = SIGMOID_THRESHOLD if is_sigmoid else np.nan
+        """Copy the parts of *matrix* that selection needs to *device*."""
         return cls(
             torch.from_numpy(matrix.text_embeds).to(device),
-            torch.from_numpy(np.where(is_unset, default, matrix.thresholds)).to(device),
-            torch.from_numpy(is_unset & (not is_sigmoid)).to(device),
+            torch.from_numpy(matrix.thresholds).to(device),
         )
 
 
-class GpuScorer:
-    """Scores on one device, and keeps the label sets there that it has met.
+class GpuSelector:
+    """Selects labels on one device, and keeps recent label sets there.
 
     Safe to call from several threads. On a GPU, all of them share one stream, whose small
     kernels go before those of the forward passes: a job waits for a handful of them in turn.
     """
 
     def __init__(self, device: torch.device, *, capacity_bytes: int) -> None:
-        """Start empty.
+        """Start with no label set.
 
         Args:
             capacity_bytes: Most bytes of label sets kept on the device.
@@ -83,54 +68,32 @@ class GpuScorer:
             else None
         )
 
-    def score_images(
-        self,
-        image_embeds: Floats,
-        matrix: LabelMatrix,
-        *,
-        logit_scale: float,
-        logit_bias: float,
-        top_k: int,
-    ) -> list[ImageScores]:
-        """Score each image; what :func:`labelyard_worker.vision.scoring.score_images` gives.
-
-        On the host where the label set is small, or the device has no memory left.
+    def select(
+        self, image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling, *, top_k: int
+    ) -> Selection:
+        """Select labels; the counterpart of :func:`~labelyard_worker.vision.scoring.select_on_host`.
 
         Raises:
+            BatcherFullError: The device has no memory left.
             DeviceFailedError: The device is lost.
-            FloatingPointError: An embedding is not finite.
         """
-        options = {"logit_scale": logit_scale, "logit_bias": logit_bias, "top_k": top_k}
-        largest = 2 * abs(logit_scale) + abs(logit_bias)  # a cosine is at most 1, and rounding
-        if matrix.n_labels < MANY_LABELS or largest > MAX_LOGIT * matrix.temperature:
-            return score_images(image_embeds, matrix, **options)  # type: ignore[arg-type]
-        try:
-            with (
-                devices.device_errors_as_ours(),
-                torch.inference_mode(),
-                torch.cuda.stream(self._stream),
-            ):
-                labels = self._on_device(matrix)
-                logits = self._logits(image_embeds, labels, matrix, logit_scale, logit_bias)
-                return _ranked(logits, labels, matrix, top_k=top_k)
-        except BatcherFullError:
-            log.warning("scored_on_the_host", extra={"fields": {"labels": matrix.n_labels}})
-        return score_images(image_embeds, matrix, **options)  # type: ignore[arg-type]
+        with (
+            devices.device_errors_as_ours(),
+            torch.inference_mode(),
+            torch.cuda.stream(self._stream),
+        ):
+            labels = self._copy_labels(matrix)
+            cosines = self._multiply(image_embeds, labels)
+            logits = to_logits(cosines.double(), scaling, temperature=matrix.temperature)
+            scores = to_scores(logits, matrix.scoring, torch)
+            return _select_labels(logits, scores, labels.thresholds, top_k=top_k)
 
-    def _logits(
-        self,
-        image_embeds: Floats,
-        labels: GpuLabels,
-        matrix: LabelMatrix,
-        logit_scale: float,
-        logit_bias: float,
-    ) -> torch.Tensor:
-        """Scale the cosines, shape (images, labels + abstain), float64."""
-        images = torch.from_numpy(image_embeds).to(self._device)
-        cosines = images @ labels.text_embeds.T
-        return (cosines.double() * logit_scale + logit_bias) / matrix.temperature
+    def _multiply(self, image_embeds: Floats, labels: GpuLabels) -> torch.Tensor:
+        """Multiply images with the label set, shape (images, labels + abstain)."""
+        return torch.from_numpy(image_embeds).to(self._device) @ labels.text_embeds.T
 
-    def _on_device(self, matrix: LabelMatrix) -> GpuLabels:
+    def _copy_labels(self, matrix: LabelMatrix) -> GpuLabels:
+        """Return the label set on the device; copy it there if it is new."""
         known = self._labels.get(matrix.digest)
         if known is None:
             known = GpuLabels.of(matrix, self._device)
@@ -138,40 +101,32 @@ class GpuScorer:
         return known
 
 
-def _ranked(
-    logits: torch.Tensor, on_device: GpuLabels, matrix: LabelMatrix, *, top_k: int
-) -> list[ImageScores]:
-    """Rank each image's labels on the device, and bring over what is named, in three copies."""
-    is_sigmoid = matrix.scoring == "sigmoid"
-    scores = (0.5 * (1.0 + torch.tanh(0.5 * logits))) if is_sigmoid else logits.softmax(dim=1)
-    labels, abstain = logits[:, : matrix.n_labels], logits[:, matrix.n_labels :]
-    # Stable: equal labels keep the order of the set.
-    order = labels.sort(dim=1, descending=True, stable=True).indices  # (images, labels)
-    ranked = scores.gather(1, order)  # (images, labels), best first
-    hits = ranked >= on_device.thresholds[order]
-    hits[:, 0] |= on_device.is_best_enough[order[:, 0]]
-    abstained = torch.zeros_like(hits[:, :1])
-    if abstain.shape[1]:
-        abstained = (abstain.amax(dim=1) > labels.amax(dim=1))[:, None]
-        hits &= ~abstained
-    # As float64, which holds every index: each copy to the host waits for the device.
-    named = torch.cat([abstained.double(), order[:, :top_k].double(), ranked[:, :top_k]], dim=1)
-    rows = named.tolist()  # (images, 1 + 2 * top_k)
-    matched: list[list[str]] = [[] for _ in rows]
-    images, places = hits.nonzero(as_tuple=True)  # by image, then best first
-    for image, index in torch.stack([images, order[images, places]], dim=1).tolist():
-        matched[image].append(matrix.names[index])
-    count = (len(rows[0]) - 1) // 2 if rows else 0
-    if not all(math.isfinite(row[1 + count]) for row in rows):  # NaN comes first of all
-        raise FloatingPointError("a score is not finite: an embedding holds NaN or infinity")
-    return [
-        ImageScores(
-            labels=tuple(
-                ScoredLabel(name=matrix.names[int(index)], score=score)
-                for index, score in zip(row[1 : 1 + count], row[1 + count :], strict=True)
-            ),
-            matched=tuple(names),
-            abstained=bool(row[0]),
-        )
-        for row, names in zip(rows, matched, strict=True)
-    ]
+def _select_labels(
+    logits: torch.Tensor, scores: torch.Tensor, thresholds: torch.Tensor, *, top_k: int
+) -> Selection:
+    """Select on the device, and copy the selected labels to the host at once.
+
+    Each step that needs a number of the device waits for it: there are two, the count of the
+    selected labels and their copy.
+    """
+    n_labels = len(thresholds)
+    labels, abstain = logits[:, :n_labels], logits[:, n_labels:]
+    cut = labels.topk(min(top_k, n_labels), dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    # Not below, so that NaN is selected and refused.
+    is_selected = ~(labels < cut) | (scores[:, :n_labels] >= thresholds)
+    rows, columns = is_selected.nonzero(as_tuple=True)
+    best_abstain = (
+        abstain.amax(dim=1) if abstain.shape[1] else logits.new_full((len(logits),), -np.inf)
+    )
+    # As float64, which holds every index exactly.
+    table = torch.stack(
+        [
+            rows.double(),
+            columns.double(),
+            labels[rows, columns],
+            scores[rows, columns],
+            best_abstain[rows],
+        ]
+    )  # (5, selected)
+    images, indices, *numbers = table.cpu().numpy()
+    return Selection(images.astype(np.intp), indices.astype(np.intp), *numbers)

@@ -1,16 +1,29 @@
-"""Scoring of images against a label set, with the checkpoint's own scale and bias."""
+"""Scoring of images against a label set, on the host or on the model's GPU."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
 
+from labelyard.errors import BatcherFullError
 from labelyard.messages import ModelInfo
-from labelyard_worker.vision.gpu_scoring import GpuScorer
-from labelyard_worker.vision.scoring import Floats, ImageScores, LabelMatrix, score_images
+from labelyard_worker.vision.gpu_scoring import GpuSelector
+from labelyard_worker.vision.ranking import ImageScores, rank_labels
+from labelyard_worker.vision.scoring import (
+    MAX_LOGIT,
+    Floats,
+    LabelMatrix,
+    Scaling,
+    Selection,
+    select_on_host,
+)
 
-ScoreImages = Callable[..., list[ImageScores]]
+log = logging.getLogger(__name__)
+
+# Below this the way to the GPU and back costs more than the product.
+MANY_LABELS: Final = 1_000
 
 
 class ScoringCheckpoint(Protocol):
@@ -36,36 +49,64 @@ class ScoringCheckpoint(Protocol):
 class Scorer:
     """Scores the images of a job in one matrix product. Safe to call from several threads."""
 
-    def __init__(
-        self, *, logit_scale: float, logit_bias: float, score_images: ScoreImages = score_images
-    ) -> None:
-        self._logit_scale = logit_scale
-        self._logit_bias = logit_bias
-        self._score_images = score_images
+    def __init__(self, scaling: Scaling, *, gpu: GpuSelector | None = None) -> None:
+        """Score with the scale and bias of one checkpoint.
+
+        Args:
+            gpu: Selects the labels of large label sets.
+        """
+        self._scaling = scaling
+        self._gpu = gpu
 
     @classmethod
     def of(cls, checkpoint: ScoringCheckpoint, *, capacity_bytes: int) -> Self:
-        """Choose where images are scored: on a GPU against large label sets, else on the host.
+        """Score where the checkpoint runs.
 
         Args:
-            capacity_bytes: Most bytes of label sets kept on the device.
+            capacity_bytes: Most bytes of label sets kept on a GPU.
         """
-        scale, bias = checkpoint.logit_scale, checkpoint.logit_bias
-        if checkpoint.info.device == "cpu":
-            return cls(logit_scale=scale, logit_bias=bias)
-        on_gpu = GpuScorer(checkpoint.device, capacity_bytes=capacity_bytes)
-        return cls(logit_scale=scale, logit_bias=bias, score_images=on_gpu.score_images)
+        is_on_gpu = checkpoint.info.device != "cpu"
+        return cls(
+            Scaling(checkpoint.logit_scale, checkpoint.logit_bias),
+            gpu=GpuSelector(checkpoint.device, capacity_bytes=capacity_bytes)
+            if is_on_gpu
+            else None,
+        )
 
     def score(
         self, image_embeds: Sequence[Floats], labels: LabelMatrix, *, top_k: int
     ) -> list[ImageScores]:
-        """Score each image against the label set; returns the scores in the images' order."""
-        if not image_embeds:
+        """Score images against a label set.
+
+        Args:
+            image_embeds: Unit-length vectors, each of shape (dim,).
+            labels: Label set to score against.
+            top_k: Number of labels to name.
+
+        Returns:
+            One entry for each image, in their order. Labels with equal logits keep the order
+            of the set.
+
+        Raises:
+            DeviceFailedError: The device is lost.
+            FloatingPointError: An embedding is not finite.
+            ValueError: The dims differ.
+        """
+        if not len(image_embeds):
             return []
-        return self._score_images(
-            np.stack(image_embeds),
-            labels,
-            logit_scale=self._logit_scale,
-            logit_bias=self._logit_bias,
-            top_k=top_k,
-        )
+        selection = self._select(np.stack(image_embeds), labels, top_k=top_k)
+        return rank_labels(selection, labels, top_k=top_k)
+
+    def _select(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
+        """Select on the GPU; on the host if the set is small, or the GPU has no memory left."""
+        if self._gpu is not None and self._suits_gpu(labels):
+            try:
+                return self._gpu.select(image_embeds, labels, self._scaling, top_k=top_k)
+            except BatcherFullError:
+                log.warning("scored_on_the_host", extra={"fields": {"labels": labels.n_labels}})
+        return select_on_host(image_embeds, labels, self._scaling, top_k=top_k)
+
+    def _suits_gpu(self, labels: LabelMatrix) -> bool:
+        """Return whether the set is large, and its temperature gives finite logits as it is."""
+        largest = 2 * abs(self._scaling.scale) + abs(self._scaling.bias)  # cosines are about 1
+        return labels.n_labels >= MANY_LABELS and largest <= MAX_LOGIT * labels.temperature

@@ -1,4 +1,8 @@
-"""Embeddings to scores, ranked and matched labels: pure arithmetic, no model."""
+"""Arithmetic of scores: cosines to logits, logits to scores, and the labels that may be named.
+
+What is written for numpy and torch at once (``to_logits``, ``to_scores``) is the only place that
+knows how a score is computed: the host and the GPU both call it.
+"""
 
 import math
 import sys
@@ -9,12 +13,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labelyard.messages import LabelSet, ScoredLabel
+from labelyard.messages import LabelSet
 
 Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
 
-# Where a label has no threshold of its own and each is judged by itself.
+# Threshold of a label that has none of its own, if each label is judged by itself.
 SIGMOID_THRESHOLD = 0.5
 # The difference of two logits is finite, too.
 MAX_LOGIT = 1e300
@@ -24,18 +28,31 @@ TINY_TEMPERATURE = 1e-200
 OBJECT_BYTES = 2_048
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """Scale and bias by which a checkpoint turns cosines into logits.
+
+    Attributes:
+        scale: Inverse temperature, no unit.
+        bias: 0 if the checkpoint has none.
+    """
+
+    scale: float
+    bias: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class LabelMatrix:
-    """A label set, ready to be scored against.
+    """Text embeddings of a label set, with all that scoring needs to know of the set.
 
     Attributes:
         digest: Identity of the label set.
         names: Of the labels, in the order of the set.
-        thresholds: Score from which a label is matched, NaN where it has none,
-            shape (labels,).
+        thresholds: Score from which a label is matched; NaN if it is matched when it is the
+            best label. Shape (labels,).
         text_embeds: Unit-length vectors of the labels, then of the *abstain* prompts,
             shape (labels + abstain, dim).
-        scoring: What ``auto`` came to.
+        scoring: The label set's scoring; the checkpoint's own for ``auto``.
         temperature: Divides the logits.
     """
 
@@ -55,17 +72,18 @@ class LabelMatrix:
         digest: str,
         trained_scoring: Literal["softmax", "sigmoid"],
     ) -> "LabelMatrix":
-        """Put a label set and its vectors together."""
-        wanted = label_set.scoring
+        """Build the matrix of a label set from the vectors of its labels."""
+        scoring = trained_scoring if label_set.scoring == "auto" else label_set.scoring
+        default = SIGMOID_THRESHOLD if scoring == "sigmoid" else np.nan
         thresholds = [
-            np.nan if label.threshold is None else label.threshold for label in label_set.labels
+            default if label.threshold is None else label.threshold for label in label_set.labels
         ]
         return cls(
             digest=digest,
             names=tuple(label.name for label in label_set.labels),
             thresholds=np.asarray(thresholds, dtype=np.float64),
             text_embeds=np.ascontiguousarray(text_embeds, dtype=np.float32),
-            scoring=trained_scoring if wanted == "auto" else wanted,
+            scoring=scoring,
             temperature=label_set.temperature,
         )
 
@@ -81,94 +99,101 @@ class LabelMatrix:
         return OBJECT_BYTES + self.text_embeds.nbytes + self.thresholds.nbytes + names
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """Scores of one image.
+@dataclass(frozen=True, eq=False, slots=True)
+class Selection:
+    """Labels of a job's images that may be named: a superset, not ranked yet.
+
+    Holds the best *top_k* labels of each image, all labels that tie with the last of them, and
+    all labels whose score reaches their threshold. Each array has shape (selected,), in the
+    order of the images, and of the label set within an image.
 
     Attributes:
-        labels: The best labels, best first.
-        matched: Names of all labels that reached their threshold, best first.
-        abstained: Whether an *abstain* prompt fitted better than every label.
+        images: Index of the image.
+        labels: Index of the label.
+        logits: Logit of the label for the image.
+        scores: Score of the label for the image.
+        abstain: Highest logit that an *abstain* prompt has for the image, -inf without one.
     """
 
-    labels: tuple[ScoredLabel, ...]
-    matched: tuple[str, ...]
-    abstained: bool
+    images: Indices
+    labels: Indices
+    logits: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    abstain: NDArray[np.float64]
 
 
-def score_image(
-    image_embeds: Floats,
-    matrix: LabelMatrix,
-    *,
-    logit_scale: float,
-    logit_bias: float,
-    top_k: int,
-) -> ImageScores:
-    """Score one image; ``score_images`` of a job's images costs less for each.
-
-    Args:
-        image_embeds: Unit-length image vector, shape (dim,).
-        matrix: What to score against.
-        logit_scale: Inverse temperature of the checkpoint, no unit.
-        logit_bias: Of the checkpoint; 0 where it has none.
-        top_k: How many labels to name.
-    """
-    return score_images(
-        image_embeds[None], matrix, logit_scale=logit_scale, logit_bias=logit_bias, top_k=top_k
-    )[0]
-
-
-def score_images(
-    image_embeds: Floats,
-    matrix: LabelMatrix,
-    *,
-    logit_scale: float,
-    logit_bias: float,
-    top_k: int,
-) -> list[ImageScores]:
-    """Score each image against the same label set.
+def select_on_host(
+    image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling, *, top_k: int
+) -> Selection:
+    """Multiply images with a label set on the CPU, and select the labels that may be named.
 
     Args:
         image_embeds: Unit-length image vectors, shape (images, dim).
-        matrix: What to score against.
-        logit_scale: Inverse temperature of the checkpoint, no unit.
-        logit_bias: Of the checkpoint; 0 where it has none.
-        top_k: How many labels to name.
-
-    Returns:
-        One for each image, in their order. Labels with equal logits keep the order
-        of the set.
+        matrix: Label set to score against.
+        scaling: Scale and bias of the checkpoint.
+        top_k: Number of labels to name.
 
     Raises:
         ValueError: The dims differ.
-        FloatingPointError: An embedding is not finite.
     """
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
-    logits = tempered(cosines.astype(np.float64) * logit_scale + logit_bias, matrix.temperature)
-    scores = sigmoid(logits) if matrix.scoring == "sigmoid" else softmax(logits)
-    if not np.isfinite(scores).all():
-        raise FloatingPointError("a score is not finite: an embedding holds NaN or infinity")
-    return [
-        _image_scores(logits[row], scores[row], matrix, top_k=top_k)
-        for row in range(len(image_embeds))
-    ]
+    logits = to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature)
+    return select_labels(logits, matrix, top_k=top_k)
 
 
-def tempered(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Divide *logits* by *temperature*, as far as numbers go.
+def select_labels(logits: NDArray[np.float64], matrix: LabelMatrix, *, top_k: int) -> Selection:
+    """Select the labels that may be named, without sorting the rest.
+
+    Args:
+        logits: Shape (images, labels + abstain).
+        matrix: Label set that they belong to.
+        top_k: Number of labels to name; all of them if there are fewer.
+    """
+    scores = to_scores(logits, matrix.scoring)
+    labels, abstain = logits[:, : matrix.n_labels], logits[:, matrix.n_labels :]
+    place = matrix.n_labels - min(top_k, matrix.n_labels)
+    cut = np.partition(labels, place, axis=1)[:, place, None]
+    # Not below, so that NaN is selected and refused.
+    is_selected = ~(labels < cut) | (scores[:, : matrix.n_labels] >= matrix.thresholds)
+    rows, columns = is_selected.nonzero()
+    best_abstain = abstain.max(axis=1, initial=-np.inf)
+    return Selection(
+        rows, columns, labels[rows, columns], scores[rows, columns], best_abstain[rows]
+    )
+
+
+def to_logits(cosines: Any, scaling: Scaling, *, temperature: float) -> Any:
+    """Scale cosines by the checkpoint, and divide them by the label set's temperature.
 
     A tiny temperature would give infinite logits, all of them equal, and no scores. The
-    smallest one that fits keeps their order, and gives what smaller ones come to: 1 for
+    smallest one that fits keeps their order, and gives the limit of smaller ones: 1 for
     the best label.
+
+    Args:
+        cosines: float64, shape (images, labels + abstain); an array of numpy or torch.
     """
+    logits = cosines * scaling.scale + scaling.bias
     if temperature < TINY_TEMPERATURE:
-        largest = float(np.abs(logits).max(initial=0.0))
+        largest = float(abs(logits).max())
         if math.isfinite(largest) and largest > MAX_LOGIT * temperature:
             temperature = largest / MAX_LOGIT
     return logits / temperature
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_scores(logits: Any, scoring: Literal["softmax", "sigmoid"], xp: Any = np) -> Any:
+    """Turn logits into scores as the label set asks.
+
+    Args:
+        logits: float64, shape (images, labels + abstain); an array of *xp*.
+        xp: The module ``numpy`` or ``torch``.
+
+    Returns:
+        Scores from 0 to 1, of the same shape.
+    """
+    return sigmoid(logits, xp) if scoring == "sigmoid" else softmax(logits, xp)
+
+
+def softmax(logits: Any, xp: Any = np) -> Any:
     """Share 1 among the labels of each row.
 
     Args:
@@ -181,14 +206,13 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
         Radford et al. 2021, arXiv:2103.00020, section 3.1.2: the image and text
         encoders as a softmax classifier over cosine similarities.
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)  # keeps exp() from overflowing
-    weights = np.exp(shifted)
-    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return shares
+    # Without the largest, exp() would overflow.
+    weights = xp.exp(logits - xp.amax(logits, axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Judge each label by itself.
+def sigmoid(logits: Any, xp: Any = np) -> Any:
+    """Score each label by itself.
 
     Args:
         logits: Scaled and biased cosines, shape (images, labels).
@@ -199,56 +223,4 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     Source:
         Zhai et al. 2023, arXiv:2303.15343, algorithm 1. As a tanh it cannot overflow.
     """
-    probabilities: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits))
-    return probabilities
-
-
-def best_first(logits: NDArray[Any], top_k: int) -> Indices:
-    """Find the *top_k* highest, best first, without sorting the rest.
-
-    Args:
-        logits: Shape (labels,).
-        top_k: How many; all of them if there are fewer.
-
-    Returns:
-        Their indices; equal ones in the order of the labels, also at the cut.
-    """
-    count = min(top_k, len(logits))
-    cut = np.partition(logits, len(logits) - count)[len(logits) - count]
-    above = np.flatnonzero(logits > cut)
-    level = np.flatnonzero(logits == cut)[: count - len(above)]
-    return ordered(np.concatenate([above, level]), logits)
-
-
-def ordered(indices: Indices, logits: NDArray[Any]) -> Indices:
-    """Order *indices* by their logits, best first; equal ones by index."""
-    return indices[np.lexsort((indices, -logits[indices]))]
-
-
-def _image_scores(
-    logits: NDArray[np.float64], scores: NDArray[np.float64], matrix: LabelMatrix, *, top_k: int
-) -> ImageScores:
-    labels, abstain = logits[: matrix.n_labels], logits[matrix.n_labels :]
-    best = best_first(labels, top_k)
-    abstained = bool(len(abstain)) and bool(abstain.max() > labels.max())
-    return ImageScores(
-        labels=tuple(
-            ScoredLabel(name=matrix.names[index], score=float(scores[index])) for index in best
-        ),
-        matched=() if abstained else _matched(labels, scores, matrix, best=int(best[0])),
-        abstained=abstained,
-    )
-
-
-def _matched(
-    logits: NDArray[np.float64], scores: NDArray[np.float64], matrix: LabelMatrix, *, best: int
-) -> tuple[str, ...]:
-    """Name the labels that reached their threshold, or have none and are good enough."""
-    scores = scores[: matrix.n_labels]
-    has_none = np.isnan(matrix.thresholds)
-    if matrix.scoring == "sigmoid":
-        hits = scores >= np.where(has_none, SIGMOID_THRESHOLD, matrix.thresholds)
-    else:
-        hits = scores >= matrix.thresholds  # never true against NaN
-        hits[best] |= has_none[best]
-    return tuple(matrix.names[index] for index in ordered(np.flatnonzero(hits), logits))
+    return 0.5 * (1.0 + xp.tanh(0.5 * logits))
