@@ -9,7 +9,7 @@ import pytest
 
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.pixels import PixelSpec
-from labelyard_worker.services import places_for
+from labelyard_worker.services import count_pixel_slots
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan
 
@@ -76,7 +76,7 @@ def test_no_more_than_all_places_are_held_by_many_threads() -> None:
         ({"max_pixels_in_flight_bytes": 1}, 1),
     ],
 )
-def test_there_are_places_for_a_busy_model_within_the_limits(
+def test_there_are_count_pixel_slots_a_busy_model_within_the_limits(
     limits: dict[str, Any], places: int
 ) -> None:
     checkpoint: Any = SimpleNamespace(
@@ -85,4 +85,4 @@ def test_there_are_places_for_a_busy_model_within_the_limits(
         pixel_spec=PixelSpec(resize="exact", height=4, width=4),
     )
 
-    assert places_for(WorkerSettings(**limits), checkpoint) == places
+    assert count_pixel_slots(WorkerSettings(**limits), checkpoint) == places
