@@ -21,7 +21,8 @@ from labelyard.messages import Job, Label, LabelSet
 from labelyard.publisher import Publisher
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
-from labelyard_worker.maintenance.broker_view import RedisBroker
+from labelyard_worker.maintenance.broker_view import RedisBrokerView
+from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.settings import WorkerSettings
 
@@ -82,10 +83,10 @@ def main() -> None:
         make_old(ledger)
         queues = stack.enter_context(redis.Redis.from_url(broker.url))
         reconciler = Reconciler(
-            worker="measured",
+            leader=LeaderElection(ledger, worker="measured"),
             ledger=ledger,
             publisher=stack.enter_context(closing(Publisher(settings))),
-            broker=stack.enter_context(closing(RedisBroker(settings))),
+            broker=stack.enter_context(closing(RedisBrokerView(settings))),
             every_s=0.1,
             after_s=AFTER_S,
         )

@@ -26,7 +26,9 @@ from labelyard_worker.jobs.delivery.senders import object_sender_of, senders_of
 from labelyard_worker.jobs.drain import Drain
 from labelyard_worker.jobs.executor import Executor
 from labelyard_worker.jobs.watchdog import Watchdog
-from labelyard_worker.maintenance.broker_view import Broker, connect_broker
+from labelyard_worker.maintenance.broker_view import BrokerView, connect_broker
+from labelyard_worker.maintenance.cancellation_listener import CancellationListener
+from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.presence import Presence
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.operations import health
@@ -60,7 +62,7 @@ class Links:
 
     worker: str
     ledger: Ledger
-    broker: Broker
+    broker: BrokerView
     publisher: Publisher
 
 
@@ -241,15 +243,16 @@ def _open_watchdog(settings: WorkerSettings, stack: ExitStack, engine: Engine) -
 def _start_maintenance(
     settings: WorkerSettings, stack: ExitStack, links: Links, running: RunningJobs
 ) -> None:
-    """Start the maintenance threads: presence, and the reconciler of lost and due jobs."""
+    """Start the maintenance threads: presence, cancellation listener and reconciler."""
     presence = Presence(
         links.ledger,
         worker=links.worker,
         visibility_timeout_s=settings.visibility_timeout_s,
         running=running,
     )
+    listener = CancellationListener(links.ledger, running=running)
     reconciler = Reconciler(
-        worker=links.worker,
+        leader=LeaderElection(links.ledger, worker=links.worker),
         ledger=links.ledger,
         publisher=links.publisher,
         broker=links.broker,
@@ -257,7 +260,7 @@ def _start_maintenance(
         after_s=settings.reconcile_after_s,
         is_on=settings.reconciler,
     )
-    for thread in (presence, reconciler):
+    for thread in (presence, listener, reconciler):
         stack.callback(thread.close)
         thread.start()
 

@@ -17,7 +17,8 @@ from labelyard.publisher import Outgoing, Publisher
 from labelyard.testing import sample_job
 from labelyard_worker.local.embedded import choose_ports
 from labelyard_worker.maintenance import reconciler as reconciler_module
-from labelyard_worker.maintenance.broker_view import BrokerView, QueueView, RedisBroker
+from labelyard_worker.maintenance.broker_view import BrokerSnapshot, QueueSnapshot, RedisBrokerView
+from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.reconciler import Reconciler, is_orphan
 from labelyard_worker.settings import WorkerSettings
 from tests.support.waiting import wait_until
@@ -36,14 +37,14 @@ class ReconcilerRig:
         self.client = stack.enter_context(closing(connect(self.settings)))
         self.ledger = Ledger(self.client, self.settings)
         self.publisher = stack.enter_context(closing(Publisher(self.settings, timeout_s=0.3)))
-        self.broker = stack.enter_context(closing(RedisBroker(self.settings)))
+        self.broker = stack.enter_context(closing(RedisBrokerView(self.settings)))
         self.queues = stack.enter_context(redis.Redis.from_url(broker_url, decode_responses=True))
         self.reconciler = self.worker("w1")
 
     def worker(self, name: str, *, after_s: float = 0.0) -> Reconciler:
         """Make a reconciler, which is closed after the test."""
         reconciler = Reconciler(
-            worker=name,
+            leader=LeaderElection(self.ledger, worker=name),
             ledger=self.ledger,
             publisher=self.publisher,
             broker=self.broker,
@@ -225,15 +226,15 @@ QUEUED_SINCE_S = 100.0
 
 
 @pytest.mark.parametrize(
-    ("view", "is_lost"),
+    ("snapshot", "is_lost"),
     [
-        (BrokerView({"bulk": QueueView(is_empty=True)}), True),
-        (BrokerView({"bulk": QueueView(False, QUEUED_SINCE_S + 60)}), True),
-        (BrokerView({"bulk": QueueView(False, QUEUED_SINCE_S + 1)}), False),
-        (BrokerView({"bulk": QueueView(False, QUEUED_SINCE_S - 60)}), False),
-        (BrokerView({"bulk": QueueView(is_empty=False)}), False),
-        (BrokerView({"interactive": QueueView(is_empty=True)}), False),
-        (BrokerView(), False),
+        (BrokerSnapshot({"bulk": QueueSnapshot(is_empty=True)}), True),
+        (BrokerSnapshot({"bulk": QueueSnapshot(False, QUEUED_SINCE_S + 60)}), True),
+        (BrokerSnapshot({"bulk": QueueSnapshot(False, QUEUED_SINCE_S + 1)}), False),
+        (BrokerSnapshot({"bulk": QueueSnapshot(False, QUEUED_SINCE_S - 60)}), False),
+        (BrokerSnapshot({"bulk": QueueSnapshot(is_empty=False)}), False),
+        (BrokerSnapshot({"interactive": QueueSnapshot(is_empty=True)}), False),
+        (BrokerSnapshot(), False),
     ],
     ids=[
         "its queue is empty",
@@ -246,7 +247,7 @@ QUEUED_SINCE_S = 100.0
     ],
 )
 def test_a_message_is_lost_when_its_queue_has_passed_it_on(
-    rig: ReconcilerRig, view: BrokerView, is_lost: bool
+    rig: ReconcilerRig, snapshot: BrokerSnapshot, is_lost: bool
 ) -> None:
     job = rig.open("bulk")
     key = rig.ledger.keys.job(job.job_id)
@@ -254,8 +255,8 @@ def test_a_message_is_lost_when_its_queue_has_passed_it_on(
     record = rig.ledger.read(job.job_id)
     assert record is not None
 
-    assert is_orphan(record, view, is_running=False) == is_lost
-    assert not is_orphan(record, view, is_running=True)
+    assert is_orphan(record, snapshot, is_running=False) == is_lost
+    assert not is_orphan(record, snapshot, is_running=True)
 
 
 def test_one_of_the_workers_makes_the_rounds_and_another_follows_it(rig: ReconcilerRig) -> None:

@@ -1,4 +1,4 @@
-"""The broker's messages, as far as the reconciler must know them."""
+"""View of the broker's queues and unacknowledged messages, as the reconciler needs it."""
 
 import json
 import logging
@@ -22,14 +22,14 @@ NOTE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class QueueView:
-    """One queue.
+class QueueSnapshot:
+    """State of one queue.
 
     Attributes:
-        is_empty: Whether no message waits.
-        next_published_at: When the message that is next was published, by the
-            ledger's clock; 0 if nobody can tell. Queues are first in, first out: what
-            was published before it has left the queue.
+        is_empty: Whether no message is queued.
+        next_published_at: When the next message was published, by the ledger's clock; 0 if
+            unknown. Queues are first in, first out: all messages published before it have
+            left the queue.
     """
 
     is_empty: bool
@@ -37,18 +37,18 @@ class QueueView:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerView:
-    """All queues, and which jobs are delivered but not acknowledged."""
+class BrokerSnapshot:
+    """State of all queues, and the ids of jobs with unacknowledged messages."""
 
-    queues: Mapping[str, QueueView] = field(default_factory=dict)
+    queues: Mapping[str, QueueSnapshot] = field(default_factory=dict)
     unacked_job_ids: frozenset[str] = frozenset()
 
 
-# Whatever a message contains, looking at it raises nothing else.
+# Parsing a message of any content raises nothing else.
 UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
-def published_at(message: bytes | str | None) -> float:
+def read_published_at(message: bytes | str | None) -> float:
     """Read when a message was published; 0 if it has no such header."""
     try:
         at = float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
@@ -57,7 +57,7 @@ def published_at(message: bytes | str | None) -> float:
     return at if math.isfinite(at) else 0.0
 
 
-def job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
+def read_job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
     """Read the job ids out of the record of unacknowledged messages; an odd message has none."""
     ids = set()
     for entry in unacked:
@@ -66,24 +66,24 @@ def job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
     return frozenset(ids)
 
 
-class Broker(Protocol):
+class BrokerView(Protocol):
     """Interface to the broker's messages, as the reconciler needs it."""
 
     def note_received(self, queue: str, published_at: float) -> None:
-        """Note when a message was published that *queue* has passed on, for the first time."""
+        """Note the publishing time of a message that *queue* has passed on for the first time."""
 
-    def look(self) -> BrokerView:
-        """Take one look."""
+    def take_snapshot(self) -> BrokerSnapshot:
+        """Take a snapshot of the queues."""
 
-    def waiting(self) -> int:
-        """Count the messages that wait in all queues."""
+    def count_queued(self) -> int:
+        """Count the queued messages of all queues."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
-class RedisBroker:
-    """Looks into kombu's lists and hashes on Redis."""
+class RedisBrokerView:
+    """View of kombu's lists and hashes on Redis."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._client = redis.Redis.from_url(
@@ -95,10 +95,10 @@ class RedisBroker:
         }
 
     def note_received(self, queue: str, published_at: float) -> None:
-        """Do nothing: each look sees which message is next."""
+        """Do nothing: each snapshot holds the next message."""
 
-    def look(self) -> BrokerView:
-        """Take one consistent look.
+    def take_snapshot(self) -> BrokerSnapshot:
+        """Take one consistent snapshot.
 
         Raises:
             redis.RedisError: The broker gave no answer.
@@ -108,14 +108,16 @@ class RedisBroker:
                 pipeline.lindex(queue, -1)
             pipeline.hvals(self._unacked_key)
             *oldest, unacked = pipeline.execute()
-        views: dict[str, QueueView] = {
-            name: QueueView(is_empty=message is None, next_published_at=published_at(message))
+        views: dict[str, QueueSnapshot] = {
+            name: QueueSnapshot(
+                is_empty=message is None, next_published_at=read_published_at(message)
+            )
             for name, message in zip(self._queues, oldest, strict=True)
         }
-        return BrokerView(queues=views, unacked_job_ids=job_ids(unacked))
+        return BrokerSnapshot(queues=views, unacked_job_ids=read_job_ids(unacked))
 
-    def waiting(self) -> int:
-        """Count the messages that wait in all queues."""
+    def count_queued(self) -> int:
+        """Count the queued messages of all queues."""
         return sum(int(self._client.llen(queue)) for queue in self._queues.values())
 
     def close(self) -> None:
@@ -123,12 +125,12 @@ class RedisBroker:
         self._client.close()
 
 
-class AmqpBroker:
+class AmqpBrokerView:
     """View of RabbitMQ by the lengths of its queues; RabbitMQ does not list the messages in them.
 
     Queues are first in, first out. What was published before a message that workers got, or
-    before the queue was empty, has left it; and what has left it is in work by the next look.
-    Workers share what they know of it through the ledger.
+    before the queue was empty, has left it; and what has left it is running by the next
+    snapshot. Workers share these times through the ledger.
     """
 
     def __init__(self, settings: ConnectionSettings, ledger: Ledger) -> None:
@@ -152,8 +154,8 @@ class AmqpBroker:
         except (redis.RedisError, OSError) as error:
             log.warning("delivery_not_noted", extra={"fields": {"why": type(error).__name__}})
 
-    def look(self) -> BrokerView:
-        """Take one look, of which the next one can make use.
+    def take_snapshot(self) -> BrokerSnapshot:
+        """Take a snapshot; the next one builds upon it.
 
         Raises:
             BrokerUnavailableError: The broker gave no answer.
@@ -167,10 +169,12 @@ class AmqpBroker:
             passed[queue] = max(empty_at, passed.get(queue, 0.0))
         now = seconds + microseconds / 1_000_000
         self._empty_at |= {queue: now for queue, depth in depths.items() if not depth}
-        return BrokerView({queue: QueueView(False, passed.get(queue, 0.0)) for queue in depths})
+        return BrokerSnapshot(
+            {queue: QueueSnapshot(False, passed.get(queue, 0.0)) for queue in depths}
+        )
 
-    def waiting(self) -> int:
-        """Count the messages that wait in all queues."""
+    def count_queued(self) -> int:
+        """Count the queued messages of all queues."""
         return sum(self._publisher.depths().values())
 
     def close(self) -> None:
@@ -183,8 +187,8 @@ def unacked_key(namespace: str) -> str:
     return f"{namespace}.unacked"
 
 
-def connect_broker(settings: ConnectionSettings, ledger: Ledger) -> Broker:
+def connect_broker(settings: ConnectionSettings, ledger: Ledger) -> BrokerView:
     """Connect the view of the broker that ``LABELYARD_BROKER_URL`` names."""
     if is_amqp(settings.broker_url):
-        return AmqpBroker(settings, ledger)
-    return RedisBroker(settings)
+        return AmqpBrokerView(settings, ledger)
+    return RedisBrokerView(settings)

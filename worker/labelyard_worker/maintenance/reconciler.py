@@ -1,9 +1,9 @@
 """Republish jobs that have no message in the broker: retries when they are due, lost messages later.
 
-The ledger is the truth, the queue only carries. One worker, elected by a lock in
-Redis, compares them: a job that is not final, that nobody runs, that is not
-unacknowledged and that its queue must have passed on has lost its message. So an
-emptied broker loses nothing, nor what was submitted while it was down.
+The ledger is the truth, the broker only carries messages. The leader (``leader.py``) compares
+them: a job that is not final, not running, not unacknowledged, and that its queue must have passed
+on has lost its message. So an emptied broker loses no job, nor does one that was down during a
+submit.
 
 Rounds go on while they find something to do, interactive jobs first: an emptied broker is filled
 again at the speed at which messages can be published.
@@ -23,60 +23,61 @@ from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
 from labelyard.publisher import Outgoing, Publisher
 from labelyard_worker.maintenance import reconciler_scripts as scripts
-from labelyard_worker.maintenance.broker_view import Broker, BrokerView, QueueView
+from labelyard_worker.maintenance.broker_view import BrokerSnapshot, BrokerView, QueueSnapshot
+from labelyard_worker.maintenance.leader import LeaderElection
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.25
-LEADER_TTL_S = 10.0
 LEASE_S = 10.0
 AT_ONCE = 1000
-# Seconds after which a round ends although there is more: the next one looks at the broker anew.
+# Seconds after which a round ends although there is more: the next one takes a new snapshot.
 ROUND_S = 5.0
 # The publishing clock is the ledger's; two messages sent at once may overtake each other.
 OVERTAKING_S = 2.0
 
 
-def is_orphan(record: Record, view: BrokerView, *, is_running: bool) -> bool:
+def is_orphan(record: Record, snapshot: BrokerSnapshot, *, is_running: bool) -> bool:
     """Decide whether the message of a job that is not final is lost.
 
     Args:
-        is_running: Whether the worker that began it last says that it runs it.
+        is_running: Whether the presence key of the worker that began it last names it.
     """
     if record.is_final or is_running:
         return False
-    if record.job_id in view.unacked_job_ids:
+    if record.job_id in snapshot.unacked_job_ids:
         return False
-    queue = view.queues.get(record.queue)
+    queue = snapshot.queues.get(record.queue)
     return queue is not None and record.published_at < passed_before(queue)
 
 
-def passed_before(queue: QueueView) -> float:
+def passed_before(queue: QueueSnapshot) -> float:
     """Return the time before which *queue* has passed on every message that was published."""
     return math.inf if queue.is_empty else queue.next_published_at - OVERTAKING_S
 
 
 class Reconciler:
-    """The elected worker's rounds.
+    """Reconciler is responsible for publishing due retries and lost messages, and for expiry.
 
     Args:
-        every_s: Seconds between two looks for lost messages.
-        after_s: Seconds since a job was last sent, from which it is looked for.
-        is_on: Whether lost messages are looked for; due retries are always sent.
+        leader: Election; rounds run only while this worker leads.
+        every_s: Seconds between two searches for lost messages.
+        after_s: Seconds after its last publishing from which a job's message may be lost.
+        is_on: Whether lost messages are searched for; due retries are always published.
     """
 
     def __init__(
         self,
         *,
-        worker: str,
+        leader: LeaderElection,
         ledger: Ledger,
         publisher: Publisher,
-        broker: Broker,
+        broker: BrokerView,
         every_s: float,
         after_s: float,
         is_on: bool = True,
     ) -> None:
-        self.worker = worker
+        self._leader = leader
         self._ledger = ledger
         self._publisher = publisher
         self._broker = broker
@@ -84,7 +85,6 @@ class Reconciler:
         self._after_s = after_s
         self._is_on = is_on
         self._keys = ledger.keys
-        self._lead = ledger.client.register_script(scripts.LEAD)
         self._take_due = ledger.client.register_script(scripts.TAKE_DUE)
         self._due = ledger.client.register_script(scripts.DUE)
         self._take_passed = ledger.client.register_script(scripts.TAKE_PASSED)
@@ -93,7 +93,7 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="labelyard-reconciler", daemon=True)
 
     def start(self) -> None:
-        """Begin the rounds."""
+        """Start the rounds."""
         self._thread.start()
 
     def close(self) -> None:
@@ -101,11 +101,7 @@ class Reconciler:
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
-        try:
-            if self._ledger.client.get(self._keys.leader) == self.worker:
-                self._ledger.client.delete(self._keys.leader)
-        except (RedisError, OSError):
-            return
+        self._leader.resign()
 
     def _run(self) -> None:
         reconcile_at = time.monotonic() + self._every_s
@@ -126,9 +122,8 @@ class Reconciler:
                 self._closed.wait(1.0)
 
     def _is_leader(self) -> bool:
-        """Stay or become the leader, if no other worker is."""
-        args: list[str | int] = [self.worker, int(LEADER_TTL_S * 1000)]
-        is_leader = bool(self._lead(keys=[self._keys.leader], args=args))
+        """Renew or win the leadership; a worker that lost it starts its searches anew."""
+        is_leader = self._leader.is_leader()
         if not is_leader:
             self._looked_through = "-inf"
         return is_leader
@@ -163,26 +158,26 @@ class Reconciler:
 
         First all interactive ones, then others for at most ROUND_S.
         """
-        # Before the view: what is published from now on is not looked for in this round.
+        # Before the snapshot: what is published from now on is not looked for in this round.
         latest = self._now() - self._after_s
         # Before the records: what it passes on meanwhile has left no queue for us. Each round:
-        # RabbitMQ shows what it has passed on only from one look to the next.
-        view = self._broker.look()
-        lost = self._send_interactive(view, latest=latest)
+        # RabbitMQ shows what it has passed on only from one snapshot to the next.
+        snapshot = self._broker.take_snapshot()
+        lost = self._send_interactive(snapshot, latest=latest)
         until = time.monotonic() + ROUND_S
-        lost += self._send_passed(view, "", latest=latest, until=until)[0]
+        lost += self._send_passed(snapshot, "", latest=latest, until=until)[0]
         if lost:
             log.warning("messages_sent_again", extra={"fields": {"jobs": lost}})
         return lost
 
-    def _send_interactive(self, view: BrokerView, *, latest: float) -> int:
+    def _send_interactive(self, snapshot: BrokerSnapshot, *, latest: float) -> int:
         """Publish lost interactive jobs, past any number of jobs of other queues.
 
         What was looked through in an earlier round is not looked through again: it holds no
         interactive job any more. So a long recovery pays for this once.
         """
         lost, is_done = self._send_passed(
-            view, "interactive", earliest=self._looked_through, latest=latest
+            snapshot, "interactive", earliest=self._looked_through, latest=latest
         )
         if is_done:
             self._looked_through = f"({latest}"
@@ -190,7 +185,7 @@ class Reconciler:
 
     def _send_passed(
         self,
-        view: BrokerView,
+        snapshot: BrokerSnapshot,
         only: str,
         *,
         earliest: str = "-inf",
@@ -209,7 +204,7 @@ class Reconciler:
             How many were published, and whether all were looked at.
         """
         passed = [
-            part for name, queue in view.queues.items() for part in (name, passed_before(queue))
+            part for name, queue in snapshot.queues.items() for part in (name, passed_before(queue))
         ]
         lost = offset = 0
         while time.monotonic() < until and self._is_leader():
@@ -229,7 +224,7 @@ class Reconciler:
                     ],
                 ),
             )
-            sent = self._send_orphans([str(job_id) for job_id in ids], view)
+            sent = self._send_orphans([str(job_id) for job_id in ids], snapshot)
             if sent is None:
                 return lost, False
             lost, offset = lost + sent, offset + int(others)
@@ -237,21 +232,21 @@ class Reconciler:
                 return lost, True
         return lost, False
 
-    def _send_orphans(self, job_ids: Sequence[str], view: BrokerView) -> int | None:
+    def _send_orphans(self, job_ids: Sequence[str], snapshot: BrokerSnapshot) -> int | None:
         """Publish those of *job_ids* whose message is lost; ``None`` if the broker is away."""
         records = [record for record in self._ledger.read_many(job_ids) if record is not None]
         busy = self._running_or_due(records)
         orphans = [
             record
             for record in records
-            if is_orphan(record, view, is_running=record.job_id in busy)
+            if is_orphan(record, snapshot, is_running=record.job_id in busy)
         ]
         if not self._publish(orphans):
             return None
         sent = {record.job_id for record in orphans}
         self._ledger.sent_many([(job_id, None) for job_id in sent])
         held = [job_id for job_id in job_ids if job_id not in sent]
-        if held:  # by somebody: they are looked at again after a while
+        if held:  # by a worker or a queue: examined again after a while
             now = self._now()
             self._ledger.client.zadd(self._keys.open, dict.fromkeys(held, now), xx=True)
         return len(orphans)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labelyard_worker.jobs.delivery.pool import DeliveryPool
     from labelyard_worker.jobs.executor import Executor
     from labelyard_worker.jobs.watchdog import Watchdog
-    from labelyard_worker.maintenance.broker_view import Broker
+    from labelyard_worker.maintenance.broker_view import BrokerView
     from labelyard_worker.vision.batcher import Batcher
     from labelyard_worker.vision.text_vectors import TextVectors
 
@@ -43,7 +43,7 @@ class Health:
     deliveries: "DeliveryPool"
     watchdog: "Watchdog"
     executor: "Executor"
-    broker: "Broker"
+    broker: "BrokerView"
     ledger: "Ledger"
     stall_s: float
     pool: Any = None
@@ -78,7 +78,7 @@ class Health:
         if idle_s < self.stall_s:
             return False
         try:
-            return self.broker.waiting() > 0
+            return self.broker.count_queued() > 0
         except (RedisError, OSError, LabelyardError):
             return False  # without a broker nothing can be finished, and no restart helps
 
