@@ -1,1 +1,1 @@
-"""Side-by-side measurements of labelyard and of what it stands against."""
+"""Side-by-side measurements of labelyard and other ways to serve the same model."""

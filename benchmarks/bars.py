@@ -21,7 +21,7 @@ INK = "#222222"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One case, and its systems' figures."""
+    """One case of the chart, with its systems' figures."""
 
     title: str
     bars: tuple[tuple[str, float], ...]
@@ -52,7 +52,7 @@ def as_svg(groups: Sequence[Group]) -> str:
 
 
 def as_png(groups: Sequence[Group]) -> Image.Image:
-    """Draw the same as pixels."""
+    """Draw the groups as pixels of a PNG."""
     marks, height = _lay_out(groups)
     image = Image.new("RGB", (WIDTH_PX * SCALE, int(height) * SCALE), "white")
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""One engine after the other: its systems are started once, and run all of its cases."""
+"""Run the cases of each engine on systems that are started once."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

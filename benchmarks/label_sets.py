@@ -1,4 +1,4 @@
-"""Measure label sets: what a small one waits for beside a large one, memory, and hashing.
+"""Measure label sets: latency of a small one beside a large one, memory, and hashing.
 
     python -m benchmarks.label_sets [waits] [memory] [hashing]
 

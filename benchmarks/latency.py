@@ -1,4 +1,4 @@
-"""How long one picture takes: alone, and while the worker has 70 % of what it can do."""
+"""Measure the latency of one picture: alone, and at 70 % load."""
 
 import random
 import statistics

@@ -23,12 +23,12 @@ class Stoppable(Protocol):
     """A system, or the worker that several systems share."""
 
     def stop(self) -> None:
-        """End its processes."""
+        """End the system's processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure.
+    """Duration of a measurement.
 
     Attributes:
         rounds: Runs of each system, alternating with the others.

@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def key(self) -> str:
-        """Name the object."""
+        """Return the object's key in the bucket."""
         folder = f"{self.megapixels:g}mp" + (f"-{self.copy}" if self.copy else "")
         return f"{folder}/{self.path.name}"
 

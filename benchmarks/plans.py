@@ -1,4 +1,4 @@
-"""Which cases are measured, with which systems, for how long."""
+"""Plans: the cases to measure, with their systems and durations."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ REFERENCE_MEGAPIXELS = 2.0  # megapixels, the size that every comparison is made
 
 @dataclass(frozen=True, slots=True)
 class CasePlan:
-    """One row of the table.
+    """One row of the table: a checkpoint, labels, pictures and systems.
 
     Attributes:
         job_sizes: Of labelyard's jobs.

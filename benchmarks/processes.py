@@ -56,7 +56,7 @@ class Meter:
     """
 
     def __init__(self, stages: Callable[[], Stages], *, measured: Sequence[str]) -> None:
-        """Prepare.
+        """Prepare to measure; entering the meter starts it.
 
         Args:
             stages: Gives the process ids of each stage at the time of asking.

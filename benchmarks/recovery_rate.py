@@ -41,7 +41,7 @@ def open_jobs(ledger: Ledger, *, count: int, labels: LabelSet) -> None:
 
 
 def make_old(ledger: Ledger) -> None:
-    """Have all jobs look as if nothing had happened to them for a while."""
+    """Age all jobs, as if nothing had changed in them for a while."""
     key = ledger.keys.open
     job_ids = [str(job_id) for job_id in ledger.client.zrange(key, 0, -1)]
     old = ledger.now() - 10 * AFTER_S

@@ -1,4 +1,4 @@
-"""How throughput grows with labels, pixels, job size and workers."""
+"""Measure throughput by number of labels, pixels, job size and workers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -62,7 +62,7 @@ def nothing_is_left_over() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def loggers_are_as_before() -> Iterator[None]:
-    """Take back what a test did to the loggers: its handlers write to a stream that is closed."""
+    """Restore the loggers after a test, whose handlers write to a closed stream."""
     loggers = [logging.getLogger(name) for name in ("", *logs.NAMES)]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
 

@@ -13,7 +13,7 @@ LABELS = 20
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of the check.
+    """Form of the check: sizes, times and checkpoints.
 
     Attributes:
         device: ``cuda`` or ``cpu``.

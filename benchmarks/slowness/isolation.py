@@ -26,7 +26,7 @@ IDLE_WITHIN_S = 30.0
 
 @dataclass
 class Job:
-    """One job, and what the ledger counts of it."""
+    """One job, with the ledger's counters of it."""
 
     length_s: float
     is_poison: bool
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it goes through the quarantine queue."""
+        """Return whether it goes through the quarantine queue."""
         return self.deaths + self.beside / 2 >= QUARANTINE_AFTER
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is buried instead of run."""
+        """Return whether it is buried instead of run."""
         return (self.alone > 0 and self.blamed >= DEAD_AFTER) or (
             self.blamed >= DEAD_AFTER + UNCONFIRMED_DEATHS
         )
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class Worker:
-    """One process: what it runs, and until when it is down."""
+    """One process: its running jobs, and the end of its downtime."""
 
     running: dict[int, Mode] = field(default_factory=dict)
     up_at: float = 0.0

@@ -1,4 +1,4 @@
-"""The same pipeline behind celery-batches: as many pictures at once as have come."""
+"""The tutorial's pipeline behind celery-batches: it runs the queued pictures together."""
 
 import os
 from typing import Any

@@ -94,7 +94,7 @@ class Labelyard(System):
         is_rescoring: bool = False,
         name: str = "",
     ) -> None:
-        """Prepare.
+        """Prepare to measure; entering the meter starts it.
 
         Args:
             label_set: Reference of a registered set, in place of the case's labels inline.

@@ -11,7 +11,7 @@ from benchmarks.systems.system import Engine
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way.
+    """One way to compute the limit.
 
     Attributes:
         shape: ``solo``, independent processes that decode and compute; or ``overlapped``,

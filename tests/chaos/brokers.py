@@ -106,7 +106,7 @@ class RedisBroker(ValkeyServer):
 
 
 class RabbitBroker(RabbitServer):
-    """RabbitMQ, with quorum queues; see ``RedisBroker`` for what is the same."""
+    """RabbitMQ, with quorum queues; methods are documented in ``RedisBroker``."""
 
     app: ClassVar[str] = "tests.support.apps.rabbit_app"
     publish_timeout_s: ClassVar[float] = 1.0

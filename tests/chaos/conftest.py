@@ -38,6 +38,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
 def run(
     environment: Environment, record_property: Callable[[str, Any], None]
 ) -> Iterator[ScenarioRun]:
-    """Give an environment at rest, and check that it comes to rest again."""
+    """Lend an environment at rest, and check that it comes to rest again."""
     with start_run(environment, record_property) as run:
         yield run

@@ -72,7 +72,7 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """Return whether every promise was kept."""
         return not (self.vanished or self.late or self.exits or self.frozen)
 
     def line(self) -> str:
@@ -231,7 +231,7 @@ def bodies_of(kept: list[Any]) -> Iterator[bytes]:
 
 
 def has_record(ledger: "redis.Redis", raw: bytes, job_id: str) -> bool:
-    """Whether there is a record under the job's id, or under any other text in the message."""
+    """Return whether a record exists under the job's id, or under any other text in the message."""
     ids = {job_id, *(text.decode() for text in JOB_ID.findall(raw))}
     with suppress(ValueError, TypeError, LookupError, RecursionError):
         body = base64.b64decode(json.loads(raw)["body"])

@@ -1,8 +1,8 @@
-"""The truth about the ledger, in larger numbers than the suite: clocks, late messages, lost seconds.
+"""Faults of the ledger, in larger numbers than the suite: clocks, late messages, lost seconds.
 
     python -m tests.chaos.ledger_truth --jobs 200 [--only clocks|late|power]
 
-Real workers and servers, a few minutes. It prints a line of JSON for each context, and ends with 1 if
+Real workers and servers, a few minutes. Prints a line of JSON for each scenario, and exits with 1 if
 a job was lost, came to two ends, was expired wrongly or was not found.
 """
 
@@ -120,7 +120,7 @@ def run_late(service: Service, picture: str, jobs: int) -> dict[str, int]:
 
 
 class Reader:
-    """A consumer that notes the first end of each job that it is told of."""
+    """Consumer that notes the first end that it reads of each job."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -150,6 +150,52 @@ def end_text(client: Client, job_id: str) -> str:
     return f"{record.state} {result}"
 
 
+class PowerTraffic:
+    """Threads that submit jobs and read their ends while the ledger's power is cut.
+
+    Attributes:
+        accepted: Ids of the jobs whose submit returned.
+        reader: The consumer, with the ends that it read.
+    """
+
+    def __init__(self, client: Client, picture: str, jobs: int) -> None:
+        self.accepted: list[str] = []
+        self.reader = Reader(client)
+        self._client, self._picture, self._jobs = client, picture, jobs
+        self._stop = threading.Event()
+        self._submitting = threading.Thread(target=self._submit)
+        self._reading = threading.Thread(target=self._read)
+
+    def start(self) -> None:
+        """Start submitting and reading."""
+        self._submitting.start()
+        self._reading.start()
+
+    def join_submits(self) -> None:
+        """Wait until all jobs are submitted; reading goes on."""
+        self._submitting.join(timeout=WITHIN_S)
+
+    def stop(self) -> None:
+        """Stop both threads."""
+        self._stop.set()
+        self._submitting.join()
+        self._reading.join()
+
+    def _submit(self) -> None:
+        for _ in range(self._jobs):
+            if self._stop.wait(0.05):  # spread over the failures
+                return
+            prepared = self._client.prepare([self._picture], LABELS)
+            try:
+                self.accepted.append(self._client.submit_job(prepared).id)
+            except LabelyardError:
+                time.sleep(0.1)
+
+    def _read(self) -> None:
+        while not self._stop.wait(0.05):
+            self.reader.look(list(self.accepted))
+
+
 def run_power(
     service: Service, picture: str, jobs: int, *, durable_writes: str = "fsync"
 ) -> dict[str, int]:
@@ -157,84 +203,77 @@ def run_power(
     name = f"power-{durable_writes}"
     with ExitStack() as stack:
         ledger = stack.enter_context(ValkeyServer(service.folder / f"ledger-{name}"))
-        settings = ClientSettings.model_validate(
-            {
-                "broker_url": service.valkey.url_of(0),
-                "ledger_url": ledger.url,
-                "namespace": name,
-                "durable_writes": durable_writes,
-                "durable_timeout_s": 1.0,
-            }
-        )
-        client = stack.enter_context(Client(settings))
-        worker = service.worker(
-            name=name,
-            command=COMMAND,
-            variables={
-                "PYTHONPATH": str(ROOT),
-                "LABELYARD_LEDGER_URL": ledger.url,
-                "TEST_EFFECTS": str(service.folder / f"effects-{name}.log"),
-                "TEST_FLAGS": str(service.folder),
-            },
-            **{
-                **SETTINGS,
-                "namespace": name,
-                "durable_writes": durable_writes,
-                "durable_timeout_s": "1",
-                "max_attempts": "5",
-                "job_timeout_s": "60",
-                "quarantine_after": "9",
-                "visibility_timeout_s": "10",
-                "reconcile_every_s": "2",
-                "reconcile_after_s": "5",
-            },
-        )
+        client = stack.enter_context(Client(power_settings(service, ledger, name, durable_writes)))
+        worker = power_worker(service, ledger, name, durable_writes)
         stack.enter_context(worker.start(within_s=READY_WITHIN_S))
-        accepted: list[str] = []
-        reader = Reader(client)
-        stop = threading.Event()
-
-        def submit() -> None:
-            for _ in range(jobs):
-                if stop.wait(0.05):  # spread over the failures
-                    return
-                prepared = client.prepare([picture], LABELS)
-                try:
-                    accepted.append(client.submit_job(prepared).id)
-                except LabelyardError:
-                    time.sleep(0.1)
-
-        def read() -> None:
-            while not stop.wait(0.05):
-                reader.look(list(accepted))
-
-        threads = [threading.Thread(target=submit), threading.Thread(target=read)]
-        for thread in threads:
-            thread.start()
+        traffic = PowerTraffic(client, picture, jobs)
+        traffic.start()
         for _ in range(3):
-            wait_until(lambda: len(reader.ends) > 0, within_s=WITHIN_S)
+            wait_until(lambda: len(traffic.reader.ends) > 0, within_s=WITHIN_S)
             time.sleep(2.0)
             power = PowerFailure(ledger)
             time.sleep(1.0)  # what is written in it is lost
             power.strike()
-        threads[0].join(timeout=WITHIN_S)
+        traffic.join_submits()
         is_final = wait_for(
-            lambda: all(is_over(client, job) for job in accepted),
+            lambda: all(is_over(client, job) for job in traffic.accepted),
             within_s=WITHIN_S if durable_writes != "off" else 20.0,
         )
-        stop.set()
-        for thread in threads:
-            thread.join()
-        lost = [job for job in accepted if end_of(client, job) in LOST]
-        changed = [job for job, end in reader.ends.items() if end_now(client, job) != end]
+        traffic.stop()
+        lost = [job for job in traffic.accepted if end_of(client, job) in LOST]
+        ends, not_found = traffic.reader.ends, traffic.reader.not_found
+        changed = [job for job, end in ends.items() if end_now(client, job) != end]
     return {
-        "jobs": len(accepted),
-        "read": len(reader.ends),
+        "jobs": len(traffic.accepted),
+        "read": len(ends),
         "lost": len(lost),
         "contradictory": len(changed),
-        "not_found": len(reader.not_found),
-        "wrong": len(lost) + len(changed) + len(reader.not_found) + (not is_final),
+        "not_found": len(not_found),
+        "wrong": len(lost) + len(changed) + len(not_found) + (not is_final),
     }
+
+
+def power_settings(
+    service: Service, ledger: ValkeyServer, name: str, durable_writes: str
+) -> ClientSettings:
+    """Make the settings of the producer and consumer of :func:`run_power`."""
+    return ClientSettings.model_validate(
+        {
+            "broker_url": service.valkey.url_of(0),
+            "ledger_url": ledger.url,
+            "namespace": name,
+            "durable_writes": durable_writes,
+            "durable_timeout_s": 1.0,
+        }
+    )
+
+
+def power_worker(
+    service: Service, ledger: ValkeyServer, name: str, durable_writes: str
+) -> WorkerProcess:
+    """Describe the worker of :func:`run_power`, whose ledger is a server of its own."""
+    return service.worker(
+        name=name,
+        command=COMMAND,
+        variables={
+            "PYTHONPATH": str(ROOT),
+            "LABELYARD_LEDGER_URL": ledger.url,
+            "TEST_EFFECTS": str(service.folder / f"effects-{name}.log"),
+            "TEST_FLAGS": str(service.folder),
+        },
+        **{
+            **SETTINGS,
+            "namespace": name,
+            "durable_writes": durable_writes,
+            "durable_timeout_s": "1",
+            "max_attempts": "5",
+            "job_timeout_s": "60",
+            "quarantine_after": "9",
+            "visibility_timeout_s": "10",
+            "reconcile_every_s": "2",
+            "reconcile_after_s": "5",
+        },
+    )
 
 
 def end_now(client: Client, job_id: str) -> str:

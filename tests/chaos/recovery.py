@@ -36,7 +36,7 @@ class Hit:
 
     @property
     def is_recovered(self) -> bool:
-        """Whether every affected worker has finished a job again."""
+        """Return whether every affected worker has finished a job again."""
         return self.over_at is not None and not self.slots and not self.job_id
 
 

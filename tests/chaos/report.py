@@ -47,7 +47,7 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """Return whether every promise was kept."""
         return not self.violations and not self.unrecovered
 
     def write(self, path: Path) -> None:

@@ -21,7 +21,7 @@ PATIENCE_S: Final = 90.0
 
 @dataclass
 class ScenarioRun:
-    """An environment at rest, with a producer and the log of what workers do.
+    """An environment at rest, with a producer and the effects log of its workers.
 
     Attributes:
         started_at: When the fault came, for ``recovery_s``.
@@ -54,13 +54,13 @@ class ScenarioRun:
         self.started_at = time.monotonic()
 
     def outcomes(self, job_ids: Sequence[str]) -> Counter[str]:
-        """Wait until all are final, report how long that took, and count the states."""
+        """Wait until all jobs are final, report how long that took, and count the states."""
         records = self.records(job_ids)
         self.record("recovery_s", round(time.monotonic() - self.started_at, 2))
         return Counter(record.state for record in records)
 
     def records(self, job_ids: Sequence[str]) -> list[Record]:
-        """Wait until all are final, and read them."""
+        """Wait until all jobs are final, and read their records."""
         return self.client.wait(job_ids, timeout_s=PATIENCE_S)
 
     def begun(self, job_ids: Sequence[str]) -> dict[str, int]:

@@ -118,7 +118,7 @@ def kill_clients(context: FaultContext, rng: random.Random, hit: Hit) -> None:
 
 
 def fill_broker(context: FaultContext, rng: random.Random, hit: Hit) -> None:
-    """Have the broker refuse what takes memory, for two seconds."""
+    """Have the broker refuse commands that take memory, for two seconds."""
     with context.environment.locks["broker"]:
         insist(context.environment.broker.fill)
         time.sleep(FULL_S)

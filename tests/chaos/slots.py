@@ -80,20 +80,20 @@ def claim_port() -> socket.socket:
 
 @dataclass(frozen=True)
 class Links:
-    """A worker's ways to its servers."""
+    """A worker's links to its servers."""
 
     broker: Link
     ledger: Link
     storage: Link
 
     def all(self) -> tuple[Link, Link, Link]:
-        """Name the three."""
+        """Return all three links."""
         return (self.broker, self.ledger, self.storage)
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a worker's process ended.
+    """Exit of a worker's process, with its cause.
 
     Attributes:
         code: Exit code, 128 and the number for a signal; None if it never got ready.
@@ -170,7 +170,7 @@ class Slot:
         return pid
 
     def has_ended(self, pid: int) -> bool:
-        """Tell whether a process of this slot is gone."""
+        """Return whether a process of this slot has ended."""
         return any(one.pid == pid for one in self.exits)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs and images that break whatever touches them, among good ones."""
+"""Poison jobs and images among good ones."""
 
 import os
 from collections import Counter
@@ -44,7 +44,7 @@ JOB_SETTINGS = {
 
 @contextmanager
 def kept(environment: Environment) -> Iterator[None]:
-    """Keep servers and workers out of what a test must not leave behind."""
+    """Exempt the shared servers and workers from the leak checks."""
     servers = [
         environment.broker,
         environment.ledger,
@@ -117,7 +117,7 @@ def test_poison_pictures_cost_themselves_and_the_worker_lives(
 def test_poison_jobs_become_dead_letters_and_all_others_finish(
     job_environment: Environment, record_property: Callable[[str, Any], None]
 ) -> None:
-    """One that ends its process, one that breaks its thread, one that hangs."""
+    """One job ends its process, one breaks its thread, one hangs."""
     tenants = [orders.KILLS_PROCESS, orders.RAISES_MEMORY_ERROR, orders.HANGS]
     with start_run(job_environment, record_property) as run:
         run.fault()

@@ -271,7 +271,7 @@ def test_a_cancelled_job_is_final_at_once_and_stays_cancelled(
 
 
 def test_a_worker_that_stood_still_finds_its_jobs_done_by_another(run: ScenarioRun) -> None:
-    """Beyond the ten: SIGSTOP for longer than the visibility timeout."""
+    """Eleventh fault: SIGSTOP for longer than the visibility timeout."""
     jobs = run.submit(24, tenant=SLOW)
     run.wait_until_begun(jobs, count=12)
 

@@ -55,13 +55,13 @@ def sigkill_busy_worker(context: FaultContext, rng: random.Random, hit: Hit) -> 
 
 
 def sigterm_under_load(context: FaultContext, rng: random.Random, hit: Hit) -> None:
-    """Ask a worker with jobs in work to end; it must do so with exit code 0."""
+    """Send SIGTERM to a worker with running jobs; it must end with exit code 0."""
     with busy_slot(context, rng) as slot:
         end_process(slot, signal.SIGTERM, hit, within_s=END_WITHIN_S)
 
 
 def sigterm_then_sigkill(context: FaultContext, rng: random.Random, hit: Hit) -> None:
-    """Ask a worker to end, and kill it while it drains."""
+    """Send SIGTERM to a worker, and kill it while it drains."""
     with busy_slot(context, rng) as slot:
         pid = end_process(slot, signal.SIGTERM, hit, within_s=rng.uniform(0.05, 1.5))
         with suppress(ProcessLookupError):

@@ -146,7 +146,7 @@ def test_what_lies_outside_a_field_s_range_is_refused(path: str, value: Any) -> 
 
 @pytest.mark.parametrize("field", ["id", "uri", "etag"])
 def test_lone_surrogates_are_refused(field: str) -> None:
-    """They are no text: nothing could write them down again."""
+    """Lone surrogates are not text: they cannot be encoded as UTF-8."""
     with pytest.raises(InvalidMessageError):
         parse_job(job_with(f"images.0.{field}", "a\ud800"))
     with pytest.raises(ValidationError):

@@ -193,7 +193,7 @@ def test_more_labels_than_a_message_should_carry_must_be_registered() -> None:
 
 @pytest.mark.parametrize("message", ["job", "result"])
 def test_the_schemas_in_the_docs_are_those_of_the_models(message: MessageName) -> None:
-    """When it fails: ``labelyard schema job > docs/job.schema.json``, and look at what changed."""
+    """If this fails, run ``labelyard schema job > docs/job.schema.json`` and review the diff."""
     path = DOCS / f"{message}.schema.json"
 
     assert path.read_text(encoding="utf-8") == schema_text(message)

@@ -291,13 +291,13 @@ RULES: Final = (
         name="what/who clauses in benchmarks/, docs/, tests/",
         find=lambda code: lines_matching(CLAUSE, code.around),
         size=lambda code: number_of_docstrings(code.around),
-        max_share=0.1,
+        max_share=0.01,
     ),
     Rule(
         name="says, tells, hears, asks in benchmarks/, docs/, tests/",
         find=lambda code: lines_matching(PERSONS_VERB, code.around),
         size=lambda code: number_of_docstrings(code.around),
-        max_share=0.1,
+        max_share=0.01,
     ),
     Rule(
         name="classes of the packages that share a name",

@@ -8,7 +8,7 @@ from labelyard_worker.settings import WorkerSettings
 
 
 def test_settings_page_is_what_make_docs_would_write() -> None:
-    """When it fails: ``make docs``, and look at what changed."""
+    """If this fails, run ``make docs`` and review the diff."""
     path = generate.DOCS / "settings.md"
 
     assert path.read_text(encoding="utf-8") == generate.pages()[path]

@@ -9,7 +9,7 @@ from tests.docs import house
 # Rules whose limit is not reached yet, with the findings that are left.
 LEFT: dict[str, int] = {
     "queue literals outside queues.py": 70,
-    "functions above 50 lines": 4,
+    "functions above 50 lines": 1,
 }
 
 
@@ -19,7 +19,7 @@ def parsed(code: str, path: str = "worker/labelyard_worker/example.py") -> list[
 
 @pytest.mark.parametrize("rule", house.RULES, ids=lambda rule: rule.name)
 def test_rule_is_kept(rule: house.Rule) -> None:
-    """When it fails: ``python -m tests.docs.house --list`` prints every place."""
+    """If this fails, ``python -m tests.docs.house --list`` prints every place."""
     code = house.read_code()
 
     findings = rule.find(code)

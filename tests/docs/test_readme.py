@@ -83,7 +83,7 @@ def test_the_make_targets_are_there() -> None:
 
 
 def test_the_first_five_minutes_go_as_told(home: Path) -> None:
-    """One story, because each start of a stack costs seconds."""
+    """One test for the whole path, because each start of a stack costs seconds."""
     (home / "photo.jpg").write_bytes(photo("cat"))
     until_down = only("stack").removesuffix(DOWN)
 

@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: Path) -> None:
-    """One story, because each start of a stack costs seconds."""
+    """One test for the whole path, because each start of a stack costs seconds."""
     (home / "mine.jpg").write_bytes(photo("coffee"))
     labels = '--labels "cat,dog,a cup of coffee" --json'
 

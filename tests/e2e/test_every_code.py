@@ -52,16 +52,16 @@ class Stage:
         return self.instant.service
 
     def classify(self, uri: str, **options: Any) -> Result:
-        """Have one picture classified."""
+        """Classify one picture."""
         labels = options.pop("labels", LABELS)
         return self.client.classify([uri], labels=labels, timeout_s=TIMEOUT_S, **options)
 
     def image_code(self, uri: str, **options: Any) -> str:
-        """Have one picture fail, and return its code."""
+        """Make one picture fail, and return its code."""
         return image_code_in(self.classify(uri, **options))
 
     def job_code(self, **options: Any) -> str:
-        """Have a whole job fail, and return its code."""
+        """Make a whole job fail, and return its code."""
         return code_in(self.classify(self.instant.picture(), **options))
 
 

@@ -84,7 +84,7 @@ def test_no_job_fails_in_an_outage_that_outlasts_its_attempts(
 
 
 def test_an_object_that_always_fails_is_that_images_error(stage: Stage, producer: Client) -> None:
-    """Its neighbours in the bucket are fetched; nobody waits for it."""
+    """Other objects of the bucket are fetched without waiting for it."""
     stage.faults.failing_keys.add("broken.jpg")
 
     job = producer.submit([f"s3://{PICTURES}/broken.jpg", stage.picture(99)], labels=LABELS)

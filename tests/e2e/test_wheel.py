@@ -126,7 +126,7 @@ def bare(service: Service, tmp_path_factory: pytest.TempPathFactory) -> BareEnvi
 def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
     bare: BareEnvironment, service: Service
 ) -> None:
-    """One story, because installing costs seconds."""
+    """One test for all claims, because installing costs seconds."""
     uri = service.pictures.put("wheel-cat.png", photo("cat"))
 
     submitted = bare.run("python", "-c", SUBMIT_AND_WAIT, uri)

@@ -164,7 +164,7 @@ def moves(one: Scores, other: Scores) -> Scores:
 
 
 def test_these_photographs_are_drafted(exact: list[Pixels], drafted: list[Pixels]) -> None:
-    """Or the tests below would compare equals; black cuts of the night sky are equal."""
+    """Drafted pictures differ, so the tests below compare something; black cuts are equal."""
     differing = [one.data != other.data for one, other in zip(exact, drafted, strict=True)]
 
     assert np.mean(differing) > 0.95

@@ -22,7 +22,7 @@ def answering(answer: Answer, *, tls: SSLContext | None = None) -> Iterator[int]
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *args: object) -> None:
-            """Clients that hang up are part of the tests."""
+            """Ignore clients that hang up: they are part of the tests."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if tls is not None:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One call that came."""
+    """One request that the receiver got."""
 
     path: str
     headers: Mapping[str, str]

@@ -29,7 +29,7 @@ class GatedModel:
         return [2 * item for item in items]
 
     def let_pass(self, batches: int = 1) -> None:
-        """Let this many passes end."""
+        """Let *batches* forward passes end."""
         self.gate.release(batches)
 
 

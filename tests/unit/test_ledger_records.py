@@ -116,7 +116,7 @@ def test_an_expiry_is_read() -> None:
 
 @given(changes=st.dictionaries(st.sampled_from(sorted(WHOLE)), st.text() | st.none(), max_size=4))
 def test_whatever_a_record_holds_reading_it_raises_nothing(changes: dict[str, str | None]) -> None:
-    """Its outcome is a result, or an error of ours."""
+    """The outcome of every record is a result, or an error of ours."""
     fields = {name: value for name, value in {**WHOLE, **changes}.items() if value is not None}
 
     record = read_record("a", fields)

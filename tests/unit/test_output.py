@@ -89,6 +89,6 @@ def test_an_endless_line_is_cut() -> None:
 
 
 def test_celery_still_has_what_is_replaced() -> None:
-    """Its farewell goes past ``sys.stdout`` otherwise."""
+    """Without these names Celery's last lines would not go through ``sys.stdout``."""
     assert callable(celery_worker.safe_say)
     assert "quiet" in celery_worker.Worker.on_before_init.__code__.co_varnames

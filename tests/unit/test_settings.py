@@ -36,7 +36,7 @@ def test_nothing_needs_to_be_set() -> None:
 def test_a_value_that_is_refused_is_named_and_not_repeated(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It could be a password in the wrong place."""
+    """The refused value could be a password in the wrong place."""
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ServiceConfigError, match=f"{name}: ") as raised:

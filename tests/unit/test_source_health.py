@@ -1,4 +1,4 @@
-"""Whether a source or an object is at fault is decided by a probe sent after the failure."""
+"""Return whether a source or an object is at fault is decided by a probe sent after the failure."""
 
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.queue import IntakeRequest

@@ -27,7 +27,7 @@ def make_wheel(folder: Path, name: str, version: str, *needs: str, size: int = 0
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let pip find wheels in a folder, and nowhere else."""
+    """Restrict pip to the wheels of a folder."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))

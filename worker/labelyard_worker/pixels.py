@@ -141,7 +141,7 @@ class ImageLimits:
 
     @property
     def follows_pipeline(self) -> bool:
-        """Whether pixels must equal those of transformers' pipeline."""
+        """Return whether pixels must equal those of transformers' pipeline."""
         return self.decode == "exact" and self.transparency == "drop"
 
 

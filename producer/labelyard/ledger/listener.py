@@ -243,7 +243,7 @@ class Listener:
 
 
 def _is_cancelled() -> bool:
-    """Whether the running task was cancelled, even if the exception was lost on its way.
+    """Return whether the running task was cancelled, even if the exception was lost on its way.
 
     asyncio.wait_for of Python 3.11, which redis-py sends with, returns its result in place of
     the exception if both come at once.

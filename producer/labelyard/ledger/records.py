@@ -119,12 +119,12 @@ class Record:
 
     @property
     def is_final(self) -> bool:
-        """Whether the state can change no more."""
+        """Return whether the state can change no more."""
         return self.state in FINAL_STATES
 
     @property
     def is_job(self) -> bool:
-        """Whether the submitted message can be read here as a job."""
+        """Return whether the submitted message can be read here as a job."""
         try:
             self.job()
         except InvalidMessageError:

@@ -83,7 +83,7 @@ class SetAsideMessage:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all bytes of the message were kept."""
+        """Return whether all bytes of the message were kept."""
         return len(self.raw) == self.size_bytes
 
     def to_json(self) -> str:

@@ -52,7 +52,7 @@ class Sightings:
                 self._seen_at.pop(job_id, None)
 
     def must_exist(self, job_id: str) -> bool:
-        """Whether the job's record cannot have expired yet."""
+        """Return whether the job's record cannot have expired yet."""
         with self._lock:
             seen_at = self._seen_at.get(job_id)
         return seen_at is not None and time.monotonic() < seen_at + self._result_ttl_s

@@ -91,7 +91,7 @@ def test_a_file_is_read_with_its_etag(certificate: tuple[Path, Path], serve: Ser
 
 
 def test_etags_decide_what_is_sent(certificate: tuple[Path, Path], serve: Serve) -> None:
-    """As with S3."""
+    """ETags work as with S3."""
     host = serve(cat)
     https, uri = source(certificate, host), f"https://{host}/cat"
 
@@ -177,7 +177,7 @@ def test_each_status_has_its_code_and_no_query_is_shown(
 def test_a_file_beyond_the_limit_is_cut_off(
     certificate: tuple[Path, Path], serve: Serve, is_announced: bool
 ) -> None:
-    """Whether or not its length was announced."""
+    """Return whether or not its length was announced."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         if is_announced:
@@ -196,7 +196,7 @@ def test_a_file_beyond_the_limit_is_cut_off(
 def test_a_file_that_breaks_off_is_not_taken_for_whole(
     certificate: tuple[Path, Path], serve: Serve
 ) -> None:
-    """It may come whole the next time."""
+    """The fetch is retried: the file may arrive whole the next time."""
     host = serve(lambda request: reply(request, 200, b"half", Content_Length="8"))
 
     with pytest.raises(StorageUnavailableError):

@@ -101,7 +101,7 @@ def words(answer: Future[Pixels | Unchanged]) -> str:
 def test_each_image_gets_its_pixels_in_order(
     start_intake: StartIntake, put: Callable[[bytes], ImageRef], bucket: Bucket
 ) -> None:
-    """The same as decoding here, with the object's ETag."""
+    """The pixels equal those decoded in this process, and the ETag is the object's."""
     files = [pictures.jpeg(seed=seed) for seed in range(20)]
     images = [put(raw) for raw in files]
     intake = start_intake(decoder="labelyard_worker.intake.decode:decode")
@@ -418,7 +418,7 @@ def test_no_child_outlives_a_killed_parent(hang: bytes, within_s: float) -> None
 
 
 def test_children_do_not_run_the_main_module_again(tmp_path: Path) -> None:
-    """It may import torch, or do work at its top."""
+    """The main module may import torch, or do work at its top."""
     mark, script = tmp_path / "mark", tmp_path / "main.py"
     source = f"with open({str(mark)!r}, 'a') as file: file.write('run ')\n"
     script.write_text(source + textwrap.dedent(IDLE_PROGRAM))

@@ -169,7 +169,7 @@ def test_a_file_beyond_the_limit_is_not_read(
 
 
 def test_only_allowed_buckets_are_read(s3_settings: S3Settings, bucket: Bucket) -> None:
-    """Where the operator lists any."""
+    """If the operator lists any, other buckets are refused."""
     uri = bucket.put("cat", b"cat")
 
     open_s3(replace(s3_settings, allowed_buckets=(bucket.name,))).fetch(uri)
@@ -230,7 +230,7 @@ def test_what_s3_answers_becomes_our_error(
     answer: tuple[int, bytes],
     error: type[LabelyardError] | None,
 ) -> None:
-    """The same for both clients; the text holds no dump of the client's state."""
+    """Both clients raise the same error; its text holds no dump of the client's state."""
 
     def tell(request: BaseHTTPRequestHandler) -> None:
         reply(request, *answer, ETag='"1"', Last_Modified="Mon, 23 Nov 2026 00:00:00 GMT")
@@ -287,7 +287,7 @@ def test_profiles_and_regions_are_resolved_as_boto3_does(
 
 
 def test_without_credentials_requests_go_unsigned(s3_settings: S3Settings) -> None:
-    """As public buckets want it."""
+    """Requests to public buckets are not signed."""
     seen: list[str | None] = []
 
     def note(request: BaseHTTPRequestHandler) -> None:

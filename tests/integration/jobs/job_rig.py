@@ -41,7 +41,7 @@ def half(error: LabelyardError) -> Answer:
 
 
 class JobRig:
-    """One worker's attempts, and the ledger to look at them."""
+    """Test rig: one worker's attempts, and the ledger to inspect them."""
 
     def __init__(self, settings: WorkerSettings, *, worker: str = "w1") -> None:
         self.settings = settings

@@ -415,7 +415,7 @@ def test_a_draining_pool_lets_a_call_in_flight_end(ledger_url: str) -> None:
 def test_a_result_for_a_failing_host_waits_in_the_ledger_from_the_start(
     ledger_url: str, receiver: Receiver
 ) -> None:
-    """It costs the worker neither a lease nor a second write."""
+    """The pending delivery costs the worker neither a lease nor a second write."""
     receiver.statuses = [500] * 200
     with delivering(ledger_url) as rig:
         job = rig.finish(Deliver(webhook=receiver.url))

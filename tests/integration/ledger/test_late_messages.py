@@ -98,7 +98,7 @@ def test_a_message_of_which_the_ledger_lost_the_record_is_run(rig: JobRig) -> No
 
 
 def test_an_adopted_job_is_not_adopted_twice(rig: JobRig) -> None:
-    """Its producer writes no time of publication; its message comes again long afterwards."""
+    """The producer writes no time of publication, and the message comes again long afterwards."""
     job = sample_job(job_id=new_job_id())
     receive(rig, job)
     drop_record(rig.ledger, job)
@@ -109,7 +109,7 @@ def test_an_adopted_job_is_not_adopted_twice(rig: JobRig) -> None:
 
 
 def test_a_job_that_is_submitted_again_after_its_end_is_run(rig: JobRig) -> None:
-    """Its idempotency key names it; the record of its first life is gone."""
+    """The idempotency key gives the same id; the record of the first job is gone."""
     job = rig.submit()
     rig.ledger.cancel(job.job_id)
     drop_record(rig.ledger, job)

@@ -162,7 +162,7 @@ def test_a_message_of_another_job_under_the_same_id_is_not_started(
 
 
 def test_a_record_of_an_earlier_version_is_the_same_jobs(ledger: Ledger) -> None:
-    """It has no digest, and none of the fields by which repeated calls are recognised."""
+    """Such a record has no digest, and no fields that identify repeated calls."""
     job = sample_job()
     ledger.open(job, queue="interactive")
     ledger.client.hdel(ledger.keys.job(job.job_id), "digest", "source")
@@ -512,7 +512,7 @@ WORKERS = st.sampled_from(["w1", "w2"])
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Anything that clients, workers and operators may do, in any order."""
+    """State machine: every operation of clients, workers and operators, in any order."""
 
     jobs: Bundle[str] = Bundle("jobs")
 

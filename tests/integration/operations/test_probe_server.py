@@ -43,7 +43,7 @@ def is_alive(server: ProbeServer) -> bool:
 
 
 def test_200_silent_and_dripping_connections_leave_probes_answered(server: ProbeServer) -> None:
-    """They cost no thread each, and only so many connections."""
+    """Such connections take no thread each, and their number is bounded."""
     process = psutil.Process()
     before_threads = threading.active_count()
     with ExitStack() as strangers:

@@ -57,7 +57,7 @@ def test_the_state_of_a_running_stack_is_found_again(tmp_path: Path) -> None:
 
 
 def test_the_state_is_for_its_user_alone(tmp_path: Path) -> None:
-    """It has the credentials in it."""
+    """The state file holds credentials."""
     state_of(os.getpid()).write(tmp_path)
 
     assert stat.S_IMODE((tmp_path / "stack.json").stat().st_mode) == 0o600

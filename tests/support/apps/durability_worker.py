@@ -67,7 +67,7 @@ class Worker:
         return b" ready." in text
 
     def kill(self) -> None:
-        """End it without notice."""
+        """Kill the worker's process."""
         self.process.kill()
         self.process.wait()
 

@@ -56,7 +56,7 @@ MISBEHAVIOUR: Final[dict[str, Callable[[], None]]] = {
 
 
 def be_slow(seconds: float, token: Token) -> None:
-    """Take a while, and stop when the job is cancelled."""
+    """Run for a while, and stop when the job is cancelled."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         token.check()

@@ -52,7 +52,7 @@ def frame_handler(connection: "Connection", callback: Callable[..., Any]) -> Cal
 
 
 def has_readable_properties(payload: Any) -> bool:
-    """Whether py-amqp can decode the properties in a content header."""
+    """Return whether py-amqp can decode the properties in a content header."""
     class_id = int.from_bytes(payload[:2], "big")
     try:
         PROPERTY_CLASSES[class_id](payload, PROPERTIES_AT)

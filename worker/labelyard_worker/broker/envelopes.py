@@ -156,15 +156,15 @@ def _job_id_in_body(body: Any) -> Any:
 
 
 def is_job_id(value: Any) -> TypeGuard[str]:
-    """Whether *value* can be a job's id."""
+    """Return whether *value* can be a job's id."""
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
 
 
 def is_plain(value: Any) -> TypeGuard[str]:
-    """Whether *value* is a short text of printable ASCII."""
+    """Return whether *value* is a short text of printable ASCII."""
     return isinstance(value, str) and _PLAIN.fullmatch(value) is not None
 
 
 def is_task_id(value: Any) -> TypeGuard[str]:
-    """Whether *value* can be the id of a call."""
+    """Return whether *value* can be the id of a call."""
     return isinstance(value, str) and _TASK_ID.fullmatch(value) is not None

@@ -48,7 +48,7 @@ class ChildHandle:
 
     @property
     def is_late(self) -> bool:
-        """Whether the child has exceeded its start timeout."""
+        """Return whether the child has exceeded its start timeout."""
         return not self.is_ready and time.monotonic() > self.started_at + START_TIMEOUT_S
 
     def events(self) -> int:
@@ -98,7 +98,7 @@ class DecoderHandle(ChildHandle):
 
     @property
     def has_room(self) -> bool:
-        """Whether another file may be sent."""
+        """Return whether another file may be sent."""
         return self.is_ready and len(self.sent) < DEPTH
 
     def send(self, request: IntakeRequest, *, uri: str, timeout_s: float) -> bool:
@@ -128,7 +128,7 @@ class DecoderHandle(ChildHandle):
         return followers
 
     def has_followers(self) -> bool:
-        """Whether files are queued behind the first."""
+        """Return whether files are queued behind the first."""
         return any(sent.request is not None for sent in islice(self.sent, 1, None))
 
     def forget(self, request: IntakeRequest) -> bool:

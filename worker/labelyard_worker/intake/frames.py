@@ -128,7 +128,7 @@ class FrameChannel:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether ``flush`` must be called once the socket is writable."""
+        """Return whether ``flush`` must be called once the socket is writable."""
         return bool(self._outbox)
 
     def close(self) -> None:

@@ -147,7 +147,7 @@ class IntakePool:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether a decoder is at work."""
+        """Return whether a decoder is at work."""
         return any(one is not None and one.sent for one in self._pipeline.decoding.handles)
 
     @property

@@ -94,7 +94,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether submitted items will be answered by the model."""
+        """Return whether submitted items will be answered by the model."""
         return self.failed is None and all(thread.is_alive() for thread in self._threads)
 
     @property
@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def is_expecting(self) -> bool:
-        """Whether items wait, or are on their way."""
+        """Return whether items wait, or are on their way."""
         return self._coming > 0 or len(self._line) > 0
 
     @property

@@ -75,7 +75,7 @@ class TextVectors:
 
     @property
     def is_alive(self) -> bool:
-        """Whether prompts that are requested will be encoded."""
+        """Return whether prompts that are requested will be encoded."""
         return self._batcher.is_alive
 
     @property

@@ -35,6 +35,6 @@ class S3Address:
 
     @property
     def is_plain(self) -> bool:
-        """Whether obstore can request the key; it refuses or rewrites some that S3 allows."""
+        """Return whether obstore can request the key; it refuses or rewrites some that S3 allows."""
         segments = self.key.split("/")
         return self.key.isprintable() and not {"", ".", ".."} & set(segments)

@@ -136,7 +136,7 @@ class S3Answer(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the answer can be classified."""
+        """Return whether the answer can be classified."""
         return bool(self.code) or not 0 <= self.status < 300
 
 

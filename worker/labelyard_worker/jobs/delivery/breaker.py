@@ -25,7 +25,7 @@ class CircuitBreaker:
 
     @property
     def is_closed(self) -> bool:
-        """Whether calls go without restriction."""
+        """Return whether calls go without restriction."""
         return self.failures < OPEN_AFTER
 
     def wait_s(self, *, now: float) -> float:

@@ -40,7 +40,7 @@ class Host:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is known of the host that is worth keeping."""
+        """Return whether nothing is known of the host that is worth keeping."""
         return not self.held and not self._breaker.failures
 
     async def call(

@@ -107,12 +107,12 @@ class DeliveryPool:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def has_room(self) -> bool:
-        """Whether this worker may hold the deliveries of another job in memory."""
+        """Return whether this worker may hold the deliveries of another job in memory."""
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
 
     def plan(self, job: Job, names: tuple[str, ...]) -> tuple[str, float]:
