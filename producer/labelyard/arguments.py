@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError
 
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.messages import Job
+from labelyard.queues import SUBMIT_QUEUES, Queue
 
 #: Seconds in a hundred years; what is longer is a mistake, or milliseconds.
 MAX_SECONDS: Final = 100 * 366 * 86_400.0
@@ -75,16 +76,15 @@ def prepared(job: Any) -> Job:
     return job
 
 
-def one_of(value: Any, choices: Any, *, name: str) -> Any:
-    """Return *value* if it is one of the values of the ``Literal`` in *choices*.
+def submit_queue(queue: Any) -> Queue:
+    """Return the queue of that name, if clients may submit to it.
 
     Raises:
         InvalidMessageError: It is another one.
     """
-    known = get_args(choices)
-    if not isinstance(value, str) or value not in known:
-        raise InvalidMessageError(f"{name}: write {' or '.join(known)}")
-    return value
+    if not isinstance(queue, str) or queue not in SUBMIT_QUEUES:
+        raise InvalidMessageError(f"queue: write {' or '.join(SUBMIT_QUEUES)}")
+    return Queue(queue)
 
 
 def wait_s(timeout_s: Any) -> float:

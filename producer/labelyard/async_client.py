@@ -12,13 +12,12 @@ from labelyard.arguments import (
     job_id_of,
     job_ids_of,
     jobs_of,
-    one_of,
     prepared,
+    submit_queue,
     wait_s,
     writing,
 )
 from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
-from labelyard.client import SubmitQueue
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
@@ -30,6 +29,7 @@ from labelyard.lifetimes import LIFETIMES
 from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
+from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
 
@@ -121,15 +121,17 @@ class AsyncClient:
         images: Iterable[Image],
         labels: Labels,
         *,
-        queue: SubmitQueue = "interactive",
+        queue: SubmitQueue = Queue.INTERACTIVE,
         **options: Unpack[JobOptions],
     ) -> AsyncJobHandle:
         """Submit a job, and return as soon as the ledger has it."""
         return await self.submit_job(self.prepare(images, labels, **options), queue=queue)
 
-    async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
+    async def submit_job(
+        self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE
+    ) -> AsyncJobHandle:
         """Submit a prepared job."""
-        one_of(queue, SubmitQueue, name="queue")
+        queue = submit_queue(queue)
         ledger = await self._ledger()
         if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=await ledger.now())
@@ -141,10 +143,10 @@ class AsyncClient:
         return self._handle(job, opened, is_published=is_published)
 
     async def submit_many(
-        self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = Queue.BULK
     ) -> list[AsyncJobHandle]:
         """Submit many prepared jobs in few round trips."""
-        one_of(queue, SubmitQueue, name="queue")
+        queue = submit_queue(queue)
         ledger = await self._ledger()
         bulk = BulkSubmission()
         handles: list[AsyncJobHandle] = []
@@ -173,7 +175,7 @@ class AsyncClient:
         labels: Labels,
         *,
         timeout_s: float = 60.0,
-        queue: SubmitQueue = "interactive",
+        queue: SubmitQueue = Queue.INTERACTIVE,
         **options: Unpack[JobOptions],
     ) -> Result:
         """Submit a job and wait for its result."""

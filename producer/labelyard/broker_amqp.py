@@ -10,7 +10,7 @@ from kombu import Connection, Producer
 from kombu.exceptions import KombuError
 
 from labelyard.outgoing import PERSISTENT, Outgoing
-from labelyard.queues import QUEUE_NAMES, queue_name, queues
+from labelyard.queues import Queue, kombu_queues, queue_name
 from labelyard.settings import ConnectionSettings
 
 #: Exceptions that mean that RabbitMQ did not take a message or gave no answer. kombu and
@@ -36,7 +36,7 @@ class AmqpBrokerConnection:
     def __init__(self, settings: ConnectionSettings, *, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
-        self._queues = queues(settings.namespace, settings.broker_url)
+        self._queues = kombu_queues(settings.namespace, settings.broker_url)
         self._connection = Connection(
             settings.broker_url,
             connect_timeout=timeout_s,
@@ -94,7 +94,8 @@ class AmqpBrokerConnection:
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""
         return {
-            name: self._count(queue) for name, queue in zip(QUEUE_NAMES, self._queues, strict=True)
+            queue.value: self._count(declared)
+            for queue, declared in zip(Queue, self._queues, strict=True)
         }
 
     def _count(self, queue: Any) -> int:

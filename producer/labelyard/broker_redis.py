@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from labelyard.outgoing import PERSISTENT, Outgoing
-from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.queues import Queue, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS, connection_options
 from labelyard.settings import ConnectionSettings
 
@@ -99,14 +99,14 @@ class RedisBrokerConnection:
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue, of all priorities."""
         with self._client.pipeline(transaction=False) as pipeline:
-            for name in QUEUE_NAMES:
+            for queue in Queue:
                 for suffix in PRIORITY_SUFFIXES:
-                    pipeline.llen(queue_name(self._namespace, name) + suffix)
+                    pipeline.llen(queue_name(self._namespace, queue) + suffix)
             lengths: list[Any] = pipeline.execute()
         steps = len(PRIORITY_SUFFIXES)
         return {
-            name: sum(lengths[place * steps : (place + 1) * steps])
-            for place, name in enumerate(QUEUE_NAMES)
+            queue.value: sum(lengths[place * steps : (place + 1) * steps])
+            for place, queue in enumerate(Queue)
         }
 
     def close(self) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
-from typing import Literal, Self, Unpack
+from typing import Self, Unpack
 
 from labelyard.arguments import (
     job_id_of,
     job_ids_of,
     jobs_of,
-    one_of,
     prepared,
+    submit_queue,
     wait_s,
     writing,
 )
@@ -27,10 +27,9 @@ from labelyard.ledger.sightings import Sightings
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
+from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
-
-SubmitQueue = Literal["interactive", "bulk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class Client:
         images: Iterable[Image],
         labels: Labels,
         *,
-        queue: SubmitQueue = "interactive",
+        queue: SubmitQueue = Queue.INTERACTIVE,
         **options: Unpack[JobOptions],
     ) -> JobHandle:
         """Submit a job, and return as soon as the ledger has it.
@@ -154,9 +153,9 @@ class Client:
         """
         return self.submit_job(self.prepare(images, labels, **options), queue=queue)
 
-    def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
+    def submit_job(self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE) -> JobHandle:
         """Submit a prepared job; see :meth:`submit`. A job is run once, however often it is."""
-        one_of(queue, SubmitQueue, name="queue")
+        queue = submit_queue(queue)
         if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=self._ledger.now())
         with writing("job"):
@@ -166,7 +165,9 @@ class Client:
         )
         return self._handle(job, opened, is_published=is_published)
 
-    def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk") -> list[JobHandle]:
+    def submit_many(
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = Queue.BULK
+    ) -> list[JobHandle]:
         """Submit many prepared jobs in few round trips.
 
         Returns:
@@ -179,7 +180,7 @@ class Client:
             LedgerUnavailableError: The same, because the ledger gave no answer. The error's
                 ``job_ids`` may have been accepted.
         """
-        one_of(queue, SubmitQueue, name="queue")
+        queue = submit_queue(queue)
         bulk = BulkSubmission()
         handles: list[JobHandle] = []
         waiting = jobs_of(jobs)
@@ -207,7 +208,7 @@ class Client:
         labels: Labels,
         *,
         timeout_s: float = 60.0,
-        queue: SubmitQueue = "interactive",
+        queue: SubmitQueue = Queue.INTERACTIVE,
         **options: Unpack[JobOptions],
     ) -> Result:
         """Submit a job and wait for its result; see :meth:`submit` and :meth:`result`."""

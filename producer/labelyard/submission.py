@@ -10,7 +10,7 @@ from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
-from labelyard.ledger.records import Opened, Queue
+from labelyard.ledger.records import Opened
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import (
     Deliver,
@@ -23,6 +23,7 @@ from labelyard.messages import (
     parse_job,
 )
 from labelyard.publisher import Outgoing
+from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 
 Image: TypeAlias = str | tuple[str, str] | ImageRef

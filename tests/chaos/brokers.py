@@ -12,7 +12,7 @@ import redis
 
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.publisher import Publisher
-from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.queues import Queue, queue_name
 from labelyard.settings import ClientSettings
 from labelyard_worker.local.servers import HOST, ValkeyServer
 from tests.support.rabbitmq import RabbitServer
@@ -74,7 +74,7 @@ class RedisBroker(ValkeyServer):
     def depths(self) -> dict[str, int]:
         """Count the queued messages of each queue."""
         lengths: dict[str, Any] = {
-            queue: self.admin.llen(queue_name(NAMESPACE, queue)) for queue in QUEUE_NAMES
+            queue: self.admin.llen(queue_name(NAMESPACE, queue)) for queue in Queue
         }
         return lengths
 
@@ -86,7 +86,7 @@ class RedisBroker(ValkeyServer):
     def job_ids(self) -> set[str]:
         """List the jobs whose messages are queued or unacknowledged."""
         waiting: list[Any] = []
-        for queue in QUEUE_NAMES:
+        for queue in Queue:
             waiting += self.admin.lrange(queue_name(NAMESPACE, queue), 0, -1)
         unacked: Any = self.admin.hvals(UNACKED_KEY)
         ids = {json.loads(message)["headers"]["id"] for message in waiting}
@@ -137,7 +137,7 @@ class RabbitBroker(RabbitServer):
         # What is got here, and not acknowledged, goes back when the connection ends.
         with amqp.Connection(host=f"{HOST}:{self.port}") as connection:
             channel = connection.channel()
-            for queue in QUEUE_NAMES:
+            for queue in Queue:
                 while message := channel.basic_get(queue_name(NAMESPACE, queue)):
                     ids.add(message.properties["correlation_id"])
         return ids

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from labelyard.client import Client, SubmitQueue
+from labelyard.client import Client
 from labelyard.ledger import Record
+from labelyard.queues import Queue, SubmitQueue
 from tests.chaos.effects import EffectsLog
 from tests.chaos.environment import Environment
 from tests.chaos.invariants import count_unfinished
@@ -34,7 +35,12 @@ class ScenarioRun:
     started_at: float = 0.0
 
     def submit(
-        self, count: int, *, tenant: str = "default", queue: SubmitQueue = "bulk", **options: Any
+        self,
+        count: int,
+        *,
+        tenant: str = "default",
+        queue: SubmitQueue = Queue.BULK,
+        **options: Any,
     ) -> list[str]:
         """Submit jobs of one picture each."""
         uris = self.environment.uris

@@ -10,7 +10,7 @@ from kombu import Connection, Producer
 from labelyard.broker_redis import PRIORITY_SUFFIXES, RedisBrokerConnection
 from labelyard.messages import Deliver, Label, LabelSet, new_job_id
 from labelyard.outgoing import DELIVER_TASK, PERSISTENT, TASK, Outgoing
-from labelyard.queues import QUEUE_NAMES
+from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 
@@ -71,7 +71,7 @@ def drained(client: redis.Redis) -> dict[bytes, list[str]]:
 
 @pytest.mark.parametrize("task", [TASK, DELIVER_TASK])
 @pytest.mark.parametrize("changes", MESSAGES.values(), ids=MESSAGES)
-@pytest.mark.parametrize("queue", QUEUE_NAMES)
+@pytest.mark.parametrize("queue", Queue)
 def test_redis_holds_what_kombu_would_have_written(
     broker_url: str, broker_redis: redis.Redis, queue: str, changes: dict[str, Any], task: str
 ) -> None:
@@ -102,7 +102,7 @@ def test_depths_count_the_lists_of_every_priority(broker_url: str, priority: int
     depths = connection.depths()
 
     connection.close()
-    assert depths == {**dict.fromkeys(QUEUE_NAMES, 0), "bulk": 1}
+    assert depths == {**dict.fromkeys(Queue, 0), "bulk": 1}
 
 
 def test_every_delivery_tag_is_new(broker_url: str, broker_redis: redis.Redis) -> None:

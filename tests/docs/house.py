@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 import grimp
 
+from labelyard.queues import Queue
+
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("producer/labelyard", "worker/labelyard_worker")
 AROUND: Final = ("benchmarks", "docs", "tests")
@@ -30,7 +32,7 @@ PERSONS_VERB: Final = re.compile(
     r"|lets? go)\b",
     re.IGNORECASE,
 )
-QUEUES: Final = frozenset({"interactive", "bulk", "quarantine", "control"})
+QUEUES: Final = frozenset(Queue)
 # A key of the ledger is "<namespace>:<name>", with an id behind some of the names.
 NAMESPACED: Final = re.compile(r"^:\w")
 KEY_NAME: Final = re.compile(

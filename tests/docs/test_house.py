@@ -8,7 +8,6 @@ from tests.docs import house
 
 # Rules whose limit is not reached yet, with the findings that are left.
 LEFT: dict[str, int] = {
-    "queue literals outside queues.py": 70,
     "functions above 50 lines": 1,
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelyard.errors import DeviceFailedError
-from labelyard_worker.pixels import Priority
+from labelyard.queues import Priority
 from labelyard_worker.vision.batch_queue import (
     GOOD_BATCHES_BEFORE_GROWTH,
     INTERACTIVE_IN_A_ROW,
@@ -24,7 +24,7 @@ from labelyard_worker.vision.batch_queue import (
 )
 from labelyard_worker.vision.batcher import Batcher
 
-PRIORITIES = st.sampled_from(["interactive", "bulk"])
+PRIORITIES = st.sampled_from([Priority.INTERACTIVE, Priority.BULK])
 
 
 def line_of(priorities: Sequence[Priority]) -> BatchQueue[int, int]:
@@ -63,7 +63,7 @@ def test_within_a_priority_the_first_to_come_goes_first(
 ) -> None:
     order = [call for batch in drained(line_of(priorities), sizes) for call in batch]
 
-    for priority in ("interactive", "bulk"):
+    for priority in (Priority.INTERACTIVE, Priority.BULK):
         items = [call.item for call in order if call.priority == priority]
         assert items == sorted(items)
 
@@ -73,8 +73,8 @@ def test_interactive_goes_before_bulk_but_not_for_ever(
     interactive: int, bulk: int, sizes: list[int]
 ) -> None:
     """While both wait, every eighth is a bulk one."""
-    first: list[Priority] = ["bulk"] * bulk
-    then: list[Priority] = ["interactive"] * interactive
+    first: list[Priority] = [Priority.BULK] * bulk
+    then: list[Priority] = [Priority.INTERACTIVE] * interactive
     line = line_of([*first, *then])
 
     order = [call.priority for batch in drained(line, sizes) for call in batch]
@@ -82,7 +82,7 @@ def test_interactive_goes_before_bulk_but_not_for_ever(
     expected = []
     while interactive or bulk:
         in_a_row = min(interactive, INTERACTIVE_IN_A_ROW)
-        expected += ["interactive"] * in_a_row + ["bulk"] * min(bulk, 1)
+        expected += [Priority.INTERACTIVE] * in_a_row + [Priority.BULK] * min(bulk, 1)
         interactive, bulk = interactive - in_a_row, max(0, bulk - 1)
     assert order == expected
 
@@ -90,7 +90,9 @@ def test_interactive_goes_before_bulk_but_not_for_ever(
 @given(given_up=st.sets(st.integers(0, 29)), size=st.integers(1, 8))
 def test_callers_that_gave_up_take_no_place_in_a_batch(given_up: set[int], size: int) -> None:
     line: BatchQueue[int, int] = BatchQueue()
-    calls: list[BatchRequest[int, int]] = [BatchRequest(number, "bulk") for number in range(30)]
+    calls: list[BatchRequest[int, int]] = [
+        BatchRequest(number, Priority.BULK) for number in range(30)
+    ]
     for call in calls:
         line.join(call)
     for number in given_up:
@@ -261,7 +263,7 @@ def test_nobody_waits_on_a_thread_that_died(
 
     batcher: Batcher[int, int] = Batcher(die, max_batch_size=4, queue_capacity=100)
     with running(batcher):
-        answers = [batcher.submit(number, priority="bulk") for number in range(count + 1)]
+        answers = [batcher.submit(number, priority=Priority.BULK) for number in range(count + 1)]
         for number in cancelled & set(range(count)):
             answers[number].cancel()
         gate.set()

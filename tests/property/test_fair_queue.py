@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelyard.messages import ImageRef
+from labelyard.queues import Priority
 from labelyard_worker.intake.queue import (
     INTERACTIVE_IN_A_ROW,
     FairQueue,
     IntakeRequest,
     Shares,
 )
-from labelyard_worker.pixels import Priority
 
 TENANTS = ("a", "b", "c")
 BUCKETS = ("x", "y")
@@ -27,7 +27,7 @@ requests = st.builds(
     request,
     st.sampled_from(TENANTS),
     st.sampled_from(BUCKETS),
-    st.sampled_from(("interactive", "bulk")),
+    st.sampled_from((Priority.INTERACTIVE, Priority.BULK)),
 )
 limits = st.integers(min_value=0, max_value=4)
 shares = st.builds(Shares, limits, limits, limits, limits)
@@ -59,7 +59,7 @@ def test_no_share_is_exceeded_and_no_request_is_lost_or_served_twice(
         assert queue.in_work == len(working)
         counts = (
             (shares.total, len(working)),
-            (shares.bulk, sum(one.priority == "bulk" for one in working)),
+            (shares.bulk, sum(one.priority == Priority.BULK for one in working)),
             (shares.tenant, max(Counter(one.tenant for one in working).values(), default=0)),
             (shares.source, max(Counter(one.source for one in working).values(), default=0)),
         )
@@ -88,7 +88,7 @@ def test_all_are_served_in_order_within_tenant_source_and_priority(
 def test_a_tenant_waits_for_one_image_of_each_other_at_most(tenants: list[str]) -> None:
     queue = FairQueue()
     for tenant in tenants:
-        queue.put(request(tenant, "x", "bulk"))
+        queue.put(request(tenant, "x", Priority.BULK))
     waiting = Counter(tenants)
     passed_over: Counter[str] = Counter()
 
@@ -107,31 +107,31 @@ def test_interactive_images_go_first_and_bulk_ones_never_wait_for_ever(
 ) -> None:
     queue = FairQueue()
     for _ in range(bulk):
-        queue.put(request("a", "x", "bulk"))
+        queue.put(request("a", "x", Priority.BULK))
     for _ in range(interactive):
-        queue.put(request("b", "x", "interactive"))
+        queue.put(request("b", "x", Priority.INTERACTIVE))
 
     served = [one.priority for _ in range(interactive + bulk) if (one := queue.take())]
 
     before_bulk_only = served[: interactive + interactive // INTERACTIVE_IN_A_ROW]
     expected_bulk = min(bulk, interactive // INTERACTIVE_IN_A_ROW)
-    assert before_bulk_only.count("bulk") <= expected_bulk
-    assert served.count("bulk") == bulk
+    assert before_bulk_only.count(Priority.BULK) <= expected_bulk
+    assert served.count(Priority.BULK) == bulk
     first = served[: INTERACTIVE_IN_A_ROW + 1]
-    assert first[:interactive] == ["interactive"] * min(interactive, INTERACTIVE_IN_A_ROW) + (
-        ["bulk"] if interactive > INTERACTIVE_IN_A_ROW else []
-    )
+    assert first[:interactive] == [Priority.INTERACTIVE] * min(
+        interactive, INTERACTIVE_IN_A_ROW
+    ) + ([Priority.BULK] if interactive > INTERACTIVE_IN_A_ROW else [])
 
 
 @given(st.integers(1, 40))
 def test_a_flood_of_one_source_leaves_slots_for_others(flood: int) -> None:
     queue = FairQueue(Shares.of(16))
     for _ in range(flood):
-        queue.put(request("a", "slow", "interactive"))
+        queue.put(request("a", "slow", Priority.INTERACTIVE))
     while queue.take() is not None:
         pass
 
-    queue.put(request("b", "fast", "interactive"))
+    queue.put(request("b", "fast", Priority.INTERACTIVE))
 
     taken = queue.take()
     assert taken is not None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from labelyard.errors import BatcherFullError, DeviceFailedError, TransientError
+from labelyard.queues import Priority
 from labelyard_worker.vision.batcher import Batcher
 from tests.support.waiting import wait_until
 
@@ -65,10 +66,10 @@ def test_a_lone_item_goes_at_once_and_the_next_batch_fills_meanwhile(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model)
-    first = batcher.submit(1, priority="interactive")
+    first = batcher.submit(1, priority=Priority.INTERACTIVE)
     wait_until(lambda: model.batches == [[1]])
 
-    others = [batcher.submit(number, priority="interactive") for number in range(2, 8)]
+    others = [batcher.submit(number, priority=Priority.INTERACTIVE) for number in range(2, 8)]
     model.let_pass(3)
 
     assert results([first, *others]) == [2, 4, 6, 8, 10, 12, 14]
@@ -79,9 +80,9 @@ def test_a_lone_item_goes_at_once_and_the_next_batch_fills_meanwhile(
 def test_an_answer_says_how_it_was_batched(model: GatedModel, start: StartBatcher) -> None:
     sizes: list[int] = []
     batcher = start(model, on_batch=lambda size, model_s: sizes.append(size))
-    batcher.submit(1, priority="bulk")
+    batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
-    answers = [batcher.submit(number, priority="bulk") for number in (2, 3)]
+    answers = [batcher.submit(number, priority=Priority.BULK) for number in (2, 3)]
 
     model.let_pass(2)
 
@@ -96,18 +97,18 @@ def test_a_full_batcher_refuses_and_takes_again_when_there_is_room(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model, queue_capacity=2)
-    batcher.submit(1, priority="bulk")
+    batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
-    batcher.submit(2, priority="bulk")
-    batcher.submit(3, priority="bulk")
+    batcher.submit(2, priority=Priority.BULK)
+    batcher.submit(3, priority=Priority.BULK)
 
     with pytest.raises(BatcherFullError, match="2 images wait"):
-        batcher.submit(4, priority="bulk")
+        batcher.submit(4, priority=Priority.BULK)
 
     assert batcher.waiting == 2
     model.let_pass(3)
     wait_until(lambda: batcher.waiting == 0)
-    assert results([batcher.submit(5, priority="bulk")]) == [10]
+    assert results([batcher.submit(5, priority=Priority.BULK)]) == [10]
 
 
 def test_a_second_stream_waits_for_images_that_are_announced(
@@ -115,12 +116,12 @@ def test_a_second_stream_waits_for_images_that_are_announced(
 ) -> None:
     batcher = start(model, streams=2, company_s=5)
     batcher.announce(4)
-    answers = [batcher.submit(1, priority="bulk")]
+    answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
 
-    answers += [batcher.submit(number, priority="bulk") for number in (2, 3)]
+    answers += [batcher.submit(number, priority=Priority.BULK) for number in (2, 3)]
     assert model.batches == [[1]]
-    answers.append(batcher.submit(4, priority="bulk"))  # the last that was announced
+    answers.append(batcher.submit(4, priority=Priority.BULK))  # the last that was announced
 
     wait_until(lambda: model.batches == [[1], [2, 3, 4]])
     model.let_pass(2)
@@ -139,12 +140,12 @@ def test_lone_items_go_to_the_first_stream_and_the_second_takes_what_comes_besid
     batcher = start(run_model, streams=2, company_s=0)
     model.let_pass(10)
     for number in range(10):
-        results([batcher.submit(number, priority="bulk")])
+        results([batcher.submit(number, priority=Priority.BULK)])
     alone, threads[:] = threads[:], []
-    answers = [batcher.submit(1, priority="bulk")]
+    answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: len(threads) == 1)
 
-    answers.append(batcher.submit(2, priority="bulk"))
+    answers.append(batcher.submit(2, priority=Priority.BULK))
     wait_until(lambda: len(threads) == 2)
 
     assert alone == ["model-0"] * 10
@@ -158,9 +159,9 @@ def test_images_that_will_not_come_are_not_waited_for(
 ) -> None:
     batcher = start(model, streams=2, company_s=5)
     batcher.announce(3)
-    answers = [batcher.submit(1, priority="bulk")]
+    answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
-    answers.append(batcher.submit(2, priority="bulk"))
+    answers.append(batcher.submit(2, priority=Priority.BULK))
 
     batcher.retract(1)
 
@@ -174,7 +175,7 @@ def test_images_that_take_too_long_are_not_waited_for(
 ) -> None:
     batcher = start(model, streams=2, company_s=0.01)
     batcher.announce(10)
-    answers = [batcher.submit(number, priority="bulk") for number in (1, 2)]
+    answers = [batcher.submit(number, priority=Priority.BULK) for number in (1, 2)]
 
     wait_until(lambda: sum(map(len, model.batches)) == 2)
 
@@ -193,7 +194,7 @@ def test_out_of_memory_fails_nobody_and_is_remembered(start: StartBatcher) -> No
 
     batcher = start(small, max_batch_size=8, queue_capacity=100)
 
-    answers = [batcher.submit(number, priority="bulk") for number in range(40)]
+    answers = [batcher.submit(number, priority=Priority.BULK) for number in range(40)]
 
     assert results(answers) == list(range(40))
     assert batcher.limit.current == 2
@@ -208,7 +209,7 @@ def test_one_image_that_does_not_fit_is_told_to_try_again(start: StartBatcher) -
 
     batcher = start(tiny)
 
-    answers = [batcher.submit(number, priority="bulk") for number in (12, 13, 14)]
+    answers = [batcher.submit(number, priority=Priority.BULK) for number in (12, 13, 14)]
 
     assert results([answers[0], answers[2]]) == [12, 14]
     with pytest.raises(BatcherFullError, match="no memory left"):
@@ -234,7 +235,7 @@ def test_a_lost_device_is_said_to_all_and_ends_the_batcher(
         raise error
 
     batcher = start(lose_device, max_batch_size=1)
-    answers = [batcher.submit(number, priority="bulk") for number in range(3)]
+    answers = [batcher.submit(number, priority=Priority.BULK) for number in range(3)]
     model.let_pass()
 
     for answer in answers:
@@ -244,14 +245,14 @@ def test_a_lost_device_is_said_to_all_and_ends_the_batcher(
     assert not batcher.is_alive
     assert batcher.failed is not None
     with pytest.raises(DeviceFailedError):
-        batcher.submit(4, priority="bulk")
+        batcher.submit(4, priority=Priority.BULK)
     assert model.batches == [[0]]
 
 
 def test_a_model_that_loses_a_result_is_an_error_not_a_hang(start: StartBatcher) -> None:
     batcher = start(lambda items: [])
 
-    answer = batcher.submit(1, priority="bulk")
+    answer = batcher.submit(1, priority=Priority.BULK)
 
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
         answer.result(timeout=5)
@@ -261,9 +262,9 @@ def test_close_ends_the_present_batch_and_refuses_the_rest(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model)
-    first = batcher.submit(1, priority="bulk")
+    first = batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
-    second = batcher.submit(2, priority="bulk")
+    second = batcher.submit(2, priority=Priority.BULK)
     closing = threading.Thread(target=batcher.close, kwargs={"timeout_s": 5})
 
     closing.start()
@@ -274,14 +275,14 @@ def test_close_ends_the_present_batch_and_refuses_the_rest(
     assert results([first]) == [2]
     closing.join(5)
     with pytest.raises(TransientError, match="stopping"):
-        batcher.submit(3, priority="bulk")
+        batcher.submit(3, priority=Priority.BULK)
 
 
 def test_close_does_not_wait_for_ever_on_a_hung_model(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model)
-    stuck = batcher.submit(1, priority="bulk")
+    stuck = batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: batcher.busy_for_s > 0)
 
     batcher.close(timeout_s=0.01)
@@ -295,7 +296,7 @@ def test_health_sees_how_long_a_pass_takes(model: GatedModel, start: StartBatche
     batcher = start(model)
     assert batcher.busy_for_s == 0
 
-    answer = batcher.submit(1, priority="bulk")
+    answer = batcher.submit(1, priority=Priority.BULK)
 
     wait_until(lambda: batcher.busy_for_s > 0.02)
     model.let_pass()
@@ -313,11 +314,11 @@ def test_it_expects_what_was_announced_and_what_waits(
 
     batcher.announce(2)
     assert batcher.is_expecting
-    first = batcher.submit(1, priority="bulk")
+    first = batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
     batcher.retract(1)
     assert not batcher.is_expecting
-    second = batcher.submit(2, priority="bulk")
+    second = batcher.submit(2, priority=Priority.BULK)
     assert batcher.is_expecting
 
     model.let_pass(2)

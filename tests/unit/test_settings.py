@@ -6,7 +6,7 @@ import pytest
 
 from labelyard.errors import ServiceConfigError
 from labelyard.settings import ClientSettings, unknown_variables
-from labelyard_worker.celery_app import bulk_slots
+from labelyard_worker.celery_app import inflight_limits
 from labelyard_worker.settings import WorkerSettings, read_settings
 
 
@@ -90,4 +90,4 @@ def test_bulk_jobs_leave_a_share_of_the_slots_free(
 ) -> None:
     settings = WorkerSettings(concurrency=concurrency, bulk_share=share)
 
-    assert bulk_slots(settings) == slots
+    assert inflight_limits(settings) == {"labelyard.bulk": slots, "labelyard.quarantine": 1}

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from labelyard.queues import JOB_QUEUES
 from labelyard.testing.samples import sample_job
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tasks import JOB_QUEUES, Runtime, UnknownQueueError, queue_of
+from labelyard_worker.tasks import Runtime, UnknownQueueError, queue_of
 
 
 def task_from(queue: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from labelyard.errors import DeviceFailedError, TransientError
+from labelyard.queues import Priority
 from labelyard_worker.vision import text_vectors
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.text_vectors import TextVectors
@@ -52,22 +53,22 @@ def vectors(encoder: GatedEncoder) -> Iterator[TextVectors]:
 
 def occupy(vectors: TextVectors, encoder: GatedEncoder) -> None:
     """Have the encoder busy with one prompt."""
-    vectors.request(["first"], priority="bulk")
+    vectors.request(["first"], priority=Priority.BULK)
     wait_until(lambda: encoder.calls)
 
 
 def test_a_prompt_that_two_sets_want_is_encoded_once(
     vectors: TextVectors, encoder: GatedEncoder
 ) -> None:
-    one = vectors.request(["a", "bb"], priority="bulk")
-    other = vectors.request(["bb", "ccc"], priority="bulk")
+    one = vectors.request(["a", "bb"], priority=Priority.BULK)
+    other = vectors.request(["bb", "ccc"], priority=Priority.BULK)
     encoder.gate.set()
 
     lengths = [float(each.answer.result(timeout=5)[0]) for each in (*one, *other)]
 
     assert lengths == [1, 2, 2, 3]
     assert sorted(encoder.encoded) == ["a", "bb", "ccc"]
-    [known] = vectors.request(["bb"], priority="bulk")
+    [known] = vectors.request(["bb"], priority=Priority.BULK)
     assert known.answer.done()
 
 
@@ -76,9 +77,9 @@ def test_an_interactive_set_moves_prompts_that_it_shares_to_the_front(
 ) -> None:
     occupy(vectors, encoder)
     many = [f"prompt {number}" for number in range(200)]
-    bulk = vectors.request(many, priority="bulk")
+    bulk = vectors.request(many, priority=Priority.BULK)
 
-    [shared] = vectors.request(many[-1:], priority="interactive")
+    [shared] = vectors.request(many[-1:], priority=Priority.INTERACTIVE)
     encoder.gate.set()
     for each in (shared, *bulk):
         each.answer.result(timeout=5)
@@ -89,28 +90,28 @@ def test_an_interactive_set_moves_prompts_that_it_shares_to_the_front(
 
 def test_bulk_prompts_never_wait_for_ever(vectors: TextVectors, encoder: GatedEncoder) -> None:
     occupy(vectors, encoder)
-    bulk = vectors.request(["bulk"], priority="bulk")
-    interactive = vectors.request([str(n) for n in range(64 * 9)], priority="interactive")
+    bulk = vectors.request([Priority.BULK], priority=Priority.BULK)
+    interactive = vectors.request([str(n) for n in range(64 * 9)], priority=Priority.INTERACTIVE)
     encoder.gate.set()
     for each in (*bulk, *interactive):
         each.answer.result(timeout=5)
 
-    assert encoder.calls.index(["bulk"]) == 8
+    assert encoder.calls.index([Priority.BULK]) == 8
 
 
 def test_a_prompt_leaves_the_queue_when_nobody_waits_for_it(
     vectors: TextVectors, encoder: GatedEncoder
 ) -> None:
     occupy(vectors, encoder)
-    one = vectors.request(["a", "shared"], priority="bulk")
-    other = vectors.request(["shared"], priority="bulk")
+    one = vectors.request(["a", "shared"], priority=Priority.BULK)
+    other = vectors.request(["shared"], priority=Priority.BULK)
 
     vectors.release(one)
     encoder.gate.set()
     other[0].answer.result(timeout=5)
 
     assert encoder.encoded == ["first", "shared"]
-    [again] = vectors.request(["a"], priority="bulk")
+    [again] = vectors.request(["a"], priority=Priority.BULK)
     assert again.answer.result(timeout=5)[0] == 1
 
 
@@ -119,8 +120,8 @@ def test_a_prompt_that_fails_costs_only_the_sets_that_want_it(
     vectors: TextVectors, encoder: GatedEncoder, bad: str, error: type[Exception]
 ) -> None:
     occupy(vectors, encoder)
-    good = vectors.request(["a", "bb"], priority="bulk")
-    [failing] = vectors.request([bad], priority="bulk")
+    good = vectors.request(["a", "bb"], priority=Priority.BULK)
+    [failing] = vectors.request([bad], priority=Priority.BULK)
     encoder.gate.set()
 
     with pytest.raises(error):
@@ -132,14 +133,14 @@ def test_a_lost_device_fails_all_who_wait_and_all_who_come(
     vectors: TextVectors, encoder: GatedEncoder
 ) -> None:
     occupy(vectors, encoder)
-    waiting = vectors.request(["a", "lose the device"], priority="bulk")
+    waiting = vectors.request(["a", "lose the device"], priority=Priority.BULK)
     encoder.gate.set()
 
     for each in waiting:
         with pytest.raises(DeviceFailedError):
             each.answer.result(timeout=5)
     with pytest.raises(DeviceFailedError):
-        vectors.request(["b"], priority="bulk")
+        vectors.request(["b"], priority=Priority.BULK)
     assert not vectors.is_alive
 
 
@@ -148,13 +149,13 @@ def test_a_full_queue_refuses_a_request_as_a_whole_and_forgets_it(
 ) -> None:
     monkeypatch.setattr(vectors._batcher, "_queue_capacity", 3)
     occupy(vectors, encoder)
-    vectors.request(["a", "b"], priority="bulk")
+    vectors.request(["a", "b"], priority=Priority.BULK)
 
     with pytest.raises(TransientError):
-        vectors.request(["c", "d"], priority="interactive")
+        vectors.request(["c", "d"], priority=Priority.INTERACTIVE)
 
     encoder.gate.set()
-    [again] = vectors.request(["c"], priority="bulk")
+    [again] = vectors.request(["c"], priority=Priority.BULK)
     assert again.answer.result(timeout=5)[0] == 1
     assert "d" not in encoder.encoded
 
@@ -163,24 +164,24 @@ def test_a_prompt_that_cannot_be_moved_to_the_front_fails_for_all_who_wait(
     vectors: TextVectors, encoder: GatedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     occupy(vectors, encoder)
-    [waiting] = vectors.request(["a"], priority="bulk")
+    [waiting] = vectors.request(["a"], priority=Priority.BULK)
     monkeypatch.setattr(vectors._batcher, "_queue_capacity", 0)
 
     with pytest.raises(TransientError):
-        vectors.request(["a"], priority="interactive")
+        vectors.request(["a"], priority=Priority.INTERACTIVE)
 
     with pytest.raises(TransientError):
         waiting.answer.result(timeout=0)
     monkeypatch.undo()
     encoder.gate.set()
-    assert vectors.request(["a"], priority="bulk")[0].answer.result(timeout=5)[0] == 1
+    assert vectors.request(["a"], priority=Priority.BULK)[0].answer.result(timeout=5)[0] == 1
 
 
 def test_closing_answers_whoever_waits(encoder: GatedEncoder) -> None:
     vectors = TextVectors(encoder, capacity_bytes=1 << 20)
     occupy(vectors, encoder)
     waiting = vectors.request(
-        [str(n) for n in range(text_vectors.PROMPTS_IN_A_PASS)], priority="bulk"
+        [str(n) for n in range(text_vectors.PROMPTS_IN_A_PASS)], priority=Priority.BULK
     )
     closer = threading.Thread(target=vectors.close)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from labelyard.queues import QUEUE_NAMES, QueueName, is_amqp, queue_name, queues
+from labelyard.queues import Queue, is_amqp, kombu_queues, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard_worker.broker import amqp_transport, transport
 from labelyard_worker.broker.rabbitmq import metered
@@ -22,36 +22,37 @@ from labelyard_worker.settings import WorkerSettings, read_settings
 if TYPE_CHECKING:
     from labelyard_worker.services import LoadCheckpoint
 
-# Messages of earlier versions about pending deliveries; they run no model.
-CONTROL_SLOTS = 4
 HEARTBEAT_S = 20
 
 
-def bulk_slots(settings: WorkerSettings) -> int:
-    """Count the jobs in work that may be bulk, so that interactive ones find room."""
-    return max(1, int(settings.concurrency * settings.bulk_share))
-
-
-def allowances(settings: WorkerSettings) -> dict[QueueName, int]:
-    """Count the messages of each queue that a worker may hold on RabbitMQ."""
+def slots_by_queue(settings: WorkerSettings) -> dict[Queue, int]:
+    """Return the most messages of each queue that a worker holds at once."""
     return {
-        "control": CONTROL_SLOTS,
-        "interactive": settings.concurrency,
-        "bulk": bulk_slots(settings),
-        "quarantine": 1,
+        queue: queue.slots(concurrency=settings.concurrency, bulk_share=settings.bulk_share)
+        for queue in Queue
+    }
+
+
+def inflight_limits(settings: WorkerSettings) -> dict[str, int]:
+    """Return the limits of the queues whose jobs may not take all slots, by full name."""
+    return {
+        queue_name(settings.namespace, queue): slots
+        for queue, slots in slots_by_queue(settings).items()
+        if queue.rules.holds_jobs and queue.rules.slots != "all"
     }
 
 
 def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
     """Choose the settings that only RabbitMQ needs."""
-    counts = allowances(settings)
-    declared_queues = queues(settings.namespace, settings.broker_url)
-    declared = zip(QUEUE_NAMES, declared_queues, strict=True)
+    slots = slots_by_queue(settings)
+    declared = kombu_queues(settings.namespace, settings.broker_url)
     return {
         "worker_consumer": "labelyard_worker.broker.rabbitmq:Consumer",
-        "task_queues": [metered(queue, counts[name]) for name, queue in declared],
+        "task_queues": [
+            metered(queue, count) for queue, count in zip(declared, slots.values(), strict=True)
+        ],
         # A thread for each message that may come: none waits in a worker while others idle.
-        "worker_concurrency": sum(counts.values()),
+        "worker_concurrency": sum(slots.values()),
         # A half-open connection is noticed after two of these. RabbitMQ gives up on us after as
         # long, and a worker that drains for its default time sends none.
         "broker_heartbeat": HEARTBEAT_S,
@@ -63,7 +64,7 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
             "read_timeout": 5,
             "write_timeout": 5,
             # Only plain calls of our own tasks reach Celery.
-            "gated_queues": [queue.name for queue in declared_queues],
+            "gated_queues": [queue.name for queue in declared],
             "follow_ups": settings.celery_follow_ups,
         },
     }
@@ -93,12 +94,9 @@ def redis_options(settings: WorkerSettings) -> dict[str, Any]:
             # Only plain calls of our own tasks reach Celery.
             "has_gate": True,
             "follow_ups": settings.celery_follow_ups,
-            "queue_order": [queue_name(namespace, name) for name in QUEUE_NAMES],
+            "queue_order": [queue_name(namespace, queue) for queue in Queue],
             # Bulk jobs never take all slots; one suspect at a time.
-            "inflight_limits": {
-                queue_name(namespace, "bulk"): bulk_slots(settings),
-                queue_name(namespace, "quarantine"): 1,
-            },
+            "inflight_limits": inflight_limits(settings),
         }
     return options
 
@@ -121,8 +119,8 @@ def build_app(settings: WorkerSettings) -> Celery:
             app.steps["consumer"].add(VisibilityHeartbeat)
     app.conf.update(
         broker_url=broker_url,
-        task_queues=queues(settings.namespace, settings.broker_url),
-        task_default_queue=f"{settings.namespace}.interactive",
+        task_queues=kombu_queues(settings.namespace, settings.broker_url),
+        task_default_queue=queue_name(settings.namespace, Queue.INTERACTIVE),
         # JSON only: a pickle is a program.
         accept_content=["json"],
         task_serializer="json",

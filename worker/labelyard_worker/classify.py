@@ -24,12 +24,12 @@ from labelyard.messages import (
     Timing,
     status_of,
 )
+from labelyard.queues import Priority
 from labelyard_worker.embedding import Embedded, Embedder
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.large_results import LargeResults
-from labelyard_worker.pixels import Priority
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer

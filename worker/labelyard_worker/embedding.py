@@ -9,10 +9,11 @@ from typing import Any
 
 from labelyard.errors import ImageNotEmbeddedError, StorageUnavailableError
 from labelyard.messages import ImageRef, Job
+from labelyard.queues import Priority
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
-from labelyard_worker.pixels import Pixels, Priority, Unchanged
+from labelyard_worker.pixels import Pixels, Unchanged
 from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import ImageCache, KnownImage, address_of

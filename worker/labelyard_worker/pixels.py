@@ -8,7 +8,6 @@ if TYPE_CHECKING:
 
 
 # Interactive images go before bulk ones, in the intake and in the model's batches.
-Priority = Literal["interactive", "bulk"]
 Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none"]
 
 # Part of the identity of a cached image embedding: raise it when pixels change.

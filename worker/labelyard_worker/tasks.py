@@ -22,7 +22,7 @@ from celery.signals import (
 from celery.worker import state
 
 from labelyard.errors import LabelyardError, WorkerError
-from labelyard.ledger import FINAL_STATES, Queue, backoff_s
+from labelyard.ledger import FINAL_STATES, backoff_s
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAsideMessage
 from labelyard.messages import Job, Result
 from labelyard.outgoing import (
@@ -32,14 +32,13 @@ from labelyard.outgoing import (
     TASK,
     Outgoing,
 )
-from labelyard.queues import queue_name
+from labelyard.queues import JOB_QUEUES, Queue, queue_name
 from labelyard_worker.broker import remote_control
 from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.executor import MessageReturnedError, id_in
 from labelyard_worker.operations import logs, output
-from labelyard_worker.pixels import Priority
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
 
@@ -51,7 +50,6 @@ REQUEST: Final = f"{remote_control.__name__}:{remote_control.Request.__name__}"
 FOLLOW_S: Final = 60.0
 FOLLOW_EVERY_S: Final = 0.2
 LATEST_TIME = 1e11  # seconds since the epoch: what is beyond it is not a time
-JOB_QUEUES: Final[tuple[Queue, ...]] = ("interactive", "bulk", "quarantine")
 LONGEST_QUEUE_NAME = 128
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: whoever supervises us starts another
 
@@ -239,7 +237,7 @@ class Runtime:
         return self.services.links.ledger.cancel(job_id)
 
     def _classify(self, job: Job, queue: Queue, token: Token) -> Result:
-        priority: Priority = "interactive" if queue == "interactive" else "bulk"
+        priority = queue.rules.priority
         return self.services.classifier.classify(job, priority=priority, token=token)
 
 

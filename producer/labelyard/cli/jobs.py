@@ -21,9 +21,10 @@ from labelyard.cli.inputs import (
     read_uris,
 )
 from labelyard.cli.output import print_error, print_json, print_outcome
-from labelyard.client import Client, JobHandle, SubmitQueue
+from labelyard.client import Client, JobHandle
 from labelyard.errors import LabelyardError
 from labelyard.messages import MAX_IMAGES, Job
+from labelyard.queues import Queue, SubmitQueueName
 from labelyard.submission import Labels
 
 # Enough to keep several workers busy, few enough to hold in memory.
@@ -31,7 +32,7 @@ JOBS_AT_ONCE = 64
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID...")]
 TopK = Annotated[int, typer.Option("--top-k", min=1, help="Labels shown for an image")]
-Queue = Annotated[SubmitQueue, typer.Option("--queue", help="Interactive work goes first")]
+QueueName = Annotated[SubmitQueueName, typer.Option("--queue", help="Interactive work goes first")]
 ExpiresInS = Annotated[
     float | None, typer.Option("--expires-in-s", help="After this nobody wants the result")
 ]
@@ -44,7 +45,7 @@ def classify(
     template: Templates = None,
     top_k: TopK = 5,
     timeout_s: TimeoutS = 60.0,
-    queue: Queue = "interactive",
+    queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
 ) -> None:
     """Classify pictures and print their labels. Local files are uploaded first."""
@@ -61,7 +62,7 @@ def submit(
     template: Templates = None,
     top_k: TopK = 5,
     expires_in_s: ExpiresInS = None,
-    queue: Queue = "interactive",
+    queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
 ) -> None:
     """Submit pictures and print the ids of their jobs: 64 pictures go into a job."""
@@ -84,7 +85,7 @@ def rescore(
     template: Templates = None,
     top_k: TopK = 5,
     timeout_s: TimeoutS = 600.0,
-    queue: Queue = "bulk",
+    queue: QueueName = Queue.BULK.value,
     as_json: AsJson = False,
 ) -> None:
     """Score pictures that were classified before against other labels, without reading them."""
@@ -153,7 +154,7 @@ def _jobs(
     return jobs
 
 
-def _submit(client: Client, jobs: list[Job], queue: SubmitQueue) -> list[JobHandle]:
+def _submit(client: Client, jobs: list[Job], queue: SubmitQueueName) -> list[JobHandle]:
     handles = client.submit_many(jobs, queue=queue)
     if not all(handle.is_published for handle in handles):
         typer.echo(

@@ -25,9 +25,10 @@ from labelyard.ledger.durable_writes import (
     wait_until_durable_async,
 )
 from labelyard.ledger.keys import LedgerKeys
-from labelyard.ledger.records import Glance, Opened, Queue, Record, read_glance, read_record
+from labelyard.ledger.records import Glance, Opened, Record, read_glance, read_record
 from labelyard.ledger.sightings import NO_SIGHTINGS, Sightings
 from labelyard.messages import Job
+from labelyard.queues import Queue
 from labelyard.redis_connections import RETRIES, connect_redis_async
 from labelyard.settings import ConnectionSettings
 

@@ -27,7 +27,6 @@ from labelyard.ledger.records import (
     Isolation,
     Opened,
     Pending,
-    Queue,
     Receipt,
     Record,
     Started,
@@ -38,6 +37,7 @@ from labelyard.ledger.records import (
 )
 from labelyard.ledger.sightings import NO_SIGHTINGS, Sightings
 from labelyard.messages import Failure, Job, Result
+from labelyard.queues import Queue
 from labelyard.redis_connections import connect_redis
 from labelyard.settings import ConnectionSettings
 

@@ -14,8 +14,9 @@ from labelyard.errors import (
     LedgerUnavailableError,
     QueueFullError,
 )
-from labelyard.ledger.records import Isolation, Opened, Queue, Receipt, State
+from labelyard.ledger.records import Isolation, Opened, Receipt, State
 from labelyard.messages import Job
+from labelyard.queues import Queue
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
 
@@ -156,7 +157,7 @@ class LedgerCalls:
 
     def refused_args(self, job_id: str, message: str) -> list[str]:
         """Write the arguments that open a record for a *message* that is not a job."""
-        blank = (0, "default", "interactive", "", "", 0)
+        blank = (0, "default", Queue.INTERACTIVE, "", "", 0)
         return self.args(job_id, message, *blank, new_call_id(), "", "adopt")
 
     def start_args(

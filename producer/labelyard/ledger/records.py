@@ -18,19 +18,19 @@ from labelyard.errors import (
 )
 from labelyard.ledger.clock import LedgerClock
 from labelyard.messages import Job, Result, refusal_of
+from labelyard.queues import Queue
 
 UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
 # Fields of a record of which only the state is known.
 NOTHING: Final[Mapping[str, str]] = {
     "tenant": "",
-    "queue": "bulk",
+    "queue": Queue.BULK,
     "message": "",
     **dict.fromkeys(
         ("images", "submitted_at", "published_at", "attempts", "deaths", "deaths_alone"), "0"
     ),
 }
 
-Queue = Literal["interactive", "bulk", "quarantine"]
 State = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "expired"]
 # What runs beside a job in its worker: anything; no other suspect; no other suspect although it
 # asked to be alone; nothing.
@@ -79,6 +79,7 @@ class Record:
     """One job's record in the ledger. Times are seconds since the epoch, Redis' clock.
 
     Attributes:
+        queue: Name of a :class:`labelyard.queues.Queue`, or of one that only later versions have.
         attempts: How often a worker began it.
         deaths: How often its worker died, hung or broke while it ran.
         deaths_alone: The same, while nothing else ran beside it.
@@ -97,7 +98,7 @@ class Record:
     job_id: str
     state: State
     tenant: str
-    queue: Queue
+    queue: str
     images: int
     submitted_at: float
     published_at: float
@@ -189,7 +190,7 @@ class Started:
 
     Attributes:
         verdict: ``run`` it; drop it because it is ``final`` or ``missing``, or because it
-            runs ``elsewhere`` and will be sent again; move it to ``quarantine``; bury it
+            runs ``elsewhere`` and will be sent again; move it ``to_quarantine``; bury it
             because it is ``dead``; or refuse the message: it is another job's under the
             same id (``conflict``), or older than a final record lives (``outlived``).
         state: Its final state, if it is final.
@@ -207,7 +208,7 @@ class Started:
         "final",
         "missing",
         "elsewhere",
-        "quarantine",
+        "to_quarantine",
         "isolate",
         "dead",
         "conflict",
@@ -259,8 +260,8 @@ def read_started(answer: list[str]) -> Started:
             return Started("dead", deaths=int(deaths), reason=reason)
         case ["isolate", deaths]:
             return Started("isolate", deaths=int(deaths))
-        case ["quarantine", deaths]:
-            return Started("quarantine", deaths=int(deaths))
+        case ["to_quarantine", deaths]:
+            return Started("to_quarantine", deaths=int(deaths))
         case ["elsewhere", runner]:
             return Started("elsewhere", runner=runner)
         case ["final", state]:
@@ -325,7 +326,7 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         job_id=job_id,
         state=cast("State", fields["state"]),
         tenant=fields["tenant"],
-        queue=cast("Queue", fields["queue"]),
+        queue=fields["queue"],
         images=int(fields["images"]),
         submitted_at=float(fields["submitted_at"]),
         published_at=float(fields["published_at"]),

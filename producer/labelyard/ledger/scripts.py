@@ -169,7 +169,7 @@ return {'opened', 'pending', stamp}
 #   'worker:start' of the attempt that a worker gave back while the ledger was away.
 # Returns {'run', attempt, deaths, submitted_at, now, start, seconds to live or ''}, {'final',
 #   state}, {'missing'}, {'outlived'}, {'conflict', state}, {'elsewhere', runner},
-#   {'quarantine', deaths}, {'isolate', deaths} (its next death may bury it: let it have its
+#   {'to_quarantine', deaths}, {'isolate', deaths} (its next death may bury it: let it have its
 #   worker to itself, and call again) or {'dead', deaths, reason}.
 # A death is counted for a job that ran as its worker's suspect, or among others without any; a
 # job beside a suspect has it counted as half of one, in deaths_beside. A job is dead after
@@ -246,7 +246,7 @@ if is_suspect and alone == '0' then
   redis.call('HSET', JOB, 'state', 'pending', 'queue', 'quarantine', 'published_at', stamp)
   redis.call('ZADD', DUE, now, ID)
   keep(DUE)
-  return {'quarantine', tostring(deaths)}
+  return {'to_quarantine', tostring(deaths)}
 end
 if is_suspect and alone == 's' and blamed >= dead_after - 1 then
   return {'isolate', tostring(deaths)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
 from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
-from labelyard.client import Client, JobHandle, SubmitQueue
+from labelyard.client import Client, JobHandle
 from labelyard.errors import (
     IdempotencyConflictError,
     ImageNotEmbeddedError,
@@ -19,7 +19,7 @@ from labelyard.errors import (
 from labelyard.ledger import Record, State
 from labelyard.ledger.commands import job_digest
 from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
-from labelyard.queues import QUEUE_NAMES
+from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
@@ -82,7 +82,7 @@ class FakeClient(Client):
         self._settle(job_id, "failed", fail_job(record.job(), error))
         self.dead_letters.buried.append(job_id)
 
-    def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> JobHandle:
+    def submit_job(self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE) -> JobHandle:
         """Note the job and answer it."""
         if self.refuse_with is not None:
             raise self.refuse_with
@@ -95,7 +95,9 @@ class FakeClient(Client):
             self._run(job)
         return JobHandle(job.job_id, is_new, True, self)
 
-    def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk") -> list[JobHandle]:
+    def submit_many(
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = Queue.BULK
+    ) -> list[JobHandle]:
         """Note the jobs and answer them."""
         return [self.submit_job(job, queue=queue) for job in jobs]
 
@@ -135,7 +137,7 @@ class FakeClient(Client):
 
     def queue_lengths(self) -> dict[str, int]:
         """Return 0 for each queue."""
-        return dict.fromkeys(QUEUE_NAMES, 0)
+        return {queue.value: 0 for queue in Queue}
 
     def ping(self) -> None:
         """Answer."""
@@ -194,13 +196,15 @@ class AsyncFakeClient(AsyncClient):
     async def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    async def submit_job(self, job: Job, *, queue: SubmitQueue = "interactive") -> AsyncJobHandle:
+    async def submit_job(
+        self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE
+    ) -> AsyncJobHandle:
         """Note the job and answer it."""
         handle = self.fake.submit_job(job, queue=queue)
         return AsyncJobHandle(handle.id, handle.is_new, handle.is_published, self)
 
     async def submit_many(
-        self, jobs: Iterable[Job], *, queue: SubmitQueue = "bulk"
+        self, jobs: Iterable[Job], *, queue: SubmitQueue = Queue.BULK
     ) -> list[AsyncJobHandle]:
         """Note the jobs and answer them."""
         return [await self.submit_job(job, queue=queue) for job in jobs]
@@ -247,7 +251,7 @@ def _pending(job: Job, queue: SubmitQueue) -> Record:
         job_id=job.job_id,
         state="pending",
         tenant=job.tenant,
-        queue=queue,
+        queue=str(queue),
         images=len(job.images),
         submitted_at=now,
         published_at=now,

@@ -18,7 +18,7 @@ from kombu import Connection, Consumer
 from labelyard.errors import BrokerUnavailableError
 from labelyard.messages import new_job_id, parse_job
 from labelyard.publisher import JOB_ID_HEADER, PUBLISHED_AT_HEADER, TASK, Outgoing, Publisher
-from labelyard.queues import DELIVERY_LIMIT, queues
+from labelyard.queues import DELIVERY_LIMIT, kombu_queues
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
@@ -187,7 +187,7 @@ def test_a_forked_child_opens_connections_of_its_own(publisher: Publisher, broke
 
 
 def test_rabbitmq_queues_are_quorum_queues_that_end_in_quarantine() -> None:
-    defined = {queue.name: queue.queue_arguments for queue in queues("ly", "amqp://h//")}
+    defined = {queue.name: queue.queue_arguments for queue in kombu_queues("ly", "amqp://h//")}
 
     assert list(defined) == ["ly.control", "ly.interactive", "ly.bulk", "ly.quarantine"]
     assert defined["ly.quarantine"] == {"x-queue-type": "quorum"}
@@ -200,7 +200,7 @@ def test_rabbitmq_queues_are_quorum_queues_that_end_in_quarantine() -> None:
 
 
 def test_redis_queues_need_no_arguments_and_no_bindings() -> None:
-    defined = queues("ly", "redis://h/0")
+    defined = kombu_queues("ly", "redis://h/0")
 
     assert all(queue.queue_arguments is None for queue in defined)
     assert all(queue.exchange.name == "" for queue in defined)
@@ -209,10 +209,10 @@ def test_redis_queues_need_no_arguments_and_no_bindings() -> None:
 CONSUMER = """
 import os, redis
 from celery import Celery
-from labelyard.queues import queues
+from labelyard.queues import kombu_queues
 
 app = Celery("consumer", broker=os.environ["BROKER_URL"])
-app.conf.update(task_queues=queues("labelyard", ""), accept_content=["json"], task_ignore_result=True)
+app.conf.update(task_queues=kombu_queues("labelyard", ""), accept_content=["json"], task_ignore_result=True)
 
 @app.task(name="labelyard.classify", bind=True)
 def classify(self, message):

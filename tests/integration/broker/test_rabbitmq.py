@@ -15,7 +15,7 @@ import pytest
 from labelyard.client import Client, JobHandle
 from labelyard.messages import Job
 from labelyard.publisher import Outgoing
-from labelyard.queues import QUEUE_NAMES, queue_name
+from labelyard.queues import Queue, queue_name
 from labelyard.settings import ClientSettings
 from labelyard_worker.local.embedded import HOST
 from labelyard_worker.local.servers import SeaweedServer, ServerStartError, ValkeyServer
@@ -168,7 +168,7 @@ def client(yard: Yard) -> Iterator[Client]:
     with yard.client() as producer:
         yield producer
     with amqp.Connection(host=f"{HOST}:{yard.rabbit.port}") as connection:
-        for queue in QUEUE_NAMES:
+        for queue in Queue:
             connection.channel().queue_purge(queue_name(yard.namespace, queue))
 
 

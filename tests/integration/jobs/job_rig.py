@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from labelyard.errors import LabelyardError
-from labelyard.ledger import Isolation, Ledger, Queue, Record, connect
+from labelyard.ledger import Isolation, Ledger, Record, connect
 from labelyard.messages import Job, Result
+from labelyard.queues import Queue
 from labelyard.testing import sample_job, sample_result
 from labelyard.testing.samples import fail_image, score_image
 from labelyard_worker.jobs.cancellation import RunningJobs, Token
@@ -71,17 +72,17 @@ class JobRig:
         """Write the presence key of *worker*."""
         self.client.set(self.ledger.keys.worker(worker), "[]", ex=60)
 
-    def submit(self, queue: Queue = "interactive", **changes: Any) -> Job:
+    def submit(self, queue: Queue = Queue.INTERACTIVE, **changes: Any) -> Job:
         job = sample_job(**changes)
         self.ledger.open(job, queue=queue)
         return job
 
-    def run(self, job: Job, answer: Answer = succeed, *, queue: Queue = "interactive") -> None:
+    def run(self, job: Job, answer: Answer = succeed, *, queue: Queue = Queue.INTERACTIVE) -> None:
         """Deliver the job's message."""
         self.run_message(job.model_dump(mode="json"), answer, queue=queue)
 
     def run_message(
-        self, message: Any, answer: Answer = succeed, *, queue: Queue = "interactive"
+        self, message: Any, answer: Answer = succeed, *, queue: Queue = Queue.INTERACTIVE
     ) -> None:
         def classify(job: Job, queue: Queue, token: Token) -> Result:
             self.seen.append(job.job_id)

@@ -21,9 +21,10 @@ from labelyard.errors import (
     StorageUnavailableError,
     UnknownLabelSetError,
 )
-from labelyard.ledger import Queue, backoff_s
+from labelyard.ledger import backoff_s
 from labelyard.ledger.set_aside import SetAside
 from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
+from labelyard.queues import Queue
 from labelyard.testing import sample_job
 from labelyard_worker.jobs.cancellation import HandedBackError
 from labelyard_worker.jobs.executor import MessageReturnedError
@@ -241,7 +242,7 @@ def test_an_innocent_job_passes_its_quarantine(rig: JobRig) -> None:
     job = rig.submit()
     rig.die_with(job, times=rig.settings.quarantine_after)
 
-    rig.run(job, queue="quarantine")
+    rig.run(job, queue=Queue.QUARANTINE)
 
     assert rig.record(job.job_id).state == "succeeded"
 
@@ -250,7 +251,7 @@ def test_a_job_that_kills_its_worker_alone_is_buried_with_its_reason(rig: JobRig
     job = rig.submit()
     rig.die_with(job, times=rig.settings.dead_after, isolation="alone")
 
-    rig.run(job, queue="quarantine")
+    rig.run(job, queue=Queue.QUARANTINE)
 
     result = rig.record(job.job_id).result
     assert result is not None
@@ -274,7 +275,7 @@ def test_a_job_that_runs_at_another_worker_is_left_to_it_and_looked_at_again(rig
 
 
 @contextmanager
-def in_work(rig: JobRig, job: Job, *, queue: Queue = "bulk") -> Iterator[None]:
+def in_work(rig: JobRig, job: Job, *, queue: Queue = Queue.BULK) -> Iterator[None]:
     """Keep a delivery of *job* in work while the block runs."""
     may_end = threading.Event()
 
@@ -296,7 +297,7 @@ def test_a_suspect_holds_up_no_job_and_is_held_up_by_none(rig: JobRig) -> None:
     suspect, bulk, interactive = rig.submit(), rig.submit(), rig.submit()
     rig.die_with(suspect, times=rig.settings.quarantine_after)
 
-    with in_work(rig, bulk), in_work(rig, suspect, queue="quarantine"):
+    with in_work(rig, bulk), in_work(rig, suspect, queue=Queue.QUARANTINE):
         rig.run(interactive)
 
         assert rig.record(interactive.job_id).state == "succeeded"
@@ -307,8 +308,8 @@ def test_a_suspect_holds_up_no_job_and_is_held_up_by_none(rig: JobRig) -> None:
 def test_two_suspects_do_not_run_beside_each_other(rig: JobRig) -> None:
     first, second = rig.submit(), rig.submit()
     with ThreadPoolExecutor(1) as pool:
-        with in_work(rig, first, queue="quarantine"):
-            other = pool.submit(rig.run, second, queue="quarantine")
+        with in_work(rig, first, queue=Queue.QUARANTINE):
+            other = pool.submit(rig.run, second, queue=Queue.QUARANTINE)
             wait_until(lambda: len(rig.executor._single_flight) == 2)
             seen_meanwhile = list(rig.seen)
         other.result(timeout=5)
@@ -323,7 +324,7 @@ def test_a_suspect_whose_next_death_would_bury_it_has_its_worker_to_itself(rig: 
     rig.die_with(suspect, times=rig.settings.dead_after - 1, isolation="suspect")
     with ThreadPoolExecutor(1) as pool:
         with in_work(rig, other):
-            waiting = pool.submit(rig.run, suspect, queue="quarantine")
+            waiting = pool.submit(rig.run, suspect, queue=Queue.QUARANTINE)
             wait_until(lambda: rig.executor._quarantine._has_suspect)
             seen_meanwhile = list(rig.seen)
         waiting.result(timeout=5)
@@ -355,7 +356,7 @@ def test_a_message_without_a_record_is_adopted(rig: JobRig) -> None:
     """A producer in another language writes to the queue only."""
     job = sample_job(tenant="shop-eu")
 
-    rig.run(job, queue="bulk")
+    rig.run(job, queue=Queue.BULK)
 
     record = rig.record(job.job_id)
     assert (record.state, record.tenant, record.queue) == ("succeeded", "shop-eu", "bulk")
@@ -375,7 +376,7 @@ def test_a_record_that_was_lost_while_its_job_ran_is_written_again(rig: JobRig) 
 
 def test_a_message_that_is_no_job_fails_its_record_on_behalf_of_its_tenant(rig: JobRig) -> None:
     broken = sample_job(tenant="shop-eu").model_copy(update={"top_k": 0})
-    rig.ledger.open(broken, queue="bulk")
+    rig.ledger.open(broken, queue=Queue.BULK)
 
     rig.run(broken)
 

@@ -107,7 +107,7 @@ def test_what_keeps_dying_beside_suspects_becomes_one(ledger: Ledger) -> None:
         start(ledger, suspect, f"w{number}", "suspect")
         verdicts.append(start(ledger, culprit, f"w{number}").verdict)
 
-    assert verdicts == ["run"] * 2 * QUARANTINE_AFTER + ["quarantine"]
+    assert verdicts == ["run"] * 2 * QUARANTINE_AFTER + ["to_quarantine"]
 
 
 def test_neighbours_of_a_culprit_are_not_suspected(ledger: Ledger) -> None:
@@ -125,7 +125,7 @@ def test_a_culprit_is_buried_after_it_died_alone(ledger: Ledger) -> None:
     plan: list[tuple[Isolation, str]] = [
         ("none", "run"),
         ("none", "run"),
-        ("none", "quarantine"),
+        ("none", "to_quarantine"),
         ("suspect", "run"),
         ("suspect", "isolate"),
         ("alone", "run"),

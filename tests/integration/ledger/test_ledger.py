@@ -323,7 +323,7 @@ def test_a_worker_that_dies_counts_against_the_job(ledger: Ledger) -> None:
         kill(ledger, worker)
 
     record = ledger.read(job.job_id)
-    assert verdicts == ["run", "run", "quarantine"]
+    assert verdicts == ["run", "run", "to_quarantine"]
     assert record is not None
     assert (record.deaths, record.queue) == (2, "quarantine")
     assert "w2 died" in record.last_death
@@ -555,7 +555,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.states[job_id] == "running"
             assert started.runner != worker
         else:
-            assert started.verdict in {"run", "quarantine"}
+            assert started.verdict in {"run", "to_quarantine"}
             self.states[job_id] = "running" if started.verdict == "run" else "pending"
 
     @rule(worker=WORKERS)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery.signals import task_postrun
 
 from labelyard.messages import Job, Result
+from labelyard.queues import Priority
 from labelyard_worker import services
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import Classifier
@@ -19,7 +20,6 @@ from labelyard_worker.intake.sources import https, registry
 from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
 from labelyard_worker.intake.sources.source import TransferLimits
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.pixels import Priority
 from labelyard_worker.settings import WorkerSettings
 from tests.support.apps import orders
 from tests.support.apps.notes import hang, note

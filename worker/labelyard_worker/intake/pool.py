@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from labelyard.messages import ImageRef
+from labelyard.queues import Priority
 from labelyard_worker.cpu_budget import usable_cores
 from labelyard_worker.intake.decoder_child import DECODER, DecoderSettings
 from labelyard_worker.intake.loop import IntakeLoop
@@ -21,7 +22,6 @@ from labelyard_worker.pixels import (
     ImageLimits,
     Pixels,
     PixelSpec,
-    Priority,
     Unchanged,
 )
 
@@ -93,7 +93,7 @@ class IntakePool:
         images: Sequence[ImageRef],
         *,
         known: Mapping[str, FileVersion] = NOTHING_KNOWN,
-        priority: Priority = "bulk",
+        priority: Priority = Priority.BULK,
         tenant: str = "",
         job: str = "",
     ) -> list[Future[Pixels | Unchanged]]:

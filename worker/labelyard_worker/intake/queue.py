@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from labelyard.errors import LabelyardError
 from labelyard.messages import ImageRef
+from labelyard.queues import Priority
 from labelyard_worker.intake.frames import close_fd
 from labelyard_worker.intake.image_uri import bucket_or_host
-from labelyard_worker.pixels import Pixels, Priority, Unchanged
+from labelyard_worker.pixels import Pixels, Unchanged
 
 # Of images taken while both kinds wait, at least every eighth is a bulk one.
 INTERACTIVE_IN_A_ROW = 7
+INTERACTIVE_FIRST = (Priority.INTERACTIVE, Priority.BULK)
+BULK_FIRST = (Priority.BULK, Priority.INTERACTIVE)
 
 _numbers = itertools.count(1)
 
@@ -48,7 +51,7 @@ class IntakeRequest:
 
     image: ImageRef
     known_etag: str | None = None
-    priority: Priority = "bulk"
+    priority: Priority = Priority.BULK
     tenant: str = ""
     job: str = ""
     answer: Future[Pixels | Unchanged] = field(default_factory=Future)
@@ -110,10 +113,7 @@ class FairQueue:
 
     def __init__(self, shares: Shares = Shares()) -> None:
         self.shares = shares
-        self._lines: dict[Priority, Lines] = {
-            "interactive": OrderedDict(),
-            "bulk": OrderedDict(),
-        }
+        self._lines: dict[Priority, Lines] = {priority: OrderedDict() for priority in Priority}
         self._in_a_row = 0
         self._length = 0
         self.in_work = 0
@@ -146,9 +146,8 @@ class FairQueue:
         """Take the next request whose shares allow it, and count it as in work."""
         if not self._length or self._is_full(self.in_work, self.shares.total):
             return None
-        first, second = self._order()
-        for priority in (first, second):
-            if priority == "bulk" and not (may_take_bulk and self._has_bulk_slot()):
+        for priority in self._order():
+            if priority == Priority.BULK and not (may_take_bulk and self._has_bulk_slot()):
                 continue
             request = self._take_from(priority)
             if request is not None:
@@ -174,12 +173,12 @@ class FairQueue:
 
     def _order(self) -> tuple[Priority, Priority]:
         if self._in_a_row >= INTERACTIVE_IN_A_ROW:
-            return "bulk", "interactive"
-        return "interactive", "bulk"
+            return BULK_FIRST
+        return INTERACTIVE_FIRST
 
     def _note_turn(self, priority: Priority) -> None:
-        is_bulk_waiting = bool(self._lines["bulk"])
-        self._in_a_row = self._in_a_row + 1 if priority == "interactive" and is_bulk_waiting else 0
+        is_counted = priority == Priority.INTERACTIVE and bool(self._lines[Priority.BULK])
+        self._in_a_row = self._in_a_row + 1 if is_counted else 0
 
     def _has_bulk_slot(self) -> bool:
         return not self._is_full(self._bulk_in_work, self.shares.bulk)
@@ -203,7 +202,7 @@ class FairQueue:
 
     def _count(self, request: IntakeRequest, by: int) -> None:
         self.in_work += by
-        self._bulk_in_work += by * (request.priority == "bulk")
+        self._bulk_in_work += by * (request.priority == Priority.BULK)
         for counter, name in (
             (self._by_tenant, request.tenant),
             (self._by_source, request.source),

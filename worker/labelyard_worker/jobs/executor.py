@@ -29,10 +29,11 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.fields import JobId
-from labelyard.ledger import Isolation, Ledger, Pending, Queue, Receipt, Started, backoff_s
+from labelyard.ledger import Isolation, Ledger, Pending, Receipt, Started, backoff_s
 from labelyard.ledger.commands import job_digest, new_call_id
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
+from labelyard.queues import Queue
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.jobs.cancellation import HandedBackError, RunningJobs, Token
 from labelyard_worker.jobs.delivery.pool import DeliveryPool, deliveries_of
@@ -142,28 +143,28 @@ class Executor:
         job = expiring(job, expires_at)
         receipt = receipt_of(job, published_at=published_at, returned_by=returned_by)
         with self._single_flight.hold(job.job_id):
-            if queue == "quarantine":
-                self._run_suspect(job, receipt, classify)
+            if queue.rules.is_exclusive:
+                self._run_suspect(job, queue, receipt, classify)
             else:
                 with self._quarantine.ordinary():
                     started = self._start(job, queue, receipt)
                     self._follow(job, started, queue, classify)
         return job.job_id
 
-    def _run_suspect(self, job: Job, receipt: Receipt, classify: Classify) -> None:
+    def _run_suspect(self, job: Job, queue: Queue, receipt: Receipt, classify: Classify) -> None:
         """Run a job that may have killed workers: no other suspect beside it, or nothing."""
         with self._quarantine.suspect():
-            started = self._start(job, "quarantine", receipt, "suspect")
+            started = self._start(job, queue, receipt, "suspect")
             if started.verdict != "isolate":
-                self._follow(job, started, "quarantine", classify)
+                self._follow(job, started, queue, classify)
                 return
             with self._quarantine.alone(
                 should_stop=lambda: self.is_draining,
                 on_company=lambda: self._note_company(job.job_id),
             ) as is_alone:
                 isolation: Isolation = "alone" if is_alone else "crowded"
-                started = self._start(job, "quarantine", receipt, isolation)
-                self._follow(job, started, "quarantine", classify)
+                started = self._start(job, queue, receipt, isolation)
+                self._follow(job, started, queue, classify)
 
     def _note_company(self, job_id: str) -> None:
         """Note in the ledger that a suspect's death from now on need not be its own."""
@@ -178,7 +179,7 @@ class Executor:
         match started.verdict:
             case "run":
                 self._attempt(job, started, queue, classify)
-            case "quarantine":
+            case "to_quarantine":
                 fields = {"job_id": job.job_id, "deaths": started.deaths}
                 # The ledger made it due in the quarantine queue.
                 log.warning("job_quarantined", extra={"fields": fields})
@@ -409,7 +410,7 @@ class Executor:
             return True
         if self._ledger.state(job.job_id) is not None:
             return False
-        if not self._ledger.adopt(job, queue="bulk"):
+        if not self._ledger.adopt(job, queue=Queue.BULK):
             return False
         return finish()
 

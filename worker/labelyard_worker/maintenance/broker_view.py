@@ -12,7 +12,7 @@ import redis
 
 from labelyard.ledger import Ledger
 from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
-from labelyard.queues import QUEUE_NAMES, is_amqp, queue_name
+from labelyard.queues import Queue, is_amqp, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
 
@@ -91,7 +91,7 @@ class RedisBrokerView:
         )  # bytes: a message need not be UTF-8
         self._unacked_key = unacked_key(settings.namespace)
         self._queues: dict[str, str] = {
-            name: queue_name(settings.namespace, name) for name in QUEUE_NAMES
+            queue: queue_name(settings.namespace, queue) for queue in Queue
         }
 
     def note_received(self, queue: str, published_at: float) -> None:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
 from labelyard.publisher import Outgoing, Publisher
+from labelyard.queues import Queue
 from labelyard_worker.maintenance import reconciler_scripts as scripts
 from labelyard_worker.maintenance.broker_view import BrokerSnapshot, BrokerView, QueueSnapshot
 from labelyard_worker.maintenance.leader import LeaderElection
@@ -177,7 +178,7 @@ class Reconciler:
         interactive job any more. So a long recovery pays for this once.
         """
         lost, is_done = self._send_passed(
-            snapshot, "interactive", earliest=self._looked_through, latest=latest
+            snapshot, Queue.INTERACTIVE, earliest=self._looked_through, latest=latest
         )
         if is_done:
             self._looked_through = f"({latest}"
@@ -274,7 +275,7 @@ class Reconciler:
     def _publish(self, records: Iterable[Record]) -> bool:
         """Publish jobs from their records, interactive ones first."""
         now = self._now()
-        first = sorted(records, key=lambda record: record.queue != "interactive")
+        first = sorted(records, key=lambda record: record.queue != Queue.INTERACTIVE)
         return self._publisher.publish_many(
             [Outgoing(record.job_id, record.message, record.queue, now) for record in first]
         )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from labelyard_worker.pixels import Priority
+from labelyard.queues import Priority
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class BatchQueue(Generic[Item, Result]):
 
     def join(self, call: BatchRequest[Item, Result]) -> None:
         """Stand behind the others of the same priority."""
-        (self._interactive if call.priority == "interactive" else self._bulk).append(call)
+        (self._interactive if call.priority == Priority.INTERACTIVE else self._bulk).append(call)
 
     def take(self, most: int) -> list[BatchRequest[Item, Result]]:
         """Take up to *most* calls, leaving out those whose caller gave up."""

@@ -14,7 +14,7 @@ from labelyard.errors import (
     TransientError,
     WorkerError,
 )
-from labelyard_worker.pixels import Priority
+from labelyard.queues import Priority
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batch_queue import (
     BatchAnswer,

@@ -13,8 +13,8 @@ import numpy as np
 from labelyard.errors import LabelyardError
 from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
+from labelyard.queues import Priority
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.pixels import Priority
 from labelyard_worker.vision.ensembles import ensembles_of, in_groups, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
@@ -66,7 +66,7 @@ class MatrixBuild:
     load: Callable[[], LabelSet]
     is_registered: bool
     waiters: int = 0
-    priority: Priority = "bulk"
+    priority: Priority = Priority.BULK
     turn: "Future[LabelMatrix | None] | None" = None
     label_set: LabelSet | None = None
     rows: Floats = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
@@ -115,7 +115,7 @@ class LabelIndex:
         return self._matrices.held_bytes + self.vectors.held_bytes
 
     def matrix(
-        self, label_set: LabelSet, *, token: Token | None = None, priority: Priority = "bulk"
+        self, label_set: LabelSet, *, token: Token | None = None, priority: Priority = Priority.BULK
     ) -> LabelMatrix:
         """Find or make the matrix of a label set that a job carries.
 
@@ -133,7 +133,7 @@ class LabelIndex:
         load: Callable[[], LabelSet],
         *,
         token: Token | None = None,
-        priority: Priority = "bulk",
+        priority: Priority = Priority.BULK,
     ) -> LabelMatrix:
         """Find or make the matrix of a registered label set.
 
@@ -171,7 +171,7 @@ class LabelIndex:
         with self._lock:
             build = self._builds.setdefault(new.digest, new)
             build.waiters += 1
-            if priority == "interactive":
+            if priority == Priority.INTERACTIVE:
                 build.priority = priority
             return build
 

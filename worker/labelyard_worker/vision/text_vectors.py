@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from labelyard_worker.pixels import Priority
+from labelyard.queues import Priority
 from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.lru import ByteLru
@@ -144,7 +144,7 @@ class TextVectors:
                 one.answer.set_result(known)
             else:
                 self._wanted[prompt] = one
-        elif priority == "interactive" and one.priority == "bulk":
+        elif priority == Priority.INTERACTIVE and one.priority == Priority.BULK:
             one.priority = priority
             if one.call is not None and one.call.cancel():
                 one.call = None
