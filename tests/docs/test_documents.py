@@ -14,7 +14,7 @@ from labelyard_worker.cli import app as worker_app
 from labelyard_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 # A page may name a file as it is known in its package, for example broker/claim.py.
 BASES = [ROOT, *CODE]
