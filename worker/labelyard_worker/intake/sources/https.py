@@ -9,10 +9,8 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -24,6 +22,11 @@ from labelyard.errors import (
 )
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
+from labelyard_worker.intake.sources.http_answers import (
+    errors_as_ours,
+    is_same_time,
+    stamp_in,
+)
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
 from labelyard_worker.intake.sources.source import (
     FetchedFile,
@@ -34,7 +37,7 @@ from labelyard_worker.intake.sources.source import (
     quoted,
     unquoted,
 )
-from labelyard_worker.pixels import Unchanged, stamp_of
+from labelyard_worker.pixels import Unchanged
 
 if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings
@@ -216,40 +219,6 @@ class HttpsSource:
         while piece := await transfer.piece(answer.piece()):
             await transfer.write(piece)
         return transfer.finish(etag, stamp=stamp_in(answer, size_bytes=transfer.size_bytes))
-
-
-def stamp_in(answer: HttpAnswer, *, size_bytes: int) -> str:
-    """Write down the version that an answer's headers name; empty without a time."""
-    version_id = answer.header("x-amz-version-id") or None
-    return stamp_of(size_bytes=size_bytes, changed_at=changed_at(answer), version_id=version_id)
-
-
-def changed_at(answer: HttpAnswer) -> str:
-    """Read when the file was changed, in the form that obstore gives; empty if not named."""
-    try:
-        return parsedate_to_datetime(answer.header("last-modified")).isoformat()
-    except (TypeError, ValueError):
-        return ""
-
-
-def is_same_time(answer: HttpAnswer, stamp: str) -> bool:
-    """Return whether a 304 names the time of change that *stamp* holds."""
-    at = changed_at(answer)
-    return bool(at) and stamp.split(" ")[1:2] == [at]
-
-
-@contextmanager
-def errors_as_ours(uri: str) -> Iterator[None]:
-    """Translate exceptions of asyncio and ssl raised inside the block into our errors."""
-    try:
-        yield
-    except ssl.SSLCertVerificationError as error:
-        raise ImageAccessDeniedError(uri, "the host's certificate is not trusted") from error
-    except socket.gaierror as error:
-        raise SourceDownError(uri, "the host's name does not resolve") from error
-    except (OSError, UnicodeError) as error:
-        reason = str(error) if type(error).__module__.startswith("labelyard") else ""
-        raise SourceDownError(uri, reason or type(error).__name__) from error
 
 
 def check_status(status: int, *, uri: str) -> None:

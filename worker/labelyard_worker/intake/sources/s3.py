@@ -24,8 +24,9 @@ from labelyard.errors import (
     UnsupportedUriError,
 )
 from labelyard_worker.intake.sources.fetcher_settings import SourceConfig
+from labelyard_worker.intake.sources.http_answers import errors_as_ours, stamp_in
 from labelyard_worker.intake.sources.http_client import HttpAnswer, Peer, get
-from labelyard_worker.intake.sources.https import errors_as_ours, stamp_in
+from labelyard_worker.intake.sources.object_reads import read_object, stamp_of_meta
 from labelyard_worker.intake.sources.s3_address import S3Address
 from labelyard_worker.intake.sources.s3_answers import (
     CHANGED,
@@ -38,8 +39,6 @@ from labelyard_worker.intake.sources.s3_answers import (
 from labelyard_worker.intake.sources.s3_clients import open_signer, open_store, presign
 from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
 from labelyard_worker.intake.sources.source import (
-    ONE_PIECE_BYTES,
-    PIECE_BYTES,
     FetchedFile,
     FetchOrder,
     SourceDownError,
@@ -48,10 +47,10 @@ from labelyard_worker.intake.sources.source import (
     quoted,
     unquoted,
 )
-from labelyard_worker.pixels import Unchanged, stamp_of
+from labelyard_worker.pixels import Unchanged
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult, ObjectMeta
+    from obstore import GetOptions
 
     from labelyard_worker.settings import WorkerSettings
 
@@ -141,15 +140,7 @@ class S3Source:
         if await self._is_unchanged(order, address, options=options, transfer=transfer):
             return Unchanged(unquoted(order.known_etag or ""))
         answer = await transfer.piece(store.get_async(address.key, options=options))
-        size_bytes = answer.meta["size"]
-        transfer.announce(size_bytes)
-        if size_bytes <= ONE_PIECE_BYTES:
-            whole = await transfer.piece(answer.bytes_async(), size_bytes=size_bytes)
-            await transfer.write(memoryview(whole))
-        else:
-            await _stream(answer, transfer)
-        if transfer.size_bytes != size_bytes:
-            raise StorageUnavailableError(order.uri, "the connection broke off")
+        await read_object(answer, transfer, uri=order.uri)
         etag = unquoted(answer.meta["e_tag"] or "")
         return transfer.finish(etag, stamp=stamp_of_meta(answer.meta))
 
@@ -257,25 +248,6 @@ class S3Source:
         if self._settings.ca_certificates is not None:
             context.load_verify_locations(cadata=self._settings.ca_certificates)
         return context
-
-
-def stamp_of_meta(meta: "ObjectMeta") -> str:
-    """Describe the version that obstore names."""
-    return stamp_of(
-        size_bytes=meta["size"],
-        changed_at=meta["last_modified"].isoformat(),
-        version_id=meta["version"],
-    )
-
-
-async def _stream(answer: "GetResult", transfer: Transfer) -> None:
-    stream = answer.stream(min_chunk_size=PIECE_BYTES)
-    while True:
-        try:
-            chunk = await transfer.piece(stream.__anext__())
-        except StopAsyncIteration:
-            return
-        await transfer.write(chunk)
 
 
 def unchanged(order: FetchOrder, error: Exception | None) -> Unchanged:
