@@ -30,6 +30,7 @@ from tests.support.waiting import wait_until
 WITHIN_S = 30.0
 LIMITS = TransferLimits(max_bytes=100_000, timeout_s=0.5)
 FILES = {"cat.png": pictures.png(), "large": bytes(LIMITS.max_bytes + 1)}
+SHELF = memory_source.config_of(FILES)
 OFF = SourceConfig("off", off_reason="it is off here")
 
 StartPool = Callable[..., IntakePool]
@@ -40,11 +41,11 @@ def start() -> Iterator[StartPool]:
     """Start an intake whose fetcher opens the third source alone."""
     with ExitStack() as started:
 
-        def start_pool(**options: Any) -> IntakePool:
+        def start_pool(source: SourceConfig = SHELF, **options: Any) -> IntakePool:
             pool = IntakePool(
                 spec=PixelSpec("exact", height=8, width=8),
                 limits=ImageLimits(),
-                fetchers=FetcherSettings((memory_source.config_of(FILES), OFF), LIMITS),
+                fetchers=FetcherSettings((source, OFF), LIMITS),
                 options=IntakeOptions(children=1, image_retries=0, **options),
             )
             started.callback(pool.close)
@@ -122,6 +123,19 @@ def test_its_fetcher_gets_the_variables_that_it_names_and_no_other_sources(
 
     assert b"TEST_SHELF_KEY" in environment
     assert b"awssecret" not in environment
+
+
+def test_a_source_that_cannot_be_opened_is_logged_and_makes_the_intake_unhealthy(
+    start: StartPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = start(SourceConfig("mem", opener="no_such_module:open_source"))
+
+    wait_until(lambda: not pool.is_alive(), within_s=WITHIN_S)
+
+    events = {record.getMessage() for record in caplog.records}
+    logged = " ".join(str(vars(record).get("fields")) for record in caplog.records)
+    assert events <= {"intake_fetcher_died", "intake_fetcher_stderr"}
+    assert "No module named 'no_such_module'" in logged
 
 
 def test_a_line_in_the_registry_turns_it_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,8 @@ class FetcherProcess:
 
     def read_stderr(self) -> str:
         """Drain the fetcher's standard error, and return its first words."""
+        if self.stderr.closed:  # its end was noticed by its socket, in the same look
+            return ""
         kept = b""
         with suppress(OSError):
             while chunk := os.read(self.stderr.fileno(), 65536):

@@ -156,5 +156,8 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    finally:
-        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - a source that cannot be opened, or a defect
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")  # the worker logs it
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
