@@ -58,6 +58,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def test_every_page_is_in_the_index() -> None:
+    docs = ROOT / "docs"
+    pages = {
+        path.relative_to(docs).as_posix()
+        for pattern in ("**/*.md", "*.json")
+        for path in docs.glob(pattern)
+    }
+
+    linked = set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(docs / "README.md")))
+
+    assert pages - linked == {"README.md"}
+
+
 @every_page
 def test_source_files_that_are_named_exist(page: Path) -> None:
     named = set(re.findall(r"(?<![\w/.-])[\w./-]*\w\.py\b", code_in(page)))
