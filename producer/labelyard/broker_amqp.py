@@ -9,6 +9,7 @@ from amqp.exceptions import AMQPError, MessageNacked  # type: ignore[import-unty
 from kombu import Connection, Producer
 from kombu.exceptions import KombuError
 
+from labelyard.message_search import MessageSearch
 from labelyard.outgoing import PERSISTENT, Outgoing
 from labelyard.queues import Queue, kombu_queues, queue_name
 from labelyard.settings import ConnectionSettings
@@ -97,6 +98,10 @@ class AmqpBrokerConnection:
             queue.value: self._count(declared)
             for queue, declared in zip(Queue, self._queues, strict=True)
         }
+
+    def find(self, job_id: str, *, queue: str) -> MessageSearch:  # noqa: ARG002 - see the result
+        """Count the waiting messages: RabbitMQ does not let a message be looked at in its queue."""
+        return MessageSearch(can_search=False, lengths=self.depths())
 
     def _count(self, queue: Any) -> int:
         declared = self._channel.queue_declare(

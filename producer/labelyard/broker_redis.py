@@ -4,6 +4,7 @@ import json
 import uuid
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import redis
@@ -11,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from labelyard.message_search import MessageSearch, search_redis
 from labelyard.outgoing import PERSISTENT, Outgoing
 from labelyard.queues import Queue, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS, connection_options
@@ -22,6 +24,8 @@ REDIS_ERRORS: Final = (RedisError, OSError, UnicodeError)
 #: first; another producer's messages may be in the rest.
 #: Source: kombu.transport.redis, PRIORITY_STEPS and Channel.sep.
 PRIORITY_SUFFIXES: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+#: kombu's hash of unacknowledged messages, below the namespace.
+UNACKED: Final = "unacked"
 #: Messages in one pipeline: it is built in memory before it is sent.
 PIPELINE_SIZE: Final = 1000
 
@@ -108,6 +112,17 @@ class RedisBrokerConnection:
             queue.value: sum(lengths[place * steps : (place + 1) * steps])
             for place, queue in enumerate(Queue)
         }
+
+    def find(self, job_id: str, *, queue: str) -> MessageSearch:
+        """Search the unacknowledged messages and all lists, those of *queue* first."""
+        lists = {
+            queue_name(self._namespace, name) + suffix: name
+            for name in sorted(QUEUE_NAMES, key=lambda name: name != queue)
+            for suffix in PRIORITY_SUFFIXES
+        }
+        unacked = queue_name(self._namespace, UNACKED)
+        search = search_redis(self._client, job_id, unacked=unacked, lists=lists)
+        return replace(search, lengths=self.depths())
 
     def close(self) -> None:
         """Close the connection."""

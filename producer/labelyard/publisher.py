@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from labelyard.errors import BrokerUnavailableError, ServiceConfigError
 from labelyard.forking import abandon, call_in_child
+from labelyard.message_search import MessageSearch
 from labelyard.messages import Job
 from labelyard.outgoing import (
     DELIVER_TASK,
@@ -50,6 +51,9 @@ class BrokerConnection(Protocol):
 
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""
+
+    def find(self, job_id: str, *, queue: str) -> MessageSearch:
+        """Search for the message of a job, first in *queue*."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,6 +137,17 @@ class Publisher:
             BrokerUnavailableError: The broker gave no answer.
         """
         return self._try(lambda connection: connection.depths())
+
+    def find(self, job_id: str, *, queue: str) -> MessageSearch:
+        """Search the broker for the message of a job, within bounds.
+
+        Args:
+            queue: Name of the queue that is searched first.
+
+        Raises:
+            BrokerUnavailableError: The broker gave no answer.
+        """
+        return self._try(lambda connection: connection.find(job_id, queue=queue))
 
     def close(self) -> None:
         """Close all connections; the publisher can still be used, and opens new ones."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelyard.diagnosis import Diagnosis
 from labelyard.errors import LabelyardError
 from labelyard.ledger import DeliveryState, Record
 from labelyard.messages import ImageResult, Result
@@ -101,6 +102,23 @@ def print_fields(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         table.add_row(Text(name, style="bold"), Text(str(value)))
     Console().print(table)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print what is known of a job: the sentences first, then the facts that are not empty."""
+    console = Console()
+    console.print(Text(f"{diagnosis.job_id}: {diagnosis.situation}", style="bold"))
+    for sentence in (diagnosis.summary, *diagnosis.advice):
+        console.print(Text(sentence))
+    shown = {"job_id", "situation", "summary", "advice"}
+    facts = diagnosis.fields().items()
+    print_fields(
+        {
+            name: value
+            for name, value in facts
+            if name not in shown and value not in (None, "", [], {})
+        }
+    )
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from labelyard.cli.inputs import AsJson
-from labelyard.cli.output import print_fields, print_json, record_fields
+from labelyard.cli.output import print_diagnosis, print_fields, print_json, record_fields
 from labelyard.client import Client
+from labelyard.diagnosis import Situation, diagnose
 from labelyard.errors import LabelyardError
 from labelyard.schemas import schema_text
 
@@ -27,6 +28,17 @@ def status(
         (print_json if as_json else print_fields)(fields)
     if not job_id and (described[0]["ledger"], described[0]["broker"]) != (SOUND, SOUND):
         raise typer.Exit(3)
+
+
+def why(job_id: str, as_json: AsJson = False) -> None:
+    """Find out where a job is, why it is not final, and what to do about it."""
+    diagnosis = diagnose(job_id)
+    if as_json:
+        print_json(diagnosis.fields())
+    else:
+        print_diagnosis(diagnosis)
+    if diagnosis.situation is Situation.UNKNOWN:
+        raise typer.Exit(1)
 
 
 def schema(message: Annotated[Literal["job", "result"], typer.Argument()]) -> None:

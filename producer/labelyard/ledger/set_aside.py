@@ -20,6 +20,9 @@ from labelyard.settings import ConnectionSettings
 MAX_KEPT_BYTES: Final = 64 * 1024
 MAX_ENTRIES: Final = 10_000
 MAX_TOTAL_BYTES: Final = 64 * 1024 * 1024
+# Messages that are searched for the id of a job, newest first, and how many in one call.
+MAX_SEARCHED: Final = 1000
+SEARCHED_AT_ONCE: Final = 100
 
 # KEYS: entries (hash by id), their index by time (sorted set), figures (hash).
 # ARGV: id, entry, time to live, most entries, most bytes.
@@ -213,3 +216,34 @@ class SetAside:
         if record is not None and record.state == "failed" and not record.is_job:
             with ledger_errors_as_ours():
                 self._client.delete(self._ledger.keys.job(job_id))
+
+
+def messages_naming(ledger: Ledger, job_id: str) -> tuple[tuple[SetAsideMessage, ...], bool]:
+    """Find the newest set-aside messages that name a job, in their content too.
+
+    Returns:
+        The messages, and whether there are more than the :data:`MAX_SEARCHED` that were searched.
+
+    Raises:
+        LedgerUnavailableError: Redis gave no answer.
+    """
+    quoted = json.dumps(job_id).encode()
+    found: list[SetAsideMessage] = []
+    with ledger_errors_as_ours():
+        for start in range(0, MAX_SEARCHED, SEARCHED_AT_ONCE):
+            index: Any = ledger.client.zrange(
+                ledger.keys.set_aside_index,
+                start,
+                start + SEARCHED_AT_ONCE - 1,
+                desc=True,
+                withscores=True,
+            )
+            ids = [entry_id for entry_id, _ in index]
+            texts: Any = ledger.client.hmget(ledger.keys.set_aside, ids) if ids else []
+            for text, (_, at) in zip(texts, index, strict=True):
+                message = SetAsideMessage.read(text, at=at) if text else None
+                if message and (message.job_id == job_id or quoted in message.raw):
+                    found.append(message)
+            if len(ids) < SEARCHED_AT_ONCE:
+                return tuple(found), False
+        return tuple(found), ledger.client.zcard(ledger.keys.set_aside_index) > MAX_SEARCHED

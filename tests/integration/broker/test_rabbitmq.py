@@ -13,6 +13,8 @@ import amqp  # type: ignore[import-untyped]
 import pytest
 
 from labelyard.client import Client, JobHandle
+from labelyard.diagnosis import DiagnosisSettings, Situation, diagnose
+from labelyard.diagnosis.phrases import START_WORKER
 from labelyard.messages import Job
 from labelyard.publisher import Outgoing
 from labelyard.queues import Queue, queue_name
@@ -331,3 +333,18 @@ def test_a_broker_that_is_killed_or_comes_back_empty_loses_no_job(
 
     assert not unsent.is_published
     assert states(client, [*handles, unsent]) == {"succeeded": len(handles) + 1}
+
+
+def test_a_diagnosis_says_what_rabbitmq_does_not_show(yard: Yard) -> None:
+    unattended = replace(yard, namespace="unattended")
+    with unattended.client() as producer:
+        handle = producer.submit([yard.uri], LABELS)
+        settings = DiagnosisSettings(**producer.settings.model_dump())
+
+        diagnosis = diagnose(handle.id, settings)
+
+    assert diagnosis.situation is Situation.UNCLEAR
+    assert "RabbitMQ does not show" in diagnosis.summary
+    assert "1 wait in the queue interactive" in diagnosis.summary
+    assert diagnosis.fields()["broker"]["can_search"] is False
+    assert diagnosis.advice == (START_WORKER,)
