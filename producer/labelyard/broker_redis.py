@@ -116,8 +116,8 @@ class RedisBrokerConnection:
     def find(self, job_id: str, *, queue: str) -> MessageSearch:
         """Search the unacknowledged messages and all lists, those of *queue* first."""
         lists = {
-            queue_name(self._namespace, name) + suffix: name
-            for name in sorted(QUEUE_NAMES, key=lambda name: name != queue)
+            queue_name(self._namespace, one) + suffix: one.value
+            for one in sorted(Queue, key=lambda one: one != queue)
             for suffix in PRIORITY_SUFFIXES
         }
         unacked = queue_name(self._namespace, UNACKED)

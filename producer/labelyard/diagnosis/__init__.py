@@ -10,6 +10,7 @@ from labelyard.errors import BrokerUnavailableError
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.inspection import inspect_job
 from labelyard.publisher import Publisher
+from labelyard.queues import Queue
 
 __all__ = ["Diagnosis", "DiagnosisSettings", "Evidence", "Situation", "diagnose", "situation_of"]
 
@@ -61,7 +62,7 @@ def diagnose(job_id: str, settings: DiagnosisSettings | None = None) -> Diagnosi
     job_id, settings = job_id_of(job_id), settings or DiagnosisSettings.read()
     with connect(settings) as client:
         inspection = inspect_job(Ledger(client, settings), job_id)
-    queue = inspection.record.queue if inspection.record else "interactive"
+    queue = inspection.record.queue if inspection.record else Queue.INTERACTIVE
     publisher = Publisher(settings, timeout_s=settings.publish_timeout_s)
     search, fault = None, ""
     try:

@@ -10,6 +10,7 @@ from labelyard.ledger.inspection import Inspection
 from labelyard.ledger.records import Record
 from labelyard.ledger.scripts import PRESENCE_S
 from labelyard.message_search import MessageSearch
+from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 
 #: Two messages that are published at once may overtake each other by so many seconds.
@@ -94,7 +95,7 @@ def situation_of(evidence: Evidence) -> Situation:
         return Situation.OVERDUE
     if ledger.record.state == "running":
         return _when_running(ledger)
-    if ledger.record.queue == "quarantine":
+    if ledger.record.queue == Queue.QUARANTINE:
         return Situation.QUARANTINED
     if ledger.due_at is not None:
         return Situation.DUE
