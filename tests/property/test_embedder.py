@@ -20,13 +20,13 @@ from labelyard.messages import ImageRef, Job
 from labelyard_worker.embedding import Embedder
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.source_health import StorageAwayError
-from labelyard_worker.pixels import Pixels, Unchanged
+from labelyard_worker.pixels import ImageFacts, Pixels, Unchanged
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import KnownImage
 
-PIXELS = Pixels(b"rgb", 1, 1, 1, 1, sha256="0" * 64)
+PIXELS = Pixels(b"rgb", 1, 1, ImageFacts("0" * 64, width=1, height=1))
 VECTOR = np.ones(4, dtype=np.float32)
-KNOWN = KnownImage(VECTOR, "e1", sha256="1" * 64, width=1, height=1, stamp="3 noon v1")
+KNOWN = KnownImage(VECTOR, ImageFacts("1" * 64, width=1, height=1, etag="e1"), "3 noon v1")
 
 
 class Intake:
@@ -148,7 +148,7 @@ def test_each_outcome_returns_all_it_held_and_answers_once(
     ("known", "pixels", "outcome"),
     [
         (KNOWN, PIXELS, "changed"),
-        (KNOWN, dataclasses.replace(PIXELS, sha256=KNOWN.sha256), "same"),
+        (KNOWN, dataclasses.replace(PIXELS, facts=KNOWN.facts), "same"),
         (None, PIXELS, "unknown"),
     ],
 )

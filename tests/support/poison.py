@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labelyard.errors import StorageUnavailableError
 from labelyard_worker.intake.decode import decode as decode_soundly
-from labelyard_worker.pixels import ImageLimits, Pixels, PixelSpec
+from labelyard_worker.pixels import ImageFacts, ImageLimits, Pixels, PixelSpec
 
 DECODER = f"{__name__}:decode"
 
@@ -29,6 +29,7 @@ NONSENSE = [
     b"nonsense:wrong size",
     b"nonsense:not a number",
     b"nonsense:no digest",
+    b"nonsense:no facts",
     b"nonsense:another image",
     b"nonsense:not JSON",
     b"nonsense:not an object",
@@ -82,15 +83,14 @@ def answer_nonsense(kind: str) -> None:
         "id": current_number(),
         "height": 8,
         "width": 8,
-        "source_height": 8,
-        "source_width": 8,
-        "sha256": "0" * 64,
+        "facts": {"sha256": "0" * 64, "width": 8, "height": 8},
     }
     payload = bytes(8 * 8 * 3)
     changes: dict[str, dict[str, object]] = {
         "wrong size": {"height": 9},
         "not a number": {"height": "8"},
-        "no digest": {"sha256": "../../etc/passwd"},
+        "no digest": {"facts": {"sha256": "../../etc/passwd", "width": 8, "height": 8}},
+        "no facts": {"facts": None},
         "another image": {"id": 10**9},
         "unknown error": {"op": "error", "code": "job_cancelled", "reason": ""},
     }
@@ -131,7 +131,7 @@ def told(text: str) -> Pixels:
     """Send words in a picture's place."""
     raw = text.encode()
     raw += b" " * (-len(raw) % 3)
-    return Pixels(raw, 1, len(raw) // 3, 1, 1, "0" * 64)
+    return Pixels(raw, 1, len(raw) // 3, ImageFacts("0" * 64, width=1, height=1))
 
 
 def hang_with_the_interpreter_locked() -> None:

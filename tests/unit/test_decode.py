@@ -89,7 +89,7 @@ def test_every_format_shows_the_first_frame_as_drawn(make: Callable[[], bytes]) 
 
     pixels = pixels_of(make())
 
-    assert (pixels.source_width, pixels.source_height) == pictures.SMALL
+    assert (pixels.facts.width, pixels.facts.height) == pictures.SMALL
     assert mean_difference(as_image(pixels), drawn) < 15  # 16 colours cost 12; another frame 60
 
 
@@ -110,7 +110,7 @@ def test_exact_pixels_are_those_of_the_pipeline(make: Callable[[], bytes]) -> No
     pixels = pixels_of(raw, spec=CLIP, limits=LIKE_PIPELINE)
 
     assert pixels.data == expected.tobytes()
-    assert (pixels.source_width, pixels.source_height) == loaded.size
+    assert (pixels.facts.width, pixels.facts.height) == loaded.size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -123,7 +123,7 @@ def test_exif_orientation_is_followed(orientation: int, decode_mode: str) -> Non
 
     pixels = pixels_of(raw, spec=CLIP, limits=limits)
 
-    assert (pixels.source_width, pixels.source_height) == upright.size
+    assert (pixels.facts.width, pixels.facts.height) == upright.size
     assert mean_difference(as_image(pixels), resize_and_crop(upright, CLIP)) < 1.5
 
 
@@ -143,7 +143,7 @@ def test_corrupt_exif_does_not_fail_a_fine_picture(exif: bytes) -> None:
 
     pixels = pixels_of(raw)
 
-    assert (pixels.source_width, pixels.source_height) == pictures.SMALL
+    assert (pixels.facts.width, pixels.facts.height) == pictures.SMALL
 
 
 @pytest.mark.parametrize(

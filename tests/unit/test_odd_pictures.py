@@ -140,8 +140,8 @@ def test_drafts_decode_whatever_exact_decodes(
 
     assert (drafted is None) == (exact is None)
     if exact is not None and drafted is not None:
-        assert drafted.source_width == exact.source_width
-        assert drafted.source_height == exact.source_height
+        assert drafted.facts.width == exact.facts.width
+        assert drafted.facts.height == exact.facts.height
 
 
 def test_a_draft_that_fails_is_decoded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_no_more_than_all_places_are_held_by_many_threads() -> None:
         ({"max_pixels_in_flight_bytes": 1}, 1),
     ],
 )
-def test_there_are_count_pixel_slots_a_busy_model_within_the_limits(
+def test_there_are_slots_for_a_busy_model_within_the_limits(
     limits: dict[str, Any], places: int
 ) -> None:
     checkpoint: Any = SimpleNamespace(

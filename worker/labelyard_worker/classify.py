@@ -161,10 +161,7 @@ def to_image_result(
     return ImageResult(
         id=image.id,
         uri=image.uri,
-        etag=known.etag,
-        sha256=known.sha256,
-        width=known.width,
-        height=known.height,
+        **known.facts.to_fields(),
         labels=found.labels,
         matched=found.matched,
         abstained=found.abstained,

@@ -232,10 +232,10 @@ class _ImagePipeline:
     def _score(self, pixels: Pixels) -> None:
         """Submit the pixels to the model, unless it has seen this content under another address."""
         self._pixels = pixels
-        if self.known is not None and self.known.sha256 == pixels.sha256:
+        if self.known is not None and self.known.facts.sha256 == pixels.facts.sha256:
             embeds: Floats | None = self.known.image_embeds
         else:
-            embeds = self._images.embeds_of(pixels.sha256)
+            embeds = self._images.embeds_of(pixels.facts.sha256)
         if embeds is not None:
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
@@ -283,11 +283,4 @@ class _ImagePipeline:
 
 def to_known_image(pixels: Pixels, image_embeds: Floats) -> KnownImage:
     """Return a picture's new embedding together with its metadata."""
-    return KnownImage(
-        image_embeds=image_embeds,
-        etag=pixels.etag,
-        stamp=pixels.stamp,
-        sha256=pixels.sha256,
-        width=pixels.source_width,
-        height=pixels.source_height,
-    )
+    return KnownImage(image_embeds, pixels.facts, pixels.stamp)

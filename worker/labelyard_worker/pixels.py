@@ -1,7 +1,9 @@
 """Types that the intake and the model exchange: pixel spec, limits, file versions, pixels."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
@@ -12,6 +14,9 @@ Resize = Literal["shortest_edge", "both_edges", "fit", "exact", "patches", "none
 
 # Part of the identity of a cached image embedding: raise it when pixels change.
 PREPROCESSING_VERSION = 3
+MAX_EDGE_PX: Final = 2**31
+MAX_FACT_CHARS: Final = 1024
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +69,76 @@ class PixelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Facts about an image that its result reports beside its scores.
+
+    They travel whole: from the child that reads the image, through the image cache, to the
+    result. A new one needs a field here, a value in ``intake/decode.py``, and a field of
+    ``labelyard.messages.ImageResult``; give it a default, or cached images are fetched again.
+
+    Attributes:
+        sha256: Digest of the bytes as read, lower-case hex.
+        width: Pixels, after EXIF orientation.
+        height: Pixels, after EXIF orientation.
+        etag: ETag of the object without its quotes, or ``None``.
+    """
+
+    sha256: str
+    width: int
+    height: int
+    etag: str | None = None
+
+    @classmethod
+    def parse(cls, values: object) -> Self:
+        """Check facts that a child process sent, or that a cache held.
+
+        Raises:
+            ValueError: A fact is missing or malformed; the text names it.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("the facts of an image are not an object")  # noqa: TRY004
+        facts = {each.name: values.get(each.name, each.default) for each in _FACTS}
+        for each in _FACTS:
+            if not _is_sound(facts[each.name], each.type):
+                raise ValueError(f"{each.name} is missing, malformed or too large")
+        found = cls(**facts)
+        if not (_SHA256.fullmatch(found.sha256) and found.width and found.height):
+            raise ValueError("not the SHA-256 or the size of an image")
+        return found
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the facts by name, as JSON can write them."""
+        return {each.name: getattr(self, each.name) for each in _FACTS}
+
+
+_FACTS: Final = fields(ImageFacts)
+
+
+def _is_sound(value: object, kind: Any) -> bool:
+    """Return whether a fact has its field's type and a plausible size."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        return False
+    if isinstance(value, str):
+        return len(value) <= MAX_FACT_CHARS
+    return not isinstance(value, int) or 0 <= value <= MAX_EDGE_PX
+
+
+@dataclass(frozen=True, slots=True)
 class Pixels:
-    """A picture ready to be normalised.
+    """Decoded image, ready to be normalised.
 
     Attributes:
         data: uint8, rows of RGB, ``height * width * 3`` bytes.
         height: Rows, after resize and crop.
         width: Columns, after resize and crop.
-        source_width: Of the picture as sent, after EXIF orientation.
-        source_height: Of the picture as sent, after EXIF orientation.
-        sha256: Digest of the bytes as read, lower-case hex.
-        etag: ETag of the object without its quotes, or ``None``.
+        facts: Facts about the image as sent.
         stamp: Size, time of change and version that the source named with it.
     """
 
     data: bytes
     height: int
     width: int
-    source_width: int
-    source_height: int
-    sha256: str
-    etag: str | None = None
+    facts: ImageFacts
     stamp: str = ""
 
 

@@ -110,8 +110,8 @@ def test_each_image_gets_its_pixels_in_order(
 
     for image, raw, pixels in zip(images, files, answers, strict=True):
         here = decode(raw, uri=image.uri, spec=SPEC, limits=LIMITS)
-        assert (pixels.data, pixels.sha256) == (here.data, here.sha256)
-        assert len(pixels.etag) == 32
+        assert (pixels.data, pixels.facts.sha256) == (here.data, here.facts.sha256)
+        assert len(pixels.facts.etag) == 32
     wait_until(lambda: intake.pending == 0)
 
 
@@ -254,14 +254,14 @@ def test_an_object_known_by_its_etag_is_not_fetched_again(
     image = put(pictures.png())
     pixels = outcome(intake.submit([image])[0])
     gone = image.model_copy(update={"uri": image.uri + "-gone"})
-    version = FileVersion(pixels.etag, pixels.stamp)
+    version = FileVersion(pixels.facts.etag, pixels.stamp)
     known = {image.uri: version, gone.uri: version}
 
     same, missing = intake.submit([image, gone], known=known)
     changed = intake.submit([image], known={image.uri: FileVersion("another", pixels.stamp)})[0]
-    [rewritten] = intake.submit([image], known={image.uri: FileVersion(pixels.etag, "1 2 3")})
+    [rewritten] = intake.submit([image], known={image.uri: FileVersion(pixels.facts.etag, "1 2 3")})
 
-    assert outcome(same) == Unchanged(pixels.etag)
+    assert outcome(same) == Unchanged(pixels.facts.etag)
     assert isinstance(outcome(missing), ImageNotFoundError)
     assert outcome(changed) == pixels
     assert outcome(rewritten) == pixels

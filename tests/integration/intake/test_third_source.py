@@ -67,12 +67,12 @@ def test_its_files_become_pixels_and_are_not_read_again_while_unchanged(start: S
     pool, cat = start(), ref("mem://shelf/cat.png")
 
     first = outcome(pool.submit([cat])[0])
-    known = {cat.uri: FileVersion(first.etag, first.stamp)}
+    known = {cat.uri: FileVersion(first.facts.etag, first.stamp)}
     again = outcome(pool.submit([cat], known=known)[0])
-    other = outcome(pool.submit([cat], known={cat.uri: FileVersion(first.etag, "older")})[0])
+    other = outcome(pool.submit([cat], known={cat.uri: FileVersion(first.facts.etag, "older")})[0])
 
     assert (first.width, first.height) == (8, 8)
-    assert again == Unchanged(first.etag)
+    assert again == Unchanged(first.facts.etag)
     assert type(other) is Pixels
 
 

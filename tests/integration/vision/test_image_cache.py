@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from pydantic import TypeAdapter
 
 from labelyard.messages import ImageRef, ModelInfo
 from labelyard_worker.local.servers import ValkeyServer
-from labelyard_worker.pixels import PixelSpec
+from labelyard_worker.pixels import ImageFacts, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision import image_cache as known_images
 from labelyard_worker.vision.image_cache import (
@@ -45,14 +47,9 @@ def image(uri: str = "s3://pets/cat.jpg", version_id: str | None = None) -> Imag
 def known(seed: int = 0, *, etag: str | None = "e1") -> KnownImage:
     """Make a picture's entry; another seed is another content."""
     vector = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
-    return KnownImage(
-        vector / np.linalg.norm(vector),
-        etag,
-        sha256=f"{seed:064x}",
-        width=640,
-        height=480,
-        stamp="123 2026-01-01T00:00:00+00:00 v1",
-    )
+    facts = ImageFacts(sha256=f"{seed:064x}", width=640, height=480, etag=etag)
+    stamp = "123 2026-01-01T00:00:00+00:00 v1"
+    return KnownImage(vector / np.linalg.norm(vector), facts, stamp)
 
 
 def is_same(found: KnownImage | None, expected: KnownImage) -> bool:
@@ -98,10 +95,10 @@ def test_content_is_known_under_whatever_address_it_was(options: dict[str, Any])
     made = known()
     with closing(opened(options)) as one, closing(opened(options)) as other:
         one.keep([(image(), made)])
-        assert other.embeds_of(made.sha256) is None
+        assert other.embeds_of(made.facts.sha256) is None
         other.look_up([image()])
 
-        embeds = [knower.embeds_of(made.sha256) for knower in (one, other)]
+        embeds = [knower.embeds_of(made.facts.sha256) for knower in (one, other)]
 
     for found in embeds:
         assert found is not None
@@ -182,7 +179,7 @@ def test_an_evicted_embedding_is_unknown_and_not_an_error(
 ) -> None:
     with closing(opened(options)) as one, closing(opened(options)) as other:
         one.keep([(image(), known(1)), (image("s3://pets/dog.jpg"), known(2))])
-        [evicted] = redis_client.scan_iter(f"*:embeds:{known(1).sha256}")
+        [evicted] = redis_client.scan_iter(f"*:embeds:{known(1).facts.sha256}")
         redis_client.delete(evicted)
 
         found = other.look_up([image(), image("s3://pets/dog.jpg")])
@@ -200,6 +197,68 @@ def test_an_entry_that_is_none_of_ours_is_passed_over(
         one.keep([(image(), known())])
         [address] = redis_client.scan_iter("*:image:*")
         redis_client.set(address, value, ex=60)
+
+        assert other.look_up([image()]) == {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstEntry:
+    """Entry as the first workers wrote and read it, without a version."""
+
+    etag: str | None
+    sha256: str
+    width: int
+    height: int
+    stamp: str = ""
+
+
+def test_entries_without_a_version_are_read(
+    options: dict[str, Any], redis_client: redis.Redis
+) -> None:
+    made = known()
+    first = FirstEntry("e1", made.facts.sha256, 640, 480, made.stamp)
+    with closing(opened(options)) as one, closing(opened(options)) as other:
+        one.keep([(image(), made)])
+        [address] = redis_client.scan_iter("*:image:*")
+        redis_client.set(address, json.dumps(dataclasses.asdict(first)), ex=60)
+
+        assert is_same(other.look_up([image()])[address_of(image())], made)
+
+
+def test_the_first_workers_read_the_entries_of_today(
+    options: dict[str, Any], redis_client: redis.Redis
+) -> None:
+    made = known()
+    with closing(opened(options)) as one:
+        one.keep([(image(), made)])
+
+    [address] = redis_client.scan_iter("*:image:*")
+    found = TypeAdapter(FirstEntry).validate_json(redis_client.get(address))  # type: ignore[arg-type]
+    assert found == FirstEntry("e1", made.facts.sha256, 640, 480, made.stamp)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"version": "1"},
+        {"stamp": None},
+        {"sha256": "0"},
+        {"width": True},
+        {"height": 0},
+        {"width": 2**40},
+        {"etag": "e" * 5000},
+    ],
+    ids=str,
+)
+def test_an_entry_of_another_form_is_passed_over(
+    options: dict[str, Any], redis_client: redis.Redis, change: dict[str, object]
+) -> None:
+    with closing(opened(options)) as one, closing(opened(options)) as other:
+        one.keep([(image(), known())])
+        [address] = redis_client.scan_iter("*:image:*")
+        entry = json.loads(redis_client.get(address))  # type: ignore[arg-type]
+        redis_client.set(address, json.dumps(entry | change), ex=60)
 
         assert other.look_up([image()]) == {}
 
@@ -224,7 +283,7 @@ def test_without_capacity_nothing_is_remembered_in_memory(
         redis_client.flushdb()
 
         assert one.look_up([image()]) == {}
-        assert one.embeds_of(known().sha256) is None
+        assert one.embeds_of(known().facts.sha256) is None
 
 
 def test_without_either_part_nothing_is_known() -> None:
@@ -271,7 +330,7 @@ def test_memory_holds_no_more_than_its_bound() -> None:
 
 def numbered(vector: Floats, content: str) -> KnownImage:
     """Make an entry for a content of its own."""
-    return KnownImage(vector, None, hashlib.sha256(content.encode()).hexdigest(), 1, 1)
+    return KnownImage(vector, ImageFacts(hashlib.sha256(content.encode()).hexdigest(), 1, 1))
 
 
 @pytest.mark.parametrize("is_keep_first", [True, False])

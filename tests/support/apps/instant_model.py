@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelyard.messages import ModelInfo
-from labelyard_worker.pixels import Pixels, PixelSpec
+from labelyard_worker.pixels import ImageFacts, Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan
 from labelyard_worker.vision.scoring import Floats
@@ -72,7 +72,8 @@ def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
 
 def blank_pixels(spec: PixelSpec) -> Pixels:
     """Make a black picture of the shape that the model takes."""
-    return Pixels(bytes(3 * EDGE_PX**2), EDGE_PX, EDGE_PX, EDGE_PX, EDGE_PX, sha256="")
+    facts = ImageFacts(sha256="", width=EDGE_PX, height=EDGE_PX)
+    return Pixels(bytes(3 * EDGE_PX**2), EDGE_PX, EDGE_PX, facts)
 
 
 def unit_length(rows: Any) -> Floats:

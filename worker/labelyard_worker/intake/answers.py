@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 from labelyard.errors import (
@@ -14,12 +15,11 @@ from labelyard.errors import (
     UnsupportedUriError,
 )
 from labelyard_worker.intake.frames import Frame, MalformedFrameError
-from labelyard_worker.pixels import Pixels
+from labelyard_worker.pixels import MAX_EDGE_PX, ImageFacts, Pixels
 
 MAX_REASON = 500
 MAX_ETAG = 1024
 MAX_STAMP = 2048
-MAX_EDGE_PX = 2**31
 # Payloads up to this size are accepted whatever the checkpoint takes.
 LEAST_PAYLOAD_BYTES = 1024 * 1024
 
@@ -34,7 +34,6 @@ ERRORS: dict[str, type[Any]] = {
         UnsupportedUriError,
     )
 }
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -67,19 +66,11 @@ def to_pixels(frame: Frame, *, etag: str | None, stamp: str = "") -> Pixels:
     height, width = number(head, "height"), number(head, "width")
     if not frame.payload or len(frame.payload) != 3 * height * width:
         raise MalformedFrameError(f"{len(frame.payload)} bytes for {width} x {height} pixels")
-    sha256 = text(head, "sha256", most=64)
-    if not _SHA256.fullmatch(sha256):
-        raise MalformedFrameError("not a SHA-256")
-    return Pixels(
-        data=frame.payload,
-        height=height,
-        width=width,
-        source_width=number(head, "source_width"),
-        source_height=number(head, "source_height"),
-        sha256=sha256,
-        etag=etag,
-        stamp=stamp,
-    )
+    try:
+        facts = ImageFacts.parse(head.get("facts"))
+    except ValueError as error:
+        raise MalformedFrameError(str(error)) from error
+    return Pixels(frame.payload, height, width, replace(facts, etag=etag), stamp)
 
 
 def to_file(frame: Frame, *, max_bytes: int) -> tuple[int, int, str | None]:

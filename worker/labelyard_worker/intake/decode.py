@@ -12,7 +12,13 @@ from labelyard.errors import ImageError, ImageTooLargeError, ImageUndecodableErr
 from labelyard_worker.intake.colour import orientation_of, to_rgb, turn
 from labelyard_worker.intake.formats import open_image, sniff
 from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
-from labelyard_worker.pixels import PREPROCESSING_VERSION, ImageLimits, Pixels, PixelSpec
+from labelyard_worker.pixels import (
+    PREPROCESSING_VERSION,
+    ImageFacts,
+    ImageLimits,
+    Pixels,
+    PixelSpec,
+)
 
 __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decode"]
 
@@ -72,9 +78,7 @@ def _decode(
         data=image.tobytes(),
         height=image.height,
         width=image.width,
-        source_width=width,
-        source_height=height,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        facts=ImageFacts(sha256=hashlib.sha256(raw).hexdigest(), width=width, height=height),
     )
 
 

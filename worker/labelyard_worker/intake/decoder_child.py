@@ -104,9 +104,7 @@ def take_in(
         "op": "pixels",
         "height": pixels.height,
         "width": pixels.width,
-        "source_width": pixels.source_width,
-        "source_height": pixels.source_height,
-        "sha256": pixels.sha256,
+        "facts": pixels.facts.to_fields(),
     }
     return head, pixels.data
 

@@ -11,11 +11,10 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import redis
-from pydantic import Field, TypeAdapter, ValidationError
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -23,13 +22,15 @@ from redis.retry import Retry
 from labelyard.ledger.keys import CacheKeys
 from labelyard.messages import ImageRef, ModelInfo
 from labelyard.redis_connections import SOCKET_OPTIONS
-from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, PixelSpec
+from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, ImageFacts, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
 
 log = logging.getLogger(__name__)
 
+# Of an entry in Redis: raise it when a field changes its meaning, not when one is added.
+ENTRY_VERSION: Final = 1
 ENTRY_BYTES: Final = 512  # of an entry in memory, besides its vector
 PAUSE_S: Final = 30.0
 TIMEOUT_S: Final = 1.0  # for a round trip of at most 200 kB
@@ -37,63 +38,61 @@ TIMEOUT_S: Final = 1.0  # for a round trip of at most 200 kB
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """A picture's embedding, and what is known of the picture.
+    """Embedding of an image, and its facts.
 
     Attributes:
         image_embeds: Unit-length vector, shape (dim,).
-        etag: ETag that the object had.
-        sha256: Digest of the bytes, lower-case hex.
-        width: Pixels, after EXIF orientation.
-        height: Pixels, after EXIF orientation.
-        stamp: What else its source named of this version, see ``FileVersion``.
+        facts: Facts about the image as it was read.
+        stamp: Stamp of the version that was read, see ``FileVersion``.
     """
 
     image_embeds: Floats
-    etag: str | None
-    sha256: str
-    width: int
-    height: int
+    facts: ImageFacts
     stamp: str = ""
 
     @property
     def version(self) -> FileVersion | None:
         """Version of the file, if its source names one that can be believed."""
-        return FileVersion(self.etag, self.stamp) if self.etag and self.stamp else None
+        etag = self.facts.etag
+        return FileVersion(etag, self.stamp) if etag and self.stamp else None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Metadata kept by address: all of a :class:`KnownImage` but the vector."""
+    """Metadata cached by an image's address: a :class:`KnownImage` without its vector."""
 
-    etag: str | None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    width: int
-    height: int
+    facts: ImageFacts
     stamp: str = ""
 
     @classmethod
     def of(cls, image: KnownImage) -> Self:
         """Leave the vector out."""
-        return cls(image.etag, image.sha256, image.width, image.height, image.stamp)
+        return cls(image.facts, image.stamp)
 
     @classmethod
-    def read(cls, value: bytes) -> Self | None:
-        """Parse the bytes that :meth:`written` returned; ``None`` for anything else."""
-        try:
-            return cast("Self", _ENTRY.validate_json(value))
-        except ValidationError:  # a cache may hold anything, and must fail no job
-            return None
+    def from_json(cls, value: bytes) -> Self | None:
+        """Read an entry; ``None`` for anything else: a cache may hold anything.
 
-    def written(self) -> str:
-        """Write it for Redis."""
-        return json.dumps(asdict(self))
+        Entries without a version were written before there was one; they are of version 1.
+        """
+        try:
+            values = json.loads(value)
+            facts = ImageFacts.parse(values)
+        except (ValueError, RecursionError):
+            return None
+        stamp = values.get("stamp", "")
+        if values.get("version", ENTRY_VERSION) != ENTRY_VERSION or not isinstance(stamp, str):
+            return None
+        return cls(facts, stamp)
+
+    def to_json(self) -> str:
+        """Write the entry for Redis; facts that an earlier worker does not know, it ignores."""
+        values = {"version": ENTRY_VERSION, **self.facts.to_fields(), "stamp": self.stamp}
+        return json.dumps(values)
 
     def with_embeds(self, image_embeds: Floats) -> KnownImage:
         """Put the vector back."""
-        return KnownImage(image_embeds, self.etag, self.sha256, self.width, self.height, self.stamp)
-
-
-_ENTRY = TypeAdapter(Entry)
+        return KnownImage(image_embeds, self.facts, self.stamp)
 
 
 class SharedImageCache:
@@ -127,11 +126,11 @@ class SharedImageCache:
         entries = {
             address: entry
             for address, value in zip(addresses, values, strict=True)
-            if value is not None and (entry := Entry.read(value)) is not None
+            if value is not None and (entry := Entry.from_json(value)) is not None
         }
         if not entries:
             return {}
-        keys = [self._embeds_key(entry.sha256) for entry in entries.values()]
+        keys = [self._embeds_key(entry.facts.sha256) for entry in entries.values()]
         vectors = cast("list[Any]", self._redis.mget(keys))
         return {
             address: entry.with_embeds(np.frombuffer(vector, dtype="<f4"))
@@ -146,10 +145,10 @@ class SharedImageCache:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for address, image in images.items():
-                    entry = Entry.of(image).written()
+                    entry = Entry.of(image).to_json()
                     vector = image.image_embeds.astype("<f4").tobytes()
                     pipeline.set(self._address_key(address), entry, ex=self._ttl_s)
-                    pipeline.set(self._embeds_key(image.sha256), vector, ex=self._ttl_s)
+                    pipeline.set(self._embeds_key(image.facts.sha256), vector, ex=self._ttl_s)
                 pipeline.execute()
         except (RedisError, OSError) as error:
             self._pause(error)
@@ -212,7 +211,7 @@ class ImageCache:
 
     def _recall(self, address: str) -> KnownImage | None:
         entry = self._by_address.get(address)
-        embeds = None if entry is None else self._by_content.get(entry.sha256)
+        embeds = None if entry is None else self._by_content.get(entry.facts.sha256)
         return None if entry is None or embeds is None else entry.with_embeds(embeds)
 
     def _remember(self, images: dict[str, KnownImage]) -> None:
@@ -222,7 +221,7 @@ class ImageCache:
             entry = Entry.of(known)
             self._by_address.put(address, entry, size_bytes=ENTRY_BYTES + len(address))
             embeds = known.image_embeds.copy()  # a row would keep its whole batch in memory
-            self._by_content.put(known.sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
+            self._by_content.put(known.facts.sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
 
     def close(self) -> None:
         """Close the connection of the shared part."""

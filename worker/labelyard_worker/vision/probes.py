@@ -6,6 +6,7 @@ few tokens if its files are missing, and a label set then gets 1/n for each of i
 
 import math
 import random
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -130,14 +131,7 @@ def check_towers(towers: Towers) -> None:
 def _image_probes(towers: Towers) -> Floats:
     """Embed a black picture and noise, one by one: a batch of 1 is run by every worker."""
     black = blank_pixels(towers.pixel_spec)
-    noise = Pixels(
-        random.Random(0).randbytes(len(black.data)),
-        black.height,
-        black.width,
-        black.source_width,
-        black.source_height,
-        sha256="",
-    )
+    noise = replace(black, data=random.Random(0).randbytes(len(black.data)))
     try:
         return np.concatenate([towers.image_embeds([pixels]) for pixels in (black, noise)])
     except FloatingPointError as error:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import torch
 
-from labelyard_worker.pixels import Pixels, PixelSpec
+from labelyard_worker.pixels import ImageFacts, Pixels, PixelSpec
 from labelyard_worker.vision.cpu.attention import use_products
 from labelyard_worker.vision.cpu.last_layer import shorten_last_layer
 from labelyard_worker.vision.cpu.packed import can_pack, packed
@@ -89,4 +89,5 @@ def blank_pixels(spec: PixelSpec) -> Pixels:
     """Make a black picture of the shape that the checkpoint takes."""
     edge = spec.patch_size * math.isqrt(spec.max_num_patches)
     height, width = spec.output_size or (edge, edge)
-    return Pixels(bytes(3 * height * width), height, width, width, height, sha256="")
+    facts = ImageFacts(sha256="", width=width, height=height)
+    return Pixels(bytes(3 * height * width), height, width, facts)
