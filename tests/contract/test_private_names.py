@@ -59,8 +59,10 @@ POOL_ADVICE = "thread_pool.TaskPool replaces it; every escape must reach on_fail
 REQUEST_ADVICE = (
     "thread_pool.TaskPool calls it; check that a lost worker still gives its message back"
 )
-BEAT_ADVICE = "heartbeat relies on which messages are delivered, acknowledged and restored"
-STEP_ADVICE = "VisibilityHeartbeat is started at each connect, and must end after the pool only"
+BEAT_ADVICE = (
+    "visibility_heartbeat relies on which messages are delivered, acknowledged and restored"
+)
+STEP_ADVICE = "HeartbeatStep is started at each connect, and must end after the pool only"
 
 RELIED = [
     Relied("06723d707ddf2240", f"{CHANNEL}._brpop_start", CLAIM_ADVICE),
@@ -122,19 +124,19 @@ RELIED = [
     Relied(
         "e0165bf1d620fb60",
         "celery.worker.consumer.tasks:Tasks.start",
-        "heartbeat reads task_consumer",
+        "visibility_heartbeat reads task_consumer",
     ),
     Relied("af1e52bcafd94ef2", "celery.bootsteps:StartStopStep.terminate", STEP_ADVICE),
     Relied("a081dc7db4a98b33", "celery.worker.consumer.consumer:Consumer.shutdown", STEP_ADVICE),
     Relied(
         "4f84dbfff329d28f",
         "celery.worker.consumer.consumer:Consumer.on_connection_error_after_connected",
-        "rabbitmq.Consumer closes the events' connection before it",
+        "rabbitmq.RabbitConsumer closes the events' connection before it",
     ),
     Relied(
         "61240b3933316f58",
         "kombu.entity:Queue.consume",
-        "rabbitmq.MeteredQueue sets the channel's allowance before it",
+        "rabbitmq.PrefetchQueue sets the channel's prefetch count before it",
     ),
     Relied("53bd1abe3456722d", "celery.worker.consumer.consumer:Consumer.start", STEP_ADVICE),
     Relied("77ba238ed08f0afe", "amqp.method_framing:frame_handler", GATE_ADVICE),
@@ -153,7 +155,7 @@ RELIED = [
     Relied(
         "5132788b1bc86f26",
         f"{REQUEST}.revoked",
-        "remote_control.Request replaces it: Celery must drop no message by itself",
+        "remote_control.UnrevokableRequest replaces it: Celery must drop no message by itself",
     ),
 ]
 
@@ -183,13 +185,13 @@ def test_what_we_override_is_what_we_read(relied: Relied) -> None:
 OVERRIDDEN = [
     (qos.UnackedMessages, ["append", "ack", "reject", "restore_unacked_once", "restore_visible"]),
     (amqp_transport.AmqpChannel, ["basic_consume", "dispatch_method", "_on_basic_deliver"]),
-    (remote_control.Request, ["revoked"]),
+    (remote_control.UnrevokableRequest, ["revoked"]),
     (channel.RedisChannel, ["basic_consume", "_brpop_start", "_brpop_read", "_connparams"]),
     (poller.PushPoller, ["on_poll_start", "on_readable", "get"]),
     (transport.Transport, ["register_with_event_loop"]),
     (thread_pool.TaskPool, ["terminate_job", "on_apply"]),
-    (rabbitmq.MeteredQueue, ["consume"]),
-    (rabbitmq.Consumer, ["on_connection_error_after_connected"]),
+    (rabbitmq.PrefetchQueue, ["consume"]),
+    (rabbitmq.RabbitConsumer, ["on_connection_error_after_connected"]),
 ]
 
 

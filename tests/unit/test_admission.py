@@ -18,8 +18,8 @@ from labelyard.messages import Job, new_job_id, parse_job
 from labelyard.outgoing import Outgoing
 from labelyard.testing import sample_job
 from labelyard_worker.broker.admission import TASKS, admit
-from labelyard_worker.broker.amqp_transport import envelope_of as amqp_envelope_of
-from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
+from labelyard_worker.broker.amqp_transport import to_envelope as amqp_envelope_of
+from labelyard_worker.broker.calls import SET_ASIDE_TASK, RefusedMessage, TaskCall, to_list_item
 from labelyard_worker.broker.envelopes import MAX_ENVELOPE_BYTES, unpack
 from tests.support.envelopes import NO_CANVAS, SIGNATURE, envelope_of, job_of, mutate, mutate_bytes
 
@@ -41,9 +41,9 @@ def gate(envelope: Any) -> TaskCall:
     return admit(unpack(raw), queue=QUEUE)
 
 
-def misfit_of(call: TaskCall) -> Misfit:
+def refused_message_of(call: TaskCall) -> RefusedMessage:
     assert call.task == SET_ASIDE_TASK
-    return Misfit.of_arguments(json.loads(call.arguments))
+    return RefusedMessage.from_arguments(json.loads(call.arguments))
 
 
 def changed(change: Change) -> tuple[dict[str, Any], str]:
@@ -65,13 +65,13 @@ def with_header(**headers: Any) -> Change:
 def test_no_envelope_that_raised_in_celery_is_handed_on_as_it_came(raw: str) -> None:
     call = gate(raw.encode())
 
-    handed_on = json.dumps(list_item(call, queue=QUEUE, delivery_tag="tag"))
+    handed_on = json.dumps(to_list_item(call, queue=QUEUE, delivery_tag="tag"))
     assert call.task in {*TASKS, SET_ASIDE_TASK}
-    assert set(list_item(call, queue=QUEUE, delivery_tag="tag")["headers"]) <= {
+    assert set(to_list_item(call, queue=QUEUE, delivery_tag="tag")["headers"]) <= {
         *("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "ignore_result"),
         "labelyard_published_at",
     }
-    assert json.loads(call.body())[2] == NO_CANVAS
+    assert json.loads(call.write_body())[2] == NO_CANVAS
     assert "__type__" not in handed_on.replace('\\\\\\"__type__', "")
 
 
@@ -133,7 +133,7 @@ def test_a_plain_call_is_admitted_however_it_is_written(change: Change) -> None:
     assert job_text(call)["job_id"] == job_id
 
 
-MISFITS: dict[str, tuple[Change, str]] = {
+REFUSED: dict[str, tuple[Change, str]] = {
     "two parts": (with_body([{}], {}), "[arguments, keyword arguments, canvas]"),
     "four parts": (with_body([{}], {}, NO_CANVAS, {}), "[arguments"),
     "a number": (lambda m: m.update(body="5"), "[arguments"),
@@ -197,15 +197,17 @@ MISFITS: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "reason"), MISFITS.values(), ids=MISFITS.keys())
-def test_a_misfit_is_set_aside_with_its_reason_and_its_job(change: Change, reason: str) -> None:
+@pytest.mark.parametrize(("change", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_message_is_set_aside_with_its_reason_and_its_job(
+    change: Change, reason: str
+) -> None:
     envelope, job_id = changed(change)
 
-    misfit = misfit_of(gate(envelope))
+    refused = refused_message_of(gate(envelope))
 
-    assert reason in misfit.reason
-    assert (misfit.queue, misfit.job_id) == (QUEUE, job_id)
-    assert json.loads(misfit.raw) == json.loads(json.dumps(envelope))
+    assert reason in refused.reason
+    assert (refused.queue, refused.job_id) == (QUEUE, job_id)
+    assert json.loads(refused.raw) == json.loads(json.dumps(envelope))
 
 
 @pytest.mark.parametrize(
@@ -220,10 +222,10 @@ def test_a_misfit_is_set_aside_with_its_reason_and_its_job(change: Change, reaso
     ids=range(11),
 )
 def test_bytes_that_are_no_envelope_are_set_aside(raw: bytes) -> None:
-    misfit = misfit_of(gate(raw))
+    refused = refused_message_of(gate(raw))
 
-    assert misfit.raw == raw[:MAX_KEPT_BYTES]
-    assert misfit.size_bytes == len(raw)
+    assert refused.raw == raw[:MAX_KEPT_BYTES]
+    assert refused.size_bytes == len(raw)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,11 @@ def with_chain(*calls: Any) -> dict[str, Any]:
 def follow_ups_of(envelope: dict[str, Any]) -> Any:
     raw = json.dumps(envelope).encode()
     call = admit(unpack(raw), queue=QUEUE, follow_ups=("shop.after@shop",))
-    return misfit_of(call) if call.task == SET_ASIDE_TASK else json.loads(call.body())[2]["chain"]
+    return (
+        refused_message_of(call)
+        if call.task == SET_ASIDE_TASK
+        else json.loads(call.write_body())[2]["chain"]
+    )
 
 
 def test_a_call_that_may_follow_is_written_anew() -> None:
@@ -282,11 +288,11 @@ def test_a_call_that_may_follow_is_written_anew() -> None:
     ],
 )
 def test_a_call_that_may_not_follow_is_refused(call: Any) -> None:
-    assert isinstance(follow_ups_of(with_chain(SIGNATURE, call)), Misfit)
+    assert isinstance(follow_ups_of(with_chain(SIGNATURE, call)), RefusedMessage)
 
 
 def test_a_chain_of_any_length_is_not_followed() -> None:
-    assert isinstance(follow_ups_of(with_chain(*[SIGNATURE] * 17)), Misfit)
+    assert isinstance(follow_ups_of(with_chain(*[SIGNATURE] * 17)), RefusedMessage)
 
 
 def test_an_expiry_goes_on_beside_the_job() -> None:
@@ -343,7 +349,7 @@ def test_a_body_like_our_clients_that_holds_no_json_is_set_aside(task: str, argu
     envelope, job_id = changed(with_header(task=task))
     envelope["body"] = f"[[{argument}],{{}},{canvas}]"
 
-    assert misfit_of(gate(envelope)).job_id == job_id
+    assert refused_message_of(gate(envelope)).job_id == job_id
 
 
 @pytest.mark.parametrize("published_at", [float("nan"), float("inf"), "x", 10**400, [], True])
@@ -397,8 +403,8 @@ def test_whatever_amqp_brings_the_gate_answers_with_a_call_that_it_wrote(
 
 
 def assert_ours(call: TaskCall) -> None:
-    args, kwargs, canvas = json.loads(call.body())
+    args, kwargs, canvas = json.loads(call.write_body())
     assert call.task in {*TASKS, SET_ASIDE_TASK}
     assert (kwargs, canvas) == ({}, NO_CANVAS)
     assert all(isinstance(arg, str | int | float | None) for arg in args)
-    json.dumps(list_item(call, queue=QUEUE, delivery_tag="tag")).encode()
+    json.dumps(to_list_item(call, queue=QUEUE, delivery_tag="tag")).encode()

@@ -10,11 +10,11 @@ import pytest
 from amqp import spec  # type: ignore[import-untyped]
 
 from labelyard_worker.broker.amqp_transport import (
-    Connection,
-    as_list_item,
+    AmqpConnection,
+    drop_names,
     frame_handler,
-    gated_url,
-    without_names,
+    to_gated_url,
+    to_kept_bytes,
 )
 
 CONTENT_TYPE_FLAG, HEADERS_FLAG = 1 << 15, 1 << 13
@@ -77,7 +77,7 @@ def test_an_error_of_the_consumer_is_no_fault_of_the_properties() -> None:
 def test_names_that_are_no_utf8_are_cut_out_of_a_delivery() -> None:
     head = DELIVER + b"\x02c1" + struct.pack(">QB", 5, 1)
 
-    assert without_names(head + b"\x00\x02\xff\xfe") == head + b"\0\0"
+    assert drop_names(head + b"\x00\x02\xff\xfe") == head + b"\0\0"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_names_that_are_no_utf8_are_cut_out_of_a_delivery() -> None:
     ],
 )
 def test_any_headers_can_be_written_down(headers: Any) -> None:
-    raw = as_list_item({"application_headers": headers, "priority": 3}, b"\xff", b"")
+    raw = to_kept_bytes({"application_headers": headers, "priority": 3}, b"\xff", b"")
 
     item = json.loads(raw)
     assert (item["body"], item["properties"]) == (
@@ -98,14 +98,14 @@ def test_any_headers_can_be_written_down(headers: Any) -> None:
 
 
 def test_every_address_of_rabbitmq_is_gated() -> None:
-    url = gated_url("amqp://a//;amqps://b//")
+    url = to_gated_url("amqp://a//;amqps://b//")
 
     assert url == "labelyard-amqp://a//;labelyard-amqps://b//"
-    assert gated_url(url) == url
+    assert to_gated_url(url) == url
 
 
 def test_a_body_is_not_decoded_by_the_codec_that_it_names() -> None:
-    connection: Any = Connection(gated_queues=["q"])
+    connection: Any = AmqpConnection(gated_queues=["q"])
 
     channel = connection.Channel(connection, 1)
 

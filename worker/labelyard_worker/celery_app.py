@@ -11,9 +11,9 @@ from celery import Celery
 from labelyard.queues import Queue, is_amqp, kombu_queues, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard_worker.broker import amqp_transport, transport
-from labelyard_worker.broker.rabbitmq import metered
-from labelyard_worker.broker.remote_control import control_settings
-from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
+from labelyard_worker.broker.rabbitmq import with_prefetch
+from labelyard_worker.broker.remote_control import build_control_settings
+from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
 from labelyard_worker.cpu_budget import garbage_left_alone
 from labelyard_worker.jobs.signals import DrainSignals
 from labelyard_worker.maintenance.broker_view import unacked_key
@@ -47,9 +47,10 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
     slots = slots_by_queue(settings)
     declared = kombu_queues(settings.namespace, settings.broker_url)
     return {
-        "worker_consumer": "labelyard_worker.broker.rabbitmq:Consumer",
+        "worker_consumer": "labelyard_worker.broker.rabbitmq:RabbitConsumer",
         "task_queues": [
-            metered(queue, count) for queue, count in zip(declared, slots.values(), strict=True)
+            with_prefetch(queue, count)
+            for queue, count in zip(declared, slots.values(), strict=True)
         ],
         # A thread for each message that may come: none waits in a worker while others idle.
         "worker_concurrency": sum(slots.values()),
@@ -108,7 +109,7 @@ def build_app(settings: WorkerSettings) -> Celery:
     app.steps["worker"].add(DrainSignals)
     if is_amqp(broker_url):
         amqp_transport.install()
-        broker_url = amqp_transport.gated_url(broker_url)
+        broker_url = amqp_transport.to_gated_url(broker_url)
     else:
         app.conf.broker_transport_options = redis_options(settings)
         if settings.atomic_claim:
@@ -116,7 +117,7 @@ def build_app(settings: WorkerSettings) -> Celery:
             transport.install()
             broker_url = transport.to_atomic_url(broker_url)
         if settings.heartbeat:
-            app.steps["consumer"].add(VisibilityHeartbeat)
+            app.steps["consumer"].add(HeartbeatStep)
     app.conf.update(
         broker_url=broker_url,
         task_queues=kombu_queues(settings.namespace, settings.broker_url),
@@ -156,7 +157,7 @@ def build_app(settings: WorkerSettings) -> Celery:
         result_backend=settings.celery_results_url or settings.ledger_url,
         result_expires=settings.result_ttl_s,
         # Whoever may write to the broker could stop workers, those of other services as well.
-        **control_settings(settings.namespace, is_on=settings.remote_control),
+        **build_control_settings(settings.namespace, is_on=settings.remote_control),
     )
     if is_amqp(settings.broker_url):
         app.conf.update(amqp_settings(settings))

@@ -34,7 +34,7 @@ from labelyard.outgoing import (
 )
 from labelyard.queues import JOB_QUEUES, Queue, queue_name
 from labelyard_worker.broker import remote_control
-from labelyard_worker.broker.calls import SET_ASIDE_TASK, Misfit, TaskCall, list_item
+from labelyard_worker.broker.calls import SET_ASIDE_TASK, RefusedMessage, TaskCall, to_list_item
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.executor import MessageReturnedError, id_in
@@ -45,7 +45,7 @@ from labelyard_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 Answer = dict[str, str]
-REQUEST: Final = f"{remote_control.__name__}:{remote_control.Request.__name__}"
+REQUEST: Final = f"{remote_control.__name__}:{remote_control.UnrevokableRequest.__name__}"
 # A call whose result is wanted keeps its thread for as long, then goes back to its queue.
 FOLLOW_S: Final = 60.0
 FOLLOW_EVERY_S: Final = 0.2
@@ -156,9 +156,9 @@ class Runtime:
             Reject: The message goes back to the broker.
         """
         call = TaskCall(TASK, task_id, f"[{message}]")
-        raw = json.dumps(list_item(call, queue=queue, delivery_tag=task_id)).encode()
-        misfit = Misfit(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(message))
-        return self.set_aside(misfit)
+        raw = json.dumps(to_list_item(call, queue=queue, delivery_tag=task_id)).encode()
+        refused = RefusedMessage(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(message))
+        return self.set_aside(refused)
 
     def _give_back(self, error: MessageReturnedError, message: str, queue: Queue) -> bool:
         """Publish a message again with the word that its attempt ended well.
@@ -213,24 +213,24 @@ class Runtime:
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
 
-    def set_aside(self, misfit: Misfit) -> Answer:
+    def set_aside(self, refused: RefusedMessage) -> Answer:
         """Keep a message that is not a call of one of our tasks.
 
         Raises:
             Reject: The message goes back to the broker.
         """
         message = SetAsideMessage(
-            reason=misfit.reason,
-            queue=misfit.queue,
-            size_bytes=misfit.size_bytes,
-            raw=misfit.raw,
-            job_id=misfit.job_id,
+            reason=refused.reason,
+            queue=refused.queue,
+            size_bytes=refused.size_bytes,
+            raw=refused.raw,
+            job_id=refused.job_id,
         )
         try:
             self.services.executor.set_aside(message)
         except MessageReturnedError as error:
             raise Reject(str(error), requeue=True) from error
-        return {"job_id": misfit.job_id, "status": "failed"}
+        return {"job_id": refused.job_id, "status": "failed"}
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job that Celery's remote control revokes."""
@@ -268,8 +268,8 @@ def queue_of(task: Task, namespace: str) -> Queue:
 
 def first_published_at(task: Task) -> float:
     """Read when the message was first published; 0 without that header, or if it was sent again."""
-    is_again = (task.request.delivery_info or {}).get("redelivered")
-    return 0.0 if is_again else published_at(task)
+    is_redelivered = (task.request.delivery_info or {}).get("redelivered")
+    return 0.0 if is_redelivered else published_at(task)
 
 
 def published_at(task: Task) -> float:
@@ -308,7 +308,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) ->
 
     @app.task(name=SET_ASIDE_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def set_aside_task(*arguments: Any) -> Answer:
-        return runtime.set_aside(Misfit.of_arguments(arguments))
+        return runtime.set_aside(RefusedMessage.from_arguments(arguments))
 
     # Celery's own tasks call whatever their arguments say.
     for name in [name for name in app.tasks if name.startswith("celery.")]:

@@ -10,7 +10,7 @@ PREFIX = "app:"
 
 
 def unacked(broker: redis.Redis, prefix: str = "") -> tuple[int, int]:
-    """Count the un-acknowledged messages, and their entries in the index."""
+    """Count the unacknowledged messages, and their entries in the index."""
     return broker.hlen(f"{prefix}unacked"), broker.zcard(f"{prefix}unacked_index")
 
 

@@ -7,7 +7,7 @@ import pytest
 import redis
 from kombu.transport import redis as kombu_redis
 
-from labelyard_worker.broker.visibility_heartbeat import Heartbeat
+from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
 from tests.support.inbox import Inbox, inbox, publish
 
 HOUR_S = 3600.0
@@ -66,7 +66,7 @@ def test_a_beat_stamps_by_the_broker(claimed: Inbox, broker_redis: redis.Redis) 
     [tag] = broker_redis.zrange(INDEX, 0, -1)
     broker_redis.zadd(INDEX, {tag: 1.0})
 
-    Heartbeat(claimed.channel).beat()
+    VisibilityHeartbeat(claimed.channel).renew()
 
     assert 0 <= age_s(broker_redis) < 30
 

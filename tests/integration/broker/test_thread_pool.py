@@ -10,7 +10,7 @@ import redis
 from billiard.exceptions import WorkerLostError
 from kombu import Connection
 
-from labelyard_worker.broker.thread_pool import Slots, TaskPool
+from labelyard_worker.broker.thread_pool import PoolUsage, TaskPool
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.apps.durability_worker import Worker, effects, ended, send, send_marks
 from tests.support.waiting import wait_until
@@ -76,7 +76,7 @@ def test_a_job_that_ends_well_is_answered_once(pool: TaskPool) -> None:
     run(pool, request)
 
     assert request.calls == ["on_accepted", "on_success"]
-    assert pool.slots() == Slots(total=2, busy=0, leaked=0)
+    assert pool.usage() == PoolUsage(total=2, busy=0, leaked=0)
 
 
 @pytest.mark.parametrize("error", ESCAPES, ids=lambda error: type(error).__name__)
@@ -103,7 +103,7 @@ def test_what_escapes_a_callback_is_told_once(
     run(pool, request)
 
     assert request.calls.count("on_failure") == 1
-    assert pool.slots() == Slots(total=2, busy=0, leaked=0)
+    assert pool.usage() == PoolUsage(total=2, busy=0, leaked=0)
 
 
 def test_a_message_goes_back_when_its_failure_cannot_be_reported(pool: TaskPool) -> None:
@@ -113,7 +113,7 @@ def test_a_message_goes_back_when_its_failure_cannot_be_reported(pool: TaskPool)
     run(pool, request, raising(SystemExit(1)))
 
     assert request.calls == ["on_accepted", "on_failure", "reject requeue=True"]
-    assert pool.slots().leaked == 0
+    assert pool.usage().leaked == 0
 
 
 def test_a_message_that_cannot_go_back_is_counted_as_leaked(pool: TaskPool) -> None:
@@ -122,7 +122,7 @@ def test_a_message_that_cannot_go_back_is_counted_as_leaked(pool: TaskPool) -> N
 
     run(pool, request, raising(SystemExit(1)))
 
-    assert pool.slots() == Slots(total=2, busy=0, leaked=1)
+    assert pool.usage() == PoolUsage(total=2, busy=0, leaked=1)
 
 
 def test_busy_slots_are_counted_in_named_threads(pool: TaskPool) -> None:
@@ -135,12 +135,12 @@ def test_busy_slots_are_counted_in_named_threads(pool: TaskPool) -> None:
 
     running = [pool.apply_async(work) for _ in range(3)]
     wait_until(lambda: len(names) == 2)
-    busy = pool.slots()
+    busy = pool.usage()
     release.set()
     for result in running:
         result.get()
 
-    assert busy == Slots(total=2, busy=2, leaked=0)
+    assert busy == PoolUsage(total=2, busy=2, leaked=0)
     assert all(name.startswith("labelyard-job") for name in names)
 
 

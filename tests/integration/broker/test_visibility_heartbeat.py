@@ -10,7 +10,7 @@ import redis
 from kombu import Connection, Consumer, Queue
 
 from labelyard_worker.broker.transport import install, to_atomic_url
-from labelyard_worker.broker.visibility_heartbeat import Heartbeat, delivered_tags
+from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat, list_delivered_tags
 from labelyard_worker.local.servers import ValkeyServer
 from tests.support.apps.durability_worker import Worker, effects, ended, send_marks
 from tests.support.waiting import wait_until
@@ -50,12 +50,12 @@ def test_a_beat_stamps_what_is_in_work_and_revives_nothing(
     channel: Any, broker_redis: redis.Redis
 ) -> None:
     index = f"{channel.global_keyprefix}unacked_index"
-    acknowledged, in_work = delivered_tags(channel.qos)
+    acknowledged, in_work = list_delivered_tags(channel.qos)
     broker_redis.zadd(index, {in_work: 1.0, "another worker's": 1.0})
     broker_redis.zrem(index, acknowledged)
-    heartbeat = Heartbeat(channel)
+    heartbeat = VisibilityHeartbeat(channel)
 
-    stamped = heartbeat.beat()
+    stamped = heartbeat.renew()
 
     assert stamped == 2
     scores = dict(broker_redis.zrange(index, 0, -1, withscores=True))
@@ -65,11 +65,11 @@ def test_a_beat_stamps_what_is_in_work_and_revives_nothing(
 
 
 def test_an_acknowledged_message_is_not_in_work(channel: Any) -> None:
-    first, second = delivered_tags(channel.qos)
+    first, second = list_delivered_tags(channel.qos)
 
     channel.basic_ack(first)
 
-    assert delivered_tags(channel.qos) == [second]
+    assert list_delivered_tags(channel.qos) == [second]
 
 
 def test_it_beats_again_after_an_outage(
@@ -77,8 +77,8 @@ def test_it_beats_again_after_an_outage(
 ) -> None:
     with Connection(to_atomic_url(own_valkey.url), transport_options=OPTIONS) as connection:
         channel = take(connection, 1)
-        [tag] = delivered_tags(channel.qos)
-        heartbeat = Heartbeat(channel)
+        [tag] = list_delivered_tags(channel.qos)
+        heartbeat = VisibilityHeartbeat(channel)
         heartbeat.start()
 
         own_valkey.kill()

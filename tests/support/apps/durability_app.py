@@ -10,7 +10,7 @@ import time
 from celery import Celery
 
 from labelyard_worker.broker.transport import install, to_atomic_url
-from labelyard_worker.broker.visibility_heartbeat import VisibilityHeartbeat
+from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
 
 CONFIG = json.loads(os.environ["DURABILITY_APP"])
 
@@ -49,7 +49,7 @@ def make_app(
 
 app = make_app(CONFIG["broker"], is_atomic=CONFIG["is_atomic"], options=CONFIG["options"])
 if CONFIG["has_heartbeat"]:
-    app.steps["consumer"].add(VisibilityHeartbeat)
+    app.steps["consumer"].add(HeartbeatStep)
 EFFECTS = os.open(CONFIG["effects"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 

@@ -1,8 +1,8 @@
-"""Acknowledge in one command all messages that ended since the last turn of the event loop.
+"""Acknowledge all messages that ended since the last turn of the event loop, in one command.
 
 kombu makes a client, a pipeline and a transaction for each message: a third of what a busy
-worker of small jobs spends. Here one script forgets all messages that ended, through one
-client that stays.
+worker of small jobs spends. Here one script removes the records of all ended messages,
+through one client that stays open.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-# KEYS: un-acknowledged messages, their index by time. ARGV: tags.
+# KEYS: unacknowledged messages, their index by time. ARGV: tags.
 ACK: Final = """
 redis.call('HDEL', KEYS[1], unpack(ARGV))
 redis.call('ZREM', KEYS[2], unpack(ARGV))
@@ -22,7 +22,7 @@ TAGS_IN_A_CALL: Final = 1000  # Lua's stack holds some thousands
 
 
 class Acks:
-    """The acknowledgements of one channel that wait to be sent."""
+    """Pending acknowledgements of one channel."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -37,7 +37,7 @@ class Acks:
         """Send the pending acknowledgements.
 
         Raises:
-            ConnectionError: The broker is away. Its messages come again, and end at once.
+            ConnectionError: The broker is away. The messages come again, and end at once.
         """
         while self._tags:
             count = min(len(self._tags), TAGS_IN_A_CALL)

@@ -1,8 +1,8 @@
-"""kombu's AMQP transport with the admission gate, and without exceptions that a message can cause.
+"""kombu's AMQP transport with the admission gate; no content of a message raises an exception.
 
-py-amqp decodes properties, header tables and bodies before anybody can look at them, and kombu
-decompresses in the constructor of its message. Here properties that cannot be decoded are read as
-none, bodies stay bytes, and each message of a job queue passes the gate before kombu sees it.
+py-amqp decodes properties, header tables and bodies on receipt, and kombu decompresses in the
+constructor of its message. Here undecodable properties are read as none, bodies stay bytes, and
+each message of a job queue passes the gate before kombu sees it.
 """
 
 import base64
@@ -34,8 +34,10 @@ LOST_CONNECTION: Final = (
 )
 
 
-def frame_handler(connection: "Connection", callback: Callable[..., Any]) -> Callable[[Any], bool]:
-    """Read frames as py-amqp does; properties that cannot be decoded are read as none."""
+def frame_handler(
+    connection: "AmqpConnection", callback: Callable[..., Any]
+) -> Callable[[Any], bool]:
+    """Read frames as py-amqp does; undecodable properties are read as none."""
     on_frame: Callable[[Any], bool] = stock_frame_handler(connection, callback)
 
     def on_guarded_frame(frame: Any) -> bool:
@@ -61,7 +63,7 @@ def has_readable_properties(payload: Any) -> bool:
     return True
 
 
-def without_names(payload: Any) -> bytes:
+def drop_names(payload: Any) -> bytes:
     """Cut exchange and routing key, which need not be UTF-8, out of the arguments of a delivery."""
     arguments = bytes(payload)
     names_at = 4 + 1 + arguments[4] + 8 + 1  # method, consumer tag, delivery tag, redelivered
@@ -71,7 +73,9 @@ def without_names(payload: Any) -> bytes:
 class AmqpChannel(pyamqp.Channel):  # type: ignore[misc]
     """AMQP channel; its job queues deliver calls of our own tasks only."""
 
-    def __init__(self, connection: "Connection", channel_id: Any = None, **options: Any) -> None:
+    def __init__(
+        self, connection: "AmqpConnection", channel_id: Any = None, **options: Any
+    ) -> None:
         self._queue_by_consumer: dict[str, str] = {}
         # A content-encoding may name any of Python's codecs, slow ones included.
         super().__init__(connection, channel_id, **{**options, "auto_decode": False})
@@ -88,7 +92,7 @@ class AmqpChannel(pyamqp.Channel):  # type: ignore[misc]
         except UnicodeDecodeError:
             if method_sig != spec.Basic.Deliver:
                 raise
-        return super().dispatch_method(method_sig, without_names(payload), content)
+        return super().dispatch_method(method_sig, drop_names(payload), content)
 
     def _on_basic_deliver(
         self,
@@ -105,7 +109,7 @@ class AmqpChannel(pyamqp.Channel):  # type: ignore[misc]
         if queue not in self.connection.gated_queues:
             deliver(consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)
             return
-        envelope = envelope_of(msg.properties, msg.body, bool(redelivered), unreadable=unreadable)
+        envelope = to_envelope(msg.properties, msg.body, bool(redelivered), unreadable=unreadable)
         hand_over = partial(deliver, consumer_tag, delivery_tag, redelivered, "", queue)
         try:
             self._deliver_or_set_aside(envelope, queue, hand_over)
@@ -122,36 +126,36 @@ class AmqpChannel(pyamqp.Channel):  # type: ignore[misc]
     ) -> None:
         try:
             follow_ups = self.connection.follow_ups
-            hand_over(written(admit(envelope, queue=queue, follow_ups=follow_ups)))
+            hand_over(to_wire_message(admit(envelope, queue=queue, follow_ups=follow_ups)))
         except LOST_CONNECTION:
             raise
         except Exception as error:  # noqa: BLE001 - our own call instead, which holds no part of it
             reason = f"the worker failed to take the message ({type(error).__name__})"
-            hand_over(written(set_aside_call(envelope, queue=queue, reason=reason)))
+            hand_over(to_wire_message(set_aside_call(envelope, queue=queue, reason=reason)))
 
 
-def envelope_of(
-    properties: Mapping[str, Any], body: Any, is_again: bool, *, unreadable: bytes = b""
+def to_envelope(
+    properties: Mapping[str, Any], body: Any, is_redelivered: bool, *, unreadable: bytes = b""
 ) -> Envelope:
-    """Take a message of AMQP apart."""
+    """Make the envelope of an AMQP message."""
     body = body.encode() if isinstance(body, str) else bytes(body)  # py-amqp: "" if there is none
     fault = "its properties cannot be decoded" if unreadable else ""
     if len(body) > MAX_ENVELOPE_BYTES:
         fault = f"{len(body)} bytes are too many (limit {MAX_ENVELOPE_BYTES})"
     return Envelope(
-        raw=lambda: as_list_item(properties, body, unreadable),
+        raw=lambda: to_kept_bytes(properties, body, unreadable),
         headers=properties.get("application_headers"),
         body=body,
         content_type=properties.get("content_type"),
         content_encoding=properties.get("content_encoding"),
         correlation_id=properties.get("correlation_id"),
-        is_again=is_again,
+        is_redelivered=is_redelivered,
         fault=fault,
     )
 
 
-def as_list_item(properties: Mapping[str, Any], body: bytes, unreadable: bytes) -> bytes:
-    """Write a message in the form that it would have in a list on Redis, to be kept and replayed."""
+def to_kept_bytes(properties: Mapping[str, Any], body: bytes, unreadable: bytes) -> bytes:
+    """Write a message in the form of a list item on Redis, to be kept and replayed."""
     others = dict(properties)
     item = {
         "body": base64.b64encode(body).decode(),
@@ -169,19 +173,19 @@ def as_list_item(properties: Mapping[str, Any], body: bytes, unreadable: bytes) 
         return json.dumps(item, default=repr).encode()
 
 
-def written(call: TaskCall) -> WireMessage:
-    """Write the message of *call*."""
+def to_wire_message(call: TaskCall) -> WireMessage:
+    """Write the AMQP message of *call*."""
     return WireMessage(
-        call.body().encode(),
+        call.write_body().encode(),
         content_type="application/json",
         content_encoding="utf-8",
-        application_headers=call.headers(),
+        application_headers=call.write_headers(),
         correlation_id=call.task_id,
         delivery_mode=2,
     )
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]
+class AmqpConnection(pyamqp.Connection):  # type: ignore[misc]
     """AMQP connection with gated channels.
 
     Attributes:
@@ -209,17 +213,17 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 class AmqpTransport(pyamqp.Transport):  # type: ignore[misc]
     """kombu's AMQP transport with the gate."""
 
-    Connection = Connection
+    Connection = AmqpConnection
 
 
 class AmqpTLSTransport(pyamqp.SSLTransport):  # type: ignore[misc]
     """kombu's AMQP transport with the gate, over TLS."""
 
-    Connection = Connection
+    Connection = AmqpConnection
 
 
 def install() -> None:
-    """Make the transports known to kombu; safe to call again."""
+    """Register the transports with kombu; safe to call again."""
     for scheme, transport in (
         ("amqp", AmqpTransport),
         ("pyamqp", AmqpTransport),
@@ -228,7 +232,7 @@ def install() -> None:
         TRANSPORT_ALIASES[PREFIX + scheme] = f"{__name__}:{transport.__name__}"
 
 
-def gated_url(url: str) -> str:
+def to_gated_url(url: str) -> str:
     """Turn RabbitMQ's address, or several parted by ``;``, into that of this transport."""
     return ";".join(
         address if address.startswith(PREFIX) else PREFIX + address for address in url.split(";")

@@ -1,4 +1,4 @@
-"""Calls of our tasks, in envelopes that we wrote: the form in which Celery gets a message."""
+"""Calls of our own tasks in envelopes of our own: the form in which Celery receives a message."""
 
 import base64
 import json
@@ -15,13 +15,13 @@ NO_FOLLOW_UPS: Final = "null"
 
 @dataclass(frozen=True, slots=True)
 class TaskCall:
-    """A call of one of our tasks: everything that Celery gets.
+    """Call of one of our tasks: all that Celery receives of a message.
 
     Attributes:
         arguments: JSON text of the list of arguments.
-        published_at: When the client published the message, by the ledger's clock; 0 if it
-            does not say.
-        returned_by: Which attempt was given back with it while the ledger was away.
+        published_at: When the client published the message, by the ledger's clock; 0 if
+            unknown.
+        returned_by: Attempt that was given back with it while the ledger was away.
         is_result_wanted: Whether a Celery application asked for the task's result.
         follow_ups: JSON text of the calls that Celery makes after this one, in its own form;
             only calls that LABELYARD_CELERY_FOLLOW_UPS names.
@@ -31,19 +31,19 @@ class TaskCall:
     task_id: str
     arguments: str
     published_at: float = 0.0
-    is_again: bool = False
+    is_redelivered: bool = False
     is_result_wanted: bool = False
     returned_by: str = ""
     follow_ups: str = NO_FOLLOW_UPS
 
-    def body(self) -> str:
+    def write_body(self) -> str:
         """Write the body: arguments, keyword arguments, a canvas that holds follow-ups at most."""
         if self.follow_ups == NO_FOLLOW_UPS:
             return f"[{self.arguments},{{}},{NO_CANVAS}]"
         canvas = NO_CANVAS.replace('"chain":null', f'"chain":{self.follow_ups}')
         return f"[{self.arguments},{{}},{canvas}]"
 
-    def headers(self) -> dict[str, Any]:
+    def write_headers(self) -> dict[str, Any]:
         """Write the headers of Celery's message protocol 2 that a plain call needs."""
         ours: dict[str, Any] = {}
         if self.published_at:
@@ -63,14 +63,14 @@ class TaskCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
-    """A message that is set aside.
+class RefusedMessage:
+    """Message that the admission gate refuses; it is set aside.
 
     Attributes:
-        queue: Name of the queue that brought it.
-        raw: Its bytes, as far as they are kept.
-        size_bytes: How many bytes it had.
-        job_id: Job that its producer waits for, if the message tells; else empty.
+        queue: Name of the queue that it came from.
+        raw: Its bytes, up to MAX_KEPT_BYTES.
+        size_bytes: Number of bytes that it had.
+        job_id: Job that its producer waits for; empty if unknown.
     """
 
     reason: str
@@ -79,25 +79,25 @@ class Misfit:
     size_bytes: int
     job_id: str = ""
 
-    def arguments(self) -> str:
+    def write_arguments(self) -> str:
         """Write the arguments of the task that sets the message aside."""
         raw = base64.b64encode(self.raw).decode()
         return json.dumps([self.reason, self.queue, raw, self.size_bytes, self.job_id])
 
     @classmethod
-    def of_arguments(cls, arguments: Sequence[Any]) -> Self:
-        """Parse the arguments that :meth:`arguments` wrote."""
+    def from_arguments(cls, arguments: Sequence[Any]) -> Self:
+        """Parse the arguments that :meth:`write_arguments` wrote."""
         reason, queue, raw, size_bytes, job_id = arguments
         return cls(reason, queue, base64.b64decode(raw), size_bytes, job_id)
 
 
-def list_item(call: TaskCall, *, queue: str, delivery_tag: str) -> dict[str, Any]:
-    """Write the envelope of *call*, as kombu takes it from a list on Redis."""
+def to_list_item(call: TaskCall, *, queue: str, delivery_tag: str) -> dict[str, Any]:
+    """Write the envelope of *call* in the form of a message in a list on Redis."""
     return {
-        "body": call.body(),
+        "body": call.write_body(),
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": call.headers(),
+        "headers": call.write_headers(),
         "properties": {
             "correlation_id": call.task_id,
             "delivery_mode": 2,
@@ -105,7 +105,7 @@ def list_item(call: TaskCall, *, queue: str, delivery_tag: str) -> dict[str, Any
             "delivery_info": {
                 "exchange": "",
                 "routing_key": queue,
-                "redelivered": call.is_again,
+                "redelivered": call.is_redelivered,
             },
             "priority": 0,
         },

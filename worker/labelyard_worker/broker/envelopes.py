@@ -1,4 +1,4 @@
-"""A message as it came: taken apart with the standard library, within bounds, without raising."""
+"""Envelope of a received message: parsed with the standard library, within limits."""
 
 import base64
 import json
@@ -17,8 +17,8 @@ _PLAIN: Final = re.compile(r"[\x20-\x7e]{1,511}")
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-class MisfitError(ValueError):
-    """The message is not a plain call of one of our tasks."""
+class EnvelopeRefusedError(ValueError):
+    """The envelope is not a plain call of one of our tasks; the message is set aside."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -27,13 +27,13 @@ class MisfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message as it came, before anything of it is believed.
+    """Envelope of a received message, unchecked.
 
     Attributes:
-        raw: Gives the message's bytes, to be kept if it is set aside.
+        raw: Returns the message's bytes, to be kept if it is set aside.
         body: Text of the body, or its bytes.
-        fault: Why the message cannot be taken apart; empty if it can.
-        is_again: Whether the broker says that it delivered the message before.
+        fault: Why the message cannot be parsed; empty if it can.
+        is_redelivered: Whether the broker has delivered the message before.
     """
 
     raw: Callable[[], bytes]
@@ -42,7 +42,7 @@ class Envelope:
     content_type: Any = None
     content_encoding: Any = None
     correlation_id: Any = None
-    is_again: bool = False
+    is_redelivered: bool = False
     fault: str = ""
 
 
@@ -51,10 +51,10 @@ def unpack(raw: bytes) -> Envelope:
     try:
         check_size(raw)
         message = json.loads(raw.decode())
-        return _envelope_of(message, raw)
-    except MisfitError as error:
+        return _to_envelope(message, raw)
+    except EnvelopeRefusedError as error:
         return Envelope(lambda: raw, fault=error.reason)
-    except Exception as error:  # noqa: BLE001 - whatever the bytes are, they are set aside
+    except Exception as error:  # noqa: BLE001 - bytes of any kind are set aside
         return Envelope(lambda: raw, fault=f"the envelope is not JSON ({type(error).__name__})")
 
 
@@ -62,24 +62,24 @@ def check_size(text: str | bytes) -> None:
     """Refuse JSON whose parsing alone would hold up the event loop.
 
     Raises:
-        MisfitError: It is too long, or holds too many values.
+        EnvelopeRefusedError: It is too long, or holds too many values.
     """
     if len(text) > MAX_ENVELOPE_BYTES:
-        raise MisfitError(f"{len(text)} bytes are too many (limit {MAX_ENVELOPE_BYTES})")
+        raise EnvelopeRefusedError(f"{len(text)} bytes are too many (limit {MAX_ENVELOPE_BYTES})")
     if len(text) <= MAX_JSON_VALUES:
         return
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
     if sum(raw.count(separator) for separator in (b",", b"[", b"{")) > MAX_JSON_VALUES:
-        raise MisfitError(f"more than {MAX_JSON_VALUES} JSON values are too many")
+        raise EnvelopeRefusedError(f"more than {MAX_JSON_VALUES} JSON values are too many")
 
 
-def _envelope_of(message: Any, raw: bytes) -> Envelope:
+def _to_envelope(message: Any, raw: bytes) -> Envelope:
     if not isinstance(message, dict):
-        raise MisfitError("the envelope is not a JSON object")
+        raise EnvelopeRefusedError("the envelope is not a JSON object")
     properties = message.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     info = properties.get("delivery_info")
-    body, fault = _body_of(message.get("body"), properties.get("body_encoding"))
+    body, fault = _decode_body(message.get("body"), properties.get("body_encoding"))
     return Envelope(
         lambda: raw,
         headers=message.get("headers"),
@@ -87,12 +87,12 @@ def _envelope_of(message: Any, raw: bytes) -> Envelope:
         content_type=message.get("content-type"),
         content_encoding=message.get("content-encoding"),
         correlation_id=properties.get("correlation_id"),
-        is_again=isinstance(info, dict) and info.get("redelivered") is True,
+        is_redelivered=isinstance(info, dict) and info.get("redelivered") is True,
         fault=fault,
     )
 
 
-def _body_of(body: Any, encoding: Any) -> tuple[Any, str]:
+def _decode_body(body: Any, encoding: Any) -> tuple[Any, str]:
     """Decode the body by *encoding*; the second value is the reason if that is impossible."""
     if encoding is None or encoding == "":
         return body, ""
@@ -104,28 +104,28 @@ def _body_of(body: Any, encoding: Any) -> tuple[Any, str]:
         return body, "the body is not base64, as properties.body_encoding says it is"
 
 
-def text_of(body: Any) -> str:
+def read_text(body: Any) -> str:
     """Read a body as text.
 
     Raises:
-        MisfitError: It is not a text, or not UTF-8.
+        EnvelopeRefusedError: It is not a text, or not UTF-8.
     """
     if isinstance(body, bytes | bytearray | memoryview):
         try:
             return str(body, "utf-8")
         except UnicodeDecodeError as error:
-            raise MisfitError("the body is not UTF-8") from error
+            raise EnvelopeRefusedError("the body is not UTF-8") from error
     if not isinstance(body, str):
-        raise MisfitError("the body is missing or not a text")
+        raise EnvelopeRefusedError("the body is missing or not a text")
     if not body.isascii():
         try:
             body.encode()
         except UnicodeEncodeError as error:  # JSON can name half of a surrogate pair
-            raise MisfitError("the body is not UTF-8") from error
+            raise EnvelopeRefusedError("the body is not UTF-8") from error
     return body
 
 
-def instant_of(value: Any, name: str) -> float | None:
+def read_instant(value: Any, name: str) -> float | None:
     """Read an ISO 8601 instant as Celery writes it; one without a zone is UTC."""
     if value is None:
         return None
@@ -133,10 +133,10 @@ def instant_of(value: Any, name: str) -> float | None:
         instant = datetime.fromisoformat(value)
         return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError) as error:
-        raise MisfitError(f"headers.{name} is not an ISO 8601 instant") from error
+        raise EnvelopeRefusedError(f"headers.{name} is not an ISO 8601 instant") from error
 
 
-def job_id_in(envelope: Envelope) -> str:
+def find_job_id(envelope: Envelope) -> str:
     """Find the id of the job that a refused message carries; empty if it names none."""
     headers = envelope.headers if isinstance(envelope.headers, dict) else {}
     found = (_job_id_in_body(envelope.body), headers.get("id"), envelope.correlation_id)
@@ -145,13 +145,13 @@ def job_id_in(envelope: Envelope) -> str:
 
 def _job_id_in_body(body: Any) -> Any:
     try:
-        text = text_of(body)
+        text = read_text(body)
         check_size(text)
         value = json.loads(text)
         while isinstance(value, list):
             value = value[0]
         return value.get("job_id")
-    except Exception:  # noqa: BLE001 - it is only looked for
+    except Exception:  # noqa: BLE001 - a missing id is no error
         return None
 
 

@@ -21,11 +21,11 @@ MALFORMED_REASON: Final = "it could not be read (set aside by an earlier version
 
 
 def move_old_lists(settings: WorkerSettings, ledger: Ledger) -> int:
-    """Move the messages of both lists; returns how many. A server that is away is left alone."""
+    """Move the messages of both lists; return their number. A server that is away is skipped."""
     kept = SetAside(ledger.client, settings)
     try:
         moved = _move(ledger.client, ledger.keys.refused, kept, REFUSED_REASON)
-        # The other list knew no namespace: whoever finds it keeps what is in it.
+        # The other list had no namespace: the first worker that finds it keeps its messages.
         if not is_amqp(settings.broker_url) and ";" not in settings.broker_url:
             with Redis.from_url(settings.broker_url, **SOCKET_OPTIONS) as broker:
                 moved += _move(broker, MALFORMED_KEY, kept, MALFORMED_REASON)

@@ -1,9 +1,9 @@
-"""Sets an allowance (prefetch count) for each RabbitMQ queue; keeps Celery's many queues away.
+"""Prefetch count for each RabbitMQ queue; Celery's queues for delayed tasks are not declared.
 
 Celery asks for the same number of messages from each queue, as many as there are threads: bulk jobs
-could take them all, and what has no thread yet waits where no other worker gets it. With an
-allowance for each queue, and a thread for each message of all of them, interactive jobs always find
-room, and what was delivered is in work.
+could take them all, and a message without a thread waits where no other worker gets it. With a
+prefetch count for each queue, and a thread for each message of all of them, interactive jobs always
+find a thread, and every delivered message is running.
 """
 
 from typing import Any
@@ -12,27 +12,27 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu import Queue
 
 
-class MeteredQueue(Queue):  # type: ignore[misc]
-    """A queue that sends its consumer at most ``prefetch_count`` messages at once."""
+class PrefetchQueue(Queue):  # type: ignore[misc]
+    """Queue that delivers at most ``prefetch_count`` unacknowledged messages to its consumer."""
 
     attrs = (*Queue.attrs, ("prefetch_count", int))
 
     def consume(self, *args: Any, **kwargs: Any) -> Any:
-        """Begin to consume, by the allowance that the channel has just now."""
+        """Start consuming; a channel's prefetch count holds for the consumers that start after it."""
         self.channel.basic_qos(0, self.prefetch_count, False)
         return super().consume(*args, **kwargs)
 
 
-def metered(queue: Queue, prefetch_count: int) -> MeteredQueue:
-    """Return a copy of *queue* with an allowance of its own."""
-    return MeteredQueue(**queue.as_dict(), prefetch_count=prefetch_count)
+def with_prefetch(queue: Queue, prefetch_count: int) -> PrefetchQueue:
+    """Return a copy of *queue* with a prefetch count of its own."""
+    return PrefetchQueue(**queue.as_dict(), prefetch_count=prefetch_count)
 
 
-class Consumer(StockConsumer):  # type: ignore[misc]
-    """Celery's consumer without the 28 quorum queues for tasks that start later: we have none."""
+class RabbitConsumer(StockConsumer):  # type: ignore[misc]
+    """Celery's consumer without its 28 quorum queues for delayed tasks: we have none."""
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Leave the events' connection too without a good-bye, which may never be answered."""
+        """Drop the events' connection too, without a closing handshake that may never be answered."""
         if self.event_dispatcher and self.event_dispatcher.connection:
             self.event_dispatcher.connection.collect()
         super().on_connection_error_after_connected(exc)

@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from labelyard_worker.broker.admission import admit, set_aside_call
-from labelyard_worker.broker.calls import list_item
+from labelyard_worker.broker.calls import to_list_item
 from labelyard_worker.broker.envelopes import unpack
 from labelyard_worker.broker.malformed import keep_malformed
 
@@ -44,14 +44,14 @@ def _hand_over_admitted(channel: Any, raw: bytes, queue: str, delivery_tag: str)
     envelope = unpack(raw)
     try:
         call = admit(envelope, queue=queue, follow_ups=channel.follow_ups)
-        _hand_over(channel, list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
+        _hand_over(channel, to_list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
     except Exception as error:
         if is_lost_connection(channel, error):
             raise
         # Our own call instead, which holds no part of the message's envelope.
         reason = f"the worker failed to take the message ({type(error).__name__})"
         call = set_aside_call(envelope, queue=queue, reason=reason)
-        _hand_over(channel, list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
+        _hand_over(channel, to_list_item(call, queue=queue, delivery_tag=delivery_tag), queue)
 
 
 def _hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from celery.worker.control import Panel
 from celery.worker.request import Request as StockRequest
 
-# They drop messages without a final state, stop the worker from consuming its queues, or set
+# These drop messages without a final state, stop the worker from consuming its queues, or set
 # limits that a pool of threads ignores.
 REFUSED_COMMANDS: Final = frozenset(
     {
@@ -25,15 +25,15 @@ REFUSED_COMMANDS: Final = frozenset(
 )
 
 
-class Request(StockRequest):  # type: ignore[misc]
-    """A call that Celery never drops: whether a job is still wanted is in the ledger."""
+class UnrevokableRequest(StockRequest):  # type: ignore[misc]
+    """Request that Celery never drops: the ledger knows whether a job is still wanted."""
 
     def revoked(self) -> bool:
         """Return ``False``: the call is to be run."""
         return False
 
 
-def control_settings(namespace: str, *, is_on: bool) -> dict[str, Any]:
+def build_control_settings(namespace: str, *, is_on: bool) -> dict[str, Any]:
     """Choose Celery's settings; other namespaces on the broker get none of our commands."""
     return {
         "worker_enable_remote_control": is_on,

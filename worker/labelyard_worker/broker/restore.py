@@ -14,7 +14,7 @@ from redis import Redis
 
 log = logging.getLogger(__name__)
 
-# KEYS: un-acknowledged messages, their index by time, the list. ARGV: tag, message, push command.
+# KEYS: unacknowledged messages, their index by time, the list. ARGV: tag, message, push command.
 # HDEL comes first: a script that has begun to write may finish at maxmemory.
 RESTORE: Final = """
 local is_here = redis.call('HDEL', KEYS[1], ARGV[1])
@@ -33,7 +33,7 @@ def restore(channel: Any, tag: str, *, is_next: bool) -> None:
 
     Args:
         channel: Channel of our transport.
-        is_next: Whether it is claimed before all messages that wait.
+        is_next: Whether it is claimed before all queued messages.
     """
     prefix = channel.global_keyprefix
     unacked = prefix + channel.unacked_key
@@ -50,7 +50,7 @@ def restore(channel: Any, tag: str, *, is_next: bool) -> None:
 
 
 def read_record(record: bytes) -> tuple[bytes, str, int]:
-    """Read message, queue and priority out of a record of an un-acknowledged message."""
+    """Read message, queue and priority out of a record of an unacknowledged message."""
     tail = _TAIL.search(record, max(0, len(record) - _TAIL_BYTES))
     if tail is None:
         log.warning("unacked_unreadable")

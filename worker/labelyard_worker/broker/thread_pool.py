@@ -1,9 +1,9 @@
-"""A threads pool from which no error escapes, so that no slot and no message is lost.
+"""Thread pool that handles every exception that escapes a task: no slot and no message is lost.
 
-Celery's pool leaves what escapes the tracer or a callback (SystemExit, KeyboardInterrupt,
-MemoryError, a result store that is away) in a Future that nobody reads: the message is never
-answered, and after as many such events as there are slots the worker consumes nothing while it
-still answers pings. Here every escape reaches ``Request.on_failure`` as WorkerLostError, which
+Celery's pool leaves an exception that escapes the tracer or a callback (SystemExit,
+KeyboardInterrupt, MemoryError, a result store that is away) in a Future that nobody reads: the
+message is never acknowledged, and after as many such events as there are slots the worker consumes
+nothing while it still answers pings. Here every escape reaches ``Request.on_failure`` as WorkerLostError, which
 gives the message back. Select it with ``CELERY_CUSTOM_WORKER_POOL=labelyard_worker.broker.
 thread_pool:TaskPool`` and ``-P custom``.
 """
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 Callback = Callable[..., Any]
 
 
-class Slots(NamedTuple):
-    """How the pool's threads are used.
+class PoolUsage(NamedTuple):
+    """Usage of the pool's threads.
 
     Attributes:
         total: Jobs that can run at once.
         busy: Jobs that run now.
-        leaked: Jobs since the start whose message could not be answered: it counts
+        leaked: Jobs since the start whose message was neither acknowledged nor rejected: it counts
             against the prefetch limit until the connection is renewed.
     """
 
@@ -48,7 +48,7 @@ class PoolResult(thread.ApplyResult):  # type: ignore[misc]
 
 
 class TaskPool(thread.TaskPool):  # type: ignore[misc]
-    """Threads that answer every message once."""
+    """Thread pool that acknowledges or rejects every message once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,10 +57,10 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]
         self._busy = 0
         self._leaked = 0
 
-    def slots(self) -> Slots:
+    def usage(self) -> PoolUsage:
         """Count the slots by use, for health checks."""
         with self._count_lock:
-            return Slots(total=self.limit, busy=self._busy, leaked=self._leaked)
+            return PoolUsage(total=self.limit, busy=self._busy, leaked=self._leaked)
 
     def terminate_job(self, pid: int, signal: object = None) -> None:
         """Leave the job running: *pid* is the worker's own process."""
@@ -98,7 +98,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]
             answer = target(*args, **kwargs)
             if callback:
                 callback(answer)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the message needs an answer
+        except BaseException as error:  # noqa: BLE001 - the message needs an answer after any error
             self._report(error, error_callback)
         finally:
             with self._count_lock:
@@ -112,7 +112,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]
         try:
             error_callback(_lost(error))
         except BaseException:
-            # on_failure asks the result store before it answers the message: the store is away.
+            # on_failure reads the result store before it answers the message: the store is away.
             log.exception("job_failure_unreported")
             self._give_back(getattr(error_callback, "__self__", None))
 

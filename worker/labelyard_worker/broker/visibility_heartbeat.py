@@ -1,4 +1,4 @@
-"""Renew the visibility of jobs in work, so that a long one isn't started twice.
+"""Visibility heartbeat: renew the messages of running jobs, so that a long one runs once.
 
 kombu stamps a message once, when it is claimed; past the visibility timeout another worker takes it
 for lost and starts it again beside the first. A thread with its own connection renews the stamps
@@ -18,13 +18,15 @@ from labelyard_worker.broker.visibility import index_key, stamp
 
 log = logging.getLogger(__name__)
 
-BEATS_PER_TIMEOUT = 4
-# After a failed beat the next one comes sooner: stamps are ageing while the broker is away.
+RENEWALS_PER_TIMEOUT = 4
+# After a failed renewal the next one comes sooner: stamps are ageing while the broker is away.
 RETRY_S = 1.0
 
 
-class Heartbeat:
-    """A thread that renews the un-acknowledged messages of one channel.
+class VisibilityHeartbeat:
+    """VisibilityHeartbeat is responsible for renewing the unacknowledged messages of one channel.
+
+    It runs on a thread and a connection of its own.
 
     Args:
         channel: Channel of kombu's Redis transport whose messages it renews.
@@ -32,7 +34,7 @@ class Heartbeat:
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
-        self.interval_s = channel.qos.visibility_timeout / BEATS_PER_TIMEOUT
+        self.interval_s = channel.qos.visibility_timeout / RENEWALS_PER_TIMEOUT
         self.index_key = index_key(channel)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-heartbeat", daemon=True)
@@ -40,11 +42,11 @@ class Heartbeat:
         self._redis = Redis(connection_pool=channel._get_pool())  # noqa: SLF001
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Start renewing."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more; a beat that waits for the broker may end later."""
+        """Stop renewing; a renewal that waits for the broker may end later."""
         self._stopping.set()
 
     def join(self, timeout: float) -> None:
@@ -55,16 +57,16 @@ class Heartbeat:
         """Return whether the thread runs."""
         return self._thread.is_alive()
 
-    def beat(self) -> int:
+    def renew(self) -> int:
         """Stamp every delivered message with the broker's present time.
 
         Returns:
-            How many messages were in work.
+            Number of unacknowledged messages.
 
         Raises:
             RedisError: The broker is away; the stamps stay as they were.
         """
-        tags = delivered_tags(self.channel.qos)
+        tags = list_delivered_tags(self.channel.qos)
         if tags:
             stamp(self._redis, self.index_key, tags)
         return len(tags)
@@ -74,14 +76,14 @@ class Heartbeat:
         while not self._stopping.wait(wait_s):
             wait_s = self.interval_s
             try:
-                self.beat()
+                self.renew()
             except (RedisError, OSError) as error:
                 wait_s = min(self.interval_s, RETRY_S)
                 log.warning("heartbeat_failed", extra={"fields": {"error": repr(error)}})
         self._redis.connection_pool.disconnect()
 
 
-def delivered_tags(qos: Any) -> list[str]:
+def list_delivered_tags(qos: Any) -> list[str]:
     """List the tags that were delivered and not yet acknowledged; callable from any thread."""
     while True:
         try:
@@ -90,32 +92,32 @@ def delivered_tags(qos: Any) -> list[str]:
             continue
 
 
-class VisibilityHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Consumer step that beats for the present channel; does nothing on other brokers.
+class HeartbeatStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Consumer step that runs the heartbeat of the present channel; does nothing on RabbitMQ.
 
-    Add it with ``app.steps["consumer"].add(VisibilityHeartbeat)``.
+    Add it with ``app.steps["consumer"].add(HeartbeatStep)``.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self.heartbeat: Heartbeat | None = None
+        self.heartbeat: VisibilityHeartbeat | None = None
 
     def start(self, parent: Any) -> None:
-        """Beat for the channel of *parent*; comes again after each reconnect."""
+        """Start a heartbeat for the channel of *parent*; called again after each reconnect."""
         self._end()
         if parent.connection.transport.driver_type == "redis":
-            self.heartbeat = Heartbeat(parent.task_consumer.channel)
+            self.heartbeat = VisibilityHeartbeat(parent.task_consumer.channel)
             self.heartbeat.start()
 
     def stop(self, parent: Any) -> None:
-        """Go on: a worker that drains stops consuming first, and its last jobs run on."""
+        """Keep renewing: a draining worker stops consuming first, and its last jobs run on."""
 
     terminate = stop
 
     def shutdown(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """End after the pool has."""
+        """Stop the heartbeat; called after the pool has ended."""
         self._end()
 
     def _end(self) -> None:
