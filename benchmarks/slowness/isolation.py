@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from labelyard.ledger.scripts import UNCONFIRMED_DEATHS
+from labelyard.ledger.limits import UNCONFIRMED_DEATHS
 
 Mode = Literal["none", "suspect", "crowded", "alone"]
 QUARANTINE_AFTER, DEAD_AFTER = 2, 2

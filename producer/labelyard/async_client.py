@@ -21,9 +21,10 @@ from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, 
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
-from labelyard.ledger.commands import PIPELINE_SIZE, ledger_errors_as_ours
 from labelyard.ledger.completion import final_records_async
+from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
 from labelyard.lifetimes import LIFETIMES
 from labelyard.loops import ConnectionsByLoop

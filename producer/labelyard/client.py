@@ -18,10 +18,11 @@ from labelyard.arguments import (
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
-from labelyard.ledger.commands import PIPELINE_SIZE, ledger_errors_as_ours
 from labelyard.ledger.completion import final_records
+from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.listener_thread import ListenerThread
+from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
 from labelyard.ledger.sightings import Sightings
 from labelyard.lifetimes import LIFETIMES

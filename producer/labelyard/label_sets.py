@@ -17,8 +17,8 @@ from labelyard.arguments import listed, text, writing
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
-from labelyard.ledger.commands import ledger_errors_as_ours
 from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 from labelyard.refusals import sentences_of
 

@@ -10,7 +10,7 @@ from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
 from labelyard.label_sets import as_label_set
-from labelyard.ledger.records import Opened
+from labelyard.ledger import Opened
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import (
     Deliver,

@@ -7,8 +7,8 @@ from typing import Final
 from pydantic import PositiveFloat, PositiveInt
 
 from labelyard.ledger.inspection import Inspection
+from labelyard.ledger.limits import PRESENCE_S
 from labelyard.ledger.records import Record
-from labelyard.ledger.scripts import PRESENCE_S
 from labelyard.message_search import MessageSearch
 from labelyard.queues import Queue
 from labelyard.settings import ClientSettings

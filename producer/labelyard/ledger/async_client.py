@@ -7,17 +7,9 @@ from typing import Any, Literal, cast
 import redis.asyncio
 
 from labelyard.errors import LabelyardError
-from labelyard.ledger import scripts as ledger_scripts
 from labelyard.ledger.clock import LedgerClock
-from labelyard.ledger.commands import (
-    PIPELINE_SIZE,
-    LedgerCalls,
-    ledger_errors_as_ours,
-    ledger_timeout_s,
-    naming_jobs,
-    new_call_id,
-    read_count,
-)
+from labelyard.ledger.commands import Command, Commands
+from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.durable_writes import (
     Barrier,
     run_durably_async,
@@ -25,7 +17,15 @@ from labelyard.ledger.durable_writes import (
     wait_until_durable_async,
 )
 from labelyard.ledger.keys import LedgerKeys
-from labelyard.ledger.records import Glance, Opened, Record, read_glance, read_record
+from labelyard.ledger.records import Glance, Record, read_glance, read_record
+from labelyard.ledger.redis_errors import (
+    ledger_errors_as_ours,
+    ledger_timeout_s,
+    naming_jobs,
+    read_count,
+)
+from labelyard.ledger.script_answers import Opened, read_opened, read_opened_many
+from labelyard.ledger.scripts import SCRIPTS
 from labelyard.ledger.sightings import NO_SIGHTINGS, Sightings
 from labelyard.messages import Job
 from labelyard.queues import Queue
@@ -61,11 +61,12 @@ class AsyncLedger:
         self.sightings: Sightings = sightings or NO_SIGHTINGS
         self._barrier = Barrier(settings)
         self._is_barrier_checked = False
-        self.calls: LedgerCalls = LedgerCalls(settings)
-        self.keys: LedgerKeys = LedgerKeys(settings.namespace)
+        self.commands: Commands = Commands(settings)
+        self.keys: LedgerKeys = self.commands.keys
         self.clock: LedgerClock = LedgerClock()
-        self._open = client.register_script(ledger_scripts.OPEN)
-        self._finish = client.register_script(ledger_scripts.FINISH)
+        self._scripts: dict[str, Any] = {
+            name: client.register_script(text) for name, text in SCRIPTS.items()
+        }
 
     async def now(self) -> float:
         """Return the ledger's time, in seconds since the epoch; Redis is queried once a minute."""
@@ -86,8 +87,9 @@ class AsyncLedger:
             with ledger_errors_as_ours():
                 await wait_until_durable_async(self.client, self._barrier)
 
-    async def _run(self, script: Any, job_id: str, args: list[str]) -> list[str]:
-        keys = self.keys.of_record(job_id)
+    async def _run(self, command: Command) -> list[str]:
+        name, keys, args = command
+        script = self._scripts[name]
         with ledger_errors_as_ours():
             if self._barrier.is_on:
                 answer = await run_durably_async(self.client, self._barrier, script, keys, args)
@@ -103,10 +105,10 @@ class AsyncLedger:
             IdempotencyConflictError: The id is that of another job.
         """
         await self.check_durability()
-        args = self.calls.open_args(job, queue=queue, is_limited=True)
+        command = self.commands.open(job, queue=queue, is_limited=True)
         with naming_jobs([job.job_id]):
-            answer = await self._run(self._open, job.job_id, args)
-        opened = self.calls.read_opened(job.job_id, answer)
+            answer = await self._run(command)
+        opened = read_opened(job.job_id, answer, limit=self.commands.max_queued_images)
         self.sightings.note_opened([job], [opened])
         return opened
 
@@ -121,22 +123,18 @@ class AsyncLedger:
             for start in range(0, len(jobs), PIPELINE_SIZE):
                 async with self.client.pipeline(transaction=False) as pipeline:
                     for job in jobs[start : start + PIPELINE_SIZE]:
-                        await self._open(
-                            keys=self.keys.of_record(job.job_id),
-                            args=self.calls.open_args(job, queue=queue, is_limited=True),
-                            client=pipeline,
-                        )
+                        name, keys, args = self.commands.open(job, queue=queue, is_limited=True)
+                        await self._scripts[name](keys=keys, args=args, client=pipeline)
                     if self._barrier.is_on:
                         self._barrier.add_to(pipeline)
                     got = await pipeline.execute(raise_on_error=False)
                     answers += strip_barrier(self._barrier, got)
-        opened = self.calls.read_opened_many(jobs, answers)
+        opened = read_opened_many(jobs, answers, limit=self.commands.max_queued_images)
         self.sightings.note_opened(jobs, opened)
         return opened
 
     async def _finish_as(self, job_id: str, state: Literal["cancelled", "expired"]) -> bool:
-        args = self.calls.args(job_id, state, "", "", 0, new_call_id())
-        return (await self._run(self._finish, job_id, args))[0] == "finished"
+        return (await self._run(self.commands.finish(job_id, state=state)))[0] == "finished"
 
     async def cancel(self, job_id: str) -> bool:
         """Make the job ``cancelled`` at once; ``False`` if it was final."""

@@ -1,98 +1,79 @@
-"""How a call to the ledger is written, and how its failures read; the same for both clients."""
+"""Calls of the ledger's scripts, built from named fields; both clients and maintenance share them.
+
+Each method of :class:`Commands` writes the KEYS and the ARGV of one script, in the order that the
+head of its file in ``scripts/`` lists them.
+"""
 
 import hashlib
+import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Literal, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
 
-from redis.exceptions import RedisError
-
-from labelyard.errors import (
-    IdempotencyConflictError,
-    LabelyardError,
-    LedgerUnavailableError,
-    QueueFullError,
-)
-from labelyard.ledger.records import Isolation, Opened, Receipt, State
+from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.records import State
+from labelyard.ledger.scripts import ScriptName
 from labelyard.messages import Job
 from labelyard.queues import Queue
-from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
 
-__all__ = [
-    "PIPELINE_SIZE",
-    "SOCKET_OPTIONS",
-    "LedgerCalls",
-    "OpenedFrom",
-    "as_ours",
-    "job_digest",
-    "ledger_errors_as_ours",
-    "ledger_timeout_s",
-    "naming_jobs",
-    "new_call_id",
-]
-
-# Commands in one pipeline: enough to hide the round trip, few enough not to hold up others.
-PIPELINE_SIZE: Final = 500
-
-# With two retries a call on a half-open connection, or to a silent server, ends within 10 s.
-ANSWER_TIMEOUT_S: Final = 3.0
-OUT_OF_MEMORY: Final = "OOM command not allowed"
-MAYBE: Final = "the job may have been accepted: submit the same prepared job again"
+# What runs beside a job in its worker: anything; no other suspect; no other suspect although it
+# asked to be alone; nothing.
+Isolation = Literal["none", "suspect", "crowded", "alone"]
 OpenedFrom = Literal["submit", "adopt"]
-
-
+# What stands in a record for each isolation; the first and the last are those of version 0.1.
+MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
 # What does not change the job that an id stands for: a later submit under the same idempotency
 # key has another expiry and another trace.
 NOT_IN_DIGEST: Final = {"job_id", "expires_at", "trace"}
 
 
-def ledger_timeout_s(settings: ConnectionSettings) -> float:
-    """Choose how long one answer of the ledger is waited for; a barrier needs its own time."""
-    if settings.durable_writes == "off":
-        return ANSWER_TIMEOUT_S
-    return max(ANSWER_TIMEOUT_S, settings.durable_timeout_s + 0.5)
+class Command(NamedTuple):
+    """One call of a script."""
+
+    script: ScriptName
+    keys: list[str]
+    args: list[str]
 
 
-def as_ours(error: Exception) -> LedgerUnavailableError:
-    """Translate a refusal of Redis, or its silence."""
-    if OUT_OF_MEMORY in str(error):
-        return LedgerUnavailableError("Redis is at its maxmemory; nothing was accepted")
-    return LedgerUnavailableError(f"{type(error).__name__}: {error}")
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One receipt of a job's message, as far as the ledger must know it.
 
-
-# What stands in a record for each isolation; the first and the last are those of version 0.1.
-MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
-
-
-@contextmanager
-def ledger_errors_as_ours() -> Iterator[None]:
-    """Translate exceptions of redis-py raised inside the block into our error.
-
-    Raises:
-        LedgerUnavailableError: No answer, or a refusal such as being out of memory.
+    Attributes:
+        call: Drawn for each receipt, so that a repeated call begins one attempt.
+        tenant: The tenant that the message names; empty skips the comparison of contents.
+        digest: Digest of the job that the message holds.
+        published_at: When the message was published, by its own word; 0 if it has none.
+        returned_by: ``worker:start`` of the attempt that a worker gave back with this
+            message while the ledger was away; empty if none did.
     """
-    try:
-        yield
-    except (RedisError, OSError, UnicodeError) as error:  # a host name, or bytes that are not text
-        raise as_ours(error) from error
+
+    call: str = ""
+    tenant: str = ""
+    digest: str = ""
+    published_at: float = 0.0
+    returned_by: str = ""
 
 
-@contextmanager
-def naming_jobs(job_ids: Iterable[str]) -> Iterator[None]:
-    """Add the jobs that are being submitted to an error that is raised inside the block.
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The deliveries that a result needs as it is written.
 
-    Raises:
-        LedgerUnavailableError: The one that was raised, with *job_ids*, unless it is certain
-            that nothing was accepted.
+    Attributes:
+        names: ``object``, ``webhook``.
+        deliverer: Worker that makes them now; empty leaves them to whichever has room.
+        due_in_s: Seconds after which that worker may take them.
     """
-    try:
-        yield
-    except LedgerUnavailableError as error:
-        if OUT_OF_MEMORY in str(error.__cause__):
-            raise
-        raise LedgerUnavailableError(f"{error.reason}; {MAYBE}", job_ids) from error.__cause__
+
+    names: tuple[str, ...] = ()
+    deliverer: str = ""
+    due_in_s: float = 0.0
+
+
+NO_RECEIPT: Final = Receipt()
+NOTHING_PENDING: Final = Pending()
 
 
 def job_digest(job: Job) -> str:
@@ -109,39 +90,36 @@ def new_call_id() -> str:
     return uuid.uuid4().hex
 
 
-def read_count(value: Any) -> int:
-    """Read a count; one that was never written is 0.
+class Commands:
+    """Builds the call of each script for one namespace.
 
-    Raises:
-        LedgerUnavailableError: It is not a number.
+    Attributes:
+        keys: The namespace's keys.
+        max_queued_images: Most open images with which a job is accepted; 0 = any number.
+        open_ttl_s: Life of open records, and of what belongs to no single job.
     """
-    try:
-        return int(value or 0)
-    except (TypeError, ValueError):
-        raise LedgerUnavailableError(
-            "a count in the ledger is not a number: another program has written there"
-        ) from None
-
-
-class LedgerCalls:
-    """How each call to the ledger is written and read."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self.namespace: str = settings.namespace
-        self.result_ttl_s: int = settings.result_ttl_s
+        self.keys: LedgerKeys = LedgerKeys(settings.namespace)
+        self.max_queued_images: int = settings.max_queued_images
         self.open_ttl_s: int = settings.open_ttl_s
-        self._max_queued_images = settings.max_queued_images
+        self._of_every_record = (
+            str(settings.open_ttl_s),
+            str(settings.result_ttl_s),
+            settings.namespace,
+        )
 
-    def args(self, job_id: str, *values: object) -> list[str]:
-        """Put the script's own arguments behind those that all scripts share."""
-        shared = (job_id, self.open_ttl_s, self.result_ttl_s, self.namespace)
-        return [str(value) for value in (*shared, *values)]
+    def _of_record(self, script: ScriptName, job_id: str, *values: object) -> Command:
+        """Put a script's own arguments behind those that all scripts of records share."""
+        args = [job_id, *self._of_every_record, *map(str, values)]
+        return Command(script, self.keys.of_record(job_id), args)
 
-    def open_args(
+    def open(
         self, job: Job, *, queue: Queue, is_limited: bool, source: OpenedFrom = "submit"
-    ) -> list[str]:
-        """Write the arguments that open the record of *job*."""
-        return self.args(
+    ) -> Command:
+        """Open the record of *job*."""
+        return self._of_record(
+            "open",
             job.job_id,
             job.model_dump_json(warnings="error"),
             len(job.images),
@@ -149,36 +127,35 @@ class LedgerCalls:
             queue,
             job.expires_at.timestamp() if job.expires_at else "",
             job.deliver.stream or "",
-            self._max_queued_images if is_limited else 0,
+            self.max_queued_images if is_limited else 0,
             new_call_id(),
             job_digest(job),
             source,
         )
 
-    def refused_args(self, job_id: str, message: str) -> list[str]:
-        """Write the arguments that open a record for a *message* that is not a job."""
+    def open_refused(self, job_id: str, message: str) -> Command:
+        """Open a record for a *message* that is not a job."""
         blank = (0, "default", Queue.INTERACTIVE, "", "", 0)
-        return self.args(job_id, message, *blank, new_call_id(), "", "adopt")
+        return self._of_record("open", job_id, message, *blank, new_call_id(), "", "adopt")
 
-    def start_args(
+    def start(
         self,
         job_id: str,
         *,
         worker: str,
         isolation: Isolation,
-        limits: tuple[int, int],
+        quarantine_after: int,
+        dead_after: int,
         receipt: Receipt,
-    ) -> list[str]:
-        """Write the arguments that begin an attempt.
-
-        Args:
-            limits: Deaths until quarantine, and deaths in it until the dead letters.
-        """
-        return self.args(
+    ) -> Command:
+        """Start an attempt."""
+        return self._of_record(
+            "start",
             job_id,
             worker,
             MODES[isolation],
-            *limits,
+            quarantine_after,
+            dead_after,
             receipt.call,
             receipt.tenant,
             receipt.digest,
@@ -186,31 +163,129 @@ class LedgerCalls:
             receipt.returned_by,
         )
 
-    def read_opened(self, job_id: str, answer: list[str]) -> Opened:
-        """Parse the ledger's answer to opening a record.
+    def release(
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        delay_s: float | None,
+        death: str = "",
+        start: int | None = None,
+        is_counted: bool = True,
+    ) -> Command:
+        """End an attempt without a result.
 
-        Raises:
-            QueueFullError: As many images wait as are allowed.
-            IdempotencyConflictError: The id is that of another job.
+        Args:
+            delay_s: Seconds until the job is sent again; ``None`` if the broker holds its message.
+            start: Number of the attempt; ``None`` if it is not known.
         """
-        verdict, state, at = answer
-        if verdict == "conflict":
-            raise IdempotencyConflictError(f"{job_id}: another job was submitted under this id")
-        if verdict == "full":
-            raise QueueFullError(f"{state} images wait, limit {self._max_queued_images}")
-        return Opened(is_new=verdict == "opened", state=cast("State", state), at=float(at))
+        return self._of_record(
+            "release",
+            job_id,
+            worker,
+            "" if delay_s is None else delay_s,
+            death,
+            "" if start is None else start,
+            "" if is_counted else "uncounted",
+        )
 
-    def read_opened_many(
-        self, jobs: Sequence[Job], answers: list[Any]
-    ) -> list[Opened | LabelyardError]:
-        """Read a pipeline's answers, refusals included, in their order."""
-        opened: list[Opened | LabelyardError] = []
-        for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, Exception):  # Redis refused this one
-                opened.append(as_ours(answer))
-                continue
-            try:
-                opened.append(self.read_opened(job.job_id, answer))
-            except (QueueFullError, IdempotencyConflictError) as error:
-                opened.append(error)
-        return opened
+    def finish(
+        self,
+        job_id: str,
+        *,
+        state: State,
+        result: str = "",
+        pending: Pending = NOTHING_PENDING,
+        is_dead: bool = False,
+    ) -> Command:
+        """Make a job final."""
+        return self._of_record(
+            "finish",
+            job_id,
+            state,
+            result,
+            ",".join(pending.names),
+            int(is_dead),
+            new_call_id(),
+            pending.deliverer,
+            pending.due_in_s,
+        )
+
+    def replay(self, job_id: str) -> Command:
+        """Open a dead letter again."""
+        return self._of_record("replay", job_id, new_call_id())
+
+    def purge(self, job_id: str) -> Command:
+        """Drop a dead letter."""
+        return self._of_record("purge", job_id, new_call_id())
+
+    def sent(self, job_id: str, *, due: float | None) -> Command:
+        """Note that a job's message was sent."""
+        return self._of_record("sent", job_id, "" if due is None else f"{due:.6f}")
+
+    def crowd(self, job_id: str, *, worker: str) -> Command:
+        """Note that other jobs start beside a suspect."""
+        return self._of_record("crowd", job_id, worker)
+
+    def take_deliveries(self, *, worker: str, lease_s: float, limit: int) -> Command:
+        """Take a lease on jobs with due deliveries."""
+        return self._of_record("take_deliveries", "", worker, lease_s, limit)
+
+    def hold_deliveries(self, job_id: str, *, worker: str, lease_s: float) -> Command:
+        """Renew the lease on a job's pending deliveries."""
+        return self._of_record("hold_deliveries", job_id, worker, lease_s)
+
+    def settle_deliveries(
+        self, job_id: str, *, worker: str, outcomes: Mapping[str, Any], jitter: float
+    ) -> Command:
+        """Write how attempts at a job's deliveries ended."""
+        return self._of_record("settle_deliveries", job_id, worker, json.dumps(outcomes), jitter)
+
+    def lead(self, *, worker: str, ttl_s: float) -> Command:
+        """Become the leader, or stay it."""
+        return Command("lead", [self.keys.leader], [worker, str(int(ttl_s * 1000))])
+
+    def take_due(self, *, lease_s: float, limit: int) -> Command:
+        """Take a lease on due jobs."""
+        return Command("take_due", [self.keys.due], [str(lease_s), str(limit)])
+
+    def list_overdue(self, *, limit: int) -> Command:
+        """List the open jobs whose ``expires_at`` has passed."""
+        return Command("list_overdue", [self.keys.expiring], [str(limit)])
+
+    def take_passed(
+        self,
+        passed: Mapping[str, float],
+        *,
+        only: str,
+        earliest: str,
+        latest: float,
+        offset: int,
+        limit: int,
+    ) -> Command:
+        """Find the jobs whose message must have left its queue; see ``take_passed.lua``."""
+        args = [
+            self.keys.namespace,
+            str(latest),
+            str(limit),
+            str(offset),
+            only,
+            str(self.open_ttl_s),
+            earliest,
+            *(str(part) for queue in passed.items() for part in queue),
+        ]
+        return Command("take_passed", [self.keys.open], args)
+
+    def add_set_aside(
+        self, entry_id: str, entry: str, *, max_entries: int, max_total_bytes: int
+    ) -> Command:
+        """Keep a message that no worker could run."""
+        args = [entry_id, entry, str(self.open_ttl_s), str(max_entries), str(max_total_bytes)]
+        return Command("add_set_aside", self._of_set_aside(), args)
+
+    def remove_set_aside(self, entry_id: str) -> Command:
+        """Drop a message that was set aside."""
+        return Command("remove_set_aside", self._of_set_aside(), [entry_id])
+
+    def _of_set_aside(self) -> list[str]:
+        return [self.keys.set_aside, self.keys.set_aside_index, self.keys.set_aside_figures]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelyard.ledger.client import Ledger
-from labelyard.ledger.commands import ledger_errors_as_ours
 from labelyard.ledger.records import Record, read_record
+from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAsideMessage, messages_naming
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from labelyard.errors import LedgerUnavailableError
 from labelyard.ledger.async_client import AsyncLedger
-from labelyard.ledger.commands import ledger_errors_as_ours
 from labelyard.ledger.records import FINAL_STATES
+from labelyard.ledger.redis_errors import ledger_errors_as_ours
 
 #: Seconds between two looks at all jobs that are waited for, in case an announcement was lost.
 LOOK_EVERY_S: Final = 1.0

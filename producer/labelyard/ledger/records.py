@@ -1,4 +1,4 @@
-"""Records of the ledger and its answers, as values that programs can read."""
+"""Records of the ledger, as values that programs can read."""
 
 import json
 import math
@@ -32,27 +32,9 @@ NOTHING: Final[Mapping[str, str]] = {
 }
 
 State = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "expired"]
-# What runs beside a job in its worker: anything; no other suspect; no other suspect although it
-# asked to be alone; nothing.
-Isolation = Literal["none", "suspect", "crowded", "alone"]
 FINAL_STATES: Final[frozenset[str]] = frozenset(
     {"succeeded", "partial", "failed", "cancelled", "expired"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """The deliveries that a result needs when it is written.
-
-    Attributes:
-        names: ``object``, ``webhook``.
-        deliverer: Worker that makes them now; empty leaves them to whichever has room.
-        due_in_s: Seconds after which that worker may take them.
-    """
-
-    names: tuple[str, ...] = ()
-    deliverer: str = ""
-    due_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +68,7 @@ class Record:
         deaths_suspect: The same, while no other suspect ran beside it.
         deaths_beside: How often its worker died while a suspect ran beside it; each counts
             as half a death.
-        undelivered: Deliveries that are still owed: ``object``, ``webhook``.
+        undelivered: Deliveries that are still pending: ``object``, ``webhook``.
         expires_at: After this nobody wants the result; ``None`` means never.
         result: ``None`` until succeeded, partial or failed.
         fault: What of the record cannot be read, for a person; empty if all can.
@@ -173,105 +155,6 @@ class Glance:
 
     state: State
     expires_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """Result of a submit: a new record, or the existing one."""
-
-    is_new: bool
-    state: State
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Decision on a delivered job: the work that its worker should do.
-
-    Attributes:
-        verdict: ``run`` it; drop it because it is ``final`` or ``missing``, or because it
-            runs ``elsewhere`` and will be sent again; move it ``to_quarantine``; bury it
-            because it is ``dead``; or refuse the message: it is another job's under the
-            same id (``conflict``), or older than a final record lives (``outlived``).
-        state: Its final state, if it is final.
-        attempt: Which attempt this is, from 1.
-        queued_s: Seconds from submission to this start.
-        reason: What killed it, if it is dead.
-        runner: The worker that runs it, if that is another.
-        start: Number of this attempt that is never used twice; the end of the attempt
-            carries it.
-        expires_in_s: Seconds until nobody wants the result, by the ledger's clock.
-    """
-
-    verdict: Literal[
-        "run",
-        "final",
-        "missing",
-        "elsewhere",
-        "to_quarantine",
-        "isolate",
-        "dead",
-        "conflict",
-        "outlived",
-    ]
-    state: str = ""
-    attempt: int = 0
-    deaths: int = 0
-    queued_s: float = 0.0
-    reason: str = ""
-    runner: str = ""
-    start: int = 0
-    expires_in_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One receipt of a job's message, as far as the ledger must know it.
-
-    Attributes:
-        call: Drawn for each receipt, so that a repeated call begins one attempt.
-        tenant: The tenant that the message names; empty skips the comparison of contents.
-        digest: Digest of the job that the message holds.
-        published_at: When the message was published, by its own word; 0 if it has none.
-        returned_by: ``worker:start`` of the attempt that a worker gave back with this
-            message while the ledger was away; empty if none did.
-    """
-
-    call: str = ""
-    tenant: str = ""
-    digest: str = ""
-    published_at: float = 0.0
-    returned_by: str = ""
-
-
-def read_started(answer: list[str]) -> Started:
-    """Parse the decision of the start script."""
-    match answer:
-        case ["run", attempt, deaths, submitted_at, now, start, expires_in_s]:
-            return Started(
-                "run",
-                attempt=int(attempt),
-                deaths=int(deaths),
-                queued_s=max(0.0, float(now) - float(submitted_at)),
-                start=int(start),
-                expires_in_s=float(expires_in_s) if expires_in_s else None,
-            )
-        case ["dead", deaths, reason]:
-            return Started("dead", deaths=int(deaths), reason=reason)
-        case ["isolate", deaths]:
-            return Started("isolate", deaths=int(deaths))
-        case ["to_quarantine", deaths]:
-            return Started("to_quarantine", deaths=int(deaths))
-        case ["elsewhere", runner]:
-            return Started("elsewhere", runner=runner)
-        case ["final", state]:
-            return Started("final", state=state)
-        case ["conflict", state]:
-            return Started("conflict", state=state)
-        case ["outlived"]:
-            return Started("outlived")
-        case _:
-            return Started("missing")
 
 
 def read_glance(fields: list[str | None], *, clock: LedgerClock) -> Glance | None:

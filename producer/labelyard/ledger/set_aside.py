@@ -12,7 +12,7 @@ import redis
 from labelyard.arguments import counted, job_id_of, job_ids_of, writing
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger.client import Ledger
-from labelyard.ledger.commands import ledger_errors_as_ours, read_count
+from labelyard.ledger.redis_errors import ledger_errors_as_ours, read_count
 from labelyard.publisher import Publisher
 from labelyard.settings import ConnectionSettings
 
@@ -23,38 +23,6 @@ MAX_TOTAL_BYTES: Final = 64 * 1024 * 1024
 # Messages that are searched for the id of a job, newest first, and how many in one call.
 MAX_SEARCHED: Final = 1000
 SEARCHED_AT_ONCE: Final = 100
-
-# KEYS: entries (hash by id), their index by time (sorted set), figures (hash).
-# ARGV: id, entry, time to live, most entries, most bytes.
-# An entry that is there already keeps its place: a message is delivered at least once.
-_ADD: Final = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-local ENTRIES, INDEX, FIGURES = KEYS[1], KEYS[2], KEYS[3]
-if redis.call('HSETNX', ENTRIES, ARGV[1], ARGV[2]) == 1 then
-  redis.call('ZADD', INDEX, now, ARGV[1])
-  redis.call('HINCRBY', FIGURES, 'bytes', #ARGV[2])
-end
-local bytes = tonumber(redis.call('HGET', FIGURES, 'bytes') or '0')
-while redis.call('ZCARD', INDEX) > tonumber(ARGV[4])
-      or (bytes > tonumber(ARGV[5]) and redis.call('ZCARD', INDEX) > 1) do
-  local oldest = redis.call('ZPOPMIN', INDEX)[1]
-  local entry = redis.call('HGET', ENTRIES, oldest)
-  redis.call('HDEL', ENTRIES, oldest)
-  if entry then bytes = redis.call('HINCRBY', FIGURES, 'bytes', -#entry) end
-  redis.call('HINCRBY', FIGURES, 'dropped', 1)
-end
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[3]) end
-"""
-# ARGV: id. Returns the entry that was removed.
-_REMOVE: Final = """
-local entry = redis.call('HGET', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-if not entry then return false end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('HINCRBY', KEYS[3], 'bytes', -#entry)
-return entry
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,40 +98,42 @@ class SetAside:
         self._client = client
         self._publisher = publisher
         self._ledger = Ledger(client, settings)
-        self._ttl_s = settings.open_ttl_s
-        self._limits = (max_entries, max_total_bytes)
-        keys = self._ledger.keys
-        self._keys = [keys.set_aside, keys.set_aside_index, keys.set_aside_figures]
-        self._add = client.register_script(_ADD)
-        self._remove = client.register_script(_REMOVE)
+        self._max_entries = max_entries
+        self._max_total_bytes = max_total_bytes
+        self._keys = self._ledger.keys
 
     def add(self, message: SetAsideMessage) -> None:
         """Keep *message*; beyond the bounds the oldest are dropped and counted."""
         if not isinstance(message, SetAsideMessage):
             raise InvalidMessageError("message: pass a SetAsideMessage")
         with writing("message"):
-            args: list[str | int] = [message.id, message.to_json(), self._ttl_s, *self._limits]
-        with ledger_errors_as_ours():
-            self._add(keys=self._keys, args=args)
+            entry = message.to_json()
+        command = self._ledger.commands.add_set_aside(
+            message.id,
+            entry,
+            max_entries=self._max_entries,
+            max_total_bytes=self._max_total_bytes,
+        )
+        self._ledger.run(command)
 
     def count(self) -> int:
         """Count the messages that are kept."""
         with ledger_errors_as_ours():
-            return int(cast("Any", self._client.zcard(self._keys[1])))
+            return int(cast("Any", self._client.zcard(self._keys.set_aside_index)))
 
     def dropped(self) -> int:
         """Count the messages that were dropped for newer ones."""
         with ledger_errors_as_ours():
-            return read_count(self._client.hget(self._keys[2], "dropped"))
+            return read_count(self._client.hget(self._keys.set_aside_figures, "dropped"))
 
     def messages(self, *, limit: int = 1000) -> list[SetAsideMessage]:
         """Read the messages, the newest first."""
         with ledger_errors_as_ours():
             index: Any = self._client.zrange(
-                self._keys[1], 0, counted(limit) - 1, desc=True, withscores=True
+                self._keys.set_aside_index, 0, counted(limit) - 1, desc=True, withscores=True
             )
             ids = [entry_id for entry_id, _ in index]
-            texts: Any = self._client.hmget(self._keys[0], ids) if ids else []
+            texts: Any = self._client.hmget(self._keys.set_aside, ids) if ids else []
         found = zip(texts, index, strict=True)
         return [SetAsideMessage.read(text, at=at) for text, (_, at) in found if text]
 
@@ -175,20 +145,20 @@ class SetAside:
         """
         entry_id = job_id_of(entry_id)
         with ledger_errors_as_ours():
-            text: Any = self._client.hget(self._keys[0], entry_id)
-            at: Any = self._client.zscore(self._keys[1], entry_id)
+            text: Any = self._client.hget(self._keys.set_aside, entry_id)
+            at: Any = self._client.zscore(self._keys.set_aside_index, entry_id)
         if text is None:
             raise JobNotFoundError(f"no message was set aside as {entry_id}")
         return SetAsideMessage.read(text, at=at or 0.0)
 
     def remove(self, entry_ids: Sequence[str]) -> list[str]:
         """Forget messages; returns the ids of those that were kept."""
-        with ledger_errors_as_ours():
-            return [
-                entry_id
-                for entry_id in job_ids_of(entry_ids)
-                if self._remove(keys=self._keys, args=[entry_id]) is not None
-            ]
+        commands = self._ledger.commands
+        return [
+            entry_id
+            for entry_id in job_ids_of(entry_ids)
+            if self._ledger.run(commands.remove_set_aside(entry_id)) is not None
+        ]
 
     def replay(self, entry_id: str) -> None:
         """Send a message again to the queue that brought it, and forget the entry.
@@ -215,7 +185,7 @@ class SetAside:
         record = self._ledger.read(job_id)
         if record is not None and record.state == "failed" and not record.is_job:
             with ledger_errors_as_ours():
-                self._client.delete(self._ledger.keys.job(job_id))
+                self._client.delete(self._keys.job(job_id))
 
 
 def messages_naming(ledger: Ledger, job_id: str) -> tuple[tuple[SetAsideMessage, ...], bool]:

@@ -14,7 +14,8 @@ from typing import Final
 
 from labelyard.errors import LabelyardError, LedgerUnavailableError
 from labelyard.forking import call_in_child
-from labelyard.ledger.records import FINAL_STATES, Glance, Opened, Record
+from labelyard.ledger.records import FINAL_STATES, Glance, Record
+from labelyard.ledger.script_answers import Opened
 from labelyard.messages import Job
 
 #: Jobs that are remembered; the one seen longest ago is forgotten first.

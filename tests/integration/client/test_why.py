@@ -17,8 +17,8 @@ from labelyard.diagnosis import Diagnosis, DiagnosisSettings, Situation, diagnos
 from labelyard.diagnosis.explanations import EXPLANATIONS
 from labelyard.diagnosis.phrases import START_WORKER
 from labelyard.ledger import Ledger, connect
+from labelyard.ledger.commands import Pending, Receipt
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
-from labelyard.ledger.records import Pending, Receipt
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.message_search import MAX_SEARCHED
 from labelyard.messages import Failure

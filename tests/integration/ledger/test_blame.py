@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from labelyard.ledger import Isolation, Ledger, Record, Started, connect
-from labelyard.ledger.scripts import UNCONFIRMED_DEATHS
+from labelyard.ledger.limits import UNCONFIRMED_DEATHS
 from labelyard.messages import Job
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from labelyard.ledger.deliveries import DELIVER_FOR_S, LONGEST_PAUSE_S, DeliveryOutcome
+from labelyard.ledger.deliveries import DeliveryOutcome
+from labelyard.ledger.limits import DELIVER_FOR_S, LONGEST_PAUSE_S
 from labelyard.messages import Deliver, Job, new_job_id
 from tests.support.delivering import DeliveryBench, delivering
 from tests.support.waiting import wait_until

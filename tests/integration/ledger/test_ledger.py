@@ -26,9 +26,9 @@ from labelyard.errors import (
     QueueFullError,
 )
 from labelyard.ledger import FINAL_STATES, Isolation, Ledger, Opened, Receipt, Started, connect
-from labelyard.ledger.client import NO_RECEIPT
-from labelyard.ledger.commands import job_digest
-from labelyard.ledger.scripts import PRESENCE_S
+from labelyard.ledger.commands import NO_RECEIPT, job_digest
+from labelyard.ledger.limits import PRESENCE_S
+from labelyard.ledger.script_answers import read_opened
 from labelyard.messages import Deliver, ImageRef, Job, Label, LabelSet, new_job_id
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
@@ -181,10 +181,10 @@ def test_a_record_of_an_earlier_version_is_the_same_jobs(ledger: Ledger) -> None
 
 def test_a_repeated_call_whose_answer_was_lost_has_opened_the_job(ledger: Ledger) -> None:
     job = sample_job()
-    args = ledger.calls.open_args(job, queue="bulk", is_limited=True)
-    ledger._run("OPEN", job.job_id, args)
+    command = ledger.commands.open(job, queue="bulk", is_limited=True)
+    ledger.run(command)
 
-    again = ledger.calls.read_opened(job.job_id, ledger._run("OPEN", job.job_id, args))
+    again = read_opened(job.job_id, ledger.run(command), limit=0)
 
     assert again.is_new
     assert ledger.open_images() == 2
@@ -445,7 +445,9 @@ def test_a_dead_letter_can_be_replayed_once(ledger: Ledger) -> None:
     assert ledger.client.zscore("test:expiring", job.job_id) == record.expires_at
 
 
-def test_a_purged_dead_letter_keeps_its_result_for_the_ttl(ledger: Ledger) -> None:
+def test_a_purged_dead_letter_keeps_its_result_for_the_ttl(
+    ledger: Ledger, client_settings: ClientSettings
+) -> None:
     job = sample_job()
     bury(ledger, job)
 
@@ -454,7 +456,8 @@ def test_a_purged_dead_letter_keeps_its_result_for_the_ttl(ledger: Ledger) -> No
     assert purges == [True, False]
     assert ledger.dead() == []
     assert ledger.state(job.job_id) == "failed"
-    assert 0 < int(ledger.client.ttl(f"test:job:{job.job_id}")) <= ledger.calls.result_ttl_s
+    ttl_s = int(ledger.client.ttl(ledger.keys.job(job.job_id)))
+    assert 0 < ttl_s <= client_settings.result_ttl_s
 
 
 def test_a_stream_gets_an_entry_for_each_result(ledger: Ledger) -> None:

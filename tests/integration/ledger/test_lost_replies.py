@@ -18,6 +18,7 @@ from labelyard.errors import LabelyardError
 from labelyard.ledger import Isolation, Ledger, Pending, Receipt, connect
 from labelyard.ledger.commands import job_digest
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
+from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.messages import Deliver, Failure
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
@@ -166,11 +167,15 @@ CASES = {
     ),
     "cancel": Case(running, lambda ledger: ledger.cancel(JOB.job_id)),
     "expire": Case(overdue, lambda ledger: ledger.expire(JOB.job_id)),
-    "expire many": Case(overdue, lambda ledger: ledger.expire_many([JOB.job_id])),
+    "expire many": Case(
+        overdue, lambda ledger: MaintenanceLedger(ledger).expire_many([JOB.job_id])
+    ),
     "replay": Case(dead, lambda ledger: ledger.replay(JOB.job_id) is not None),
     "purge": Case(dead, lambda ledger: ledger.purge(JOB.job_id)),
     "sent": Case(due, lambda ledger: ledger.sent(JOB.job_id, due=1234.5)),
-    "sent many": Case(due, lambda ledger: ledger.sent_many([(JOB.job_id, None)])),
+    "sent many": Case(
+        due, lambda ledger: MaintenanceLedger(ledger).sent_many([(JOB.job_id, None)])
+    ),
     "delivered": Case(owing, lambda ledger: settle(ledger, DeliveryOutcome("delivered"))),
     "delivery failed": Case(owing, lambda ledger: settle(ledger, DeliveryOutcome("failed", "503"))),
     "delivery postponed": Case(
@@ -270,7 +275,7 @@ def test_the_end_of_an_attempt_that_is_told_late_does_not_end_the_next_one(
     running(direct)
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=1)
     direct.start(JOB.job_id, worker="w2", **LIMITS)
-    direct.retry(JOB.job_id, worker="w2", delay_s=0, start=2)
+    direct.hand_back(JOB.job_id, worker="w2", start=2)
 
     direct.retry(JOB.job_id, worker="w1", delay_s=0, death="broke", start=1)
 
@@ -305,11 +310,11 @@ def test_a_retry_that_was_set_meanwhile_survives_the_note_that_the_message_was_s
 
 def test_a_result_that_is_told_again_does_not_end_the_replayed_job(direct: Ledger) -> None:
     running(direct)
-    args = direct.calls.args(JOB.job_id, "failed", "{}", "", 1, "ender-1")
-    direct._run("FINISH", JOB.job_id, args)
+    command = direct.commands.finish(JOB.job_id, state="failed", result="{}", is_dead=True)
+    direct.run(command)
     direct.replay(JOB.job_id)
 
-    answer = direct._run("FINISH", JOB.job_id, args)
+    answer = direct.run(command)
 
     assert answer == ["finished", "failed"]
     assert direct.state(JOB.job_id) == "pending"

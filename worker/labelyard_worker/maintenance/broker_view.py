@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
 import redis
 
+from labelyard.errors import LedgerUnavailableError
 from labelyard.ledger import Ledger
+from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
 from labelyard.queues import Queue, is_amqp, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
@@ -135,9 +137,7 @@ class AmqpBrokerView:
 
     def __init__(self, settings: ConnectionSettings, ledger: Ledger) -> None:
         self._publisher = Publisher(settings)
-        self._ledger = ledger
-        self._key = ledger.keys.passed
-        self._key_ttl_s = settings.open_ttl_s
+        self._ledger = MaintenanceLedger(ledger)
         self._noted: dict[str, float] = {}
         self._empty_at: dict[str, float] = {}
 
@@ -147,27 +147,23 @@ class AmqpBrokerView:
             return
         self._noted[queue] = published_at
         try:
-            with self._ledger.client.pipeline(transaction=False) as pipeline:
-                pipeline.zadd(self._key, {queue: published_at}, gt=True)
-                pipeline.expire(self._key, self._key_ttl_s)
-                pipeline.execute()
-        except (redis.RedisError, OSError) as error:
-            log.warning("delivery_not_noted", extra={"fields": {"why": type(error).__name__}})
+            self._ledger.note_passed(queue, published_at)
+        except LedgerUnavailableError as error:
+            why = type(error.__cause__ or error).__name__
+            log.warning("delivery_not_noted", extra={"fields": {"why": why}})
 
     def take_snapshot(self) -> BrokerSnapshot:
         """Take a snapshot; the next one builds upon it.
 
         Raises:
             BrokerUnavailableError: The broker gave no answer.
-            redis.RedisError: The ledger gave none.
+            LedgerUnavailableError: The ledger gave none.
         """
-        seconds, microseconds = self._ledger.client.time()
+        now = self._ledger.read_clock()
         depths = self._publisher.depths()
-        shared = self._ledger.client.zrange(self._key, 0, -1, withscores=True)
-        passed = dict(cast("list[tuple[str, float]]", shared))
+        passed = self._ledger.passed()
         for queue, empty_at in self._empty_at.items():
             passed[queue] = max(empty_at, passed.get(queue, 0.0))
-        now = seconds + microseconds / 1_000_000
         self._empty_at |= {queue: now for queue, depth in depths.items() if not depth}
         return BrokerSnapshot(
             {queue: QueueSnapshot(False, passed.get(queue, 0.0)) for queue in depths}

@@ -7,6 +7,7 @@ import redis
 from redis.exceptions import RedisError
 
 from labelyard.ledger import Ledger
+from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard_worker.jobs.cancellation import RunningJobs, cancelled
 
 # redis-py sends one health check a second while the connection is quiet.
@@ -21,7 +22,7 @@ class CancellationListener:
     """
 
     def __init__(self, ledger: Ledger, *, running: RunningJobs) -> None:
-        self._ledger = ledger
+        self._ledger = MaintenanceLedger(ledger)
         self._running = running
         self._closed = threading.Event()
         self._thread = threading.Thread(
@@ -42,10 +43,7 @@ class CancellationListener:
         """Read the channel until closed; subscribe again after a lost connection."""
         while not self._closed.is_set():
             try:
-                with self._ledger.client.pubsub(  # type: ignore[no-untyped-call]
-                    ignore_subscribe_messages=True
-                ) as pubsub:
-                    pubsub.subscribe(self._ledger.keys.stopped_channel)
+                with self._ledger.subscribe_stopped() as pubsub:
                     while not self._closed.is_set():
                         self._stop_job(pubsub.get_message(timeout=1.0))
                         refuse_silence(pubsub)

@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from redis.exceptions import RedisError
-
+from labelyard.errors import LedgerUnavailableError
 from labelyard.ledger import Ledger
-from labelyard_worker.maintenance.reconciler_scripts import LEAD
+from labelyard.ledger.maintenance import MaintenanceLedger
 
 LEADER_TTL_S: Final = 10.0
 
@@ -21,23 +20,19 @@ class LeaderElection:
 
     def __init__(self, ledger: Ledger, *, worker: str) -> None:
         self.worker = worker
-        self._ledger = ledger
-        self._lead = ledger.client.register_script(LEAD)
+        self._ledger = MaintenanceLedger(ledger)
 
     def is_leader(self) -> bool:
         """Become the leader or renew the lock, unless another worker leads.
 
         Raises:
-            RedisError: The ledger gave no answer.
+            LedgerUnavailableError: The ledger gave no answer.
         """
-        args: list[str | int] = [self.worker, int(LEADER_TTL_S * 1000)]
-        return bool(self._lead(keys=[self._ledger.keys.leader], args=args))
+        return self._ledger.lead(self.worker, ttl_s=LEADER_TTL_S)
 
     def resign(self) -> None:
         """Let another worker lead at once; a ledger that is away lets the lock expire."""
-        key = self._ledger.keys.leader
         try:
-            if self._ledger.client.get(key) == self.worker:
-                self._ledger.client.delete(key)
-        except (RedisError, OSError):
+            self._ledger.resign(self.worker)
+        except LedgerUnavailableError:
             return

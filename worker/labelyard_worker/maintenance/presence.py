@@ -5,14 +5,13 @@ counted. A job that its worker's key does not name has ended there, whatever the
 ledger may have lost its last second.
 """
 
-import json
 import logging
 import threading
 
-from redis.exceptions import RedisError
-
+from labelyard.errors import LedgerUnavailableError
 from labelyard.ledger import Ledger
-from labelyard.ledger.scripts import PRESENCE_S
+from labelyard.ledger.limits import PRESENCE_S
+from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard_worker.jobs.cancellation import RunningJobs
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,8 @@ class Presence:
     def __init__(
         self, ledger: Ledger, *, worker: str, visibility_timeout_s: float, running: RunningJobs
     ) -> None:
-        self._ledger = ledger
-        self._key = ledger.keys.worker(worker)
+        self._ledger = MaintenanceLedger(ledger)
+        self._worker = worker
         # It must be gone before the broker gives the dead worker's messages to another.
         self._ttl_s = max(1.0, min(PRESENCE_S, visibility_timeout_s / 2))
         self._running = running
@@ -45,10 +44,11 @@ class Presence:
     def _renew(self) -> None:
         while True:
             try:
-                running = json.dumps([token.job_id for token in self._running.all()])
-                self._ledger.client.set(self._key, running, px=int(self._ttl_s * 1000))
-            except (RedisError, OSError) as error:
-                log.warning("presence_failed", extra={"fields": {"why": type(error).__name__}})
+                running = [token.job_id for token in self._running.all()]
+                self._ledger.renew_presence(self._worker, running, ttl_s=self._ttl_s)
+            except LedgerUnavailableError as error:
+                why = type(error.__cause__ or error).__name__
+                log.warning("presence_failed", extra={"fields": {"why": why}})
             if self._closed.wait(self._ttl_s / 4):
                 return
 
@@ -58,6 +58,6 @@ class Presence:
         if self._thread.is_alive():
             self._thread.join()
         try:
-            self._ledger.client.delete(self._key)
-        except (RedisError, OSError):
+            self._ledger.end_presence(self._worker)
+        except LedgerUnavailableError:
             return

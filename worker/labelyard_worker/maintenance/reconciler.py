@@ -9,21 +9,19 @@ Rounds go on while they find something to do, interactive jobs first: an emptied
 again at the speed at which messages can be published.
 """
 
-import json
 import logging
 import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 from redis.exceptions import RedisError
 
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger, Record
+from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.publisher import Outgoing, Publisher
 from labelyard.queues import Queue
-from labelyard_worker.maintenance import reconciler_scripts as scripts
 from labelyard_worker.maintenance.broker_view import BrokerSnapshot, BrokerView, QueueSnapshot
 from labelyard_worker.maintenance.leader import LeaderElection
 
@@ -85,10 +83,7 @@ class Reconciler:
         self._every_s = every_s
         self._after_s = after_s
         self._is_on = is_on
-        self._keys = ledger.keys
-        self._take_due = ledger.client.register_script(scripts.TAKE_DUE)
-        self._due = ledger.client.register_script(scripts.DUE)
-        self._take_passed = ledger.client.register_script(scripts.TAKE_PASSED)
+        self._maintenance = MaintenanceLedger(ledger)
         self._looked_through = "-inf"
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-reconciler", daemon=True)
@@ -133,25 +128,23 @@ class Reconciler:
         """Publish the jobs with a due retry; return their number."""
         sent, until = 0, time.monotonic() + ROUND_S
         while True:
-            lease, *due = cast(
-                "list[str]", self._take_due(keys=[self._keys.due], args=[LEASE_S, AT_ONCE])
-            )
+            lease, due = self._maintenance.take_due(lease_s=LEASE_S, limit=AT_ONCE)
             records = self._ledger.read_many(due)
             waiting = [record for record in records if record and not record.is_final]
             if not self._publish(waiting):
                 return sent
-            self._ledger.sent_many([(job_id, float(lease)) for job_id in due])
+            self._maintenance.sent_many([(job_id, lease) for job_id in due])
             sent += len(waiting)
             if len(due) < AT_ONCE or time.monotonic() >= until:
                 return sent
 
     def expire_overdue(self) -> int:
         """Expire overdue jobs; return the number of jobs looked at."""
-        overdue = cast("list[str]", self._due(keys=[self._keys.expiring], args=[AT_ONCE]))
-        expired = self._ledger.expire_many(overdue)
+        overdue = self._maintenance.list_overdue(limit=AT_ONCE)
+        expired = self._maintenance.expire_many(overdue)
         over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
         if over:  # final before, or without a record
-            self._ledger.client.zrem(self._keys.expiring, *over)
+            self._maintenance.forget_expiry(over)
         return len(overdue)
 
     def send_lost(self) -> int:
@@ -160,7 +153,7 @@ class Reconciler:
         First all interactive ones, then others for at most ROUND_S.
         """
         # Before the snapshot: what is published from now on is not looked for in this round.
-        latest = self._now() - self._after_s
+        latest = self._maintenance.read_clock() - self._after_s
         # Before the records: what it passes on meanwhile has left no queue for us. Each round:
         # RabbitMQ shows what it has passed on only from one snapshot to the next.
         snapshot = self._broker.take_snapshot()
@@ -204,39 +197,24 @@ class Reconciler:
         Returns:
             How many were published, and whether all were looked at.
         """
-        passed = [
-            part for name, queue in snapshot.queues.items() for part in (name, passed_before(queue))
-        ]
+        passed = {name: passed_before(queue) for name, queue in snapshot.queues.items()}
         lost = offset = 0
         while time.monotonic() < until and self._is_leader():
-            looked_at, others, *ids = cast(
-                "list[int | str]",
-                self._take_passed(
-                    keys=[self._keys.open],
-                    args=[
-                        self._ledger.calls.namespace,
-                        latest,
-                        AT_ONCE,
-                        offset,
-                        only,
-                        self._ledger.calls.open_ttl_s,
-                        earliest,
-                        *passed,
-                    ],
-                ),
+            found = self._maintenance.take_passed(
+                passed, only=only, earliest=earliest, latest=latest, offset=offset, limit=AT_ONCE
             )
-            sent = self._send_orphans([str(job_id) for job_id in ids], snapshot)
+            sent = self._send_orphans(found.job_ids, snapshot)
             if sent is None:
                 return lost, False
-            lost, offset = lost + sent, offset + int(others)
-            if int(looked_at) < AT_ONCE:
+            lost, offset = lost + sent, offset + found.others
+            if found.looked_at < AT_ONCE:
                 return lost, True
         return lost, False
 
     def _send_orphans(self, job_ids: Sequence[str], snapshot: BrokerSnapshot) -> int | None:
         """Publish those of *job_ids* whose message is lost; ``None`` if the broker is away."""
         records = [record for record in self._ledger.read_many(job_ids) if record is not None]
-        busy = self._running_or_due(records)
+        busy = self._maintenance.running_or_due(records)
         orphans = [
             record
             for record in records
@@ -245,41 +223,16 @@ class Reconciler:
         if not self._publish(orphans):
             return None
         sent = {record.job_id for record in orphans}
-        self._ledger.sent_many([(job_id, None) for job_id in sent])
+        self._maintenance.sent_many([(job_id, None) for job_id in sent])
         held = [job_id for job_id in job_ids if job_id not in sent]
         if held:  # by a worker or a queue: examined again after a while
-            now = self._now()
-            self._ledger.client.zadd(self._keys.open, dict.fromkeys(held, now), xx=True)
+            self._maintenance.touch(held)
         return len(orphans)
-
-    def _running_or_due(self, records: Sequence[Record]) -> set[str]:
-        """Find the jobs that a live worker's presence key names, or that wait for their retry."""
-        runners = sorted({record.runner for record in records if record.runner})
-        with self._ledger.client.pipeline(transaction=False) as pipeline:
-            for runner in runners:
-                pipeline.get(self._keys.worker(runner))
-            for record in records:
-                pipeline.zscore(self._keys.due, record.job_id)
-            answers = pipeline.execute()
-        running = {
-            runner: frozenset(json.loads(answer) if answer else ())
-            for runner, answer in zip(runners, answers[: len(runners)], strict=True)
-        }
-        due = answers[len(runners) :]
-        return {
-            record.job_id
-            for record, score in zip(records, due, strict=True)
-            if score is not None or record.job_id in running.get(record.runner, ())
-        }
 
     def _publish(self, records: Iterable[Record]) -> bool:
         """Publish jobs from their records, interactive ones first."""
-        now = self._now()
+        now = self._maintenance.read_clock()
         first = sorted(records, key=lambda record: record.queue != Queue.INTERACTIVE)
         return self._publisher.publish_many(
             [Outgoing(record.job_id, record.message, record.queue, now) for record in first]
         )
-
-    def _now(self) -> float:
-        seconds, microseconds = self._ledger.client.time()
-        return seconds + microseconds / 1_000_000

@@ -11,7 +11,8 @@ from typing import Final, cast
 
 import h11
 
-from labelyard.ledger.deliveries import LONGEST_PAUSE_S, DeliveryOutcome
+from labelyard.ledger.deliveries import DeliveryOutcome
+from labelyard.ledger.limits import LONGEST_PAUSE_S
 from labelyard.messages import Job, Result
 from labelyard.webhooks import WebhookAddress, webhook_id
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, WebhookHosts

@@ -1,0 +1,41 @@
+"""Times and numbers that the ledger's scripts and their callers share."""
+
+from typing import Final
+
+from labelyard.queues import Queue
+
+#: Longest life in seconds of a worker's presence key after its worker: a death is known by then.
+PRESENCE_S: Final = 10
+
+#: Deaths beyond dead_after that bury a suspect which never had its worker to itself.
+UNCONFIRMED_DEATHS: Final = 2
+
+#: Times that a job which came back alive is cleared of its workers' deaths.
+FORGIVEN_TIMES: Final = 5
+
+#: Life in seconds of the key that names a worker's suspect: longer than a job takes to come
+#: again after its worker's death.
+SUSPECT_TTL_S: Final = 86_400
+
+#: Seconds that a worker holds a finished job's deliveries without renewing its lease.
+DELIVERY_LEASE_S: Final = 60
+
+#: Seconds after its job finished for which a failed delivery is tried again; then it is given up.
+DELIVER_FOR_S: Final = 86_400
+
+#: Longest pause in seconds between two attempts at a delivery, asked for by the receiver or not.
+LONGEST_PAUSE_S: Final = 3_600
+
+#: Seconds that a record outlives its finish while deliveries are pending: as long as they are
+#: tried, and two pauses.
+PENDING_DELIVERY_TTL_S: Final = DELIVER_FOR_S + 2 * LONGEST_PAUSE_S
+
+#: Entries of an event stream, about: Redis trims whole blocks.
+STREAM_MAX_ENTRIES: Final = 100_000
+
+#: Longest result that an event holds; that of a longer one is read from the record.
+STREAM_RESULT_MAX_BYTES: Final = 65_536
+
+#: Queue of a suspect's next message, and that of a suspect which is replayed as a dead letter.
+QUARANTINE_QUEUE: Final = Queue.QUARANTINE
+BULK_QUEUE: Final = Queue.BULK

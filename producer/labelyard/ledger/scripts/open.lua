@@ -1,0 +1,51 @@
+-- Open a job's record, unless there is one under its id.
+--
+-- KEYS, ARGV[1..4]  see _prelude.lua
+-- ARGV[5]   message: the job as JSON
+-- ARGV[6]   images: number of its images
+-- ARGV[7]   tenant
+-- ARGV[8]   queue
+-- ARGV[9]   expires_at: seconds since the epoch; '' = never
+-- ARGV[10]  stream: name of the event stream; '' = none
+-- ARGV[11]  limit: most open images; 0 = any number
+-- ARGV[12]  opener: drawn for each call: a repeated call whose reply was lost has opened it too
+-- ARGV[13]  digest: digest of the job; '' = not known
+-- ARGV[14]  source: 'submit', or 'adopt' for a message that came without a record
+--
+-- Returns {verdict, state, now}; the verdict is
+--   'opened'    a new record
+--   'exists'    the same job
+--   'conflict'  another job, or another tenant's
+--   'ended'     an adopted job was final, and its record is gone
+--   'full'      the limit is reached; the number of open images stands in place of the state
+--
+-- @include _prelude.lua
+local message, images, tenant, queue = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local expires_at, stream, limit = ARGV[9], ARGV[10], tonumber(ARGV[11])
+local opener, digest, source = ARGV[12], ARGV[13], ARGV[14]
+
+local state = redis.call('HGET', JOB, 'state')
+if state then
+  if redis.call('HGET', JOB, 'opener') == opener then return {'opened', state, stamp} end
+  return {is_other_job(tenant, digest) and 'conflict' or 'exists', state, stamp}
+end
+local ended = redis.call('GET', TOMBSTONE)
+if ended and source == 'adopt' then return {'ended', ended, stamp} end
+if limit > 0 and (tonumber(redis.call('GET', OPEN_IMAGES)) or 0) + images > limit then
+  return {'full', redis.call('GET', OPEN_IMAGES) or '0', stamp}
+end
+redis.call('HSET', JOB, 'state', 'pending', 'message', message, 'images', images,
+  'tenant', tenant, 'queue', queue, 'expires_at', expires_at, 'stream', stream,
+  'submitted_at', stamp, 'published_at', stamp, 'attempts', 0, 'deaths', 0, 'deaths_alone', 0,
+  'opener', opener, 'digest', digest, 'source', source)
+keep(JOB)
+if ended then redis.call('DEL', TOMBSTONE) end
+redis.call('ZADD', OPEN, now, ID)
+keep(OPEN)
+redis.call('INCRBY', OPEN_IMAGES, images)
+keep(OPEN_IMAGES)
+if expires_at ~= '' then
+  redis.call('ZADD', EXPIRING, expires_at, ID)
+  keep(EXPIRING)
+end
+return {'opened', 'pending', stamp}
