@@ -1,10 +1,10 @@
 """The Celery application: each setting with its reason.
 
-Every value here was measured or bled for; the chaos suite exercises them.
+Every value was measured, or prevents a failure that was seen; the chaos suite exercises them.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery
 
@@ -22,7 +22,37 @@ from labelyard_worker.settings import WorkerSettings, read_settings
 if TYPE_CHECKING:
     from labelyard_worker.services import LoadCheckpoint
 
+# Seconds between the heartbeats of an AMQP connection.
 HEARTBEAT_S = 20
+# The same for every worker.
+FIXED_SETTINGS: Final[dict[str, Any]] = {
+    # JSON only: a pickle is a program.
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    # A message stays with the broker until the ledger has its job's state.
+    "task_acks_late": True,
+    "task_acks_on_failure_or_timeout": False,
+    "task_reject_on_worker_lost": True,
+    # A prefetched job cannot be cancelled, and waits behind running ones.
+    "worker_prefetch_multiplier": 1,
+    # The ledger has the result: each stored one would cost three more commands.
+    "task_ignore_result": True,
+    "task_store_errors_even_if_ignored": False,
+    # Rate limits cost the event loop, and tenants are limited elsewhere.
+    "worker_disable_rate_limits": True,
+    # Events are a message for each step of each job.
+    "worker_send_task_events": False,
+    "task_send_sent_event": False,
+    "task_track_started": False,
+    # A worker waits for its broker, at start and after each loss, for ever.
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    # Our attempts are cooperative: Celery's cancelling would run jobs twice.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+}
 
 
 def slots_by_queue(settings: WorkerSettings) -> dict[Queue, int]:
@@ -42,8 +72,8 @@ def inflight_limits(settings: WorkerSettings) -> dict[str, int]:
     }
 
 
-def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
-    """Choose the settings that only RabbitMQ needs."""
+def build_amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
+    """Build the settings that only RabbitMQ needs."""
     slots = slots_by_queue(settings)
     declared = kombu_queues(settings.namespace, settings.broker_url)
     return {
@@ -71,8 +101,8 @@ def amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
     }
 
 
-def redis_options(settings: WorkerSettings) -> dict[str, Any]:
-    """Choose the options of the Redis transport."""
+def build_redis_options(settings: WorkerSettings) -> dict[str, Any]:
+    """Build the options of the Redis transport."""
     namespace = settings.namespace
     options = {
         # A dead worker's messages come again after this; the heartbeat renews it.
@@ -102,65 +132,43 @@ def redis_options(settings: WorkerSettings) -> dict[str, Any]:
     return options
 
 
+def install_broker(app: Celery, settings: WorkerSettings) -> str:
+    """Give *app* our transport for its broker; return the broker's address for it."""
+    url = settings.broker_url
+    if is_amqp(url):
+        amqp_transport.install()
+        app.conf.update(build_amqp_settings(settings))
+        return amqp_transport.to_gated_url(url)
+    app.conf.broker_transport_options = build_redis_options(settings)
+    if settings.heartbeat:
+        app.steps["consumer"].add(HeartbeatStep)
+    if settings.atomic_claim:
+        # kombu's own pop loses about one job in a thousand when a worker is killed.
+        transport.install()
+        return transport.to_atomic_url(url)
+    return url
+
+
 def build_app(settings: WorkerSettings) -> Celery:
     """Build the application that ``celery -A labelyard_worker`` finds."""
-    broker_url = settings.broker_url
     app = Celery("labelyard", set_as_current=False)
     app.steps["worker"].add(DrainSignals)
-    if is_amqp(broker_url):
-        amqp_transport.install()
-        broker_url = amqp_transport.to_gated_url(broker_url)
-    else:
-        app.conf.broker_transport_options = redis_options(settings)
-        if settings.atomic_claim:
-            # kombu's own pop loses about one job in a thousand when a worker is killed.
-            transport.install()
-            broker_url = transport.to_atomic_url(broker_url)
-        if settings.heartbeat:
-            app.steps["consumer"].add(HeartbeatStep)
     app.conf.update(
-        broker_url=broker_url,
+        FIXED_SETTINGS,
         task_queues=kombu_queues(settings.namespace, settings.broker_url),
         task_default_queue=queue_name(settings.namespace, Queue.INTERACTIVE),
-        # JSON only: a pickle is a program.
-        accept_content=["json"],
-        task_serializer="json",
-        # A message stays with the broker until its job's fate is in the ledger.
-        task_acks_late=True,
-        task_acks_on_failure_or_timeout=False,
-        task_reject_on_worker_lost=True,
-        # What is prefetched cannot be cancelled, and waits behind what runs.
-        worker_prefetch_multiplier=1,
-        # The ledger has the result: each stored one would cost three more commands.
-        task_ignore_result=True,
-        task_store_errors_even_if_ignored=False,
-        # Rate limits cost the event loop, and tenants are limited elsewhere.
-        worker_disable_rate_limits=True,
-        # Events are a message for each step of each job.
-        worker_send_task_events=False,
-        task_send_sent_event=False,
-        task_track_started=False,
-        # A worker waits for its broker, at start and after each loss, for ever.
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_channel_error_retry=True,
-        # Our attempts are cooperative: Celery's cancelling would run jobs twice.
-        worker_cancel_long_running_tasks_on_connection_loss=False,
         # One model for all threads; the pool is ours because Celery's loses slots.
         worker_pool=(
             "labelyard_worker.broker.thread_pool:TaskPool" if settings.safe_pool else "threads"
         ),
         worker_concurrency=settings.concurrency,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
         # Celery applications that ask for a task's result find it where they look by default.
         result_backend=settings.celery_results_url or settings.ledger_url,
         result_expires=settings.result_ttl_s,
-        # Whoever may write to the broker could stop workers, those of other services as well.
+        # Everybody with write access to the broker could stop workers, those of other services too.
         **build_control_settings(settings.namespace, is_on=settings.remote_control),
     )
-    if is_amqp(settings.broker_url):
-        app.conf.update(amqp_settings(settings))
+    app.conf.broker_url = install_broker(app, settings)
     return app
 
 
@@ -168,13 +176,13 @@ def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
     """Build the application from the environment, with its tasks.
 
     Args:
-        load: Makes the model, in place of what LABELYARD_CHECKPOINT names.
+        load: Loads the model, in place of the checkpoint that LABELYARD_CHECKPOINT names.
     """
     settings = read_settings()
     if "worker" in sys.argv and settings.log_format == "json":
         from labelyard_worker.operations import logs
 
-        logs.begin(level=settings.log_level, form="json")  # what is imported next may warn
+        logs.begin(level=settings.log_level, form="json")  # the next imports may warn
     with garbage_left_alone():
         from labelyard_worker.tasks import add_tasks
         from labelyard_worker.vision.checkpoint import load_checkpoint
