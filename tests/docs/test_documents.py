@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
 from labelyard.cli import app as producer_app
+from labelyard.diagnosis import Situation
+from labelyard.ledger.records import FINAL_STATES, State
 from labelyard.settings import PREFIX, ClientSettings, unknown_variables
 from labelyard_worker.cli import app as worker_app
 from labelyard_worker.settings import WorkerSettings
@@ -116,6 +118,29 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
 
     assert named <= targets
+
+
+def stuck_section() -> str:
+    return (
+        text_of(ROOT / "docs/operations.md")
+        .partition("\n## A job is stuck\n")[2]
+        .partition("\n## ")[0]
+    )
+
+
+def test_the_table_of_stuck_jobs_has_every_situation() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \|", stuck_section(), re.MULTILINE)
+
+    assert sorted(rows) == sorted(Situation)
+
+
+def test_the_diagram_of_states_has_the_states_of_the_code() -> None:
+    arrows = re.findall(r"^    (\S+) --> ([a-z]+|\[\*\])", stuck_section(), re.MULTILINE)
+
+    states = {state for arrow in arrows for state in arrow} - {"[*]"}
+    final = {before for before, after in arrows if after == "[*]"}
+    assert states == set(get_args(State))
+    assert final == FINAL_STATES
 
 
 def test_events_in_the_table_of_logs_are_logged() -> None:
