@@ -8,7 +8,8 @@ from labelyard.ledger import DeliveryState, Ledger, Pending, Record, connect
 from labelyard.ledger.deliveries import DeliveryLedger
 from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job, sample_result
-from labelyard_worker.jobs.delivery.pool import DeliveryPool, deliveries_of
+from labelyard_worker.jobs.delivery.plan import deliveries_of
+from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.delivery.senders import senders_of
 from labelyard_worker.settings import WorkerSettings
 from tests.support.waiting import wait_until

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from labelyard.errors import LedgerUnavailableError, ModelLoadError, ServiceConfigError
+from labelyard_worker.runtime import Runtime
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tasks import Runtime
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import pytest
 
 from labelyard.queues import JOB_QUEUES
 from labelyard.testing.samples import sample_job
+from labelyard_worker.message_runner import MessageRunner
+from labelyard_worker.runtime import Runtime
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.tasks import Runtime, UnknownQueueError, queue_of
+from labelyard_worker.tasks import UnknownQueueError, queue_of
 
 
 def task_from(queue: Any) -> Any:
@@ -42,7 +44,7 @@ def test_a_job_of_an_unknown_queue_is_kept_whole_under_its_id() -> None:
     runtime._services = SimpleNamespace(executor=SimpleNamespace(set_aside=kept.append))  # type: ignore[assignment]
     job = sample_job()
 
-    answer = runtime.set_aside_job(
+    answer = MessageRunner(runtime).set_aside_job(
         job.model_dump_json(), "shop.express", task_id="a", reason="the queue holds no jobs"
     )
 

@@ -10,10 +10,12 @@ from labelyard.queues import Queue
 from labelyard.testing import sample_job, sample_result
 from labelyard.testing.samples import fail_image, score_image
 from labelyard_worker.jobs.cancellation import RunningJobs, Token
+from labelyard_worker.jobs.classify_job import Classify, ClassifyJob
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.delivery.senders import senders_of
 from labelyard_worker.jobs.executor import Executor
 from labelyard_worker.jobs.watchdog import Watchdog
+from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.settings import WorkerSettings
 
 Answer = Callable[[Job], Result]
@@ -42,7 +44,7 @@ def half(error: LabelyardError) -> Answer:
 
 
 class JobRig:
-    """Test rig: one worker's attempts, and the ledger to inspect them."""
+    """Test rig: one worker's executor, and the ledger to inspect its jobs."""
 
     def __init__(self, settings: WorkerSettings, *, worker: str = "w1") -> None:
         self.settings = settings
@@ -88,7 +90,11 @@ class JobRig:
             self.seen.append(job.job_id)
             return answer(job)
 
-        self.executor.run(message, queue=queue, classify=classify)
+        self.receive(ReceivedMessage(message, queue), classify)
+
+    def receive(self, message: ReceivedMessage, classify: Classify) -> str:
+        """Execute the job in a message whose envelope says more."""
+        return self.executor.run(message, lambda one: ClassifyJob.read(one, classify))
 
     def record(self, job_id: str) -> Record:
         record = self.ledger.read(job_id)

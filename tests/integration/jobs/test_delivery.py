@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from labelyard.ledger import Pending
 from labelyard.messages import Deliver
-from labelyard_worker.jobs.delivery.pool import deliveries_of
+from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.local.servers import SeaweedServer
 from tests.support.buckets import Bucket
 from tests.support.delivering import SECRET, DeliveryBench, delivering
@@ -84,7 +85,7 @@ def test_the_worker_that_finished_a_job_delivers_it_at_once(
     record = rig.record(job)
     assert record.result is not None
 
-    rig.pool.offer(job, record.result, deliveries_of(job))
+    rig.pool.offer(Delivery(job, record.result, deliveries_of(job)))
 
     assert rig.tried(job).state == "delivered"
 
@@ -422,16 +423,16 @@ def test_a_result_for_a_failing_host_waits_in_the_ledger_from_the_start(
         before = rig.pool.plan(job, deliveries_of(job))
         for _ in range(5):
             rig.finish(Deliver(webhook=receiver.url))
-        wait_until(lambda: rig.pool.plan(job, deliveries_of(job))[1] > 0)
+        wait_until(lambda: rig.pool.plan(job, deliveries_of(job)).due_in_s > 0)
 
-        deliverer, due_in_s = rig.pool.plan(job, deliveries_of(job))
+        after = rig.pool.plan(job, deliveries_of(job))
 
-        assert before == ("w1", 0)
-        assert deliverer == ""
-        assert due_in_s > 5
+        assert before == Pending(("webhook",), deliverer="w1")
+        assert (after.names, after.deliverer) == (("webhook",), "")
+        assert after.due_in_s > 5
 
 
 def test_a_job_without_deliveries_has_nobody_to_deliver_it(rig: DeliveryBench) -> None:
     job = rig.finish(Deliver(stream="s"))
 
-    assert rig.pool.plan(job, deliveries_of(job)) == ("", 0)
+    assert rig.pool.plan(job, deliveries_of(job)) == Pending()

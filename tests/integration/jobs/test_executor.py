@@ -27,7 +27,7 @@ from labelyard.messages import Deliver, Failure, Job, Result, new_job_id
 from labelyard.queues import Queue
 from labelyard.testing import sample_job
 from labelyard_worker.jobs.cancellation import HandedBackError
-from labelyard_worker.jobs.executor import MessageReturnedError
+from labelyard_worker.jobs.errors import MessageReturnedError
 from labelyard_worker.local.servers import ValkeyServer
 from tests.integration.jobs.job_rig import JobRig, fail_with, half, rig_settings, succeed
 from tests.support.delivering import delivery_settings

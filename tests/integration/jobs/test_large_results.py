@@ -10,7 +10,7 @@ from labelyard.testing import sample_job, sample_result
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery import large_results
 from labelyard_worker.jobs.delivery.large_results import LargeResults
-from labelyard_worker.jobs.delivery.pool import deliveries_of
+from labelyard_worker.jobs.delivery.plan import deliveries_of
 from labelyard_worker.jobs.delivery.senders import object_sender_of
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.settings import WorkerSettings

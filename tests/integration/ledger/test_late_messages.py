@@ -10,8 +10,10 @@ import pytest
 from labelyard.ledger import Ledger
 from labelyard.ledger.set_aside import SetAside
 from labelyard.messages import Job, new_job_id
+from labelyard.queues import Queue
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.work import ReceivedMessage
 from tests.integration.jobs.job_rig import JobRig, rig_settings, succeed
 
 TTL_S = 100
@@ -35,13 +37,8 @@ def receive(rig: JobRig, job: Job, *, age_s: float | None = None, **call: Any) -
         rig.seen.append(job.job_id)
         return succeed(job)
 
-    rig.executor.run(
-        job.model_dump_json(),
-        queue="bulk",
-        classify=classify,
-        published_at=published_at,
-        **call,
-    )
+    message = ReceivedMessage(job.model_dump_json(), Queue.BULK, published_at=published_at, **call)
+    rig.receive(message, classify)
 
 
 def drop_record(ledger: Ledger, job: Job) -> None:
@@ -65,7 +62,7 @@ def test_a_job_that_ended_before_its_message_came_stays_ended(
 ) -> None:
     over = datetime(2020, 1, 1, tzinfo=UTC)
     job = sample_job(expires_at=over if end == "expire" else None)
-    rig.ledger.open(job, queue="bulk")
+    rig.ledger.open(job, queue=Queue.BULK)
     assert getattr(rig.ledger, end)(job.job_id)
     drop_record(rig.ledger, job)
 
@@ -114,7 +111,7 @@ def test_a_job_that_is_submitted_again_after_its_end_is_run(rig: JobRig) -> None
     rig.ledger.cancel(job.job_id)
     drop_record(rig.ledger, job)
 
-    rig.ledger.open(job, queue="bulk")
+    rig.ledger.open(job, queue=Queue.BULK)
     receive(rig, job, age_s=0.0)
 
     assert rig.record(job.job_id).state == "succeeded"

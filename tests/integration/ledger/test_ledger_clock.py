@@ -14,9 +14,11 @@ from labelyard.ledger import Ledger, connect
 from labelyard.ledger import completion as waiting_module
 from labelyard.ledger import records as ledger_records
 from labelyard.messages import Job, Result
+from labelyard.queues import Queue
 from labelyard.testing import sample_result
-from labelyard_worker.jobs import executor as executor_module
+from labelyard_worker.jobs import classify_job as job_module
 from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.work import ReceivedMessage
 from tests.integration.jobs.job_rig import JobRig, rig_settings
 
 HOUR_S = 3600.0
@@ -35,7 +37,7 @@ def offset_s(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
             return datetime.fromtimestamp(REAL_TIME() + offset_s, tz)
 
     monkeypatch.setattr(time, "time", lambda: REAL_TIME() + offset_s)
-    for module in (submission, lifetimes, ledger_records, waiting_module, executor_module):
+    for module in (submission, lifetimes, ledger_records, waiting_module, job_module):
         if hasattr(module, "datetime"):
             monkeypatch.setattr(module, "datetime", Shifted)
     return offset_s
@@ -135,7 +137,7 @@ def test_a_worker_runs_a_job_whose_time_is_not_over(rig: JobRig) -> None:
         token.check()
         return sample_result(job=job)
 
-    rig.executor.run(job.model_dump_json(), queue="bulk", classify=look_at_token)
+    rig.receive(ReceivedMessage(job.model_dump_json(), Queue.BULK), look_at_token)
 
     assert rig.record(job.job_id).state == "succeeded"
 
@@ -152,7 +154,7 @@ def test_a_worker_stops_a_job_whose_time_is_over(rig: JobRig) -> None:
         return sample_result(job=job)
 
     for _ in range(2):  # a moment too early for the ledger, the job is looked at again
-        rig.executor.run(job.model_dump_json(), queue="bulk", classify=go_on)
+        rig.receive(ReceivedMessage(job.model_dump_json(), Queue.BULK), go_on)
 
     assert rig.record(job.job_id).state == "expired"
 

@@ -13,15 +13,21 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from labelyard.errors import InvalidMessageError, LabelyardError
-from labelyard.ledger import Ledger, Record
+from labelyard.ledger import Ledger, Pending, Record
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
-from labelyard.messages import Job, Result
+from labelyard.messages import Job
 from labelyard_worker.jobs.delivery.host import Backlog, Host
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
+from labelyard_worker.jobs.delivery.plan import (
+    LOOK_EVERY_S,
+    Delivery,
+    Sender,
+    log_outcome,
+    to_delivery,
+)
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -29,7 +35,6 @@ Answer = TypeVar("Answer")
 CALLS_AT_ONCE: Final = 64
 # Jobs whose deliveries are in memory; the rest waits in the ledger.
 MAX_HELD: Final = 256
-LOOK_EVERY_S: Final = 0.5
 # A lease younger than this outlives the longest call.
 RENEW_AFTER_S: Final = 15.0
 # Threads that write to the ledger: each waits for one round trip.
@@ -37,35 +42,6 @@ LEDGER_THREADS: Final = 4
 # What close() leaves running calls when the drain's time is over already.
 CLOSE_WITHIN_S: Final = 1.0
 JOIN_S: Final = 3.0
-
-UNDELIVERED_EVENTS: Final = {"failed": "delivery_failed", "refused": "delivery_refused"}
-
-
-class Sender(Protocol):
-    """Makes one kind of delivery."""
-
-    def host_of(self, job: Job) -> str:
-        """Name the host that the delivery goes to; raises NotPermittedError."""
-
-    async def send(self, job: Job, result: Result) -> DeliveryOutcome:
-        """Try once; bounded in time, and raises nothing that can be expected."""
-
-
-@dataclass
-class Delivery:
-    """The pending deliveries of one finished job, in this worker's memory.
-
-    Attributes:
-        names: Deliveries to try now.
-        held_at: Monotonic time at which the lease was last renewed.
-        is_calling: Whether a call has begun, so that its outcome must be written.
-    """
-
-    job: Job
-    result: Result
-    names: tuple[str, ...]
-    held_at: float = field(default_factory=time.monotonic)
-    is_calling: bool = False
 
 
 class DeliveryPool:
@@ -115,19 +91,17 @@ class DeliveryPool:
         """Return whether this worker may hold the deliveries of another job in memory."""
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
 
-    def plan(self, job: Job, names: tuple[str, ...]) -> tuple[str, float]:
+    def plan(self, job: Job, names: tuple[str, ...]) -> Pending:
         """Choose the worker for the deliveries of a result that is about to be written.
 
         Returns:
-            This worker's name if it delivers at once, else an empty one; and the seconds
-            after which whichever worker has room may take it.
+            The deliveries with this worker's name if it makes them at once, else with none,
+            and with the seconds after which any worker with room may take them.
         """
-        if not names:
-            return "", 0.0
         pauses = [self._pause_s(job, name) for name in names]
         if self.has_room and not any(pauses):
-            return self.worker, 0.0
-        return "", max(pauses)
+            return Pending(names, deliverer=self.worker if names else "")
+        return Pending(names, due_in_s=max(pauses, default=0.0))
 
     def _pause_s(self, job: Job, name: str) -> float:
         try:
@@ -137,9 +111,9 @@ class DeliveryPool:
         postponed = host.postponement() if host is not None else None
         return (postponed.retry_in_s or 0.0) if postponed else 0.0
 
-    def offer(self, job: Job, result: Result, names: tuple[str, ...]) -> None:
+    def offer(self, delivery: Delivery) -> None:
         """Deliver a result that this worker has just finished, with a lease from FINISH."""
-        self._call_soon(lambda: self._accept(Delivery(job, result, names)))
+        self._call_soon(lambda: self._accept(delivery))
 
     def drain(self, within_s: float) -> None:
         """Take nothing more from the ledger; calls in flight may end within *within_s*."""
@@ -298,39 +272,3 @@ class DeliveryPool:
 
     def _in_thread(self, call: Callable[[], Answer]) -> Awaitable[Answer]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def to_delivery(record: Record, *, now: float) -> Delivery | None:
-    """Return the due deliveries of a record; ``None`` if there is nothing to deliver.
-
-    Raises:
-        InvalidMessageError: An earlier version accepted what this one does not.
-    """
-    if record.fault:
-        raise InvalidMessageError(record.fault)
-    if record.result is None or not record.undelivered:
-        return None
-    due = tuple(
-        name
-        for name in record.undelivered
-        if (record.deliveries[name].next_try_at or 0.0) <= now + LOOK_EVERY_S
-    )
-    return Delivery(record.job(), record.result, due or record.undelivered)
-
-
-def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
-    """Name the deliveries that a job wants, besides the ledger and its stream.
-
-    The object of a large result is written already.
-    """
-    is_written = result is not None and result.object_uri is not None
-    object_uri = None if is_written else job.deliver.object_uri
-    wanted = (("object", object_uri), ("webhook", job.deliver.webhook))
-    return tuple(name for name, target in wanted if target)
-
-
-def log_outcome(job_id: str, name: str, outcome: DeliveryOutcome) -> None:
-    """Log an attempt that delivered nothing."""
-    if event := UNDELIVERED_EVENTS.get(outcome.kind):
-        fields = {"job_id": job_id, "delivery": name, "why": outcome.reason}
-        log.warning(event, extra={"fields": fields})

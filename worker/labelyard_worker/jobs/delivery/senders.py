@@ -4,7 +4,7 @@ from labelyard_worker.intake.sources.s3_clients import open_store
 from labelyard_worker.intake.sources.s3_settings import resolve_s3
 from labelyard_worker.jobs.delivery.objects import ObjectSender
 from labelyard_worker.jobs.delivery.permissions import ResultPlaces, WebhookHosts
-from labelyard_worker.jobs.delivery.pool import Sender
+from labelyard_worker.jobs.delivery.plan import Sender
 from labelyard_worker.jobs.delivery.signature import webhook_key
 from labelyard_worker.jobs.delivery.webhook import WebhookSender
 from labelyard_worker.settings import WorkerSettings

@@ -1,0 +1,108 @@
+"""Classification of a job's images, as the executor runs it: the result is part of the record."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from labelyard.ledger import Ledger, Pending
+from labelyard.ledger.commands import job_digest
+from labelyard.messages import Failure, ImageResult, Job, Result, parse_job
+from labelyard.queues import Queue
+from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
+from labelyard_worker.jobs.work import ReceivedMessage, Work
+
+Classify = Callable[[Job, Queue, Token], Result]
+
+
+@dataclass(frozen=True)
+class ClassifyJob(Work[Result]):
+    """One job whose images are scored against its labels.
+
+    Attributes:
+        job: The job, with the expiry of its call.
+        queue: The queue that brought it.
+        classify: The main path, ``classify.py``.
+    """
+
+    job: Job
+    queue: Queue
+    classify: Classify
+
+    @classmethod
+    def read(cls, message: ReceivedMessage, classify: Classify) -> "ClassifyJob":
+        """Parse the job in *message*.
+
+        Raises:
+            InvalidMessageError: It does not follow the contract.
+        """
+        job = expiring(parse_job(message.body), message.expires_at)
+        return cls(job, message.queue, classify)
+
+    @property
+    def job_id(self) -> str:
+        """Id of the job's record."""
+        return self.job.job_id
+
+    @property
+    def tenant(self) -> str:
+        """Tenant of the job."""
+        return self.job.tenant
+
+    @property
+    def digest(self) -> str:
+        """Digest of the job, equal for the same job of any client."""
+        return job_digest(self.job)
+
+    def to_json(self) -> str:
+        """Write the job as its message."""
+        return self.job.model_dump_json()
+
+    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:
+        """Write the record of a job of which only the message came."""
+        return ledger.adopt(self.job, queue=queue)
+
+    def run(self, token: Token, *, queued_s: float) -> Result:
+        """Score the images."""
+        result = self.classify(self.job, self.queue, token)
+        timing = result.timing.model_copy(update={"queued_s": queued_s})
+        return result.model_copy(update={"timing": timing})
+
+    def retryable_code(self, result: Result) -> str | None:
+        """Return the code of the first image that a later attempt may score."""
+        errors = (image.error for image in result.images if image.error is not None)
+        return next((error.code for error in errors if error.is_retryable), None)
+
+    def failed(self, failure: Failure) -> Result:
+        """Make a result in which each image has the job's own error."""
+        images = tuple(
+            ImageResult(id=image.id, uri=image.uri, error=failure) for image in self.job.images
+        )
+        return Result(
+            job_id=self.job_id, status="failed", tenant=self.tenant, images=images, error=failure
+        )
+
+    def finish(self, ledger: Ledger, result: Result, *, pending: Pending, is_dead: bool) -> bool:
+        """Write the result into the job's record."""
+        return ledger.finish(self.job_id, result, pending=pending, is_dead=is_dead)
+
+    def delivery(self, result: Result) -> Delivery | None:
+        """Return the deliveries to an object and a webhook, as the job asks for them."""
+        names = deliveries_of(self.job, result)
+        return Delivery(self.job, result, names) if names else None
+
+    def describe(self, result: Result) -> Mapping[str, object]:
+        """Return status, size, trace and timing."""
+        return {
+            "status": result.status,
+            "images": len(self.job.images),
+            **({"trace": self.job.trace} if self.job.trace else {}),
+            **result.timing.model_dump(),
+        }
+
+
+def expiring(job: Job, expires_at: float | None) -> Job:
+    """Return *job* with the earlier one of its own expiry and that of its call."""
+    if expires_at is None or (job.expires_at and job.expires_at.timestamp() <= expires_at):
+        return job
+    return job.model_copy(update={"expires_at": datetime.fromtimestamp(expires_at, UTC)})

@@ -1,0 +1,68 @@
+"""The life of a worker process: its services are built, announced, drained and closed."""
+
+import logging
+from typing import Any
+
+from labelyard.errors import LabelyardError
+from labelyard_worker.broker.old_lists import move_old_lists
+from labelyard_worker.operations import logs
+from labelyard_worker.services import LoadCheckpoint, Services, open_services
+from labelyard_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """State that Celery's signals build and the tasks use; empty in a process without a worker."""
+
+    def __init__(self, settings: WorkerSettings, load: LoadCheckpoint) -> None:
+        self.settings = settings
+        self._load = load
+        self._services: Services | None = None
+
+    @property
+    def services(self) -> Services:
+        """The services; there are some while a worker runs."""
+        if self._services is None:
+            raise RuntimeError("tasks run in a worker: start one with labelyard-worker start")
+        return self._services
+
+    def set_up_logging(self) -> None:
+        """Write log events as the settings demand."""
+        logs.begin(level=self.settings.log_level, form=self.settings.log_format)
+
+    def open(self) -> None:
+        """Build everything before the first job is received, or end with the reason."""
+        self.set_up_logging()  # Celery sends its signal for this only later
+        try:
+            self._services = open_services(self.settings, load=self._load)
+            move_old_lists(self.settings, self._services.links.ledger)
+        except LabelyardError as error:
+            self.close()
+            raise SystemExit(f"labelyard-worker cannot start: {error}") from error
+        except Exception as error:
+            # Celery logs what a signal's receiver raises, and goes on without services.
+            log.exception("worker_build_failed")
+            self.close()
+            raise SystemExit(f"labelyard-worker cannot start: {error!r}") from error
+
+    def ready(self, pool: Any) -> None:
+        """Report to the health server and the log that the worker receives jobs from now on."""
+        if self.services.health is not None:
+            self.services.health.ready(pool)
+        log.info("worker_ready", extra={"fields": {"worker": self.services.links.worker}})
+
+    def drain(self) -> None:
+        """Start the drain: running jobs finish, the rest are handed back."""
+        if self._services is not None:
+            self._services.drain.start()
+
+    def close(self) -> None:
+        """Close all services, their threads and processes included."""
+        if self._services is not None:
+            self._services.close()
+            self._services = None
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job that Celery's remote control wants revoked."""
+        return self.services.links.ledger.cancel(job_id)
