@@ -60,6 +60,25 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```\w*\n.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@every_page
+def test_links_to_a_heading_find_it(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text_of(page))
+
+    missing = [
+        f"{path}#{anchor}"
+        for path, anchor in targets
+        if anchor not in anchors_of(page.parent / path if path else page)
+    ]
+    assert missing == []
+
+
 def test_every_page_is_in_the_index() -> None:
     docs = ROOT / "docs"
     pages = {
