@@ -3,13 +3,16 @@
 ``make docs`` runs it. A test fails when a page is not what it would write.
 """
 
+import ast
 import inspect
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from labelyard.schemas import MODEL_BY_NAME, schema_text
@@ -22,7 +25,7 @@ MIB: Final = 1024 * 1024
 INTRODUCTION: Final = """\
 # Settings
 
-<!-- Generated from the settings classes: change their docstrings, then run make docs. -->
+<!-- Generated from the settings classes: change the comments above their fields, then run make docs. -->
 
 Settings are environment variables; each begins with `LABELYARD_`.
 A variable of that beginning that is not listed here stops a worker at its start, so a typo cannot pass in silence; a value that is refused is named in the error.
@@ -30,48 +33,50 @@ Lists are written with commas: `LABELYARD_ALLOWED_BUCKETS=photos,results`. Times
 Credentials, and all else that concerns S3, come from the usual AWS variables and files.
 """
 
-# Each paragraph of a class's attributes, by the first setting in it.
-TITLES: Final = {
-    "broker_url": "Producers and workers: connections",
-    "tenant": "Producers",
-    "checkpoint": "Workers: the model",
-    "max_batch_size": "Workers: batches and memory",
-    "decode": "Workers: reading pictures",
-    "concurrency": "Workers: jobs",
-    "atomic_claim": "Workers: durability",
-    "result_buckets": "Workers: deliveries, probes, logs",
-}
+GROUPS: Final = f"{WorkerSettings.__module__}."
 
 
-def attribute_groups(cls: type) -> list[dict[str, str]]:
-    """Read the ``Attributes`` of a class's own docstring, paragraph by paragraph.
+def groups() -> list[type[BaseModel]]:
+    """Return the classes that define settings, in the order of the page."""
+    of_workers = [cls for cls in WorkerSettings.__mro__ if cls.__module__.startswith(GROUPS)]
+    return [ConnectionSettings, ClientSettings, *of_workers]
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """Read the meaning of each setting of a class from the ``#:`` comment above it.
 
     Returns:
-        What each attribute means, by its name, in the order of the docstring.
+        The meaning of each setting, by its name, in the order of the class; empty for a
+        setting without such a comment.
     """
-    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("\nAttributes:\n")
-    groups: list[dict[str, str]] = []
-    for paragraph in section.split("\n\n"):
-        entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", paragraph, flags=re.MULTILINE)
-        groups.append({name: " ".join(meaning.split()) for name, meaning in entries})
-    return groups
+    lines = inspect.getsource(cls).splitlines()
+    return {
+        statement.target.id: comment_above(lines, statement.lineno)
+        for statement in ast.parse("\n".join(lines)).body[0].body  # type: ignore[attr-defined]
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and "ClassVar" not in ast.unparse(statement.annotation)
+    }
+
+
+def comment_above(lines: Sequence[str], number: int) -> str:
+    """Return the text of the ``#:`` lines directly above the line of that number, from 1."""
+    above = [line.strip() for line in reversed(lines[: number - 1])]
+    comment = list(itertools.takewhile(lambda line: line.startswith("#: "), above))
+    return " ".join(line.removeprefix("#: ") for line in reversed(comment))
 
 
 def page() -> str:
     """Write docs/settings.md."""
-    sections = [
-        section(group, cls)
-        for cls in (ConnectionSettings, ClientSettings, WorkerSettings)
-        for group in attribute_groups(cls)
-    ]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, *map(section, groups())])
 
 
-def section(group: dict[str, str], cls: type[ConnectionSettings]) -> str:
-    """Write the table of some settings that belong together."""
-    lines = [f"## {TITLES[next(iter(group))]}\n", "| variable | default | values | meaning |"]
+def section(cls: type[BaseModel]) -> str:
+    """Write the table of a class's settings, under the first line of its docstring."""
+    heading = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0].removesuffix(".")
+    lines = [f"## {heading}\n", "| variable | default | values | meaning |"]
     lines.append("|---|---|---|---|")
-    for name, meaning in group.items():
+    for name, meaning in meanings(cls).items():
         field = cls.model_fields[name]
         variable = f"`{PREFIX}{name.upper()}`"
         cells = (variable, default_of(name, field), values_of(name, field), code_of(meaning))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -39,45 +40,40 @@ def _variable(path: Sequence[str]) -> str:
 
 
 class ConnectionSettings(BaseSettings):
-    """Settings of the broker and the ledger; the same for producers and workers.
-
-    Attributes:
-        broker_url: What carries messages: ``redis://``, ``rediss://`` or ``amqp://``.
-        ledger_url: Redis that holds the jobs' records and results: ``redis://`` or
-            ``rediss://``. Use an instance or database of its own, with ``maxmemory-policy
-            noeviction``.
-        namespace: Prefix of every key and queue, so that services can share a Redis.
-        s3_endpoint_url: S3-compatible server; unset means what the AWS variables and
-            files say. Credentials always come from there.
-        s3_region: Region of the buckets; unset means what the AWS settings say.
-        result_ttl_s: Seconds that a final record can be read.
-        open_ttl_s: Seconds after which a record that never became final is dropped;
-            it only bounds what an abandoned installation leaves behind.
-        max_queued_images: Images not yet final past which a submit is refused with
-            ``queue_full``; 0 means no limit.
-        durable_writes: What a submit, a result and its reading wait for: ``off`` (nothing),
-            ``fsync`` (the ledger's append-only file is on disk; up to a second each with
-            ``appendfsync everysec``, little with ``always``) or ``replica`` (replicas have it).
-            Set the same for producers and workers; docs/reliability.md tells what it costs.
-        durable_replicas: Replicas that ``replica`` waits for.
-        durable_timeout_s: Longest wait for that; then ``ledger_unavailable``.
-    """
+    """Settings of producers and workers: connections, records and durability."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore"
     )
     needs: ClassVar[str] = "labelyard"
 
+    #: Broker, which carries the messages: ``redis://``, ``rediss://`` or ``amqp://``.
     broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
+    #: Redis that holds the jobs' records and results: ``redis://`` or ``rediss://``. Use an
+    #: instance or database of its own, with ``maxmemory-policy noeviction``.
     ledger_url: LedgerUrl = "redis://127.0.0.1:6379/1"
+    #: Prefix of every key and queue, so that services can share a Redis.
     namespace: str = Field(default="labelyard", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    #: S3-compatible server; unset means what the AWS variables and files say. Credentials always
+    #: come from there.
     s3_endpoint_url: Optional = None
+    #: Region of the buckets; unset means what the AWS settings say.
     s3_region: Optional = None
+    #: Seconds that a final record can be read.
     result_ttl_s: PositiveInt = Field(default=DAY_S, le=MAX_TTL_S)
+    #: Seconds after which a record that never became final is dropped; it only bounds what an
+    #: abandoned installation leaves behind.
     open_ttl_s: PositiveInt = Field(default=30 * DAY_S, le=MAX_TTL_S)
+    #: Images not yet final past which a submit is refused with ``queue_full``; 0 means no limit.
     max_queued_images: NonNegativeInt = Field(default=0, le=MAX_COUNT)
+    #: Durability that a submit, a result and its reading wait for: ``off`` (none), ``fsync`` (the
+    #: ledger's append-only file is on disk; up to a second each with ``appendfsync everysec``,
+    #: little with ``always``) or ``replica`` (replicas have it). Set the same for producers and
+    #: workers; docs/reliability.md has the cost.
     durable_writes: Literal["off", "fsync", "replica"] = "off"
+    #: Replicas that durable_writes ``replica`` waits for.
     durable_replicas: PositiveInt = 1
+    #: Longest wait for that durability; then ``ledger_unavailable``.
     durable_timeout_s: PositiveFloat = Field(default=2.5, le=MAX_WAIT_S)
 
     if not TYPE_CHECKING:  # type checkers know the fields from pydantic's plugin
@@ -106,19 +102,16 @@ class ConnectionSettings(BaseSettings):
 
 
 class ClientSettings(ConnectionSettings):
-    """Settings of a producer.
+    """Producer settings: tenant, uploads and the wait for the broker."""
 
-    Attributes:
-        tenant: On whose behalf jobs are submitted when the call names nobody.
-        upload_bucket: Where the command line puts local files before it submits them.
-        upload_prefix: Key prefix of these uploads.
-        publish_timeout_s: Longest that a submit waits for the broker. The job is in
-            the ledger by then, and a worker's reconciler sends it when the broker is back.
-    """
-
+    #: Tenant of the jobs whose submit names none.
     tenant: Tenant = "default"
+    #: Bucket that the command line uploads local files to before it submits them.
     upload_bucket: str = "labelyard-uploads"
+    #: Key prefix of uploaded files.
     upload_prefix: str = "uploads/"
+    #: Longest that a submit waits for the broker. The job is in the ledger by then, and a worker's
+    #: reconciler sends it when the broker is back.
     publish_timeout_s: PositiveFloat = Field(default=3.0, le=MAX_WAIT_S)
 
 
@@ -133,13 +126,23 @@ def unknown_variables(
     return {name for name in environ if name.startswith(PREFIX)} - known
 
 
-def refuse_unknown_variables(known_settings: Iterable[type[ConnectionSettings]]) -> None:
-    """Stop when the environment sets a variable of ours that does not exist.
+def refuse_unknown_variables(
+    known_settings: Iterable[type[ConnectionSettings]],
+    *,
+    replaced: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Raise if the environment sets a ``LABELYARD_*`` variable that does not exist.
+
+    Args:
+        replaced: Variables of earlier versions, with the variable that stands in their place.
 
     Raises:
         ServiceConfigError: Names the variables.
     """
     unknown = unknown_variables(os.environ, known_settings)
+    if gone := sorted(unknown & replaced.keys()):
+        news = "; ".join(f"{name}: replaced by {replaced[name]}" for name in gone)
+        raise ServiceConfigError(f"{news}, see docs/settings.md")
     if unknown:
         names = ", ".join(sorted(unknown))
         raise ServiceConfigError(f"{names}: no such setting, see docs/settings.md")

@@ -28,7 +28,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="draws the same run again")
     parser.add_argument("--broker", choices=BROKERS, default="redis", help="carries the messages")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--stock", action="store_true", help="without our transport and reconciler")
+    parser.add_argument("--stock", action="store_true", help="without our transport and guards")
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     parser.add_argument(
         "--keep", action="store_true", help="keep data and logs of a clean run, too"

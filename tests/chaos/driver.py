@@ -40,7 +40,7 @@ class Options:
 
     Attributes:
         seconds: How long faults come.
-        is_stock: Run Celery's own parts, without our transport and reconciler.
+        is_stock: Run Celery's own parts, without our transport and guards.
         broker: What carries the messages, one of ``BROKERS``.
         disk: Folder on a small disk of its own, for the broker's data.
     """

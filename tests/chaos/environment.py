@@ -40,7 +40,7 @@ SETTINGS: Final = {
 }
 WEBHOOK_SECRET: Final = "whsec_YSBrZXkgb2YgYXQgbGVhc3QgMjQgYnl0ZXM="
 # Celery's own Redis transport and no reconciler, to show that the suite can fail.
-STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_RECONCILER": "0"}
+STOCK_SETTINGS: Final = {"LABELYARD_ATOMIC_CLAIM": "0", "LABELYARD_STOCK_CELERY": "1"}
 # A record that was answered for must outlive kill -9; the broker may lose a second.
 LEDGER_OPTIONS: Final = {"appendfsync": "always"}
 # RabbitMQ takes a worker that is silent for twice as long for dead: longer than LABELYARD_DRAIN_S,

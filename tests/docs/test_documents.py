@@ -13,7 +13,7 @@ from labelyard.diagnosis import Situation
 from labelyard.ledger.records import FINAL_STATES, State
 from labelyard.settings import PREFIX, ClientSettings, unknown_variables
 from labelyard_worker.cli import app as worker_app
-from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.settings import REPLACED_VARIABLES, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
@@ -113,6 +113,8 @@ def test_variables_that_are_named_are_settings(page: Path) -> None:
 
     unknown = unknown_variables(named, [WorkerSettings, ClientSettings])
 
+    if page.name == "CHANGELOG.md":  # it also names variables that are gone
+        unknown -= REPLACED_VARIABLES.keys()
     assert unknown == set()
 
 

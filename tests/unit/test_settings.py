@@ -6,8 +6,9 @@ import pytest
 
 from labelyard.errors import ServiceConfigError
 from labelyard.settings import ClientSettings, unknown_variables
-from labelyard_worker.celery_app import inflight_limits
-from labelyard_worker.settings import WorkerSettings, read_settings
+from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
+from labelyard_worker.celery_app import build_app, inflight_limits
+from labelyard_worker.settings import REPLACED_VARIABLES, WorkerSettings, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,25 @@ def test_a_misspelt_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(ServiceConfigError, match="LABELYARD_CONCURENCY: no such setting"):
         read_settings()
+
+
+@pytest.mark.parametrize("name", REPLACED_VARIABLES)
+def test_a_switch_that_was_folded_names_the_one_that_replaced_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "0")
+
+    with pytest.raises(ServiceConfigError, match=f"{name}: replaced by LABELYARD_STOCK_CELERY"):
+        read_settings()
+
+
+def test_stock_celery_runs_celerys_own_parts() -> None:
+    guarded, stock = (build_app(WorkerSettings(stock_celery=is_on)) for is_on in (False, True))
+
+    assert guarded.conf.worker_pool == "labelyard_worker.broker.thread_pool:TaskPool"
+    assert HeartbeatStep in guarded.steps["consumer"]
+    assert stock.conf.worker_pool == "threads"
+    assert HeartbeatStep not in stock.steps["consumer"]
 
 
 def test_a_producers_variables_may_stand_beside_a_workers() -> None:

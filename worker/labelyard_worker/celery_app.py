@@ -140,7 +140,7 @@ def install_broker(app: Celery, settings: WorkerSettings) -> str:
         app.conf.update(build_amqp_settings(settings))
         return amqp_transport.to_gated_url(url)
     app.conf.broker_transport_options = build_redis_options(settings)
-    if settings.heartbeat:
+    if not settings.stock_celery:
         app.steps["consumer"].add(HeartbeatStep)
     if settings.atomic_claim:
         # kombu's own pop loses about one job in a thousand when a worker is killed.
@@ -159,7 +159,7 @@ def build_app(settings: WorkerSettings) -> Celery:
         task_default_queue=queue_name(settings.namespace, Queue.INTERACTIVE),
         # One model for all threads; the pool is ours because Celery's loses slots.
         worker_pool=(
-            "labelyard_worker.broker.thread_pool:TaskPool" if settings.safe_pool else "threads"
+            "threads" if settings.stock_celery else "labelyard_worker.broker.thread_pool:TaskPool"
         ),
         worker_concurrency=settings.concurrency,
         # Celery applications that ask for a task's result find it where they look by default.

@@ -234,7 +234,7 @@ def _open_watchdog(settings: WorkerSettings, stack: ExitStack, engine: Engine) -
     watchdog = Watchdog(
         model_busy_s=lambda: max(batcher.busy_for_s, vectors.busy_for_s),
         model_timeout_s=settings.inference_timeout_s,
-        is_on=settings.watchdog,
+        is_on=not settings.stock_celery,
     )
     stack.callback(watchdog.close)
     return watchdog
@@ -258,7 +258,7 @@ def _start_maintenance(
         broker=links.broker,
         every_s=settings.reconcile_every_s,
         after_s=settings.reconcile_after_s,
-        is_on=settings.reconciler,
+        is_on=not settings.stock_celery,
     )
     for thread in (presence, listener, reconciler):
         stack.callback(thread.close)

@@ -59,7 +59,7 @@ class Executor:
         self._watchdog = watchdog
         self._running = running
         self._settings = settings
-        self._single_flight = SingleFlight(is_on=settings.single_flight)
+        self._single_flight = SingleFlight(is_on=not settings.stock_celery)
         self._quarantine = Quarantine()
 
     @property
