@@ -1,4 +1,4 @@
-"""Put local files into a bucket, so that workers can read them."""
+"""Upload local files to a bucket, so that workers can read them."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ def storage_errors_as_ours(bucket: str) -> Iterator[None]:
         raise StorageUnavailableError(f"s3://{bucket}: {code}") from error
     except BotoCoreError as error:
         raise StorageUnavailableError(f"s3://{bucket}: {error}") from error
-    except ValueError as error:  # botocore's way to say that an endpoint is no address
+    except ValueError as error:  # botocore's error for an endpoint that is not an address
         raise ServiceConfigError(f"LABELYARD_S3_ENDPOINT_URL: {error}") from error
 
 
@@ -52,7 +52,7 @@ def upload_files(
     *,
     on_done: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Upload *paths*, each under the digest of its content, unless it is there already.
+    """Upload files, each under the digest of its content, unless the object exists.
 
     Args:
         on_done: Called after each file.
@@ -61,7 +61,7 @@ def upload_files(
         Their ``s3://`` addresses, in the order of *paths*.
 
     Raises:
-        ServiceConfigError: S3 refused, or boto3 is missing; the text says what to do.
+        ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
         StorageUnavailableError: S3 gave no usable answer.
     """
     try:
@@ -76,7 +76,7 @@ def upload_files(
 
         def upload(path: Path) -> str:
             key = f"{settings.upload_prefix}{_digest(path)}{path.suffix.lower()}"
-            if not _is_there(s3, bucket, key):
+            if not _exists(s3, bucket, key):
                 s3.upload_file(str(path), bucket, key)
             on_done()
             return f"s3://{bucket}/{key}"
@@ -89,7 +89,7 @@ def _open_client(settings: ClientSettings) -> Any:
     return open_s3_client(
         endpoint_url=settings.s3_endpoint_url,
         region=settings.s3_region,
-        # A server of one's own seldom answers to bucket names in its host name.
+        # Self-hosted servers seldom accept bucket names in the host name.
         addressing="path" if settings.s3_endpoint_url else None,
         connect_timeout=5,
         read_timeout=30,
@@ -107,13 +107,13 @@ def _make_bucket(s3: Any, settings: ClientSettings) -> None:
         if error.response["Error"]["Code"] != "404":
             raise
         region = s3.meta.region_name
-        # S3 wants no constraint for its first region, and one for every other.
-        place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        is_placed = region not in {None, "us-east-1", "aws-global"}
-        s3.create_bucket(Bucket=settings.upload_bucket, **(place if is_placed else {}))
+        # S3 refuses a constraint for its first region, and requires one for every other.
+        constraint = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        is_constrained = region not in {None, "us-east-1", "aws-global"}
+        s3.create_bucket(Bucket=settings.upload_bucket, **(constraint if is_constrained else {}))
 
 
-def _is_there(s3: Any, bucket: str, key: str) -> bool:
+def _exists(s3: Any, bucket: str, key: str) -> bool:
     from botocore.exceptions import ClientError
 
     try:

@@ -243,7 +243,7 @@ BREAKAGES: dict[str, tuple[bytes, type[ImageError], str]] = {
     "json": (b'{"error": "gone"}', ImageUndecodableError, "JSON"),
     "pdf": (b"%PDF-1.7", ImageUndecodableError, "PDF"),
     "zip": (b"PK\x03\x04" + b"\x00" * 99, ImageUndecodableError, "ZIP"),
-    "noise": (bytes(range(256)), ImageUndecodableError, "no picture"),
+    "noise": (bytes(range(256)), ImageUndecodableError, "not a picture"),
     "truncated jpeg": (pictures.jpeg((400, 300))[:3000], ImageUndecodableError, "cut short"),
     "truncated png": (pictures.png((400, 300))[:2000], ImageUndecodableError, "cut short"),
     "truncated webp": (pictures.webp()[:200], ImageUndecodableError, "WEBP"),

@@ -13,7 +13,7 @@ from labelyard.errors import ImageUndecodableError
 from labelyard.messages import ImageRef, Result
 from labelyard.testing import sample_job, sample_result
 from labelyard.testing.samples import fail_image
-from labelyard_worker.local.report import page, write_report
+from labelyard_worker.local.report import make_page, write_report
 from tests.support import pictures
 
 
@@ -63,7 +63,7 @@ def test_results_are_written_as_they_are_stored(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_each_photograph_with_its_labels_and_its_time() -> None:
-    found = Page(page([redact("a.png"), redact("b.png")]))
+    found = Page(make_page([redact("a.png"), redact("b.png")]))
 
     assert found.values("alt") == ["a.png", "b.png"]
     assert found.words.count("42 ms") == 2
@@ -74,7 +74,7 @@ def test_the_page_shows_each_photograph_with_its_labels_and_its_time() -> None:
 
 
 def test_the_page_fetches_nothing() -> None:
-    text = page([redact()])
+    text = make_page([redact()])
     found = Page(text)
 
     assert all(source.startswith("data:image/png;base64,") for source in found.values("src"))
@@ -88,13 +88,13 @@ def test_the_page_fetches_nothing() -> None:
 def test_a_photograph_is_embedded_as_what_it_is(picture: bytes, kind: str) -> None:
     entry = Shown("x", picture, redact().result)
 
-    (source,) = Page(page([entry])).values("src")
+    (source,) = Page(make_page([entry])).values("src")
 
     assert source.startswith(f"data:image/{kind};base64,")
 
 
 def test_names_are_words_and_no_markup() -> None:
-    found = Page(page([redact('<script>alert("1")</script>.png')]))
+    found = Page(make_page([redact('<script>alert("1")</script>.png')]))
 
     assert "script" not in found.tags
     assert found.values("alt") == ['<script>alert("1")</script>.png']
@@ -105,6 +105,6 @@ def test_a_photograph_that_failed_says_why() -> None:
     image = entry.result.images[0]
     broken = fail_image(ImageRef(id=image.id, uri=image.uri), ImageUndecodableError(image.uri))
 
-    found = Page(page([redact(images=(broken,), model=None)]))
+    found = Page(make_page([redact(images=(broken,), model=None)]))
 
     assert "image_undecodable" in found.words

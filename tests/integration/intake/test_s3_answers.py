@@ -170,7 +170,7 @@ def test_a_304_that_nobody_asked_for_is_an_error_that_passes(key: str) -> None:
     error = error_of(lambda request: reply(request, 304), key)
 
     assert type(error) is StorageUnavailableError
-    assert "unasked" in str(error)
+    assert "unconditional" in str(error)
 
 
 @keys

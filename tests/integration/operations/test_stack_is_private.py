@@ -192,7 +192,7 @@ def test_jobs_are_behind_a_password(stack: Stack) -> None:
 
 def test_nothing_that_the_servers_wrote_can_be_opened_by_others(stack: Stack) -> None:
     """Passwords, keys and data, and the sockets that SeaweedFS puts into /tmp."""
-    litter = [Path(path) for path in stack.seaweed._litter()]
+    litter = [Path(path) for path in stack.seaweed._leftover_files()]
     folders = [stack.valkey.data_dir, stack.seaweed.data_dir]
     secrets = [
         stack.valkey.data_dir / "password",

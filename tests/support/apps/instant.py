@@ -3,7 +3,7 @@
 Everything else is the real worker. Configured by ``TEST_EFFECTS`` (file that gets the lines),
 ``TEST_SLOT`` (name of this worker in them), ``TEST_FLAGS`` (folder of orders to the process) and
 ``TEST_PRIVATE_HTTPS`` (https hosts may be on this machine),
-``TEST_DECODER`` (what the intake's children decode with, in place of ``images.decode``) and
+``TEST_DECODER`` (what the intake's children decode with, in place of ``decode.decode``) and
 ``TEST_CLOCK`` (file that says how wrong its clock is). How it is told to misbehave is in ``orders``.
 """
 

@@ -22,12 +22,12 @@ from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 
 START_TIMEOUT_S = 60.0
 
-# A decoder finds its next file in the socket, and need not wait for a busy worker.
-DEPTH = 3
+# Files in a decoder's socket at once: it reads the next one without waiting for a busy worker.
+MAX_SENT_FILES = 3
 
 
 class ChildHandle:
-    """One child; the loop of the pool reads its socket.
+    """One intake child; the intake's loop reads its socket.
 
     Attributes:
         is_ready: Whether the child has reported that it is ready.
@@ -64,7 +64,7 @@ class ChildHandle:
 
 @dataclass(slots=True)
 class SentFile:
-    """A file in a decoder's socket, or under work.
+    """A file in a decoder's socket, or being decoded.
 
     Attributes:
         number: Number of the request.
@@ -79,10 +79,10 @@ class SentFile:
 
 
 class DecoderHandle(ChildHandle):
-    """A decoder and the files that were sent to it, in its order.
+    """A decoder child and the files that were sent to it, oldest first.
 
-    It works in order, so when it dies or hangs the image at fault is the first that is
-    unanswered.
+    It decodes them in that order, so when it dies or hangs, the image at fault is the first
+    that is unanswered.
     """
 
     def __init__(self, settings: DecoderSettings, *, max_payload_bytes: int) -> None:
@@ -99,10 +99,10 @@ class DecoderHandle(ChildHandle):
     @property
     def has_room(self) -> bool:
         """Return whether another file may be sent."""
-        return self.is_ready and len(self.sent) < DEPTH
+        return self.is_ready and len(self.sent) < MAX_SENT_FILES
 
     def send(self, request: IntakeRequest, *, uri: str, timeout_s: float) -> bool:
-        """Send a file; ``False`` if the child died while idle: no image is to blame."""
+        """Send a file; ``False`` if the decoder died while idle: no image is to blame."""
         if not self.sent:
             if is_peer_gone(self.channel.socket):
                 return False
@@ -110,7 +110,7 @@ class DecoderHandle(ChildHandle):
         etag = request.etag if request.is_md5 is not False else None
         head = {"id": request.number, "uri": uri, "size": request.size_bytes, "etag": etag}
         self.sent.append(SentFile(request.number, request, timeout_s))
-        with suppress(OSError):  # a dead child shows when its answer is read
+        with suppress(OSError):  # a dead child is noticed when its answer is read
             self.channel.write(head, fd=request.fd)
         return True
 
@@ -162,7 +162,7 @@ class FetcherHandle(ChildHandle):
 
     def send(self, head: dict[str, object]) -> None:
         """Send an order."""
-        with suppress(OSError):  # a dead child shows when its answer is read
+        with suppress(OSError):  # a dead child is noticed when its answer is read
             self.channel.write(head)
 
     def fetch(self, request: IntakeRequest) -> None:

@@ -1,4 +1,4 @@
-"""Start and end intake children; of signals to a process group only SIGKILL reaches them."""
+"""Start and end the processes of intake children, which ignore SIGTERM and SIGINT."""
 
 import os
 import select
@@ -68,7 +68,7 @@ class _ForkedProcess(ForkServerProcess):
 
 
 class DecoderProcess:
-    """A decoder, forked from the fork server in milliseconds.
+    """The process of a decoder, forked from the fork server in milliseconds.
 
     Args:
         theirs: The child's end of its socket; closed here.
@@ -101,7 +101,7 @@ class DecoderProcess:
 
 
 class FetcherProcess:
-    """The fetcher, a program of its own: with the environment variables that its libraries read.
+    """The process of a fetcher: a program of its own, with the variables that its libraries read.
 
     Args:
         theirs: The child's end of its socket; closed here.
@@ -132,14 +132,16 @@ class FetcherProcess:
         """Kill the child if it still runs, and return its exit code or signal in words."""
         self._process.kill()
         self._process.wait()
-        said = self.read_stderr().strip().rpartition("\n")[2]
+        last_line = self.read_stderr().strip().rpartition("\n")[2]
         self.stderr.close()
         how = describe_exit(self._process.returncode)
-        return f"{how}: {said[-300:]}" if said else how
+        return f"{how}: {last_line[-300:]}" if last_line else how
 
     def read_stderr(self) -> str:
-        """Drain the fetcher's standard error, and return its first words."""
-        if self.stderr.closed:  # its end was noticed by its socket, in the same look
+        """Drain the fetcher's standard error, and return its beginning."""
+        if (
+            self.stderr.closed
+        ):  # an event of the socket, in the same round of the loop, replaced this process
             return ""
         kept = b""
         with suppress(OSError):

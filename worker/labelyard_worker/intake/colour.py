@@ -1,4 +1,4 @@
-"""Bring a picture of any mode upright and to RGB."""
+"""Turn a picture upright, and convert its colour mode to RGB."""
 
 from typing import Final, cast
 
@@ -40,7 +40,7 @@ def orientation_of(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; 1, as it stands, if there is none to be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - whatever is wrong with EXIF, the picture may be fine
+    except Exception:  # noqa: BLE001 - the picture may be sound beside broken EXIF
         return 1
     return orientation if orientation in TURNS else 1
 
@@ -70,15 +70,15 @@ def to_rgb(
     if image.mode == "La":
         image = image.convert("LA")  # Pillow converts La to nothing else
     if limits.follows_pipeline:
-        return _as_pipeline(image, composes_colour_key=composes_colour_key)
+        return _convert_as_pipeline(image, composes_colour_key=composes_colour_key)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_grey(image, limits)
+        return _scale_deep_grey(image, limits)
     if limits.transparency == "drop" or not image.has_transparency_data:
         return image.convert("RGB")
-    return _on_white(image)
+    return _compose_on_white(image)
 
 
-def _as_pipeline(image: Image.Image, *, composes_colour_key: bool) -> Image.Image:
+def _convert_as_pipeline(image: Image.Image, *, composes_colour_key: bool) -> Image.Image:
     """Convert as the pipeline does: Pillow first, then the image processor.
 
     Pillow's conversion drops an alpha channel and keeps a transparent colour as a colour of
@@ -98,7 +98,7 @@ def _as_pipeline(image: Image.Image, *, composes_colour_key: bool) -> Image.Imag
     return Image.alpha_composite(white, with_alpha).convert("RGB")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _compose_on_white(image: Image.Image) -> Image.Image:
     with_alpha = image.convert("RGBA")
     alpha = with_alpha.getchannel("A")
     if image.format in UNUSED_ALPHA_FORMATS and alpha.getextrema() == (0, 0):
@@ -108,19 +108,19 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _deep_grey(image: Image.Image, limits: ImageLimits) -> Image.Image:
+def _scale_deep_grey(image: Image.Image, limits: ImageLimits) -> Image.Image:
     """Scale a grey picture of more than 8 bits to RGB; its transparent value becomes white."""
     key = image.info.get("transparency")
     values = image.convert("I") if image.mode.startswith("I;16") else image
     tags = cast("dict[int, int | tuple[int, ...]]", getattr(image, "tag_v2", {}))
-    grey = _eight_bits(_repaired(values, tags), tags)
+    grey = _to_eight_bits(_repair(values, tags), tags)
     if isinstance(key, int) and limits.transparency == "white" and values.mode == "I":
         clear = values.point([255 * (value == key) for value in range(65_536)], "L")
         grey.paste(255, mask=clear)
     return grey.convert("RGB")
 
 
-def _repaired(values: Image.Image, tags: dict[int, int | tuple[int, ...]]) -> Image.Image:
+def _repair(values: Image.Image, tags: dict[int, int | tuple[int, ...]]) -> Image.Image:
     """Replace values that are not numbers, and read unsigned 32-bit integers as such."""
     if values.mode == "F":
         finite = ImageMath.lambda_eval(
@@ -139,10 +139,10 @@ def _repaired(values: Image.Image, tags: dict[int, int | tuple[int, ...]]) -> Im
     return values
 
 
-def _eight_bits(values: Image.Image, tags: dict[int, int | tuple[int, ...]]) -> Image.Image:
+def _to_eight_bits(values: Image.Image, tags: dict[int, int | tuple[int, ...]]) -> Image.Image:
     """Scale integers or floats to 0..255.
 
-    What they span is in no header but that of a TIFF of 12 bits. Without negative values they
+    Only the header of a TIFF of 12 bits names their range. Without negative values they
     span 1 (floats), 8, 10, 12 or 16 bits, whichever holds the brightest, or else up to it; with
     negative values they span from the darkest to the brightest.
     """

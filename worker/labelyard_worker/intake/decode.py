@@ -24,7 +24,7 @@ __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decod
 
 log = logging.getLogger(__name__)
 
-# Pillow's resize then still averages at least 2 x 2 decoded pixels into one.
+# Pillow's resize then averages at least 2 x 2 decoded pixels into one.
 DRAFT_OVERSAMPLING = 2
 
 SIDEWAYS = (5, 6, 7, 8)
@@ -42,17 +42,17 @@ def decode(raw: bytes, *, uri: str, spec: PixelSpec, limits: ImageLimits) -> Pix
     Not for several threads at once: Python's warning filters are changed meanwhile.
 
     Raises:
-        ImageUndecodableError: Not a picture, or a damaged one.
+        ImageUndecodableError: The file is not a picture, or is damaged.
         ImageTooLargeError: Beyond *limits*.
     """
     with foreign_errors_as_ours(raw, uri=uri), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about metadata that we can do without
+        warnings.simplefilter("ignore")  # Pillow's, about metadata that we do not need
         if limits.decode == "draft" and sniff(raw) == "JPEG":
             try:
                 return _decode(raw, uri=uri, spec=spec, limits=limits, is_drafted=True)
             except (ImageError, MemoryError):
                 raise
-            except Exception as error:  # noqa: BLE001 - the whole decoding is the judge
+            except Exception as error:  # noqa: BLE001 - decoding every pixel decides
                 log.debug("draft_failed", extra={"fields": {"reason": str(error)}})
         return _decode(raw, uri=uri, spec=spec, limits=limits, is_drafted=False)
 

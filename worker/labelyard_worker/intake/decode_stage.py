@@ -10,15 +10,15 @@ from labelyard.errors import (
     ImageUndecodableError,
     LabelyardError,
 )
-from labelyard_worker.intake.answers import (
-    LEAST_PAYLOAD_BYTES,
+from labelyard_worker.intake.child_answers import (
     MAX_REASON,
+    MIN_PAYLOAD_BYTES,
     md5_of,
     text,
     to_error,
     to_pixels,
 )
-from labelyard_worker.intake.child_handle import DecoderHandle
+from labelyard_worker.intake.child_handle import MAX_SENT_FILES, DecoderHandle
 from labelyard_worker.intake.decoder_child import DecoderSettings
 from labelyard_worker.intake.frames import Frame, MalformedFrameError
 from labelyard_worker.intake.image_uri import redact
@@ -34,11 +34,11 @@ PATIENCE_S = 0.25
 FATAL_DEATHS = 2
 PAUSE_AFTER_FAILURE_S = 1.0
 # Part of an image's time that decoding has at least, however long the fetch took.
-LEAST_SHARE = 0.2
+MIN_SHARE = 0.2
 
 
 class DecodeStage:
-    """Keeps decoders busy while pixels have room; belongs to the pool's loop.
+    """Keeps decoders busy while pixels have room; belongs to the pipeline.
 
     Args:
         settings: Settings of the decoders.
@@ -46,8 +46,8 @@ class DecodeStage:
         budget: Places for decoded images.
         on_pixels: Called with an image and its pixels; the image holds a place.
         on_error: Called with an image that failed.
-        on_cut: Called with an image whose bytes differ from their ETag, their digest, and
-            the error if they are what the source holds.
+        on_cut: Called with an image whose bytes differ from their ETag, the digest of the
+            bytes, and the error that is final if the source holds these bytes.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DecodeStage:
         spec, limits = settings.spec, settings.limits
         is_bounded = spec.output_size is not None or spec.patch_size > 0
         most = spec.max_bytes if is_bounded else 3 * limits.max_pixels
-        self._max_payload_bytes = max(most, LEAST_PAYLOAD_BYTES)
+        self._max_payload_bytes = max(most, MIN_PAYLOAD_BYTES)
 
     def put(self, request: IntakeRequest) -> None:
         """Queue a fetched image for decoding."""
@@ -99,7 +99,7 @@ class DecodeStage:
     def start_decoding(self) -> list[DecoderHandle]:
         """Send files to decoders that have room, while pixels have; return decoders that died."""
         dead: list[DecoderHandle] = []
-        for depth in range(1, 4):  # nobody gets a second file before all have a first
+        for depth in range(1, MAX_SENT_FILES + 1):  # a first file for all, then a second
             for handle in self.handles:
                 if handle is None or not handle.has_room or len(handle.sent) >= depth:
                     continue
@@ -122,23 +122,23 @@ class DecodeStage:
         """
         if not handle.is_ready:
             if frame.head != {"op": "ready"}:
-                raise MalformedFrameError("it answered before it was ready")
+                raise MalformedFrameError("an answer before the child was ready")
             handle.is_ready, self.failed_starts = True, 0
             return
         if not handle.sent or frame.head.get("id") != handle.sent[0].number:
-            raise MalformedFrameError("an answer that nobody asked for")
+            raise MalformedFrameError("an answer to no request")
         request = handle.sent[0].request
-        settle = self._reader_of(request, frame) if request is not None else None
+        settle = self._check_answer(request, frame) if request is not None else None
         handle.sent.popleft()
         handle.head_since = time.monotonic()
         if settle is not None:
             settle()
 
-    def bury(self, handle: DecoderHandle, *, why: str = "", is_fatal: bool = False) -> None:
-        """Replace a decoder; the image being decoded is to blame, at its second death.
+    def replace(self, handle: DecoderHandle, *, why: str = "", is_fatal: bool = False) -> None:
+        """Replace a decoder; the image being decoded is to blame at the second death over it.
 
         Args:
-            why: Told in place of how the process ended.
+            why: Reason in the image's error, in place of the exit code or signal.
             is_fatal: Whether the image is to blame at once.
         """
         how = self._end(handle)
@@ -218,13 +218,13 @@ class DecodeStage:
         if request is None:
             self._budget.give_back()
             return None
-        self.queue.finish(request)  # it has no limits to count for
+        self.queue.finish(request)  # this queue has no shares to count for
         request.has_place = True
         return request
 
     def _timeout_s(self, request: IntakeRequest) -> float:
         whole_s = self._settings.image_timeout_s
-        return max(LEAST_SHARE * whole_s, whole_s - request.fetch_s)
+        return max(MIN_SHARE * whole_s, whole_s - request.fetch_s)
 
     def _put_back(self, requests: list[IntakeRequest]) -> None:
         """Queue images first, without their places: a queued image must not hold a place."""
@@ -235,7 +235,7 @@ class DecodeStage:
             if not request.answer.done():
                 self.queue.put(request, is_first=True)
 
-    def _reader_of(self, request: IntakeRequest, frame: Frame) -> Callable[[], None]:
+    def _check_answer(self, request: IntakeRequest, frame: Frame) -> Callable[[], None]:
         """Check an answer, and return the call that settles its image."""
         uri, head = redact(request.image.uri), frame.head
         self._note_stderr(request, head)

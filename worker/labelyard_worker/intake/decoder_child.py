@@ -1,8 +1,8 @@
 """Program of a decoder child: decode one file after another, without network or keys.
 
 A decoder never imports torch: it stays small, starts in milliseconds, and shares no lock
-with the model. It may hang, crash or run out of memory; its handle in the worker sees to
-that.
+with the model. It may hang, crash or run out of memory; the decode stage in the worker
+replaces it.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from labelyard.errors import ImageTooLargeError, ImageUndecodableError, LabelyardError
-from labelyard_worker.intake import child
-from labelyard_worker.intake.answers import describe_error
+from labelyard_worker.intake import child_hardening
+from labelyard_worker.intake.child_answers import describe_error
 from labelyard_worker.intake.frames import Frame, FrameChannel, close_fd
 from labelyard_worker.pixels import ImageLimits, Pixels, PixelSpec
 
@@ -29,9 +29,9 @@ DECODER = "labelyard_worker.intake.decode:decode"
 
 # A hung child whose worker is gone ends by itself this long after its image's time.
 ALARM_GRACE_S = 5.0
-# libtiff writes a line for each bad row: 122 MB of them for one fax of 2 MB.
+# libtiff writes a line for each bad row: 122 MB for one fax of 2 MB.
 MAX_STDERR_BYTES = 64 * 1024
-TOLD_STDERR_CHARS = 300
+KEPT_STDERR_CHARS = 300
 
 Decode = Callable[..., Pixels]
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -42,11 +42,11 @@ class DecoderSettings:
     """Settings of a decoder child.
 
     Attributes:
-        spec: What the checkpoint's image processor does.
+        spec: Pixels that the checkpoint's image processor makes.
         limits: Limits on a picture.
         image_timeout_s: Seconds for one image.
         nice: Added to the process's niceness.
-        decoder: ``module:function`` to decode with, called as ``images.decode`` is.
+        decoder: ``module:function`` to decode with, called like ``decode.decode``.
     """
 
     spec: PixelSpec
@@ -57,10 +57,10 @@ class DecoderSettings:
 
 
 def serve(connection: socket.socket, settings: DecoderSettings) -> None:
-    """Answer each file that comes, in order, until the worker is gone."""
-    child.prepare()
-    child.scrub_environment()
-    child.end_with_parent(child.worker_pid())
+    """Decode each file that the worker sends, in order, until the worker is gone."""
+    child_hardening.harden()
+    child_hardening.scrub_environment()
+    child_hardening.end_with_parent(child_hardening.worker_pid())
     os.nice(settings.nice)
     stderr = BoundedStderr()
     module, _, function = settings.decoder.partition(":")
@@ -73,18 +73,18 @@ def serve(connection: socket.socket, settings: DecoderSettings) -> None:
         except (EOFError, OSError):
             return
         if order is not None:
-            # Its default action needs no cooperation from whatever hangs.
+            # The default action of SIGALRM ends the process even if native code hangs.
             signal.setitimer(signal.ITIMER_REAL, settings.image_timeout_s + ALARM_GRACE_S)
             stderr.begin()
-            head, payload = take_in(order, decode=decode, settings=settings)
+            head, payload = decode_file(order, decode=decode, settings=settings)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            channel.write({**head, "id": order.head["id"], **stderr.told()}, payload)
+            channel.write({**head, "id": order.head["id"], **stderr.excerpt()}, payload)
 
 
-def take_in(
+def decode_file(
     order: Frame, *, decode: Decode, settings: DecoderSettings
 ) -> tuple[dict[str, Any], bytes]:
-    """Decode one file; our errors are answered, all others end the child."""
+    """Decode one file into an answer; errors other than ours end the child."""
     uri = str(order.head["uri"])
     raw = b""
     try:
@@ -120,10 +120,10 @@ def read_file(order: Frame) -> bytes:
 
 
 def digest_if_cut(raw: bytes, etag: object) -> str:
-    """Return the MD5 of *raw* if its ETag looks like another MD5; else nothing.
+    """Return the MD5 of *raw* if its ETag looks like another MD5, else an empty text.
 
-    An object that was not uploaded in parts has the MD5 of its content as its ETag, so
-    other bytes are what is left of a transfer that something cut, with a length that agrees.
+    An object that was not uploaded in parts has the MD5 of its content as its ETag. Other
+    bytes are the rest of a transfer that a proxy cut, with a length that agrees.
     """
     if not isinstance(etag, str) or not _MD5.fullmatch(etag):
         return ""
@@ -147,12 +147,12 @@ class BoundedStderr:
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
 
-    def told(self) -> dict[str, Any]:
-        """Return the first words, and whether there were more than fit; nothing if none."""
+    def excerpt(self) -> dict[str, Any]:
+        """Return the beginning of the output, and whether the limit cut it; empty without output."""
         size = os.lseek(self._fd, 0, os.SEEK_CUR)
         if not size:
             return {}
-        start = os.pread(self._fd, TOLD_STDERR_CHARS, 0).decode("utf-8", "replace")
+        start = os.pread(self._fd, KEPT_STDERR_CHARS, 0).decode("utf-8", "replace")
         return {"stderr": start, "is_stderr_cut": size >= MAX_STDERR_BYTES}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labelyard.errors import LabelyardError, StorageUnavailableError
-from labelyard_worker.intake.answers import MAX_STAMP, text, to_error, to_file
+from labelyard_worker.intake.child_answers import MAX_STAMP, text, to_error, to_file
 from labelyard_worker.intake.child_handle import FetcherHandle
 from labelyard_worker.intake.frames import Frame, MalformedFrameError, close_fd
 from labelyard_worker.intake.image_uri import redact
@@ -20,11 +20,11 @@ from labelyard_worker.pixels import Unchanged
 log = logging.getLogger(__name__)
 
 PAUSE_AFTER_FAILURE_S = 1.0
-# A fetcher that lets a fetch run past its own limit by this much hangs as a whole.
+# A fetcher hangs as a whole if one of its fetches exceeds its own limit by this much.
 HANG_GRACE_S = 5.0
 # Fetchers that may die while they fetch an image, before the image is answered.
 FATAL_FETCHER_DEATHS = 3
-# A fetch that takes this long waits for its source, not for its turn.
+# A fetch that takes this long waits for its source, not for other fetches.
 SLOW_S = 1.0
 YOUNG_S = 0.05
 
@@ -48,8 +48,8 @@ class FetchStage:
         settings: Settings of the fetchers.
         fetchers: Number of processes.
         fetches: Most fetches at once, over all of them.
-        on_file: Called with an image whose file is there.
-        on_unchanged: Called with an image whose ETag is the known one.
+        on_file: Called with an image whose file is fetched.
+        on_unchanged: Called with an image whose version is the known one.
         on_error: Called with an image that failed.
     """
 
@@ -126,9 +126,9 @@ class FetchStage:
         elif type(number) is int and number in handle.fetching:
             self._settle(handle, number, frame)
         else:
-            raise MalformedFrameError("an answer that nobody asked for")
+            raise MalformedFrameError("an answer to no request")
 
-    def bury(self, handle: FetcherHandle) -> None:
+    def replace(self, handle: FetcherHandle) -> None:
         """Replace a fetcher that died or misbehaved; its fetches begin anew elsewhere."""
         place = self.handles.index(handle)
         self.handles[place] = None
@@ -171,7 +171,7 @@ class FetchStage:
                 started.append(fresh)
         return started
 
-    def hung(self) -> list[FetcherHandle]:
+    def find_hung(self) -> list[FetcherHandle]:
         """Return fetchers that exceed their own time limits."""
         limit_s = self._settings.limits.timeout_s * 2 + HANG_GRACE_S
         now = time.monotonic()
@@ -224,8 +224,8 @@ class FetchStage:
             fd, size, etag = to_file(frame, max_bytes=self._settings.limits.max_bytes)
             stamp = text(frame.head, "stamp", most=MAX_STAMP)
         error = to_error(frame.head, uri=uri) if op == "error" else None
-        if op == "unchanged" and request.known_etag is None:  # it answers what nobody asked
-            error = StorageUnavailableError(uri, "unchanged, unasked")
+        if op == "unchanged" and request.known_etag is None:
+            error = StorageUnavailableError(uri, "unchanged, but no version was known")
         elif op not in ("file", "error", "unchanged", "cancelled"):
             raise MalformedFrameError("an unknown answer")
         del handle.fetching[number]
@@ -250,7 +250,7 @@ class FetchStage:
     def _note_probe(self, handle: FetcherHandle, frame: Frame) -> None:
         source = handle.probing.pop(frame.head.get("id", 0), None)
         if source is None:
-            raise MalformedFrameError("a probe that nobody asked for")
+            raise MalformedFrameError("the answer of a probe that was not sent")
         is_down = frame.head.get("is_down") is True
         was_away = source in self.health.away
         suspects = self.health.note_probe(source, is_down=is_down, now=time.monotonic())
@@ -258,7 +258,7 @@ class FetchStage:
             event = "intake_source_away" if is_down else "intake_source_back"
             log.warning(event, extra={"fields": {"source": source}})
         if not is_down:
-            self._blame(suspects)
+            self._answer_suspects(suspects)
             return
         queued = [request for request in self.queue if request.source == source]
         for request in queued:
@@ -266,7 +266,7 @@ class FetchStage:
         for request in (*suspects, *queued):
             self._on_error(request, FetchOutcome(away(request)))
 
-    def _blame(self, suspects: list[IntakeRequest]) -> None:
+    def _answer_suspects(self, suspects: list[IntakeRequest]) -> None:
         """Answer images from a healthy source: their own error is final for this attempt."""
         for request in suspects:
             uri = redact(request.image.uri)

@@ -1,4 +1,4 @@
-"""Program of the fetcher child: many fetches at once on asyncio; it alone has credentials.
+"""Program of a fetcher child: many fetches at once on asyncio; fetchers alone have credentials.
 
 Started as ``python -m labelyard_worker.intake.fetcher_child FD WORKER_PID``. The first frame on
 the socket FD holds the settings; then each order is answered once, cancelled ones too.
@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from labelyard.errors import LabelyardError, StorageUnavailableError
-from labelyard_worker.intake import child
-from labelyard_worker.intake.answers import describe_error
+from labelyard_worker.intake import child_hardening
+from labelyard_worker.intake.child_answers import describe_error
 from labelyard_worker.intake.frames import FrameChannel, close_fd
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.sources.byte_budget import ByteBudget
@@ -43,11 +43,11 @@ class Fetcher:
         """Start the orders of the worker; called when the socket is readable."""
         try:
             while (frame := self._channel.read()) is not None:
-                self._obey(frame.head)
+                self._start_order(frame.head)
         except (EOFError, OSError):
             self.is_over.set()
 
-    def _obey(self, head: dict[str, Any]) -> None:
+    def _start_order(self, head: dict[str, Any]) -> None:
         number, op = head["id"], head["op"]
         if op == "cancel":
             if number in self._tasks:
@@ -142,8 +142,8 @@ async def serve(channel: FrameChannel, settings: FetcherSettings) -> None:
 
 def main() -> None:
     """Run until the worker is gone; then exit without cleaning up."""
-    child.prepare()
-    child.end_with_parent(int(sys.argv[2]))
+    child_hardening.harden()
+    child_hardening.end_with_parent(int(sys.argv[2]))
     connection = socket.socket(fileno=int(sys.argv[1]))
     channel = FrameChannel(connection, max_payload_bytes=MAX_SETTINGS_BYTES)
     settings = channel.read()

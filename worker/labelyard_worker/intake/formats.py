@@ -12,7 +12,7 @@ from labelyard_worker.pixels import ImageLimits
 # Pillow's own limit warns and raises at sizes of its choosing; ours is in open_image.
 Image.MAX_IMAGE_PIXELS = None
 
-READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, or HEIC where the worker has pillow-heif"
+SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, or HEIC where the worker has pillow-heif"
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
@@ -28,8 +28,8 @@ MAGIC = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
-# Named in the error, because these are what arrives most often in a picture's place.
-MISTAKES = (
+# Named in the error, because these files arrive most often in a picture's place.
+OTHER_FILES = (
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<svg", "an SVG drawing"),
@@ -41,7 +41,7 @@ MISTAKES = (
 
 
 def sniff(raw: bytes) -> str | None:
-    """Return Pillow's name of the format that *raw* begins like, or ``None``."""
+    """Return Pillow's name of the format that the first bytes show, or ``None``."""
     if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
         return "WEBP"
     if raw[4:8] == b"ftyp":
@@ -50,10 +50,10 @@ def sniff(raw: bytes) -> str | None:
 
 
 def open_image(raw: bytes, *, uri: str, limits: ImageLimits) -> Image.Image:
-    """Read the header of *raw*, and check it, without decoding a pixel.
+    """Read and check the header of an image file, without decoding a pixel.
 
     Raises:
-        ImageUndecodableError: Not a format that is read here, or no pixels in it.
+        ImageUndecodableError: The format is not supported, or the file has no pixels.
         ImageTooLargeError: More bytes or pixels than *limits* allow.
     """
     if not raw:
@@ -62,7 +62,7 @@ def open_image(raw: bytes, *, uri: str, limits: ImageLimits) -> Image.Image:
         raise ImageTooLargeError(uri, f"{len(raw)} bytes; the limit is {limits.max_bytes}")
     name = sniff(raw)
     if name is None:
-        raise ImageUndecodableError(uri, f"{_mistake(raw)}; send {READ}")
+        raise ImageUndecodableError(uri, f"{_name_other_file(raw)}; send {SUPPORTED}")
     if name == "HEIF" and not has_heif():
         raise ImageUndecodableError(uri, "a HEIC file, and the worker has no pillow-heif")
     image = Image.open(io.BytesIO(raw), formats=[name])
@@ -96,6 +96,6 @@ def _iso_media(raw: bytes) -> str | None:
     return "HEIF" if brands & HEIF_BRANDS else None
 
 
-def _mistake(raw: bytes) -> str:
+def _name_other_file(raw: bytes) -> str:
     start = raw[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((what for prefix, what in MISTAKES if start.startswith(prefix)), "no picture")
+    return next((what for prefix, what in OTHER_FILES if start.startswith(prefix)), "not a picture")

@@ -1,7 +1,7 @@
 """Frames between the worker and its intake children: JSON head, payload, file descriptors.
 
-Nothing that a child sends is unpickled or believed: lengths are bounded before memory is
-allocated, and a head is a JSON object whose fields ``answers.py`` checks one by one.
+No message of a child is unpickled or trusted: lengths are bounded before memory is
+allocated, and a head is a JSON object whose fields ``child_answers.py`` checks one by one.
 """
 
 import json
@@ -64,7 +64,7 @@ class FrameChannel:
 
         Raises:
             EOFError: The other side is gone.
-            MalformedFrameError: Close the channel; what follows means nothing.
+            MalformedFrameError: Close the channel; the bytes that follow cannot be read as frames.
         """
         while True:
             target = self._header if self._head_bytes < 0 else self._body

@@ -28,7 +28,7 @@ class IntakeLoop:
 
     def __init__(self, pipeline: IntakePipeline) -> None:
         self._pipeline = pipeline
-        self._inbox: deque[IntakeRequest | None] = deque()  # None: look whether anything is due
+        self._inbox: deque[IntakeRequest | None] = deque()  # None: check due times
         self._stop_lock = threading.Lock()
         self._is_asleep = False
         self.is_stopped = False
@@ -121,15 +121,15 @@ class IntakeLoop:
         for decoder in self._pipeline.decoding.time_out():
             self._unwatch(decoder)
             self._pipeline.decoding.end_late(decoder)
-        for fetcher in self._pipeline.fetching.hung():
-            self._bury(fetcher)
+        for fetcher in self._pipeline.fetching.find_hung():
+            self._replace(fetcher)
         self._pipeline.fetching.send_probes()
         self._pipeline.shed_stalled_jobs(now)
 
     def _dispatch(self) -> None:
         """Send files to decoders and orders to fetchers."""
         for decoder in self._pipeline.decoding.start_decoding():
-            self._bury(decoder)
+            self._replace(decoder)
         self._pipeline.start_fetches()
         for handle in self._pipeline.handles:
             if handle.channel.has_unsent:
@@ -138,10 +138,10 @@ class IntakeLoop:
     def _serve(self, source: object) -> None:
         """Read a child's answers, or a fetcher's standard error."""
         if isinstance(source, ChildHandle):
-            if source in self._pipeline.handles:  # else it was buried meanwhile
+            if source in self._pipeline.handles:  # else it was replaced meanwhile
                 self._serve_child(source)
-        elif said := source.read_stderr():  # type: ignore[attr-defined]
-            log.warning("intake_fetcher_stderr", extra={"fields": {"stderr": said[:500]}})
+        elif text := source.read_stderr():  # type: ignore[attr-defined]
+            log.warning("intake_fetcher_stderr", extra={"fields": {"stderr": text[:500]}})
 
     def _serve_child(self, handle: ChildHandle) -> None:
         pipeline = self._pipeline
@@ -153,18 +153,18 @@ class IntakeLoop:
             while (frame := handle.channel.read()) is not None:
                 stage.read(handle, frame)  # type: ignore[arg-type]
         except (EOFError, OSError):
-            self._bury(handle)
+            self._replace(handle)
         except MalformedFrameError as error:
             log.error("intake_answer_malformed", extra={"fields": {"why": str(error)}})  # noqa: TRY400
-            self._bury(handle, why=f"the decoder answered nonsense: {error}")
+            self._replace(handle, why=f"the decoder sent a malformed answer: {error}")
 
-    def _bury(self, handle: ChildHandle, *, why: str = "") -> None:
+    def _replace(self, handle: ChildHandle, *, why: str = "") -> None:
         """Unregister a child that died or misbehaved, and have its stage replace it."""
         self._unwatch(handle)
         if isinstance(handle, FetcherHandle):
-            self._pipeline.fetching.bury(handle)
+            self._pipeline.fetching.replace(handle)
         elif isinstance(handle, DecoderHandle):
-            self._pipeline.decoding.bury(handle, why=why, is_fatal=bool(why))
+            self._pipeline.decoding.replace(handle, why=why, is_fatal=bool(why))
 
     def _unwatch(self, handle: ChildHandle) -> None:
         self._selector.unregister(handle.channel.socket)

@@ -44,7 +44,7 @@ class IntakePipeline:
         decoders: Settings of the decoders.
         decoder_count: Number of decoder processes.
         options: Sizes and limits.
-        budget: Places for decoded images.
+        budget: Limit on decoded images in memory.
 
     Attributes:
         fetching: First stage.
@@ -100,7 +100,7 @@ class IntakePipeline:
 
     def start_fetches(self) -> None:
         """Start fetches while the fetched files that wait for decoders are few."""
-        # What is on its way from a source that answers at once will wait here in a moment.
+        # Files on their way from a source that answers at once will wait here in a moment.
         coming = self.decoding.held_files + self.fetching.young
         has_bytes = self.decoding.held_bytes < self._options.max_fetched_bytes // 2
         self.fetching.start_fetches(
@@ -117,8 +117,10 @@ class IntakePipeline:
 
     def shed_stalled_jobs(self, now: float) -> None:
         """Answer the newest jobs of a slow source if few job slots are left."""
-        if self._stalled.is_crowded(len(self._jobs)) and now >= self._stalled.look_at:
-            for request in self._stalled.look(self.fetching.slow_fetches(), self._unfetched):
+        if self._stalled.is_crowded(len(self._jobs)) and now >= self._stalled.check_at:
+            for request in self._stalled.images_to_shed(
+                self.fetching.slow_fetches(), self._unfetched
+            ):
                 self.answer(request, away(request, SLOW_SOURCE))
                 self.withdraw(request)
 
@@ -130,7 +132,7 @@ class IntakePipeline:
         if self._delayed:
             due.append(self._delayed[0][0])
         if self._stalled.is_crowded(len(self._jobs)):
-            due.append(self._stalled.look_at)
+            due.append(self._stalled.check_at)
         return min((at for at in due if at is not None), default=float("inf"))
 
     def answer(
@@ -216,8 +218,8 @@ class IntakePipeline:
     ) -> None:
         """Fetch an image again if its bytes do not match its ETag.
 
-        Whether the ETag is an MD5 is only sure once S3 was asked; equal bytes twice are
-        what the source holds.
+        Only an answer of S3 shows whether the ETag is an MD5. If the same bytes arrive twice,
+        the source holds these bytes.
         """
         if request.is_md5 is not True and request.cut_md5 == md5:
             self.answer(request, error)

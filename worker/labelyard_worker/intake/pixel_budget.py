@@ -1,11 +1,11 @@
-"""Bound on decoded images in memory: from the start of decoding to the model's answer."""
+"""Limit on decoded images in memory, from the start of decoding to the model's answer."""
 
 import threading
 from collections.abc import Callable
 
 
 class PixelBudget:
-    """Places for decoded images, and for those that a decoder is at work on.
+    """A semaphore of places for decoded images, and for images that are being decoded.
 
     Args:
         places: Number of places; at least one.

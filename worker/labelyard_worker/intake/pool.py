@@ -53,9 +53,9 @@ class IntakePool:
         limits: Limits on the cost of a picture.
         fetchers: Sources to fetch from, and limits; see ``resolve_fetcher``.
         options: Sizes and limits.
-        budget: Places for decoded images. With pixels, a place passes to the caller, who
-            gives it back; without a budget there is no bound.
-        decoder: ``module:function`` in place of ``images.decode``, for tests.
+        budget: Limit on decoded images. With pixels, a place passes to the caller, who
+            gives it back; without a budget there is no limit.
+        decoder: ``module:function`` in place of ``decode.decode``, for tests.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class IntakePool:
         tenant: str = "",
         job: str = "",
     ) -> list[Future[Pixels | Unchanged]]:
-        """Have *images* fetched and decoded.
+        """Queue *images* for fetching and decoding.
 
         Args:
-            known: By URI, the version whose pixels are known already; if the object is
-                still that one, it is not fetched again.
+            known: By URI, the version whose pixels are known already; an object that still has
+                this version is not fetched again.
             priority: Interactive images go first.
             tenant: Tenant whose share the images count against.
             job: Job that they belong to.

@@ -11,14 +11,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from labelyard_worker.intake import child
-from labelyard_worker.intake import decode as images
+from labelyard_worker.intake import child_hardening, decode
 from labelyard_worker.intake import decoder_child as decoder
 from labelyard_worker.intake.formats import has_heif
 
 has_heif()
-child.scrub_environment()
-child.refuse_new_privileges()
+child_hardening.scrub_environment()
+child_hardening.refuse_new_privileges()
 
 __all__ = [
     "AvifImagePlugin",
@@ -29,6 +28,6 @@ __all__ = [
     "PngImagePlugin",
     "TiffImagePlugin",
     "WebPImagePlugin",
+    "decode",
     "decoder",
-    "images",
 ]

@@ -40,7 +40,7 @@ class IntakeRequest:
         fd: Fetched file; the request closes it.
         size_bytes: Size of that file.
         etag: ETag of that file.
-        stamp: Stamp of that file.
+        stamp: Further names of its version, see ``FileVersion``.
         is_md5: Whether that ETag is known to be an MD5, or known not to be.
         cut_md5: Digest of bytes that differed from their ETag, if that happened before.
         last_error: Transient error of its last attempt.
@@ -109,7 +109,7 @@ Lines = OrderedDict[str, OrderedDict[str, deque[IntakeRequest]]]  # tenant, sour
 
 
 class FairQueue:
-    """Queued requests, and counts of those in work; not for several threads."""
+    """Queued requests, and counts of those in work; not thread-safe."""
 
     def __init__(self, shares: Shares = Shares()) -> None:
         self.shares = shares

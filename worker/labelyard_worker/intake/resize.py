@@ -75,7 +75,7 @@ def resize_and_crop(
         return _resize_middle(image, drafted, size=(height, width), box=box, resample=resample)
     if spec.resize != "none":
         image = image.resize((width, height), resample, box=drafted.box)
-    return image.crop(box)  # what lies outside the picture becomes black, as there
+    return image.crop(box)  # the part outside the picture becomes black, as in transformers
 
 
 def _resize_middle(

@@ -1,4 +1,4 @@
-"""Circuit breakers: whether a bucket or host is failing as a whole, found out by probes."""
+"""Circuit breakers of buckets and hosts: probes show whether one is failing as a whole."""
 
 import random
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ UNWANTED_S = 60.0
 class StorageAwayError(StorageUnavailableError):
     """A whole bucket or host cannot be used now: its jobs wait, no image is at fault.
 
-    Jobs that fail with it are sent again later, without an attempt being counted, until
+    Jobs that fail with it are retried later, without an attempt being counted, until
     ``LABELYARD_STORAGE_WAIT_S`` is over.
     """
 
@@ -28,12 +28,13 @@ class SourceState:
     """State of one source.
 
     Attributes:
+        uri: Address of an image, for probes of its bucket or host.
         is_away: Whether the last probe failed.
-        uri: Address of an image, for probes beside it.
-        probe_at: When to probe again.
+        is_probing: Whether a probe is on its way.
+        probe_at: Time of the next probe.
         pause_s: Seconds until the probe after that.
-        well_at: When it last answered soundly.
-        wanted_at: When an image last wanted it; a source that nobody wants is not probed.
+        probed_at: Time of the last probe.
+        wanted_at: Time at which an image last wanted the source; else it is not probed.
         suspects: Images whose last retry failed, until a probe shows if the source is at fault.
     """
 
@@ -48,7 +49,7 @@ class SourceState:
 
 
 class SourceHealth:
-    """States of all sources that fail; those that answer have none. Not for several threads."""
+    """States of the sources that fail; a source that answers has none. Not thread-safe."""
 
     def __init__(self) -> None:
         self._by_source: dict[str, SourceState] = {}
@@ -90,7 +91,7 @@ class SourceHealth:
             health.suspects = [one for one in health.suspects if one[0] is not request]
 
     def due(self, now: float) -> list[tuple[str, str]]:
-        """Return sources to probe now, each with the address to probe beside."""
+        """Return sources to probe now, each with the address of one of its images."""
         due = []
         for source, health in list(self._by_source.items()):
             if now - health.wanted_at > UNWANTED_S and not (health.suspects or health.is_probing):
@@ -121,13 +122,13 @@ class SourceHealth:
         if is_down:
             health.probe_at = now + random.uniform(0.5, 1.0) * health.pause_s
             health.pause_s = min(LONGEST_PAUSE_S, health.pause_s * PAUSE_GROWTH)
-            told = health.suspects
+            answered = health.suspects
         else:
             health.probe_at, health.pause_s = now + BETWEEN_PROBES_S, FIRST_PAUSE_S
-            # What failed after the probe was sent may have failed with the whole source.
-            told = [one for one in health.suspects if one[1] <= health.probed_at]
-        health.suspects = [one for one in health.suspects if one not in told]
-        return [request for request, _ in told]
+            # Images that failed after the probe was sent may have failed with the whole source.
+            answered = [one for one in health.suspects if one[1] <= health.probed_at]
+        health.suspects = [one for one in health.suspects if one not in answered]
+        return [request for request, _ in answered]
 
     def probe_lost(self, source: str, now: float) -> None:
         """Schedule a probe again after its fetcher died."""

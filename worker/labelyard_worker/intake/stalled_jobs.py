@@ -1,4 +1,4 @@
-"""Keep a slow source from holding all job slots: the newest of its jobs wait elsewhere."""
+"""Keep a slow source from holding all job slots: its newest jobs are retried later."""
 
 import time
 from collections import Counter, defaultdict
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from labelyard_worker.intake.fetch_stage import SLOW_S
 from labelyard_worker.intake.queue import IntakeRequest, Shares
 
-LOOK_EVERY_S = 0.25
-# Part of the job slots beyond which jobs that wait for slow sources are sent away.
+CHECK_EVERY_S = 0.25
+# Part of the job slots beyond which jobs that wait for slow sources are retried later.
 CROWDED_SHARE = 0.75
 # Part of the job slots that jobs waiting for one source may hold while slots are scarce.
 SOURCE_SHARE = 0.25
@@ -23,7 +23,7 @@ class StalledJobs:
 
     Attributes:
         sources: Sources that no further job may wait for right now.
-        look_at: When to look again.
+        check_at: Time of the next check.
     """
 
     def __init__(self, job_slots: int, shares: Shares) -> None:
@@ -31,7 +31,7 @@ class StalledJobs:
         self._share = max(1, int(job_slots * SOURCE_SHARE))
         self._slow_count = max(1, min(self._share, shares.source // 2))
         self.sources: set[str] = set()
-        self.look_at = 0.0
+        self.check_at = 0.0
 
     def is_crowded(self, jobs: int) -> bool:
         """Return whether so many jobs have images on their way that few slots are left."""
@@ -40,17 +40,17 @@ class StalledJobs:
             return False
         return True
 
-    def look(
+    def images_to_shed(
         self, slow_fetches: Counter[str], unfetched: Callable[[], Iterable[IntakeRequest]]
     ) -> list[IntakeRequest]:
-        """Return the images of the jobs that must make room.
+        """Return the images of the jobs that must release their slots.
 
         Args:
             slow_fetches: By source, fetches in flight that take long.
-            unfetched: Gives images that are queued, being fetched or waiting for a retry.
+            unfetched: Returns images that are queued, being fetched or waiting for a retry.
         """
         now = time.monotonic()
-        self.look_at = now + LOOK_EVERY_S
+        self.check_at = now + CHECK_EVERY_S
         slow = {source for source, count in slow_fetches.items() if count >= self._slow_count}
         self.sources.clear()
         if not slow:

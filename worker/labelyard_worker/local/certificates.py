@@ -1,7 +1,7 @@
 """A key pair and its self-signed certificate, for servers of one machine that must know each other.
 
-They are used by servers on 127.0.0.1 alone, are made anew at each start, and are never seen by
-a client of labelyard.
+Only servers on 127.0.0.1 use them. They are made anew at each start, and no client of labelyard
+receives them.
 """
 
 from dataclasses import dataclass

@@ -27,11 +27,11 @@ TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A photograph, its stored result, and how long that took.
+class ClassifiedPhotograph:
+    """A photograph, its stored result, and the seconds that the job took.
 
     Attributes:
-        seconds: From submit to the result in the producer's hands.
+        seconds: From submit until the producer has the result.
     """
 
     name: str
@@ -59,9 +59,9 @@ def upload(stack: Stack, pictures: Mapping[str, bytes]) -> None:
             s3.put_object(Bucket=BUCKET, Key=f"demo/{name}", Body=picture)
 
 
-def classify_each(client: Client, pictures: Mapping[str, bytes]) -> list[Shown]:
+def classify_each(client: Client, pictures: Mapping[str, bytes]) -> list[ClassifiedPhotograph]:
     """Submit a job for each photograph, one after the other, and wait for its result."""
-    shown = []
+    classified = []
     for name, picture in pictures.items():
         started_at = time.perf_counter()
         result = client.classify(
@@ -70,18 +70,20 @@ def classify_each(client: Client, pictures: Mapping[str, bytes]) -> list[Shown]:
             timeout_s=TIMEOUT_S,
             deliver=Deliver(object_uri=f"s3://{RESULTS_BUCKET}/demo/{name}.json"),
         )
-        shown.append(Shown(name, picture, result, time.perf_counter() - started_at))
-    return shown
+        classified.append(
+            ClassifiedPhotograph(name, picture, result, time.perf_counter() - started_at)
+        )
+    return classified
 
 
-def print_table(console: Console, shown: list[Shown]) -> None:
+def print_table(console: Console, classified: list[ClassifiedPhotograph]) -> None:
     """Print the two best labels of each photograph."""
     table = Table(title="What is on the pictures", title_justify="left")
     for heading, justify in (("picture", "left"), ("label", "left"), ("score", "right")):
         table.add_column(heading, justify="right" if justify == "right" else "left")
     table.add_column("then", justify="left", style="dim")
     table.add_column("ms", justify="right")
-    for entry in shown:
+    for entry in classified:
         best, second, *_ = entry.result.images[0].labels
         table.add_row(
             entry.name,
@@ -94,7 +96,7 @@ def print_table(console: Console, shown: list[Shown]) -> None:
 
 
 def print_next_steps(console: Console) -> None:
-    """Print the three lines to go on with."""
+    """Print the commands for the next steps."""
     console.print(
         f"\nLook at [bold]{REPORT}/index.html[/bold]; the results as stored are beside it."
     )
@@ -111,20 +113,20 @@ def print_next_steps(console: Console) -> None:
 
 
 def run(console: Console) -> None:
-    """Run the whole demo in a folder that is gone afterwards."""
+    """Run the whole demo in a temporary folder."""
     pictures = read_all()
     with tempfile.TemporaryDirectory(prefix="labelyard-demo-") as folder:
         console.print("Starting Valkey, SeaweedFS and a worker …")
         with running_stack(Path(folder)) as stack, client_of(stack) as client:
             upload(stack, pictures)
-            shown = classify_each(client, pictures)
-    write_report(REPORT, shown, credits_line=credits_line())
-    print_table(console, shown)
+            classified = classify_each(client, pictures)
+    write_report(REPORT, classified, credits_line=credits_line())
+    print_table(console, classified)
     print_next_steps(console)
 
 
 def main() -> int:
-    """Run the demo; 1 with one clear line if it fails."""
+    """Run the demo; return 1, after one clear line, if it fails."""
     console = Console()
     try:
         run(console)

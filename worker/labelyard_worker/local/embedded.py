@@ -35,7 +35,7 @@ PRIVATE_VARIABLES = ("AWS_", "S3_", "WEED_")
 
 
 class ServerStartError(RuntimeError):
-    """An embedded server did not come up."""
+    """An embedded server did not start."""
 
     def __init__(self, name: str, reason: str, log_tail: str = "") -> None:
         super().__init__(name, reason, log_tail)
@@ -44,8 +44,8 @@ class ServerStartError(RuntimeError):
         self.log_tail = log_tail
 
     def __str__(self) -> str:
-        said = f" Its last words:\n{self.log_tail}" if self.log_tail else ""
-        return f"{self.name} did not start: {self.reason}.{said}"
+        log = f" The end of its log:\n{self.log_tail}" if self.log_tail else ""
+        return f"{self.name} did not start: {self.reason}.{log}"
 
 
 class EmbeddedServer(ABC):
@@ -62,7 +62,7 @@ class EmbeddedServer(ABC):
     name: ClassVar[str]
     port_count: ClassVar[int] = 1
     stop_grace_s: ClassVar[float] = STOP_GRACE_S
-    # What a server writes, sockets included, is for its user alone.
+    # A server's files, sockets included, are readable by its user alone.
     umask: ClassVar[int] = 0o077
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
@@ -77,7 +77,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Return whether this very process, and no other, answers its clients."""
+        """Return whether the server that was started here, and no other, answers clients."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -87,8 +87,8 @@ class EmbeddedServer(ABC):
         """Return the server's environment."""
         return server_environment(self.data_dir)
 
-    def _litter(self) -> list[str]:
-        """Return the files outside the folder that the server may leave behind."""
+    def _leftover_files(self) -> list[str]:
+        """Return the files outside the data folder that the server may leave behind."""
         return []
 
     @property
@@ -130,7 +130,7 @@ class EmbeddedServer(ABC):
         """Start the server and return when clients can use it.
 
         Raises:
-            ServerStartError: It ended, was not ready in time, or the folder is in use.
+            ServerStartError: The server ended, was not ready in time, or its folder is in use.
         """
         if self.is_running():
             raise RuntimeError(f"{self.name} is running already, as process {self._pid}")
@@ -176,19 +176,23 @@ class EmbeddedServer(ABC):
         self.stop()
 
     def _launch(self) -> None:
-        """Start guardian and server, and learn the server's process id."""
+        """Start the guardian, which starts the server, and read the server's process id."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.data_dir.chmod(0o700)  # whoever made it
+        self.data_dir.chmod(0o700)  # an existing folder may be open to others
         self._ports = self._ports or choose_ports(self.port_count, first=self._wanted_port)
         guardian = [sys.executable, "-I", "-S", str(GUARDIAN)]
-        orders = [str(os.getpid()), str(self.stop_grace_s), os.pathsep.join(self._litter())]
+        arguments = [
+            str(os.getpid()),
+            str(self.stop_grace_s),
+            os.pathsep.join(self._leftover_files()),
+        ]
         with ExitStack() as files:
             lock = files.enter_context((self.data_dir / f"{self.name}.lock").open("w"))
             self._lock_data(lock.fileno())
             log = files.enter_context(self.log_path.open("ab"))
             self._log_start_bytes = log.tell()
             self._guardian = subprocess.Popen(  # noqa: S603 - the command is our own
-                [*guardian, *orders, *self._command()],
+                [*guardian, *arguments, *self._command()],
                 cwd=self.data_dir,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -196,19 +200,19 @@ class EmbeddedServer(ABC):
                 stderr=log,
                 pass_fds=[lock.fileno()],  # the guardian's copy keeps the lock
                 umask=self.umask,
-                start_new_session=True,  # Ctrl-C in the terminal is for us, not for our servers
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the servers
             )
-        assert self._guardian.stdout is not None  # noqa: S101 - said PIPE above
+        assert self._guardian.stdout is not None  # noqa: S101 - stdout is a pipe
         with self._guardian.stdout as pids:
             line = pids.readline()
         self._pid = int(line) if line else None
 
     def _lock_data(self, descriptor: int) -> None:
-        """Keep two servers from writing to one folder, which neither of them notices."""
+        """Lock the data folder: two servers on one folder would destroy each other's data."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            reason = f"another one runs on {self.data_dir}; stop it, or choose another folder"
+            reason = f"another server runs on {self.data_dir}; stop it, or choose another folder"
             raise ServerStartError(self.name, reason) from None
 
     def _becomes_ready(self, *, due: float) -> bool:
@@ -227,9 +231,11 @@ class EmbeddedServer(ABC):
         if self.is_running():
             reason = f"not ready within {within_s:g} s"
         elif self._lost_a_port():
-            reason = f"port {self.port} is taken; end what uses it, or choose another port"
+            reason = (
+                f"port {self.port} is taken; end the process that uses it, or choose another port"
+            )
         else:
-            reason = "it ended at once"
+            reason = "its process ended at once"
         self.kill()
         return ServerStartError(self.name, reason, self._log_tail())
 
@@ -251,8 +257,8 @@ class EmbeddedServer(ABC):
 def choose_ports(count: int, *, first: int | None = None) -> tuple[int, ...]:
     """Find ports that are free, as are their companions, with *first* in front when given.
 
-    All are held until the last is found, so they differ; until the server binds them somebody
-    else can still take one, so starting must be ready to try again.
+    All are held until the last is found, so they differ; until the server binds them another
+    process can take one, so the start may have to be repeated with others.
     """
     chosen = [] if first is None else [first]
     with ExitStack() as held:

@@ -1,8 +1,8 @@
 """Keep one server running exactly as long as the process that started it.
 
-Run by its path, never imported: ``guardian.py PARENT_PID GRACE_S LITTER COMMAND...``. It writes
-the server's process id on standard output, and exits with the server's code. LITTER are the files
-to remove after the server, separated by colons.
+Run by its path, never imported: ``guardian.py PARENT_PID GRACE_S LEFTOVERS COMMAND...``. It writes
+the server's process id on standard output, and exits with the server's code. LEFTOVERS are the
+files to remove after the server, separated by colons.
 
 Why a process: a SIGKILLed parent can clean up nothing, and Linux's parent-death signal follows
 the *thread* that forked, so a server started from a short-lived thread would die with it. This
@@ -31,7 +31,7 @@ def prepare_server(guardian_pid: int) -> None:
 
 
 def start_server(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start the server, all of its output going to our standard error: its log file."""
+    """Start the server with its output on our standard error, which is its log file."""
     guardian_pid = os.getpid()
     return subprocess.Popen(  # noqa: S603 - the command is our own
         command,
@@ -41,7 +41,7 @@ def start_server(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_until_unwanted(server: subprocess.Popen[bytes], *, parent_pid: int) -> None:
+def wait_for_end(server: subprocess.Popen[bytes], *, parent_pid: int) -> None:
     """Return when the server has ended, a SIGTERM has come, or the parent is gone."""
     while server.poll() is None and os.getppid() == parent_pid:
         received = signal.sigtimedwait(WATCHED_SIGNALS, PARENT_CHECK_S)
@@ -60,25 +60,25 @@ def end(server: subprocess.Popen[bytes], *, grace_s: float) -> int:
     return code if code >= 0 else 128 - code
 
 
-def remove(litter: str) -> None:
+def remove(leftovers: str) -> None:
     """Remove the files that the server may have left behind."""
-    for path in filter(None, litter.split(os.pathsep)):
+    for path in filter(None, leftovers.split(os.pathsep)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - pathlib takes longer to load than all else here
 
 
 def main(arguments: list[str]) -> int:
     """Guard one server; see the head of this file."""
-    parent_pid, grace_s, litter = int(arguments[0]), float(arguments[1]), arguments[2]
+    parent_pid, grace_s, leftovers = int(arguments[0]), float(arguments[1]), arguments[2]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED_SIGNALS)
     if os.getppid() != parent_pid:
         return 1
     server = start_server(arguments[3:])
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.close()
-    wait_until_unwanted(server, parent_pid=parent_pid)
+    wait_for_end(server, parent_pid=parent_pid)
     code = end(server, grace_s=grace_s)
-    remove(litter)
+    remove(leftovers)
     return code
 
 

@@ -10,13 +10,13 @@ from labelyard.errors import ServiceConfigError
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A photograph that somebody gave to everybody.
+    """A photograph under a free licence, and the wheel that carries it.
 
     Attributes:
-        name: What the demo calls it, and its object's key.
+        name: Name in the demo, and key of its object.
         wheel: The distribution that carries it.
-        path: Where in that distribution.
-        credit: Who made it, and its licence.
+        path: Path in that distribution.
+        credit: Author and licence.
     """
 
     name: str
@@ -59,7 +59,7 @@ PHOTOGRAPHS = (
     ),
 )
 
-# Everyday words, none of them a class name by itself; see docs/label-sets.md.
+# Everyday words in phrases, none of them a bare class name; see docs/label-sets.md.
 EVERYDAY_LABELS = (
     "a cat",
     "a dog",

@@ -1,4 +1,4 @@
-"""Writes the demo's report: the results as JSON, and one page that needs nothing else."""
+"""Write the demo's report: the results as JSON, and one self-contained page."""
 
 import base64
 import html
@@ -62,16 +62,16 @@ def write_report(folder: Path, entries: Sequence[ReportEntry], *, credits_line: 
     """Write ``results.json`` and ``index.html`` into *folder*.
 
     Args:
-        credits_line: Whose photographs these are, where their licence asks for it.
+        credits_line: Credits of the photographs, which some licences require.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = [entry.result.model_dump(mode="json") for entry in entries]
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "index.html").write_text(page(entries, credits_line=credits_line))
+    (folder / "index.html").write_text(make_page(entries, credits_line=credits_line))
 
 
-def page(entries: Sequence[ReportEntry], *, credits_line: str = "") -> str:
-    """Make the page."""
+def make_page(entries: Sequence[ReportEntry], *, credits_line: str = "") -> str:
+    """Return the HTML of the page."""
     model = entries[0].result.model
     about = (
         f"Model: {html.escape(model.checkpoint)}, {model.dtype} on {model.device}, "
@@ -93,7 +93,7 @@ def page(entries: Sequence[ReportEntry], *, credits_line: str = "") -> str:
 <p class="lead">{len(entries)} photographs, each scored against one set of everyday labels.
 Nobody trained a model for them: the labels are plain words.</p>
 <div class="cards">
-{"".join(card(entry) for entry in entries)}
+{"".join(make_card(entry) for entry in entries)}
 </div>
 <footer><p>{about}</p><p>{html.escape(credits_line)}</p></footer>
 </main>
@@ -102,8 +102,8 @@ Nobody trained a model for them: the labels are plain words.</p>
 """
 
 
-def card(entry: ReportEntry) -> str:
-    """Make one photograph's card."""
+def make_card(entry: ReportEntry) -> str:
+    """Return the HTML of one photograph's card."""
     image = entry.result.images[0]
     headline = image.labels[0].name if image.labels else str(image.error and image.error.message)
     kind = "png" if entry.picture.startswith(b"\x89PNG") else "jpeg"
@@ -114,14 +114,14 @@ def card(entry: ReportEntry) -> str:
 <h2>{html.escape(headline)}</h2>
 <p class="meta">{html.escape(entry.name)} · {image.width} × {image.height} px ·
 {entry.seconds * 1000:.0f} ms from submit to result</p>
-{"".join(bar(label) for label in image.labels)}
+{"".join(make_bar(label) for label in image.labels)}
 </div>
 </article>
 """
 
 
-def bar(label: ScoredLabel) -> str:
-    """Make one label's bar."""
+def make_bar(label: ScoredLabel) -> str:
+    """Return the HTML of one label's bar."""
     return (
         f'<div class="label"><span>{html.escape(label.name)}</span>'
         f'<span class="track"><span style="width:{label.score * 100:.1f}%"></span></span>'

@@ -1,9 +1,9 @@
 """Close the ports of SeaweedFS that know no users: master, volume, filer and gRPC.
 
 The S3 gateway checks signatures, the parts behind it do not. So each part presents a
-certificate, and answers only those who present the same one (mutual TLS); the volume server
-wants a token for each object besides. Both are made anew at each start, and lie where their
-user alone can read them.
+certificate, and answers only peers with the same one (mutual TLS); the volume server also
+requires a token for each object. Both are made anew at each start, in files that their user
+alone can read.
 """
 
 import secrets
@@ -24,7 +24,7 @@ GRPC_PARTS: Final = (
 # Not the volume server: it checks a signed token of the master's for each object, and TLS would
 # cost half a millisecond of CPU for each picture that is read.
 HTTPS_PARTS: Final = ("master", "filer", "admin")
-# They sign those tokens: drawn, and told to nobody.
+# Random keys that sign those tokens; no client needs them.
 SIGNING_KEYS: Final = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 

@@ -32,11 +32,11 @@ SEAWEED_FLAGS = (
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
     "-master.telemetry=false",
-    # A resumed master becomes leader 20 ms late. The volume server has asked by then, asks again
-    # after 5 s, and no object can be read in between. It tells a new master all that it has.
+    # A resumed master becomes leader 20 ms late. The volume server has called it by then, calls
+    # again after 5 s, and no object can be read in between. A new master gets its whole inventory.
     "-master.resumeState=false",
     "-master.volumeSizeLimitMB=1024",
-    "-volume.max=1000",  # each bucket takes one; as small as what is in it
+    "-volume.max=1000",  # each bucket takes one, which is as small as its content
     "-volume.preStopSeconds=0",
     "-filer.localSocket=filer.sock",
     "-s3.localSocket=s3.sock",
@@ -118,7 +118,7 @@ class ValkeyServer(EmbeddedServer):
         return [str(valkey_binary()), *flags]
 
     def _write_users(self) -> Path:
-        """Write the users' rights; everybody could read a password on the command line."""
+        """Write the users' rights to a file; a password on the command line would be public."""
         if not self._password_path.exists():
             write_private(self._password_path, secrets.token_urlsafe(30))
         path = self.data_dir / "users.acl"
@@ -130,7 +130,7 @@ class SeaweedServer(EmbeddedServer):
     """A SeaweedFS server with an S3 gateway that checks signatures.
 
     Its key pair is made once for a data folder, and kept there. The ports of its other parts
-    answer nobody but each other.
+    answer only each other.
 
     Args:
         data_dir: Folder for data, keys and log; made when missing.
@@ -233,8 +233,8 @@ class SeaweedServer(EmbeddedServer):
         credentials: dict[str, str] = config["identities"][0]["credentials"][0]
         return credentials
 
-    def _litter(self) -> list[str]:
-        # It puts its gRPC sockets here whatever TMPDIR says, and leaves some of them behind.
+    def _leftover_files(self) -> list[str]:
+        # SeaweedFS puts its gRPC sockets here, ignores TMPDIR, and leaves some of them behind.
         return [
             f"/tmp/seaweedfs-{component}-grpc-{port + COMPANION_OFFSET}.sock"  # noqa: S108
             for component, port in zip(SEAWEED_COMPONENTS, self._ports, strict=True)

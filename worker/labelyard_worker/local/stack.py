@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 RESULTS_BUCKET = "labelyard-results"
 BUCKETS = ("labelyard-uploads", RESULTS_BUCKET)
-LOOK_EVERY_S = 0.2
+CHECK_EVERY_S = 0.2
 UP_WITHIN_S = 180.0
 DOWN_WITHIN_S = 60.0
 
@@ -38,11 +38,11 @@ class StackState:
     """State of a running stack, for ``env``, ``status`` and ``down``.
 
     Attributes:
-        pid: The supervisor.
-        started_at: Its start in clock ticks since boot: tells it from a later process
-            with the same pid.
-        variables: What leads producers and workers to the servers.
-        health_url: The worker's health.
+        pid: Process id of the supervisor.
+        started_at: Its start in clock ticks since boot, which a later process with the same
+            pid does not share.
+        variables: Environment variables that lead producers and workers to the servers.
+        health_url: Address of the worker's health.
     """
 
     pid: int
@@ -60,7 +60,7 @@ class StackState:
         return state if process_started_at(state.pid) == state.started_at else None
 
     def write(self, data_dir: Path) -> None:
-        """Write it where others look, readable by this user alone: it has credentials."""
+        """Write the state to the data folder, readable by this user alone: it has credentials."""
         unfinished = data_dir / "stack.json.new"
         unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps(asdict(self), indent=2))
@@ -104,10 +104,10 @@ class Stack:
         }
 
     def start(self) -> None:
-        """Start everything, and return when jobs are taken.
+        """Start the servers and the worker, and return when the worker is ready for jobs.
 
         Raises:
-            ServerStartError: One of them did not come up; the text has its last words.
+            ServerStartError: One of them did not start; the text has the end of its log.
         """
         threads = [
             threading.Thread(target=self._start_server, args=(server,))
@@ -150,7 +150,7 @@ class Stack:
                 server.start(within_s=UP_WITHIN_S)
 
     def stop(self) -> None:
-        """Stop everything, the worker first: it drains."""
+        """Stop the worker, which drains, and then the servers."""
         for server in (self.worker, self.seaweed, self.valkey):
             if server is not None:
                 server.stop()
@@ -169,10 +169,10 @@ class Stack:
 def build_checkpoint(log_path: Path) -> None:
     """Build the lite checkpoint if the worker will load it and it is not there yet.
 
-    In a process of its own: it needs torch, which this one never does.
+    This happens in a process of its own: it needs torch, which this process never loads.
 
     Raises:
-        ServerStartError: It could not be built; the text has the last words.
+        ServerStartError: It could not be built; the text has the end of its log.
     """
     if os.environ.get("LABELYARD_CHECKPOINT", "lite") != "lite":
         return
@@ -184,8 +184,8 @@ def build_checkpoint(log_path: Path) -> None:
             stderr=output,
         )
     if code:
-        words = log_path.read_text(errors="replace")[-2000:]
-        raise ServerStartError("the lite checkpoint", "it could not be built", words)
+        log_tail = log_path.read_text(errors="replace")[-2000:]
+        raise ServerStartError("the lite checkpoint", "it could not be built", log_tail)
 
 
 @contextmanager
@@ -202,14 +202,14 @@ def running_stack(data_dir: Path) -> Iterator[Stack]:
 
 
 def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
-    """Run a stack until SIGTERM, SIGINT or SIGHUP, and start again what dies meanwhile."""
+    """Run a stack until SIGTERM, SIGINT or SIGHUP, and restart parts that die meanwhile."""
     ended, is_up = threading.Event(), threading.Event()
 
     def end(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
         is_first = not ended.is_set()
         ended.set()
         if is_first and not is_up.is_set():
-            raise SystemExit(128 + signal_number)  # out of whatever start() waits for
+            raise SystemExit(128 + signal_number)  # leaves start(), which may be waiting
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -217,7 +217,7 @@ def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:
     with running_stack(data_dir) as stack:
         is_up.set()
         on_up(stack)
-        while not ended.wait(LOOK_EVERY_S):
+        while not ended.wait(CHECK_EVERY_S):
             stack.keep_running()
 
 
@@ -225,7 +225,7 @@ def detach(data_dir: Path) -> StackState:
     """Start a supervisor that outlives this process, and return when it is up.
 
     Raises:
-        ServerStartError: It did not come up; the text has its last words.
+        ServerStartError: The stack did not start; the text has the end of its log.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = data_dir / "stack.log"
@@ -242,7 +242,7 @@ def detach(data_dir: Path) -> StackState:
         state = StackState.read(data_dir)
         if state is not None:
             return state
-        time.sleep(LOOK_EVERY_S / 4)
+        time.sleep(CHECK_EVERY_S / 4)
     end_process(supervisor)
     raise ServerStartError("the stack", "it ended or took too long", log_path.read_text()[-2000:])
 
@@ -265,5 +265,5 @@ def take_down(data_dir: Path) -> bool:
     os.kill(state.pid, signal.SIGTERM)
     until = time.monotonic() + DOWN_WITHIN_S
     while process_started_at(state.pid) == state.started_at and time.monotonic() < until:
-        time.sleep(LOOK_EVERY_S / 4)
+        time.sleep(CHECK_EVERY_S / 4)
     return process_started_at(state.pid) != state.started_at

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, run by the same command as in production."""
+"""Start a worker as a process of its own, with the command that production uses."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Bound on the bytes of files that are being fetched, shared fairly between tenants."""
+"""Limit on the bytes of files that are being fetched, shared fairly between tenants."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What the headers of an HTTP answer name, and what a failed exchange means."""
+"""Read versions from an HTTP answer's headers, and translate errors of its connection."""
 
 import socket
 import ssl

@@ -1,4 +1,4 @@
-"""One GET over HTTP/1.1 to an address that the caller chose, streamed, on asyncio and h11.
+"""Send one GET over HTTP/1.1 to a given address, and stream its answer, on asyncio and h11.
 
 Libraries that resolve names, follow redirects or read proxies by themselves would undo
 the guards of the https source; h11 does the protocol alone.
@@ -68,7 +68,7 @@ class HttpAnswer:
         """Return the next piece of the body; empty at its end.
 
         Raises:
-            HttpProtocolError: It broke off.
+            HttpProtocolError: The connection broke off.
         """
         piece = bytearray()
         while len(piece) < PIECE_BYTES and not self._is_over:
@@ -88,11 +88,11 @@ async def get(
     headers: Mapping[str, str],
     ssl_context: ssl.SSLContext | None,
 ) -> AsyncIterator[HttpAnswer]:
-    """Send a GET, and give its answer while the block runs.
+    """Send a GET request; its answer can be read while the block runs.
 
     Raises:
-        HttpProtocolError: No sound answer came.
-        OSError: No connection.
+        HttpProtocolError: The peer sent no answer that HTTP/1.1 allows.
+        OSError: The connection failed.
     """
     reader, writer = await asyncio.open_connection(
         peer.address,

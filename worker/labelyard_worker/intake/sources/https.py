@@ -1,8 +1,8 @@
-"""Fetch image files over https from hosts that the operator lists, and never from inside.
+"""Fetch image files over https: from hosts that the operator lists, never from the own network.
 
-An address in a message is a stranger's wish. So the host must be listed, all addresses of
-its name must be public, the connection goes to the very address that was checked (the
-name may resolve to another a moment later), and each redirect starts over.
+Any producer may write any address into a message. So the host must be listed, all addresses
+of its name must be public, the connection goes to the very address that was checked (the
+name may resolve to another a moment later), and the checks are repeated for each redirect.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ PORT = 443
 OK = 200
 NOT_MODIFIED = 304
 REDIRECTS = (301, 302, 303, 307, 308)
-PASSING = (408, 425)
+TRANSIENT = (408, 425)
 THROTTLED = 429
 PROBE_TIMEOUT_S = 5.0
 
@@ -79,7 +79,7 @@ def open_source(settings: Mapping[str, Any]) -> "HttpsSource":
 
 
 def is_public(address: str) -> bool:
-    """Return whether *address* is one of the open internet, however it is written."""
+    """Return whether an IP address belongs to the public internet, in any notation."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -91,7 +91,7 @@ def is_public(address: str) -> bool:
 
 
 class HttpsSource:
-    """Fetches over https.
+    """Fetches files over https from the listed hosts.
 
     Args:
         hosts: Hosts to fetch from: ``img.example.com``, ``*.example.com`` for all below
@@ -113,26 +113,26 @@ class HttpsSource:
 
     async def fetch(self, order: FetchOrder, transfer: Transfer) -> FetchedFile | Unchanged:
         """Read one file; see ``Source.fetch``."""
-        asked_for = redact(order.uri)
+        shown_uri = redact(order.uri)
         headers = {"Accept-Encoding": "identity", "User-Agent": "labelyard"}
         if order.known_etag is not None and order.known_stamp:
             headers["If-None-Match"] = quoted(order.known_etag)
         uri = order.uri
-        with errors_as_ours(asked_for):
+        with errors_as_ours(shown_uri):
             for _ in range(MAX_REDIRECTS + 1):
-                target = self._checked(uri, asked_for=asked_for)
+                target = self._checked(uri, shown_uri=shown_uri)
                 answer_or_uri = await self._ask(target, uri, order, headers, transfer)
                 if not isinstance(answer_or_uri, str):
                     return answer_or_uri
                 uri = answer_or_uri
-        raise UnsupportedUriError(asked_for, f"more than {MAX_REDIRECTS} redirects")
+        raise UnsupportedUriError(shown_uri, f"more than {MAX_REDIRECTS} redirects")
 
     async def is_down(self, uri: str) -> bool:
         """Probe the host with its first page; any answer below 500 is a sign of life."""
         try:
-            target = self._checked(urljoin(uri, "/"), asked_for=redact(uri))
+            target = self._checked(urljoin(uri, "/"), shown_uri=redact(uri))
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                peer = await self._peer(target, asked_for=redact(uri))
+                peer = await self._peer(target, shown_uri=redact(uri))
                 async with get(
                     peer, "/", headers={"User-Agent": "labelyard"}, ssl_context=self._ssl_context
                 ) as answer:
@@ -150,45 +150,51 @@ class HttpsSource:
         headers: dict[str, str],
         transfer: Transfer,
     ) -> FetchedFile | Unchanged | str:
-        """Send one request; return the file, or the address to go on with."""
-        asked_for = redact(order.uri)
-        peer = await transfer.piece(self._peer(target, asked_for=asked_for))
+        """Send one request; return the file, or the address of a redirect."""
+        shown_uri = redact(order.uri)
+        peer = await transfer.piece(self._peer(target, shown_uri=shown_uri))
         path = (target.path or "/") + (f"?{target.query}" if target.query else "")
-        asking = get(peer, path, headers=headers, ssl_context=self._ssl_context)
-        answer = await transfer.piece(asking.__aenter__())
+        request = get(peer, path, headers=headers, ssl_context=self._ssl_context)
+        answer = await transfer.piece(request.__aenter__())
         try:
             if answer.status in REDIRECTS:
                 return urljoin(uri, answer.header("location"))
             if answer.status == NOT_MODIFIED:
-                if order.known_etag is None:  # nobody asked whether it changed
-                    raise StorageUnavailableError(asked_for, "the host answers 304 unasked")
+                if order.known_etag is None:
+                    raise StorageUnavailableError(
+                        shown_uri, "the host answers 304 to an unconditional request"
+                    )
                 if not is_same_time(answer, order.known_stamp):  # equal ETag, another content?
                     return await self.fetch(replace(order, known_etag=None), transfer)
                 return Unchanged(order.known_etag)
             return await self._read(answer, order, transfer)
         finally:
-            await asking.__aexit__(None, None, None)
+            await request.__aexit__(None, None, None)
 
-    def _checked(self, uri: str, *, asked_for: str) -> SplitResult:
+    def _checked(self, uri: str, *, shown_uri: str) -> SplitResult:
         """Parse an address, and check that it may be fetched.
 
         Raises:
-            UnsupportedUriError: It is not; *asked_for* is the address in the message.
+            UnsupportedUriError: It may not; the error names *shown_uri*, the address in the message.
         """
         try:
             target = urlsplit(uri)
             port = target.port or PORT
         except ValueError as error:
-            raise UnsupportedUriError(asked_for, "not an address") from error
+            raise UnsupportedUriError(shown_uri, "this is not an address") from error
         host = (target.hostname or "").rstrip(".")
         if target.scheme != "https" or not host:
-            raise UnsupportedUriError(asked_for, "redirected to what is not https://")
+            raise UnsupportedUriError(shown_uri, "redirected to an address that is not https://")
         if target.username is not None or target.password is not None:
-            raise UnsupportedUriError(asked_for, "names and passwords are not sent")
+            raise UnsupportedUriError(
+                shown_uri, "user names and passwords are not sent: remove them from the address"
+            )
         if not uri.isascii() or not uri.isprintable() or " " in uri:
-            raise UnsupportedUriError(asked_for, "percent-encode what is not plain ASCII")
+            raise UnsupportedUriError(
+                shown_uri, "percent-encode every character that is not printable ASCII"
+            )
         if not self._is_listed(host, port):
-            raise UnsupportedUriError(asked_for, f"{host} is not in LABELYARD_HTTPS_HOSTS")
+            raise UnsupportedUriError(shown_uri, f"{host} is not in LABELYARD_HTTPS_HOSTS")
         return target
 
     def _is_listed(self, host: str, port: int) -> bool:
@@ -198,13 +204,13 @@ class HttpsSource:
         ]
         return any(name + suffix in self._hosts for name in (host, *parents))
 
-    async def _peer(self, target: SplitResult, *, asked_for: str) -> Peer:
+    async def _peer(self, target: SplitResult, *, shown_uri: str) -> Peer:
         """Resolve the host once, and refuse it unless all its addresses are public."""
         host, port = target.hostname or "", target.port or PORT
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not self._allows_private and not all(map(is_public, addresses)):
-            raise UnsupportedUriError(asked_for, f"{host} is not on the public internet")
+            raise UnsupportedUriError(shown_uri, f"{host} is not on the public internet")
         shown_host = target.netloc.rpartition("@")[2]
         return Peer(addresses[0], port, shown_host, host)
 
@@ -229,6 +235,6 @@ def check_status(status: int, *, uri: str) -> None:
         raise ImageAccessDeniedError(uri, f"the host answers {status}")
     if status >= 500 or status == THROTTLED:
         raise SourceDownError(uri, f"the host answers {status}")
-    if status in PASSING or status < 300:
+    if status in TRANSIENT or status < 300:
         raise StorageUnavailableError(uri, f"the host answers {status}")
     raise ImageNotFoundError(uri, f"the host answers {status}")

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings
 
 PROBE_TIMEOUT_S = 5.0
-UNASKED = "storage answers 304 unasked"
+UNCONDITIONAL_304 = "storage answers 304 to an unconditional request"
 
 
 def configure(settings: "WorkerSettings", limits: TransferLimits) -> SourceConfig:
@@ -103,7 +103,7 @@ class S3Source:
             answer = read_obstore(error)
             if answer is not None and answer.is_readable:
                 raise error_of(answer, uri=order.uri) from error
-            if not is_broken_off(error):  # perhaps a header that it does not understand
+            if not is_broken_off(error):  # perhaps a header that obstore cannot read
                 return await self._get_signed(order, address, transfer)
             raise SourceDownError(order.uri, obstore_reason(error)) from error
 
@@ -116,7 +116,7 @@ class S3Source:
                 await self._store(address.bucket).get_async(key)
         except TimeoutError:
             return True
-        except Exception as error:  # noqa: BLE001 - any error of obstore is classified
+        except Exception as error:  # noqa: BLE001 - every error of obstore is classified
             answer = read_obstore(error)
             return answer is None or isinstance(error_of(answer, uri=uri), SourceDownError)
         return False
@@ -154,20 +154,18 @@ class S3Source:
     ) -> bool:
         """Check by HEAD whether the object is still the version with known pixels.
 
-        Not by If-None-Match: obstore hides what a 304 says of the time and the version. Any
+        If-None-Match would not do: obstore hides the time and the version of a 304. Any
         error means ``False``: an answer to HEAD has no body that could explain it, and some
         servers do not implement it. The GET that follows tells the reason, or reads the object.
         """
         if order.known_etag is None or not order.known_stamp:
             return False
-        asking = self._store(address.bucket).get_async(
-            address.key, options={**options, "head": True}
-        )
+        head = self._store(address.bucket).get_async(address.key, options={**options, "head": True})
         try:
-            meta = (await transfer.piece(asking)).meta
+            meta = (await transfer.piece(head)).meta
         except LabelyardError:
             raise
-        except Exception:  # noqa: BLE001 - obstore's; the GET meets it again, with a body
+        except Exception:  # noqa: BLE001 - the GET fails with the same error, and a body
             return False
         found = (unquoted(meta["e_tag"] or ""), stamp_of_meta(meta))
         return found == (unquoted(order.known_etag), order.known_stamp)
@@ -188,17 +186,17 @@ class S3Source:
         port = parts.port or (443 if is_tls else 80)
         peer = Peer(host, port, parts.netloc, host if is_tls else None)
         with errors_as_ours(order.uri):
-            asking = get(
+            request = get(
                 peer,
                 url.removeprefix(f"{parts.scheme}://{parts.netloc}"),
                 headers={**headers, "Accept-Encoding": "identity"},
                 ssl_context=self._ssl_context if is_tls else None,
             )
-            answer = await transfer.piece(asking.__aenter__())
+            answer = await transfer.piece(request.__aenter__())
             try:
                 return await self._read(answer, order, transfer)
             finally:
-                await asking.__aexit__(None, None, None)
+                await request.__aexit__(None, None, None)
 
     async def _read(
         self, answer: HttpAnswer, order: FetchOrder, transfer: Transfer
@@ -254,10 +252,10 @@ def unchanged(order: FetchOrder, error: Exception | None) -> Unchanged:
     """Return the answer for a 304, if the request was conditional.
 
     Raises:
-        StorageUnavailableError: It was not: there is nothing that did not change.
+        StorageUnavailableError: The request was unconditional, so a 304 has no meaning.
     """
     if order.known_etag is None:
-        raise StorageUnavailableError(order.uri, UNASKED) from error
+        raise StorageUnavailableError(order.uri, UNCONDITIONAL_304) from error
     return Unchanged(unquoted(order.known_etag))
 
 

@@ -10,7 +10,7 @@ from labelyard_worker.intake.image_uri import S3
 
 @dataclass(frozen=True, slots=True)
 class S3Address:
-    """A bucket and a key; the key is taken as it stands, nothing in it is decoded."""
+    """A bucket and a key; the key is used as written, nothing in it is decoded."""
 
     bucket: str
     key: str

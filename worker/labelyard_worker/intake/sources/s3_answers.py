@@ -70,8 +70,8 @@ FINAL: dict[str, tuple[type[ImageError], str]] = {
     ),
 }
 
-# Throttling and passing trouble; the server is up, or says itself that it is not.
-PASSING = {
+# Throttling and transient errors; the server is up, or itself reports that it is not.
+TRANSIENT = {
     "ExpiredToken",
     "TokenRefreshRequired",
     "RequestExpired",
@@ -120,7 +120,7 @@ FINAL_BY_STATUS: dict[int, tuple[type[ImageError], str]] = {
     403: _DENIED,
     501: (ImageAccessDeniedError, "storage does not implement the request"),
 }
-PASSING_STATUSES = {408, 409, 425}
+TRANSIENT_STATUSES = {408, 409, 425}
 THROTTLED_STATUS = 429
 
 _CODE = re.compile(r"<Code>\s*([\w.-]{1,80})\s*</Code>")
@@ -149,7 +149,7 @@ def error_of(answer: S3Answer, *, uri: str) -> LabelyardError:
         return error(uri, reason)
     if code in DOWN or status == THROTTLED_STATUS:
         return SourceDownError(uri, f"storage answers {name}")
-    if code in PASSING:
+    if code in TRANSIENT:
         return StorageUnavailableError(uri, f"storage answers {name}")
     if code.startswith("KMS."):
         return ImageAccessDeniedError(uri, f"{_ENCRYPTED[1]} ({code})")
@@ -163,7 +163,7 @@ def _error_by_status(status: int, name: str, *, uri: str) -> LabelyardError:
     if 300 <= status < 400:
         error, reason = _ELSEWHERE
         return error(uri, reason)
-    if status in PASSING_STATUSES:
+    if status in TRANSIENT_STATUSES:
         return StorageUnavailableError(uri, f"storage answers {name}")
     if 400 <= status < 500:
         return ImageAccessDeniedError(uri, f"storage refuses the request: {name}")
@@ -171,7 +171,7 @@ def _error_by_status(status: int, name: str, *, uri: str) -> LabelyardError:
 
 
 def read_body(status: int, body: bytes) -> S3Answer:
-    """Read the code out of an answer's body; empty if it has none."""
+    """Read the error code out of an answer's body; empty if it has none."""
     code = _CODE.search(body[:65536].decode("utf-8", "replace"))
     return S3Answer(status, code[1] if code else "")
 
@@ -182,14 +182,14 @@ def read_obstore(error: Exception) -> S3Answer | None:
     Returns:
         ``None`` if no answer came, or if obstore could not make sense of a sound one.
     """
-    told = str(error).partition("\n\nDebug source:")[0]
-    if _REDIRECT in told:
-        code = _CODE.search(told)
+    text = str(error).partition("\n\nDebug source:")[0]
+    if _REDIRECT in text:
+        code = _CODE.search(text)
         return S3Answer(301, code[1] if code else "")
-    status = _STATUS.search(told)
+    status = _STATUS.search(text)
     if status is None:
         return None
-    code = _CODE.search(told)
+    code = _CODE.search(text)
     return S3Answer(int(status[1]), code[1] if code else "")
 
 
@@ -201,5 +201,5 @@ def obstore_reason(error: Exception) -> str:
 
 def is_broken_off(error: Exception) -> bool:
     """Return whether the connection failed, before or while the answer was read."""
-    told = str(error).partition("\n\nDebug source:")[0]
-    return "error sending request" in told or "decoding response body" in told
+    text = str(error).partition("\n\nDebug source:")[0]
+    return "error sending request" in text or "decoding response body" in text

@@ -38,10 +38,10 @@ class FetchOrder:
         etag: ETag that the file must have.
         version_id: Version to fetch (S3).
         known_etag: ETag whose content is known already.
-        known_stamp: Stamp that the file had with it, see ``FileVersion``.
+        known_stamp: Further names of that version, see ``FileVersion``.
         tenant: Tenant whose share of the byte budget it uses.
-        is_suspect: Bytes that came before differed from their ETag: find out whether that
-            ETag is an MD5.
+        is_suspect: Whether an earlier transfer's bytes differed from their ETag; the source then
+            finds out whether that ETag is an MD5.
     """
 
     uri: str
@@ -80,11 +80,11 @@ class FetchedFile:
     """A file as read.
 
     Attributes:
-        fd: In-memory file with all of it; whoever takes it closes it.
-        size_bytes: Its size.
+        fd: In-memory file with the content; the receiver closes it.
+        size_bytes: Size of the file.
         etag: Without quotes, or ``None`` if the server names none.
         is_md5: Whether *etag* is known to be the content's MD5, or known not to be.
-        stamp: What else the server names of this version, see ``FileVersion``.
+        stamp: Further names of this version, see ``FileVersion``.
     """
 
     fd: int
@@ -95,17 +95,17 @@ class FetchedFile:
 
 
 class Source(Protocol):
-    """One kind of place that files come from."""
+    """One kind of place that image files are fetched from, for example S3."""
 
     async def fetch(self, order: FetchOrder, transfer: "Transfer") -> FetchedFile | Unchanged:
         """Read one file into *transfer*.
 
         Raises:
-            UnsupportedUriError: An address that is not read here.
-            ImageNotFoundError: No such file, or not with the ETag asked for.
-            ImageAccessDeniedError: The source refused.
-            ImageTooLargeError: Larger than the limit.
-            StorageUnavailableError: No usable answer; it may work later.
+            UnsupportedUriError: The source does not read this address.
+            ImageNotFoundError: The file is missing, or has another ETag than the order.
+            ImageAccessDeniedError: The source refused access.
+            ImageTooLargeError: The file is larger than the limit.
+            StorageUnavailableError: The source gave no usable answer; a retry may succeed.
         """
 
     async def is_down(self, uri: str) -> bool:
@@ -113,9 +113,9 @@ class Source(Protocol):
 
 
 class Transfer:
-    """The bytes of one file on their way into memory outside any heap.
+    """The bytes of one file on their way into an anonymous file in memory.
 
-    Nothing of a file passes through the worker's main process: it gets the descriptor.
+    The worker's main process gets the file's descriptor; it copies no byte.
     """
 
     def __init__(self, order: FetchOrder, limits: TransferLimits, budget: ByteBudget) -> None:
@@ -134,10 +134,10 @@ class Transfer:
             )
 
     async def piece(self, reading: Awaitable[Answer], *, size_bytes: int = PIECE_BYTES) -> Answer:
-        """Wait for the next piece, or for the headers, as long as one may take.
+        """Wait for the next piece, or for the headers, within the time limits.
 
         Raises:
-            SourceDownError: It took longer.
+            SourceDownError: The piece took longer.
         """
         now = time.monotonic()
         piece_due = now + self.limits.piece_timeout_s(size_bytes)
@@ -156,7 +156,7 @@ class Transfer:
         """Add bytes, once the byte budget has room for them.
 
         Raises:
-            ImageTooLargeError: More than the limit.
+            ImageTooLargeError: The file is larger than the limit.
         """
         count = len(data)
         if self.size_bytes + count > self.limits.max_bytes:
@@ -173,7 +173,7 @@ class Transfer:
     def finish(
         self, etag: str | None, *, is_md5: bool | None = None, stamp: str = ""
     ) -> FetchedFile:
-        """Seal the file and return it; nobody can change it any more."""
+        """Seal the file, so that no process can change it any more, and return it."""
         assert self._fd is not None  # noqa: S101 - a transfer is finished once
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, seals)

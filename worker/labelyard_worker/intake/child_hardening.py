@@ -1,4 +1,4 @@
-"""Preparation of every intake child: no signals, no privileges, no secrets, no orphan."""
+"""Harden an intake child: no signals, no privileges, no secrets, no life after the worker."""
 
 import ctypes
 import ctypes.util
@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_NO_NEW_PRIVS = 38
-# All that a decoder needs; everything else in the environment may be a secret.
+# Variables that a decoder needs; everything else in the environment may be a secret.
 DECODER_VARIABLES = ("LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONHASHSEED", "TZ", "TMPDIR")
 ENV_START_FIELD = 50  # of /proc/self/stat, see proc(5); counted from 1
 
 
-def prepare() -> None:
-    """Ignore SIGTERM and SIGINT, which are sent to the whole group; gain no privileges ever."""
+def harden() -> None:
+    """Ignore SIGTERM and SIGINT, which are sent to the whole group, and give up privileges."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     refuse_new_privileges()

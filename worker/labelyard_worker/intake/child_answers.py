@@ -20,8 +20,8 @@ from labelyard_worker.pixels import MAX_EDGE_PX, ImageFacts, Pixels
 MAX_REASON = 500
 MAX_ETAG = 1024
 MAX_STAMP = 2048
-# Payloads up to this size are accepted whatever the checkpoint takes.
-LEAST_PAYLOAD_BYTES = 1024 * 1024
+# Payloads up to this size are accepted for every checkpoint.
+MIN_PAYLOAD_BYTES = 1024 * 1024
 
 ERRORS: dict[str, type[Any]] = {
     error.code: error
@@ -47,7 +47,7 @@ def to_error(head: dict[str, Any], *, uri: str) -> LabelyardError:
     """Rebuild an error that a child reported.
 
     Raises:
-        MalformedFrameError: Not an error that a child may report.
+        MalformedFrameError: The child may not report this error.
     """
     kind = ERRORS.get(text(head, "code", most=64))
     if kind is None:
@@ -60,7 +60,7 @@ def to_pixels(frame: Frame, *, etag: str | None, stamp: str = "") -> Pixels:
     """Rebuild pixels that a decoder sent.
 
     Raises:
-        MalformedFrameError: Fields that contradict each other, or are none.
+        MalformedFrameError: Fields are missing, or contradict each other.
     """
     head = frame.head
     height, width = number(head, "height"), number(head, "width")
@@ -77,7 +77,7 @@ def to_file(frame: Frame, *, max_bytes: int) -> tuple[int, int, str | None]:
     """Return descriptor, size and ETag of a fetched file.
 
     Raises:
-        MalformedFrameError: No file came, or another than was described.
+        MalformedFrameError: The file is missing, or is not the one that was described.
     """
     size = number(frame.head, "size", least=0, most=max_bytes)
     etag = frame.head.get("etag")
@@ -86,7 +86,7 @@ def to_file(frame: Frame, *, max_bytes: int) -> tuple[int, int, str | None]:
     if frame.fd is None:
         raise MalformedFrameError("a file without a descriptor")
     if os.fstat(frame.fd).st_size != size:
-        raise MalformedFrameError("a file of another size than announced")
+        raise MalformedFrameError("the file's size is not the announced one")
     return frame.fd, size, etag
 
 
@@ -94,7 +94,7 @@ def md5_of(head: dict[str, Any]) -> str:
     """Return the digest of a file that differs from its ETag."""
     digest = text(head, "md5", most=32)
     if not _MD5.fullmatch(digest):
-        raise MalformedFrameError("not an MD5")
+        raise MalformedFrameError("md5 is not an MD5 in hexadecimal")
     return digest
 
 
