@@ -31,7 +31,7 @@ def sound_parts() -> SimpleNamespace:
         deliveries=SimpleNamespace(is_alive=True),
         watchdog=SimpleNamespace(hung=lambda: None),
         executor=SimpleNamespace(last_finished_at=time.monotonic(), is_draining=False),
-        broker=SimpleNamespace(waiting=lambda: 3),
+        broker=SimpleNamespace(count_queued=lambda: 3),
         ledger=SimpleNamespace(open_images=lambda: 0),
         stall_s=60.0,
     )
@@ -127,7 +127,7 @@ def test_a_worker_that_has_nothing_to_do_lives(
     server: Server, parts: SimpleNamespace, waiting: Callable[[], int]
 ) -> None:
     parts.executor.last_finished_at -= 3600
-    parts.broker.waiting = waiting
+    parts.broker.count_queued = waiting
 
     assert ask(server, "/live")[0] == 200
 

@@ -1,0 +1,174 @@
+"""Jobs as producers submit them: images, a label set, and where the result goes."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from labelyard.fields import (
+    MAX_TRACE_ENTRIES,
+    ETag,
+    ImageUri,
+    Instant,
+    JobId,
+    LabelSetRef,
+    Name,
+    ObjectUri,
+    StreamName,
+    Switch,
+    Tenant,
+    TopK,
+    TraceKey,
+    TraceValue,
+    VersionId,
+)
+from labelyard.messages.labels import LabelSet
+from labelyard.messages.models import Message, refusal_of
+from labelyard.webhooks import WebhookAddress
+
+VERSION: Final = 1
+MAX_IMAGES: Final = 64
+MAX_INLINE_LABELS: Final = 1_000
+# Prompts are labels times templates: each costs milliseconds of the text tower, once.
+MAX_INLINE_PROMPTS: Final = 10_000
+MAX_REGISTERED_PROMPTS: Final = 100_000
+# Scored labels in one result, about 5 MB of JSON; a larger one goes to an object.
+MAX_SCORED_LABELS: Final = 100_000
+
+
+class ImageRef(Message):
+    """One picture of a job.
+
+    Attributes:
+        id: The producer's own name for the picture, unique in the job.
+        uri: Where the worker reads it: ``s3://bucket/key``, or ``https://…`` where
+            the operator allows it. A bad one fails this image alone.
+        version_id: Version of the object, in a bucket that keeps versions.
+        etag: The object must still have this ETag, else ``image_not_found``.
+    """
+
+    id: Name
+    uri: ImageUri
+    version_id: VersionId | None = None
+    etag: ETag | None = None
+
+
+class Deliver(Message):
+    """Destinations of the result besides the ledger.
+
+    Attributes:
+        object_uri: ``s3://bucket/key`` that the result is written to as JSON.
+        webhook: Address that gets the result by POST, signed after the Standard
+            Webhooks specification; ASCII, without user and password.
+        stream: Redis stream, beside the ledger, that gets an entry for the result.
+    """
+
+    object_uri: ObjectUri | None = None
+    webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    stream: StreamName | None = None
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_can_be_called(cls, webhook: str | None) -> str | None:
+        if webhook is not None:
+            WebhookAddress.parse(webhook)
+        return webhook
+
+
+class Job(Message):
+    """Job of a producer, one message: 1 to 64 images, one label set.
+
+    Attributes:
+        job_id: Unique; the result's key. A time-ordered UUID when the client makes it.
+        tenant: On whose behalf, for fairness and for metrics.
+        images: 1 to 64 pictures with distinct ids.
+        label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
+        top_k: How many labels, best first, the result names for each image.
+        rescore: Score from embeddings that are known, without the model. The storage is
+            asked whether each picture is still there, unchanged, and may be read; one that
+            was never classified, or is another by now, gets ``image_not_embedded``.
+        expires_at: After this instant nobody wants the result any more.
+        deliver: Where the result goes besides the ledger.
+        trace: Carried into logs as it is, for example a W3C ``traceparent``: up to 20
+            entries, keys up to 128 and values up to 2,048 characters.
+    """
+
+    version: Literal[1] = VERSION
+    job_id: JobId
+    tenant: Tenant = "default"
+    images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
+    label_set: LabelSet | LabelSetRef
+    top_k: TopK = 5
+    rescore: Switch = False
+    expires_at: Instant | None = None
+    deliver: Deliver = Deliver()
+    trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
+
+    @field_validator("images")
+    @classmethod
+    def _ids_are_distinct(cls, images: tuple[ImageRef, ...]) -> tuple[ImageRef, ...]:
+        if len({image.id for image in images}) < len(images):
+            raise ValueError("two images have the same id: give each image its own")
+        return images
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if isinstance(self.label_set, LabelSet) and len(self.label_set.labels) > MAX_INLINE_LABELS:
+            raise ValueError(
+                f"{len(self.label_set.labels)} labels are too many for a message "
+                f"(limit {MAX_INLINE_LABELS}): register the set and refer to it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        inline = self.label_set if isinstance(self.label_set, LabelSet) else None
+        if inline and (prompts := inline.count_prompts()) > MAX_INLINE_PROMPTS:
+            raise ValueError(
+                f"labels and templates make {prompts} prompts, too many for a message "
+                f"(limit {MAX_INLINE_PROMPTS}): use fewer templates, or register the set and "
+                "refer to it"
+            )
+        labels = min(self.top_k, len(inline.labels)) if inline else self.top_k
+        scored = len(self.images) * labels
+        if scored > MAX_SCORED_LABELS and self.deliver.object_uri is None:
+            raise ValueError(
+                f"{len(self.images)} images with {labels} labels each make a result of {scored} "
+                f"scored labels (limit {MAX_SCORED_LABELS}): lower top_k, send fewer images in a "
+                "job, or set deliver.object_uri, which gets the whole result"
+            )
+        return self
+
+
+def parse_job(message: Any) -> Job:
+    """Read a job off the wire.
+
+    Args:
+        message: JSON text, as workers get it, or an object that was parsed from JSON.
+
+    Raises:
+        InvalidMessageError: *message* is not a job of a version that is read here; the
+            text names each field at fault.
+    """
+    try:
+        if isinstance(message, str):
+            return Job.model_validate_json(message)
+        return Job.model_validate(message)
+    except ValidationError as error:
+        raise refusal_of(error) from error
+
+
+def new_job_id() -> str:
+    """Make a time-ordered id (UUID version 7, RFC 9562 section 5.7)."""
+    unix_ms = int(datetime.now(UTC).timestamp() * 1000)
+    random_bits = uuid.uuid4().int & ((1 << 74) - 1)
+    value = (unix_ms & ((1 << 48) - 1)) << 80 | 0x7 << 76
+    value |= (random_bits >> 62) << 64 | 0b10 << 62 | random_bits & ((1 << 62) - 1)
+    return str(uuid.UUID(int=value))
+
+
+def job_id_for(tenant: str, idempotency_key: str) -> str:
+    """Derive the id that this tenant's *idempotency_key* always gets (UUIDv5)."""
+    space = uuid.uuid5(uuid.NAMESPACE_URL, f"https://labelyard.dev/tenant/{tenant}")
+    return str(uuid.uuid5(space, idempotency_key))

@@ -1,0 +1,124 @@
+"""Results as consumers read them: scores or an error for each image of a job."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from labelyard.errors import LabelyardError
+from labelyard.messages.job import VERSION
+from labelyard.messages.models import Report
+
+Status = Literal["succeeded", "partial", "failed"]
+
+
+class Failure(Report):
+    """The error of an image, or of a whole job, as consumers read it.
+
+    Attributes:
+        code: Stable name, listed in docs/errors.md.
+        message: The same for a person.
+        is_retryable: Whether the same request may succeed later (``retryable`` on
+            the wire).
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    code: str
+    message: str
+    is_retryable: bool = Field(alias="retryable")
+
+    @classmethod
+    def of(cls, error: LabelyardError) -> Self:
+        """Describe *error* for the consumer."""
+        return cls(code=error.code, message=str(error), is_retryable=error.is_retryable)
+
+
+class ScoredLabel(Report):
+    """A label and its score, 0 to 1; never NaN or infinite, which JSON cannot write."""
+
+    name: str
+    score: float = Field(allow_inf_nan=False)
+
+
+class ImageResult(Report):
+    """Result of one image.
+
+    Attributes:
+        etag: The object's ETag as read.
+        sha256: Digest of the bytes as read, lower-case hex.
+        width: Pixels, after EXIF orientation.
+        height: Pixels, after EXIF orientation.
+        labels: The best ``top_k`` labels, best first.
+        matched: Names of the labels that reached their threshold, best first.
+        abstained: Whether an ``abstain`` prompt fitted better than every label.
+        error: Why there are no labels, or ``None``.
+    """
+
+    id: str
+    uri: str
+    etag: str | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    labels: tuple[ScoredLabel, ...] = ()
+    matched: tuple[str, ...] = ()
+    abstained: bool = False
+    error: Failure | None = None
+
+
+class ModelInfo(Report):
+    """The model that scored, exactly enough to reproduce it."""
+
+    checkpoint: str
+    fingerprint: str
+    dtype: str
+    device: str
+
+
+class Timing(Report):
+    """Seconds that each stage of the job took.
+
+    Attributes:
+        queued_s: From submission to the start of the last attempt.
+        intake_s: Slowest image: fetch, check, decode, resize.
+        batch_wait_s: Slowest image: waiting for its batch.
+        model_s: Slowest image: the forward pass of its batch.
+    """
+
+    queued_s: float = 0.0
+    intake_s: float = 0.0
+    batch_wait_s: float = 0.0
+    model_s: float = 0.0
+
+
+class Result(Report):
+    """Result of a job. One image's error never fails its neighbours.
+
+    Attributes:
+        status: ``succeeded`` (every image has scores), ``partial`` or ``failed``.
+        label_set: Digest of the label set that was used, ``None`` if none was reached.
+        model: ``None`` when the job failed before a model saw it.
+        error: Why the whole job failed, or ``None``.
+        object_uri: Where the whole result is, if it was too large for the ledger: then
+            ``labels`` and ``matched`` are only the first five of each image. Left out
+            otherwise.
+    """
+
+    version: Literal[1] = VERSION
+    job_id: str
+    status: Status
+    tenant: str
+    model: ModelInfo | None = None
+    label_set: str | None = None
+    images: tuple[ImageResult, ...] = ()
+    error: Failure | None = None
+    timing: Timing = Timing()
+    object_uri: str | None = Field(default=None, exclude_if=lambda uri: uri is None)
+
+
+def status_of(images: tuple[ImageResult, ...]) -> Status:
+    """Derive a job's status from its images."""
+    failed = sum(image.error is not None for image in images)
+    if failed == 0:
+        return "succeeded"
+    return "failed" if failed == len(images) else "partial"
