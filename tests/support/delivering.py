@@ -27,7 +27,7 @@ class DeliveryBench:
             worker=worker,
             ledger=self.ledger,
             senders=senders_of(settings),
-            look_every_s=0.05,
+            poll_every_s=0.05,
         )
         self.worker = worker
 

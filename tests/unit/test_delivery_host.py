@@ -6,7 +6,7 @@ import pytest
 
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard_worker.jobs.delivery.breaker import OPEN_AFTER
-from labelyard_worker.jobs.delivery.host import FAILING_LOOKS_PER_S, HELD_PER_HOST, Backlog, Host
+from labelyard_worker.jobs.delivery.host import FAILING_READS_PER_S, HELD_PER_HOST, Backlog, Host
 
 FAULT = DeliveryOutcome("failed", "status 503", is_host_fault=True)
 
@@ -42,7 +42,7 @@ def test_looks_at_postponed_deliveries_are_bounded_in_number(pending: int) -> No
 
     assert postponed is not None
     assert postponed.retry_in_s is not None
-    assert postponed.retry_in_s >= 0.75 * pending / FAILING_LOOKS_PER_S
+    assert postponed.retry_in_s >= 0.75 * pending / FAILING_READS_PER_S
 
 
 def test_an_answer_that_is_about_one_job_does_not_stop_its_host() -> None:

@@ -19,7 +19,7 @@ from labelyard_worker.operations import logs
 logs.set_up(level="info", form="text")
 hangs = threading.Event()
 Watchdog(
-    model_busy_s=lambda: 9.0 if hangs.is_set() else 0.0, model_timeout_s=1.0, look_every_s=0.05
+    model_busy_s=lambda: 9.0 if hangs.is_set() else 0.0, model_timeout_s=1.0, poll_every_s=0.05
 )
 def hang_in_native_code():
     hangs.set()
@@ -37,7 +37,7 @@ class Scene:
         self.watchdog = Watchdog(
             model_busy_s=lambda: self.model_busy_s,
             model_timeout_s=10.0,
-            look_every_s=0.005,
+            poll_every_s=0.005,
             on_hang=self.reasons.append,
         )
 

@@ -54,7 +54,7 @@ class JobRig:
         self.worker = worker
         self.live(worker)
         self.deliveries = DeliveryPool(
-            worker=worker, ledger=self.ledger, senders=senders_of(settings), look_every_s=0.05
+            worker=worker, ledger=self.ledger, senders=senders_of(settings), poll_every_s=0.05
         )
         self.executor = Executor(
             worker=worker,

@@ -1,8 +1,8 @@
-"""Tokens that stop a running job: at its deadline, its expiry, a cancel, a shutdown.
+"""Cancellation tokens: they stop a running job at its deadline, expiry, cancel or shutdown.
 
-Cancellation is cooperative: threads cannot be killed, so the main path asks its token
-between the stages and while it waits. What hangs in native code is a child process,
-which is killed, or is left to the watchdog.
+Cancellation is cooperative: threads cannot be killed, so the main path checks its token
+between the stages and while it waits. A hang in native code is the watchdog's, or that of
+an intake child, which is killed.
 """
 
 import threading
@@ -20,23 +20,23 @@ from labelyard.errors import (
 )
 
 Answer = TypeVar("Answer")
-LOOK_EVERY_S = 0.2
+POLL_EVERY_S = 0.2
 
 
 class HandedBackError(LabelyardError):
-    """The worker shuts down before the job is finished; another takes it over."""
+    """The worker shuts down before the job is finished; another worker runs it again."""
 
     code = "handed_back"
     is_retryable = True
 
 
 class Token:
-    """One attempt's permission to go on.
+    """Permission of one attempt to continue; checked by its thread, stopped by any other.
 
     Args:
         job_id: The job.
         timeout_s: Seconds that the attempt may take.
-        expires_in_s: Seconds until nobody wants the result, ``None`` for never.
+        expires_in_s: Seconds until the job expires, ``None`` for never.
         start: Number of the attempt, as the ledger gave it; ``None`` if it is not known.
     """
 
@@ -61,11 +61,11 @@ class Token:
             self._stopped_by = reason
 
     def check(self) -> None:
-        """Go on, or not.
+        """Raise if the attempt must stop.
 
         Raises:
             JobCancelledError: The job is final in the ledger; drop it.
-            JobExpiredError: Nobody wants the result any more.
+            JobExpiredError: The job's ``expires_at`` has passed.
             HandedBackError: The worker shuts down.
             JobTimedOutError: The attempt took too long; try again later.
         """
@@ -78,15 +78,15 @@ class Token:
             raise JobTimedOutError(self.job_id, f"more than {self.timeout_s:g} s")
 
     def wait(self, future: "Future[Answer]") -> Answer:
-        """Wait for *future* while the job may go on.
+        """Wait for *future* while the attempt may continue.
 
         Raises:
-            LabelyardError: What the future failed with, or what :meth:`check` raises.
+            LabelyardError: The error of the future, or that of :meth:`check`.
         """
         while True:
             self.check()
             try:
-                return future.result(timeout=LOOK_EVERY_S)
+                return future.result(timeout=POLL_EVERY_S)
             except TimeoutError:
                 if future.done():
                     raise
@@ -96,12 +96,12 @@ class Token:
 
     def wait_until(self, is_ready: Callable[[float], bool]) -> None:
         """Call *is_ready* with the seconds it may block, until it returns true."""
-        while not is_ready(LOOK_EVERY_S):
+        while not is_ready(POLL_EVERY_S):
             self.check()
 
 
 class RunningJobs:
-    """The tokens of all jobs in work, so that others can stop them."""
+    """Tokens of all running jobs, so that other threads can stop them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class RunningJobs:
 
     @contextmanager
     def holding(self, token: Token) -> Iterator[Token]:
-        """Keep *token* findable while the block runs."""
+        """Register *token* while the block runs."""
         with self._lock:
             self._tokens[token.job_id] = token
         try:
@@ -120,24 +120,24 @@ class RunningJobs:
                     del self._tokens[token.job_id]
 
     def all(self) -> list[Token]:
-        """Copy the tokens."""
+        """Return a copy of the tokens."""
         with self._lock:
             return list(self._tokens.values())
 
     def stop(self, job_id: str, reason: LabelyardError) -> None:
-        """Stop one job, if it is in work here."""
+        """Stop one job, if it runs in this process."""
         with self._lock:
             token = self._tokens.get(job_id)
         if token is not None:
             token.stop(reason)
 
     def stop_all(self, reason: Callable[[str], LabelyardError]) -> None:
-        """Stop every job in work."""
+        """Stop every running job."""
         for token in self.all():
             token.stop(reason(token.job_id))
 
     def __len__(self) -> int:
-        """Count the jobs in work."""
+        """Count the running jobs."""
         return len(self._tokens)
 
 

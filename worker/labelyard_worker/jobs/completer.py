@@ -1,4 +1,4 @@
-"""The end of an attempt: carry its verdict out in the ledger, and start its deliveries."""
+"""Completer: carries out the verdict on an attempt in the ledger, and starts deliveries."""
 
 import logging
 import random
@@ -40,7 +40,7 @@ class EndedAttempt:
 
 
 class Completer:
-    """Write the ends of attempts to the ledger; called from many threads.
+    """Completer of attempts; one for a worker process, called from many threads.
 
     Args:
         deliveries: Makes the deliveries of results; without one they stay pending in the
@@ -174,7 +174,7 @@ class Completer:
         raise MessageReturnedError(job_id) from ended.error
 
     def _expire(self, ended: EndedAttempt) -> None:
-        """Make the job expired; a moment too early by the ledger's clock, have it run again."""
+        """Make the job expired; if the ledger's clock is a moment behind, have it run again."""
         job_id = ended.work.job_id
         is_expired = self._ledger_retry.call(lambda: self._ledger.expire(job_id))
         if is_expired:

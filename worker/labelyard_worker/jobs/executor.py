@@ -1,4 +1,4 @@
-"""The executor brings one delivery of any kind of work to an end that may be acknowledged.
+"""Executor: brings one delivery of any kind of work to an end that may be acknowledged.
 
 Celery retries nothing here. A message is acknowledged when the ledger holds the job's
 result, or the time at which the job is to be sent again; until then it stays with the
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Run the jobs of received messages; one for a worker process, called from many threads.
+    """Executor of received messages; one for a worker process, called from many threads.
 
     Args:
         delivery: Makes the deliveries of results; without one they stay pending in the ledger,

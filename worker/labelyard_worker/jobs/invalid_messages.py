@@ -25,7 +25,7 @@ REASONS: Final = {
 
 
 class InvalidMessages:
-    """Refuse, keep and log messages that no worker can run; called from many threads."""
+    """Sink of messages that no worker can run; called from many threads."""
 
     def __init__(
         self, ledger: Ledger, settings: ConnectionSettings, ledger_retry: LedgerRetry

@@ -1,9 +1,9 @@
-"""Run suspects one at a time in a process, beside ordinary jobs, and alone only when it is idle.
+"""Quarantine of suspects in one process: one at a time, and alone only when the process is idle.
 
-A crash kills every job of its process, so the ledger counts a death for each; what died
-twice is a suspect. While at most one suspect runs in a process, its crashes are the
-suspect's and not its neighbours'. Only the last run before a job is buried asks to be alone,
-and it never waits for ordinary jobs to be held back.
+A crash kills every job of its process, so the ledger counts a death for each; a job that died
+twice is a suspect. While at most one suspect runs in a process, the process's crashes are the
+suspect's and not its neighbours'. Only the last run before a job is buried needs to be alone,
+and ordinary jobs are never held back to make the process idle.
 """
 
 import threading
@@ -14,13 +14,13 @@ from typing import Final
 
 # Longest wait of a suspect for a moment in which nothing else runs.
 IDLE_WITHIN_S: Final = 30.0
-# Longest time that ordinary jobs wait for a suspect that began alone.
+# Longest time that ordinary jobs wait for a suspect that started alone.
 ALONE_S: Final = 5.0
-LOOK_EVERY_S: Final = 0.2
+POLL_EVERY_S: Final = 0.2
 
 
 class Quarantine:
-    """Which jobs may run beside each other in this process; called from many threads."""
+    """Lock that decides which jobs run beside each other in this process; for many threads."""
 
     def __init__(self, *, idle_within_s: float = IDLE_WITHIN_S, alone_s: float = ALONE_S) -> None:
         self._idle_within_s = idle_within_s
@@ -32,7 +32,7 @@ class Quarantine:
 
     @contextmanager
     def ordinary(self) -> Iterator[None]:
-        """Run the block beside all others, a suspect that is not alone included."""
+        """Run the block beside all other jobs, a suspect that is not alone included."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_closed)
             self._ordinary += 1
@@ -60,20 +60,20 @@ class Quarantine:
     def alone(
         self, *, should_stop: Callable[[], bool], on_company: Callable[[], None]
     ) -> Iterator[bool]:
-        """Let a suspect begin alone, if the process has an idle moment soon.
+        """Start a suspect alone, if the process is idle soon.
 
         Args:
-            should_stop: Whether to wait no longer, asked now and then.
-            on_company: Called before ordinary jobs are let in again while the block runs.
+            should_stop: Whether to wait no longer; polled.
+            on_company: Called before ordinary jobs start again while the block runs.
 
         Yields:
-            Whether nothing else runs. Ordinary jobs that come are kept waiting, for
-            ``alone_s`` at most.
+            Whether no other job runs. Ordinary jobs that arrive wait for ``alone_s`` at
+            most.
         """
         if not self._close_when_idle(should_stop):
             yield False
             return
-        timer = threading.Timer(self._alone_s, self._end_of_patience, [on_company])
+        timer = threading.Timer(self._alone_s, self._admit_company, [on_company])
         timer.name, timer.daemon = "labelyard-isolation", True
         timer.start()
         try:
@@ -89,11 +89,11 @@ class Quarantine:
             while self._ordinary:
                 if should_stop() or time.monotonic() >= until:
                     return False
-                self._changed.wait(LOOK_EVERY_S)
+                self._changed.wait(POLL_EVERY_S)
             self._is_closed = True
             return True
 
-    def _end_of_patience(self, on_company: Callable[[], None]) -> None:
+    def _admit_company(self, on_company: Callable[[], None]) -> None:
         try:
             on_company()
         finally:

@@ -1,4 +1,4 @@
-"""Drain the worker on SIGINT and SIGHUP as on SIGTERM, and end with exit code 0."""
+"""Signals: SIGINT and SIGHUP drain the worker as SIGTERM does, and it exits with 0."""
 
 import signal
 from types import FrameType
@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from celery import bootsteps
 
-#: Celery ends with 1 after SIGINT, and starts itself anew after SIGHUP.
+#: Celery exits with 1 after SIGINT, and restarts itself after SIGHUP.
 AS_SIGTERM: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 class DrainSignals(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Worker step that has SIGINT and SIGHUP do what SIGTERM does.
+    """Worker step that makes SIGINT and SIGHUP equal to SIGTERM.
 
     A signal that was ignored when the process began stays ignored: ``nohup`` works. A second
     signal changes nothing: the drain has its own limit, and SIGQUIT ends at once.

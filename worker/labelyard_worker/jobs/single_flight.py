@@ -1,7 +1,7 @@
-"""Runs a job once in this process, however often its message is delivered.
+"""Single flight: a job runs once at a time in this process, however often it is delivered.
 
-Every reconnect to the broker brings back all messages that were in work, beside the
-attempts that still run. Without this map each would run twice at once.
+Every reconnect to the broker delivers all unacknowledged messages again, beside the
+attempts that still run. Without this map each job would run twice at once.
 """
 
 import threading
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class SingleFlight:
-    """The jobs that are in work in this process, by id."""
+    """Map of the jobs that run in this process, by id; called from many threads."""
 
     def __init__(self, *, is_on: bool = True) -> None:
         self._is_on = is_on
@@ -19,10 +19,10 @@ class SingleFlight:
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[None]:
-        """Keep other deliveries of *job_id* waiting until the block ends.
+        """Block other deliveries of *job_id* until the block ends.
 
-        The one that waited goes on then, and finds in the ledger what became of the
-        first: it must not give up its message before that, for it may be the only one.
+        The delivery that waited then reads the first one's end from the ledger. It must not
+        acknowledge its message before that: the message may be the only one that is left.
         """
         if not self._is_on:
             yield
@@ -38,7 +38,7 @@ class SingleFlight:
             ended.set()
 
     def _enter(self, job_id: str, ended: threading.Event) -> threading.Event | None:
-        """Take the job, or get the event that ends whoever has it."""
+        """Acquire the job, or return the event that is set when its present run ends."""
         with self._lock:
             running = self._ended.get(job_id)
             if running is None:
@@ -46,5 +46,5 @@ class SingleFlight:
             return running
 
     def __len__(self) -> int:
-        """Count the jobs in work."""
+        """Count the running jobs, those with a waiting delivery once."""
         return len(self._ended)

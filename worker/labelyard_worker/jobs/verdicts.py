@@ -1,4 +1,4 @@
-"""The table of verdicts: what becomes of a job after an attempt, by the error that ended it.
+"""Table of verdicts: the fate of a job after an attempt, by the error that ended it.
 
 Pure functions: neither Redis nor a clock. ``completer.py`` carries a verdict out.
 """
@@ -71,7 +71,7 @@ STORAGE_PAUSE_S: Final = (2.0, 6.0)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a job has come, as the verdict on its attempt needs it.
+    """Progress of a job, as the verdict on its attempt needs it.
 
     Attributes:
         attempt: Number of the attempt, from 1.
@@ -93,10 +93,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a job after an attempt.
+    """Fate of a job after an attempt.
 
     Attributes:
-        action: What to do.
+        action: The step that the completer takes.
         delay_s: Shortest and longest time until the job is sent again; draw one between.
         code: Code of the error that a retry may avoid.
     """

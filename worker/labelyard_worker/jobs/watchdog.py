@@ -1,8 +1,8 @@
-"""Ends the process when a job or a forward pass hangs beyond twice its deadline.
+"""Watchdog: ends the process when a job or a forward pass hangs beyond twice its deadline.
 
-A thread that hangs in native code cannot be stopped, and takes a slot with it for
-ever. The stacks are logged, the process ends at once, and whoever supervises it starts
-another; the broker brings the jobs again, and the ledger counts the death.
+A thread that hangs in native code cannot be stopped, and occupies its slot for ever.
+The stacks are logged, the process ends at once, and its supervisor starts another; the
+broker delivers the jobs again, and the ledger counts the death.
 """
 
 import faulthandler
@@ -25,8 +25,8 @@ LOG_WITHIN_S = 5.0
 def end_process(reason: str) -> None:
     """Log every thread's stack and end the process without any clean-up.
 
-    It ends whatever becomes of the log: standard error may be closed, or a pipe that nobody
-    reads, on which a write waits for ever.
+    It ends even if nothing can be logged: standard error may be closed, or a pipe without a
+    reader, on which a write blocks for ever.
     """
     limit = threading.Timer(LOG_WITHIN_S, os._exit, [EXIT_CODE])
     limit.name = "labelyard-watchdog-limit"
@@ -40,12 +40,12 @@ def end_process(reason: str) -> None:
 
 
 class Watchdog:
-    """Looks at every running attempt, and at the model.
+    """Thread that checks every running attempt and the model for a hang.
 
     Args:
-        model_busy_s: Says how long the present forward pass has been running.
+        model_busy_s: Returns the seconds that the present forward pass has been running.
         model_timeout_s: Seconds that a forward pass may take; twice that is a hang.
-        on_hang: What to do about it.
+        on_hang: Called with a description of the hang.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Watchdog:
         model_busy_s: Callable[[], float],
         model_timeout_s: float,
         is_on: bool = True,
-        look_every_s: float = 1.0,
+        poll_every_s: float = 1.0,
         on_hang: Callable[[str], None] = end_process,
     ) -> None:
         self._model_busy_s = model_busy_s
         self._model_timeout_s = model_timeout_s
         self._on_hang = on_hang
-        self._look_every_s = look_every_s
+        self._poll_every_s = poll_every_s
         self._lock = threading.Lock()
         self._guarded: set[Token] = set()
         self._closed = threading.Event()
@@ -70,7 +70,7 @@ class Watchdog:
 
     @contextmanager
     def guarding(self, token: Token) -> Iterator[None]:
-        """Watch over the attempt of *token* while the block runs."""
+        """Watch the attempt of *token* while the block runs."""
         with self._lock:
             self._guarded.add(token)
         try:
@@ -91,14 +91,14 @@ class Watchdog:
         return None
 
     def _watch(self) -> None:
-        while not self._closed.wait(self._look_every_s):
+        while not self._closed.wait(self._poll_every_s):
             reason = self.hung()
             if reason is not None:
                 self._on_hang(reason)
                 return
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop the thread."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()

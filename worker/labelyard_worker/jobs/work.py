@@ -1,7 +1,7 @@
-"""The interface between the executor and a kind of job: what a job does, and what its end means.
+"""Work: the interface between the executor and one kind of job.
 
-A classification is one kind (``classify_job.py``). A kind of its own may keep its result
-elsewhere than in the record, or divide itself instead of being buried.
+A classification is one kind (``classify_job.py``). Another kind may keep its result in an
+object instead of the record, or split itself instead of being buried.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Circuit breaker of one host: stop calling a host that fails, and probe it now and then."""
+"""Circuit breaker of one host: stop calls to a failing host, and probe it now and then."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ LONGEST_PAUSE_S: Final = 120.0
 
 @dataclass
 class CircuitBreaker:
-    """The state of one host's circuit; call from one thread.
+    """State of one host's circuit; call from one thread.
 
     Closed, every call may go. After OPEN_AFTER failures in a row it is open: no call goes
     for a pause. Then one call goes as a probe; success closes the circuit, failure opens
@@ -25,11 +25,11 @@ class CircuitBreaker:
 
     @property
     def is_closed(self) -> bool:
-        """Return whether calls go without restriction."""
+        """Return whether calls are not restricted."""
         return self.failures < OPEN_AFTER
 
     def wait_s(self, *, now: float) -> float:
-        """Return the seconds until a call may go; 0 means now."""
+        """Return the seconds until a call may start; 0 means now."""
         if self.is_closed:
             return 0.0
         if now < self.opened_until:
@@ -37,7 +37,7 @@ class CircuitBreaker:
         return self.pause_s if self.is_probing else 0.0
 
     def begin(self) -> None:
-        """Note that a call goes; the first one after the pause is the probe."""
+        """Note that a call starts; the first one after the pause is the probe."""
         self.is_probing = not self.is_closed
 
     def succeed(self) -> None:

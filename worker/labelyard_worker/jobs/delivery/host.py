@@ -15,21 +15,21 @@ CALLS_PER_HOST: Final = 16
 HELD_PER_HOST: Final = 64
 # Shortest pause of a delivery for which the host has no room here.
 CROWDED_PAUSE_S: Final = 10.0
-# Postponed deliveries that the fleet looks at again in a second: each look costs a worker
-# about a millisecond, and is in vain while the host fails.
-BUSY_LOOKS_PER_S: Final = 100.0
-FAILING_LOOKS_PER_S: Final = 25.0
+# Postponed deliveries that the fleet reads again in a second: each read costs a worker
+# about a millisecond, and is useless while the host fails.
+BUSY_READS_PER_S: Final = 100.0
+FAILING_READS_PER_S: Final = 25.0
 
 
 @dataclass
 class Backlog:
-    """How many jobs of the whole fleet have pending deliveries, when last seen."""
+    """Number of jobs with pending deliveries in the whole fleet, as last read."""
 
     jobs: int = 0
 
 
 class Host:
-    """One receiver or bucket, as seen by this worker."""
+    """One receiver or bucket: its free slots and its circuit breaker, in this worker."""
 
     def __init__(self, backlog: Backlog) -> None:
         self.held = 0
@@ -40,7 +40,7 @@ class Host:
 
     @property
     def is_idle(self) -> bool:
-        """Return whether nothing is known of the host that is worth keeping."""
+        """Return whether the host has no calls and no failures, so that it can be dropped."""
         return not self.held and not self._breaker.failures
 
     async def call(
@@ -50,12 +50,13 @@ class Host:
         worker_slots: asyncio.Semaphore,
         hold: Callable[[], Awaitable[bool]],
     ) -> DeliveryOutcome | None:
-        """Make one call when there is room for it.
+        """Make one call when a slot is free.
 
         Args:
             send: Makes the call.
             worker_slots: Limit of the calls to all hosts.
-            hold: Renews the lease on the job after the wait; tells whether it is still ours.
+            hold: Renews the lease on the job after the wait; returns whether this worker still
+                holds it.
 
         Returns:
             ``postponed`` without a call while the host is failing or crowded; ``None`` if
@@ -75,9 +76,9 @@ class Host:
             self.held -= 1
 
     def postponement(self) -> DeliveryOutcome | None:
-        """Return why and how long another delivery must wait in the ledger; callable anywhere."""
+        """Return the reason and the seconds for another delivery to wait, if any; thread-safe."""
         if self.held >= HELD_PER_HOST:
-            return self._postpone("its host is busy", CROWDED_PAUSE_S, per_s=BUSY_LOOKS_PER_S)
+            return self._postpone("its host is busy", CROWDED_PAUSE_S, per_s=BUSY_READS_PER_S)
         return self._postponed()
 
     async def _call_now(self, send: Callable[[], Awaitable[DeliveryOutcome]]) -> DeliveryOutcome:
@@ -102,9 +103,9 @@ class Host:
             return None
         pause_s = max(wait_s, self._breaker.pause_s)
         reason = f"its host is failing: {self._last_fault}"
-        return self._postpone(reason, pause_s, per_s=FAILING_LOOKS_PER_S)
+        return self._postpone(reason, pause_s, per_s=FAILING_READS_PER_S)
 
     def _postpone(self, reason: str, pause_s: float, *, per_s: float) -> DeliveryOutcome:
-        """Spread deliveries at random, and the wider the more there are."""
+        """Postpone at random, over a longer time the more deliveries there are."""
         least_s = max(pause_s, self._backlog.jobs / per_s)
         return DeliveryOutcome("postponed", reason, random.uniform(0.75, 1.5) * least_s)

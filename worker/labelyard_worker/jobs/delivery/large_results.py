@@ -23,10 +23,10 @@ KEPT_LABELS: Final = 5
 
 
 class LargeResults:
-    """Makes results fit into the ledger. Safe to call from several threads.
+    """Writes large results to objects so that the rest fits into the ledger; thread-safe.
 
-    Deliveries of other results come after the ledger has them. This one comes before: what
-    the ledger keeps would not be enough to try again.
+    Other results are delivered after the ledger has them. A large one is delivered before:
+    the part that the ledger keeps would not be enough for a retry.
     """
 
     def __init__(self, sender: ObjectSender) -> None:
@@ -41,7 +41,7 @@ class LargeResults:
             labels: Number of labels in the job's label set.
 
         Raises:
-            LabelyardError: What the token says while another one is made.
+            LabelyardError: The token stopped the job while another large result was made.
         """
         if len(job.images) * min(job.top_k, labels) <= MAX_SCORED_LABELS:
             yield
@@ -53,7 +53,7 @@ class LargeResults:
             self._turn.release()
 
     def fit(self, job: Job, result: Result) -> Result:
-        """Return *result*, or write it to the job's object and return its beginning.
+        """Return *result*, or write it to the job's object and return a shortened one.
 
         Raises:
             InvalidMessageError: It is too large, and the job names no object, or one that
@@ -73,7 +73,7 @@ class LargeResults:
                 "gets the whole result"
             )
         self._write(job, result)
-        images = tuple(beginning_of(image) for image in result.images)
+        images = tuple(shorten(image) for image in result.images)
         return result.model_copy(update={"images": images, "object_uri": job.deliver.object_uri})
 
     def _write(self, job: Job, result: Result) -> None:
@@ -88,8 +88,8 @@ class LargeResults:
             raise StorageUnavailableError(job.deliver.object_uri or "", outcome.reason)
 
 
-def beginning_of(image: ImageResult) -> ImageResult:
-    """Keep the best labels of an image."""
+def shorten(image: ImageResult) -> ImageResult:
+    """Return an image's result with its best labels only."""
     return image.model_copy(
         update={"labels": image.labels[:KEPT_LABELS], "matched": image.matched[:KEPT_LABELS]}
     )

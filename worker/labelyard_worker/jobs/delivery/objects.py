@@ -1,4 +1,4 @@
-"""Write one result to object storage, bounded as a whole."""
+"""Object delivery: write one result to object storage, with one limit on its time."""
 
 import asyncio
 from collections import OrderedDict
@@ -32,7 +32,7 @@ class ObjectSender:
     _stores: OrderedDict[str, S3Store] = field(default_factory=OrderedDict)
 
     def host_of(self, job: Job) -> str:
-        """Name the bucket that a job's object goes to.
+        """Return the bucket of a job's object.
 
         Raises:
             NotPermittedError: The object may not be written.

@@ -1,4 +1,4 @@
-"""Decide which webhooks may be called and which objects may be written."""
+"""Permissions of deliveries: the webhooks that may be called, the objects that may be written."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class NotPermittedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WebhookHosts:
-    """The receivers that LABELYARD_WEBHOOK_HOSTS lists.
+    """Receivers that LABELYARD_WEBHOOK_HOSTS lists.
 
     Attributes:
         receivers: Scheme, host and port of each.
@@ -71,7 +71,7 @@ class WebhookHosts:
 
 @dataclass(frozen=True, slots=True)
 class ResultPlace:
-    """A bucket, or a part of it, that results may be written to.
+    """Bucket, or a part of it, that results may be written to.
 
     Attributes:
         prefix: Start of every key, ending in ``/``; may hold ``{tenant}``; empty means
@@ -109,7 +109,7 @@ class ResultPlace:
 
 @dataclass(frozen=True, slots=True)
 class ResultPlaces:
-    """The places that LABELYARD_RESULT_BUCKETS lists; none permits nothing."""
+    """Places that LABELYARD_RESULT_BUCKETS lists; an empty list permits no object."""
 
     places: tuple[ResultPlace, ...]
 

@@ -1,4 +1,4 @@
-"""The plan of a result's deliveries: which a job asks for, and which of a record are due."""
+"""Plan of a result's deliveries: those that its job wants, and those of a record that are due."""
 
 import logging
 import time
@@ -12,19 +12,19 @@ from labelyard.messages import Job, Result
 
 log = logging.getLogger(__name__)
 
-# A delivery that falls due before the next look at the ledger is due now.
-LOOK_EVERY_S: Final = 0.5
+# Seconds between two reads of due deliveries; one that is due before the next read is due now.
+POLL_EVERY_S: Final = 0.5
 UNDELIVERED_EVENTS: Final = {"failed": "delivery_failed", "refused": "delivery_refused"}
 
 
 class Sender(Protocol):
-    """Makes one kind of delivery."""
+    """Makes deliveries of one kind: objects, webhooks."""
 
     def host_of(self, job: Job) -> str:
-        """Name the host that the delivery goes to; raises NotPermittedError."""
+        """Return the host of the delivery; raises NotPermittedError."""
 
     async def send(self, job: Job, result: Result) -> DeliveryOutcome:
-        """Try once; bounded in time, and raises nothing that can be expected."""
+        """Try once, in bounded time; return every expected failure as the outcome."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def to_delivery(record: Record, *, now: float) -> Delivery | None:
     due = tuple(
         name
         for name in record.undelivered
-        if (record.deliveries[name].next_try_at or 0.0) <= now + LOOK_EVERY_S
+        if (record.deliveries[name].next_try_at or 0.0) <= now + POLL_EVERY_S
     )
     return Delivery(record.job(), record.result, due or record.undelivered)
 
@@ -74,7 +74,7 @@ def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
 
 
 def log_outcome(job_id: str, name: str, outcome: DeliveryOutcome) -> None:
-    """Log an attempt that delivered nothing."""
+    """Log an attempt that failed or was refused."""
     if event := UNDELIVERED_EVENTS.get(outcome.kind):
         fields = {"job_id": job_id, "delivery": name, "why": outcome.reason}
         log.warning(event, extra={"fields": fields})

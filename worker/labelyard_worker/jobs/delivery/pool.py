@@ -1,9 +1,9 @@
-"""Deliver finished results on one asyncio thread, apart from the slots that run jobs.
+"""Delivery pool: delivers finished results on one asyncio thread, apart from the job slots.
 
-A job's message is acknowledged before its result is delivered: what is pending stands in
-the ledger. This worker delivers what it finished itself from memory, and takes from the
-ledger what is due: retries, and what dead or full workers left. So a receiver that hangs
-costs neither a slot nor memory beyond a bound.
+A job's message is acknowledged before its result is delivered: pending deliveries are in
+the ledger. A worker delivers the results of its own jobs from memory, and takes due
+deliveries from the ledger: retries, and those that dead or full workers left. So a receiver
+that hangs costs neither a slot nor unbounded memory.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from labelyard.messages import Job
 from labelyard_worker.jobs.delivery.host import Backlog, Host
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
 from labelyard_worker.jobs.delivery.plan import (
-    LOOK_EVERY_S,
+    POLL_EVERY_S,
     Delivery,
     Sender,
     log_outcome,
@@ -33,19 +33,19 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 CALLS_AT_ONCE: Final = 64
-# Jobs whose deliveries are in memory; the rest waits in the ledger.
+# Maximum number of jobs whose deliveries are in memory; the rest wait in the ledger.
 MAX_HELD: Final = 256
 # A lease younger than this outlives the longest call.
 RENEW_AFTER_S: Final = 15.0
 # Threads that write to the ledger: each waits for one round trip.
 LEDGER_THREADS: Final = 4
-# What close() leaves running calls when the drain's time is over already.
+# Seconds that close() leaves running calls when the drain's time is over already.
 CLOSE_WITHIN_S: Final = 1.0
 JOIN_S: Final = 3.0
 
 
 class DeliveryPool:
-    """The thread that delivers; one for a worker process."""
+    """Thread that delivers results; one for a worker process."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class DeliveryPool:
         worker: str,
         ledger: Ledger,
         senders: Mapping[str, Sender],
-        look_every_s: float = LOOK_EVERY_S,
+        poll_every_s: float = POLL_EVERY_S,
     ) -> None:
         """Prepare; nothing is delivered before :meth:`start`.
 
         Args:
-            look_every_s: Seconds between two looks for due deliveries in the ledger.
+            poll_every_s: Seconds between two reads of due deliveries in the ledger.
         """
         self.worker = worker
-        self._look_every_s = look_every_s
+        self._poll_every_s = poll_every_s
         self._records = ledger
         self._ledger = DeliveryLedger(ledger, worker=worker)
         self._senders = senders
@@ -116,11 +116,11 @@ class DeliveryPool:
         self._call_soon(lambda: self._accept(delivery))
 
     def drain(self, within_s: float) -> None:
-        """Take nothing more from the ledger; calls in flight may end within *within_s*."""
+        """Take no more deliveries from the ledger; calls in flight may end within *within_s*."""
         self._finish_by = time.monotonic() + within_s
 
     def close(self) -> None:
-        """End: calls in flight get their time, the rest goes back to the ledger."""
+        """Stop the thread: calls in flight get their time, the rest goes back to the ledger."""
         if self._thread.is_alive():
             self._call_soon(self._closing.set)
             # A ledger that is away can hold its calls for longer than a worker may take to end.
@@ -128,7 +128,7 @@ class DeliveryPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _call_soon(self, call: Callable[[], object]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: another worker takes it over
+        with suppress(RuntimeError):  # the loop is closed: another worker delivers it
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(call)
 
@@ -144,14 +144,14 @@ class DeliveryPool:
     async def _serve(self) -> None:
         while not self._closing.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every_s):
+                async with asyncio.timeout(self._poll_every_s):
                     await self._closing.wait()
             if self.has_room:
                 await self._take_due()
         await self._end()
 
     async def _take_due(self) -> None:
-        """Take due deliveries from the ledger, as far as there is room."""
+        """Take due deliveries from the ledger, up to the limit in memory."""
         try:
             taken = await self._in_thread(lambda: self._ledger.take(MAX_HELD - len(self._tasks)))
             self._backlog.jobs = taken.pending
@@ -239,7 +239,7 @@ class DeliveryPool:
         return is_held
 
     async def _end(self) -> None:
-        """Let calls in flight end in time, and give the rest back to the ledger."""
+        """Wait for calls in flight within the limit, and give the rest back to the ledger."""
         finish_by = max(self._finish_by or 0.0, time.monotonic() + CLOSE_WITHIN_S)
         self._finish_by = finish_by
         calling = [job_id for job_id, delivery in self._held.items() if delivery.is_calling]
@@ -259,7 +259,7 @@ class DeliveryPool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _give_back(self, job_ids: list[str]) -> None:
-        """Have other workers take these deliveries at once, and not when the lease ends."""
+        """Give deliveries back, so that other workers take them before the leases end."""
         now = DeliveryOutcome("postponed", "its worker shut down", 0.0)
         outcomes = dict.fromkeys(self._senders, now)
 

@@ -1,4 +1,4 @@
-"""Call one webhook: a POST of the signed result, bounded as a whole."""
+"""Webhook delivery: POST one signed result, with one limit on its time."""
 
 import asyncio
 import contextlib
@@ -22,14 +22,14 @@ READ_BYTES: Final = 16 * 1024
 # The status is known before the body: a receiver gets a moment to finish its answer.
 BODY_WITHIN_S: Final = 1.0
 MAX_BODY_BYTES: Final = 64 * 1024
-# Answers that tell against the host, not against this one call.
+# Answers that mean a fault of the host, not of this one call.
 HOST_FAULTS: Final = frozenset({429, 500, 502, 503, 504})
 GONE: Final = 410
 
 
 @dataclass(frozen=True)
 class WebhookSender:
-    """Calls webhooks.
+    """Sends results to webhooks.
 
     Attributes:
         hosts: Receivers that may be called.
@@ -43,7 +43,7 @@ class WebhookSender:
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
     def host_of(self, job: Job) -> str:
-        """Name the host that a job's webhook goes to.
+        """Return the host of a job's webhook.
 
         Raises:
             NotPermittedError: The webhook may not be called.
@@ -141,7 +141,7 @@ async def post(
         return answer
     finally:
         if writer is not None:
-            writer.transport.abort()  # a farewell could hang
+            writer.transport.abort()  # closing in order could hang
 
 
 def _request(address: WebhookAddress, body: bytes, headers: dict[str, str]) -> h11.Request:
