@@ -152,12 +152,11 @@ def raw_ledger_keys(files: Iterable[Source]) -> list[Finding]:
     """Return the expressions that build a ledger key, outside the ledger's package.
 
     Such an expression is ``f"{namespace}:name"`` in any spelling of the namespace, a call
-    ``.key("name")``, or a string with the name of a ledger key behind a colon. Keys of
-    vision/ are not the ledger's: they are in the store of LABELYARD_EMBEDDINGS_URL.
+    ``.key("name")``, or a string with the name of a ledger key behind a colon.
     """
     found = []
     for path, tree in files:
-        if "labelyard/ledger/" in path or "labelyard_worker/vision/" in path:
+        if "labelyard/ledger/" in path:
             continue
         for node in ast.walk(tree):
             if (isinstance(node, ast.JoinedStr) and is_namespaced(node)) or is_key_call(node):
@@ -168,6 +167,22 @@ def raw_ledger_keys(files: Iterable[Source]) -> list[Finding]:
             if KEY_NAME.search(text)
         ]
     return found
+
+
+def raw_ledger_scripts(files: Iterable[Source]) -> list[Finding]:
+    """Return the calls that register or run a Lua script, outside the ledger's package.
+
+    The scripts of broker/ change the broker's keys, which are kombu's.
+    """
+    return [
+        Finding(f"{path}:{node.lineno}", ast.unparse(node))
+        for path, tree in files
+        if "labelyard/ledger/" not in path and "labelyard_worker/broker/" not in path
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"register_script", "evalsha", "script_load"}
+    ]
 
 
 def is_namespaced(node: ast.JoinedStr) -> bool:
@@ -312,6 +327,10 @@ RULES: Final = (
     Rule(
         name="raw ledger keys outside ledger/",
         find=lambda code: raw_ledger_keys(code.packages),
+    ),
+    Rule(
+        name="raw ledger scripts outside ledger/",
+        find=lambda code: raw_ledger_scripts(code.packages),
     ),
     Rule(name="import cycles", find=lambda code: import_cycles(code.imports)),
     Rule(name="imports back up the layers", find=lambda code: upward_imports(code.imports)),

@@ -77,6 +77,13 @@ def test_a_raw_key_is_found_outside_the_ledger(code: str) -> None:
     assert house.raw_ledger_keys(parsed(code, "producer/labelyard/ledger/keys.py")) == []
 
 
+def test_a_raw_script_is_found_outside_the_ledger() -> None:
+    code = "lead = client.register_script(LEAD)"
+
+    assert house.raw_ledger_scripts(parsed(code))
+    assert house.raw_ledger_scripts(parsed(code, "producer/labelyard/ledger/client.py")) == []
+
+
 @pytest.mark.parametrize("code", ['name = f"{namespace}.bulk"', 'text = f"{job_id}: done"'])
 def test_other_strings_are_not_found_as_keys(code: str) -> None:
     assert house.raw_ledger_keys(parsed(code)) == []

@@ -178,7 +178,7 @@ class MaintenanceLedger:
             pipeline.execute()
 
     def passed(self) -> dict[str, float]:
-        """Read what :meth:`note_passed` has shared, by queue."""
+        """Read the times that :meth:`note_passed` has shared, by queue."""
         with ledger_errors_as_ours():
             shared: Any = self._client.zrange(self._keys.passed, 0, -1, withscores=True)
         return dict(shared)

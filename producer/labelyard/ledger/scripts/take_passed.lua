@@ -1,15 +1,15 @@
 -- Look through jobs that were not sent, started or looked at for a while, and find those whose
 -- message must have left its queue.
 --
--- KEYS[1]   open jobs (sorted set)
--- ARGV[1]   namespace
--- ARGV[2]   latest: highest score to look at
--- ARGV[3]   limit: most jobs to look at
--- ARGV[4]   offset: jobs to skip
--- ARGV[5]   only: name of the queue; '' = all
--- ARGV[6]   open_ttl_s
--- ARGV[7]   earliest: lowest score to look at
--- ARGV[8..] for each queue its name, and the time before which it has passed on what was published
+-- KEYS[1]    open jobs (sorted set)
+-- ARGV[1]    namespace
+-- ARGV[2]    latest: highest score to look at
+-- ARGV[3]    limit: most jobs to look at
+-- ARGV[4]    offset: jobs to skip
+-- ARGV[5]    only: name of the queue; '' = all
+-- ARGV[6]    open_ttl_s
+-- ARGV[7]    earliest: lowest score to look at
+-- ARGV[8..]  for each queue its name, and the time before which it has passed on what was published
 --
 -- Returns {number of jobs looked at, number of other queues' jobs, ids found...}.
 --

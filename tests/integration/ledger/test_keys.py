@@ -1,0 +1,95 @@
+"""The keys that the ledger holds are those of ``keys.py``, with the types that the page names."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from docs.key_page import entries
+
+from labelyard.label_sets import LabelSetRegistry, as_label_set
+from labelyard.ledger import Ledger, Pending, connect
+from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.maintenance import MaintenanceLedger
+from labelyard.ledger.set_aside import SetAside, SetAsideMessage
+from labelyard.messages import Deliver
+from labelyard.queues import Queue
+from labelyard.settings import ClientSettings
+from labelyard.testing import sample_job, sample_result
+
+TYPES = {"zset": "sorted set"}
+LIMITS: dict[str, Any] = {"quarantine_after": 9, "dead_after": 9}
+# No server of this test writes them, or nothing does any more.
+NOT_WRITTEN_HERE = {"barrier", "delivery_totals", "refused"}
+
+
+@pytest.fixture
+def settings(ledger_url: str) -> ClientSettings:
+    return ClientSettings(ledger_url=ledger_url, namespace="test")
+
+
+@pytest.fixture
+def ledger(settings: ClientSettings) -> Iterator[Ledger]:
+    with closing(connect(settings)) as client:
+        yield Ledger(client, settings)
+
+
+def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
+    """Bring jobs to every kind of state, and use what else is in the ledger."""
+    waiting, running, dead, cancelled = [
+        sample_job(deliver=Deliver(stream="events")).model_copy(
+            update={"expires_at": sample_job().expires_at}
+        )
+        for _ in range(4)
+    ]
+    for job in (waiting, running, dead, cancelled):
+        ledger.open(job, queue=Queue.BULK)
+    maintenance = MaintenanceLedger(ledger)
+    maintenance.renew_presence("w1", [running.job_id], ttl_s=10)
+    maintenance.lead("w1", ttl_s=10)
+    maintenance.note_passed(Queue.BULK, 1.5)
+    ledger.retry(waiting.job_id, worker="w1", delay_s=60)
+    ledger.start(running.job_id, worker="w1", isolation="alone", **LIMITS)
+    result = sample_result("failed", job=dead)
+    ledger.finish(dead.job_id, result, pending=Pending(("webhook",)), is_dead=True)
+    ledger.cancel(cancelled.job_id)
+    ledger.client.zadd(ledger.keys.expiring, {running.job_id: 9e9})
+    ledger.client.expire(ledger.keys.expiring, 60)
+    SetAside(ledger.client, settings).add(SetAsideMessage("odd", "q", 1, b"x"))
+    registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
+    registry.register("pets", as_label_set(["a cat", "a dog"]))
+
+
+def test_each_key_in_redis_is_on_the_page_with_its_type_and_its_ttl(
+    ledger: Ledger, settings: ClientSettings
+) -> None:
+    write_every_key(ledger, settings)
+    listed = [entry for entry in entries(LedgerKeys) if entry.parts["Type"] != "channel"]
+    found: set[str] = set()
+
+    for key in ledger.client.scan_iter():
+        [entry] = [entry for entry in listed if is_of(key, entry.pattern)]
+        found.add(entry.name)
+        kind: Any = ledger.client.type(key)
+        is_kept = ledger.client.ttl(key) == -1
+        assert (key, TYPES.get(kind, kind)) == (key, entry.parts["Type"])
+        assert (key, is_kept) == (key, entry.parts["TTL"].startswith("none"))
+        ledger.client.delete(key)
+
+    assert found | NOT_WRITTEN_HERE == {entry.name for entry in listed}
+
+
+def is_of(key: str, pattern: str) -> bool:
+    """Return whether *key* is one of those that *pattern* stands for."""
+    parts = re.split(r"\{\w+\}", pattern.replace("{namespace}", "test"))
+    return re.fullmatch("[^:]+(?::[0-9a-f]{64})?".join(map(re.escape, parts)), key) is not None
+
+
+def test_every_key_is_described_in_full() -> None:
+    for entry in entries(LedgerKeys):
+        assert list(entry.parts) == ["Type", "Holds", "Writer", "TTL"], entry.name
+    described = {entry.name for entry in entries(LedgerKeys)}
+    public = {name for name in vars(LedgerKeys) if not name.startswith("_")}
+
+    assert public - described == {"of_record"}

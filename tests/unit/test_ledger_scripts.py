@@ -1,0 +1,119 @@
+"""Each script's head, the command that calls it and the keys that it names agree."""
+
+import re
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+from docs.key_page import entries
+
+from labelyard.ledger import Pending, Receipt, limits
+from labelyard.ledger.commands import Command, Commands
+from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
+from labelyard.queues import Queue
+from labelyard.settings import ClientSettings
+from labelyard.testing import sample_job
+
+JOB = sample_job(job_id="the-job")
+CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
+    "open": lambda commands: commands.open(JOB, queue=Queue.BULK, is_limited=True),
+    "start": lambda commands: commands.start(
+        "the-job",
+        worker="w1",
+        isolation="none",
+        quarantine_after=2,
+        dead_after=2,
+        receipt=Receipt(),
+    ),
+    "release": lambda commands: commands.release("the-job", worker="w1", delay_s=1.5),
+    "finish": lambda commands: commands.finish(
+        "the-job", state="failed", result="{}", pending=Pending(("webhook",))
+    ),
+    "replay": lambda commands: commands.replay("the-job"),
+    "purge": lambda commands: commands.purge("the-job"),
+    "sent": lambda commands: commands.sent("the-job", due=None),
+    "crowd": lambda commands: commands.crowd("the-job", worker="w1"),
+    "take_deliveries": lambda commands: commands.take_deliveries(worker="w1", lease_s=1, limit=1),
+    "hold_deliveries": lambda commands: commands.hold_deliveries("the-job", worker="w1", lease_s=1),
+    "settle_deliveries": lambda commands: commands.settle_deliveries(
+        "the-job", worker="w1", outcomes={}, jitter=0.5
+    ),
+    "lead": lambda commands: commands.lead(worker="w1", ttl_s=1),
+    "take_due": lambda commands: commands.take_due(lease_s=1, limit=1),
+    "list_overdue": lambda commands: commands.list_overdue(limit=1),
+    "take_passed": lambda commands: commands.take_passed(
+        {Queue.BULK: 1.5}, only="", earliest="-inf", latest=1.5, offset=0, limit=1
+    ),
+    "add_set_aside": lambda commands: commands.add_set_aside(
+        "entry", "{}", max_entries=1, max_total_bytes=1
+    ),
+    "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
+}
+COMMANDS = Commands(ClientSettings(namespace="test"))
+
+
+def documented(file_name: str, table: str) -> list[str]:
+    """Return the indices of KEYS or ARGV that the head of a script describes, with its prelude's."""
+    text = source_of(file_name)
+    inherited = documented("_prelude.lua", table) if "-- @include _prelude.lua" in text else []
+    return inherited + re.findall(rf"^-- {table}\[([\d.]+)\]  ", text, flags=re.MULTILINE)
+
+
+def test_every_script_has_a_name_and_a_command() -> None:
+    assert set(SCRIPTS) == set(get_args(ScriptName)) == set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_head_of_a_script_describes_the_keys_and_arguments_of_its_command(
+    name: ScriptName,
+) -> None:
+    command = CALLS[name](COMMANDS)
+
+    arguments = documented(f"{name}.lua", "ARGV")
+    listed = [index for index in arguments if not index.endswith("..")]
+    assert command.script == name
+    assert documented(f"{name}.lua", "KEYS") == [str(n + 1) for n in range(len(command.keys))]
+    assert listed == [str(n + 1) for n in range(len(listed))]
+    if listed == arguments:
+        assert len(command.args) == len(listed)
+    else:  # a list of pairs stands at the end
+        assert arguments[-1] == f"{len(listed) + 1}.."
+        assert len(command.args) == len(listed) + 2
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_script_reads_every_argument_that_its_head_describes(name: str) -> None:
+    body = re.sub(r"^--.*$", "", script_text(f"{name}.lua"), flags=re.MULTILINE)
+
+    arguments = [n for n in documented(f"{name}.lua", "ARGV") if not n.endswith("..")]
+    assert [n for n in arguments if f"ARGV[{n}]" not in body] == []
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_arguments_are_all_text(name: ScriptName) -> None:
+    _, keys, args = CALLS[name](COMMANDS)
+
+    assert {type(value) for value in (*keys, *args)} <= {str}
+
+
+def test_scripts_make_no_keys_but_those_of_the_list() -> None:
+    made = {
+        suffix
+        for text in SCRIPTS.values()
+        for suffix in re.findall(r"(?:NAMESPACE|namespace) \.\. '(:\w+:?)'", text)
+    }
+    listed = {entry.pattern.removeprefix("{namespace}") for entry in entries(LedgerKeys)}
+
+    assert {":job:", ":worker:", ":suspect:", ":stream:", ":done:", ":stopped"} <= made
+    assert made <= {re.sub(r"\{\w+\}$", "", pattern) for pattern in listed}
+
+
+def test_constants_have_the_values_that_python_has() -> None:
+    text = script_text("start.lua")
+
+    assert (
+        f"local PRESENCE_S, UNCONFIRMED_DEATHS, SUSPECT_TTL_S, QUARANTINE_QUEUE = "
+        f'{limits.PRESENCE_S}, {limits.UNCONFIRMED_DEATHS}, {limits.SUSPECT_TTL_S}, "quarantine"'
+    ) in text
+    assert all("-- @" not in script for script in SCRIPTS.values())
