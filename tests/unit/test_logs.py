@@ -70,7 +70,7 @@ def test_a_traceback_holds_no_value_of_a_message() -> None:
     with pytest.raises(ValidationError) as theirs:
         Job.model_validate(message)
 
-    written = [logs.traceback_of(each.value) for each in (ours, theirs)]
+    written = [logs.format_traceback(each.value) for each in (ours, theirs)]
 
     assert all("images: name at least 1 item" in text for text in written)
     assert not any("secret" in text for text in written)
@@ -82,13 +82,13 @@ def test_a_traceback_holds_no_value_of_a_message() -> None:
     [
         (OSError("GET https://a.example/b.jpg?X-Amz-Signature=s&b=c failed"), "failed"),
         (ValueError("first line\nsecond line"), "first line"),
-        (ValueError("x" * 10_000), "x" * logs.LONGEST_WORDS),
+        (ValueError("x" * 10_000), "x" * logs.MAX_TEXT_CHARS),
         (ValueError("what? nothing"), "what? nothing"),
         (KeyError(), ""),
     ],
 )
 def test_an_error_says_one_line_without_signatures(error: Exception, words: str) -> None:
-    said = logs.words_of(error)
+    said = logs.redact(error)
 
     assert said.endswith(words)
     assert "Signature" not in said

@@ -16,7 +16,7 @@ early = logging.StreamHandler(sys.stderr)      # as transformers brings one
 logging.getLogger("library").addHandler(early)
 logging.getLogger("library").propagate = False
 from labelyard_worker.operations import logs, output
-logs.begin(level="info", form="json")
+logs.set_up_process(level="info", form="json")
 """
 
 
@@ -85,7 +85,7 @@ def test_a_sentence_that_ends_a_process_is_an_event() -> None:
 def test_an_endless_line_is_cut() -> None:
     _, (event,) = run("sys.stdout.write('a' * 1_000_000); print()")
 
-    assert len(event["text"]) == output.LONGEST_LINE
+    assert len(event["text"]) == output.MAX_LINE_CHARS
 
 
 def test_celery_still_has_what_is_replaced() -> None:

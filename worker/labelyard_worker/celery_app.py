@@ -182,7 +182,7 @@ def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
     if "worker" in sys.argv and settings.log_format == "json":
         from labelyard_worker.operations import logs
 
-        logs.begin(level=settings.log_level, form="json")  # the next imports may warn
+        logs.set_up_process(level=settings.log_level, form="json")  # the next imports may warn
     with garbage_left_alone():
         from labelyard_worker.tasks import add_tasks
         from labelyard_worker.vision.checkpoint import load_checkpoint

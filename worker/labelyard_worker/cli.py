@@ -69,7 +69,7 @@ def start(
     from labelyard_worker.settings import read_settings
 
     if os.environ.get("LABELYARD_LOG_FORMAT") == "json":
-        output.take_over()  # before a setting is refused
+        output.capture_output()  # before a setting is refused
     try:
         settings = read_settings()
         if devices:
@@ -88,16 +88,16 @@ def start_fleet(settings: "WorkerSettings", devices: str, celery_options: list[s
     """Run one worker for each device; their health ports count up from the setting's."""
     from labelyard_worker.operations import fleet, logs
 
-    logs.begin(level=settings.log_level, form=settings.log_format)
+    logs.set_up_process(level=settings.log_level, form=settings.log_format)
     first_port = settings.health_port
     return fleet.run_fleet(
         [
-            fleet.Member(
+            fleet.FleetWorker(
                 device,
                 health_port=first_port + index if first_port > 0 else first_port,
                 command=fleet.worker_command(celery_options),
             )
-            for index, device in enumerate(fleet.devices_of(devices))
+            for index, device in enumerate(fleet.parse_devices(devices))
         ]
     )
 

@@ -29,7 +29,7 @@ class Runtime:
 
     def set_up_logging(self) -> None:
         """Write log events as the settings demand."""
-        logs.begin(level=self.settings.log_level, form=self.settings.log_format)
+        logs.set_up_process(level=self.settings.log_level, form=self.settings.log_format)
 
     def open(self) -> None:
         """Build everything before the first job is received, or end with the reason."""

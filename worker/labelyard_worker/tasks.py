@@ -142,7 +142,9 @@ def connect_signals(runtime: Runtime) -> None:
         runtime.ready(sender.pool)
 
     if runtime.settings.log_format == "json":
-        celeryd_init.connect(lambda instance, **_: output.quieten_celery(instance), weak=False)
+        celeryd_init.connect(
+            lambda instance, **_: output.replace_celery_banner(instance), weak=False
+        )
     setup_logging.connect(lambda **_: runtime.set_up_logging(), weak=False)
     worker_init.connect(lambda **_: runtime.open(), weak=False)
     worker_ready.connect(on_ready, weak=False)

@@ -30,7 +30,7 @@ fleet.USEFUL_S = 0
 program, folder, *members = sys.argv[1:]
 pairs = [member.split("=") for member in members]
 sys.exit(fleet.run_fleet([
-    fleet.Member(device, health_port=0, command=[sys.executable, "-c", program, folder, code])
+    fleet.FleetWorker(device, health_port=0, command=[sys.executable, "-c", program, folder, code])
     for device, code in pairs
 ]))
 """
@@ -131,5 +131,5 @@ def test_wrong_devices_end_the_command_with_one_line() -> None:
     )
 
     assert done.returncode == 1
-    assert "'gpu:0' is no device" in done.stderr
+    assert "'gpu:0' is not a device" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Runs one worker process for each device of a machine, as one command."""
+"""Fleet: one worker process for each device of a machine, as one command."""
 
 import ctypes
 import logging
@@ -20,23 +20,23 @@ log = logging.getLogger(__name__)
 LIBC = ctypes.CDLL(None)  # here: loading is not safe between fork and exec
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 LOOK_EVERY_S = 0.2
-# A worker that ends sooner than this has not been of use: wait before the next try.
+# A worker that exits sooner than this did no work: wait before the next start.
 USEFUL_S = 30.0
 PAUSE_S = 5.0
 
 
-def devices_of(wanted: str) -> list[str]:
+def parse_devices(wanted: str) -> list[str]:
     """Read ``all``, or ``cuda:0,cuda:1``, or ``cpu,cpu``.
 
     Raises:
-        ServiceConfigError: There is no CUDA device, or what is named is no device.
+        ServiceConfigError: There is no CUDA device, or a name is not that of a device.
     """
     if wanted != "all":
         names = [name.strip() for name in wanted.split(",") if name.strip()]
         if not names:
             raise ServiceConfigError("--devices names none: write all, or cuda:0,cuda:1")
         for name in names:
-            _check(name)
+            _check_device(name)
         return names
     import torch
 
@@ -48,22 +48,24 @@ def devices_of(wanted: str) -> list[str]:
     return [f"cuda:{index}" for index in range(count)]
 
 
-def _check(name: str) -> None:
+def _check_device(name: str) -> None:
     """Refuse a device that no worker could start on; the worker would be restarted for ever."""
     kind, _, index = name.partition(":")
     if name != "cpu" and not (kind == "cuda" and index.isascii() and index.isdigit()):
         raise ServiceConfigError(
-            f"--devices: {name!r} is no device: write all, or cpu and cuda:N with commas between"
+            f"--devices: {name!r} is not a device: write all, or cpu and cuda:N with commas between"
         )
 
 
-def shares_of(devices: Sequence[str], environ: Mapping[str, str], *, cores: int) -> dict[str, str]:
+def divide_cores(
+    devices: Sequence[str], environ: Mapping[str, str], *, cores: int
+) -> dict[str, str]:
     """Share *cores* among CPU members: each would take all of them.
 
     Args:
-        devices: Of all members.
-        environ: What the operator set, which is left as it is.
-        cores: To share.
+        devices: Devices of all members.
+        environ: Variables that the operator set; they stay as they are.
+        cores: Number of cores to share.
 
     Returns:
         Variables for each CPU member; none where one has the cores to itself.
@@ -80,8 +82,8 @@ def shares_of(devices: Sequence[str], environ: Mapping[str, str], *, cores: int)
     return {name: value for name, value in variables.items() if name not in environ}
 
 
-class Member:
-    """One worker of the fleet, started again when it ends."""
+class FleetWorker:
+    """Worker process of the fleet, restarted when it exits."""
 
     def __init__(self, device: str, *, health_port: int, command: Sequence[str]) -> None:
         self.device = device
@@ -100,7 +102,7 @@ class Member:
         """Start the process; it gets SIGTERM when the fleet dies."""
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command, env=self.environment, preexec_fn=partial(_follow, os.getpid())
+            self._command, env=self.environment, preexec_fn=partial(_die_with_parent, os.getpid())
         )
 
     def keep_running(self) -> None:
@@ -116,7 +118,7 @@ class Member:
             )
             lived_s = time.monotonic() - self._started_at
             self._not_before = time.monotonic() + (0 if lived_s > USEFUL_S else PAUSE_S)
-            self._last_code = as_exit_code(code)
+            self._last_code = to_exit_code(code)
             self._process = None
 
     def drain(self) -> None:
@@ -126,35 +128,35 @@ class Member:
 
     def wait(self) -> int:
         """Wait for the process to end; return its exit code, or the last one if none runs."""
-        return self._last_code if self._process is None else as_exit_code(self._process.wait())
+        return self._last_code if self._process is None else to_exit_code(self._process.wait())
 
 
-def as_exit_code(code: int) -> int:
+def to_exit_code(code: int) -> int:
     """Return the exit code that a shell would: 128 more than the signal that ended a process.
 
-    SIGTERM counts as a clean end: who drains a worker may meet it before it listens.
+    SIGTERM counts as a clean end: a worker may be drained before its handler is installed.
     """
     if code == -signal.SIGTERM:
         return 0
     return 128 - code if code < 0 else code
 
 
-def _follow(fleet_pid: int) -> None:
+def _die_with_parent(fleet_pid: int) -> None:
     """Have the kernel end this process with its parent; runs between fork and exec."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != fleet_pid:  # it died before the kernel knew
         os._exit(1)
 
 
-def share_cores(members: Sequence[Member]) -> None:
+def share_cores(members: Sequence[FleetWorker]) -> None:
     """Assign each CPU member its share of the cores, unless the operator shared them."""
-    shares = shares_of([member.device for member in members], os.environ, cores=usable_cores())
+    shares = divide_cores([member.device for member in members], os.environ, cores=usable_cores())
     for member in members:
         if member.device == "cpu":
             member.environment |= shares
 
 
-def run_fleet(members: Sequence[Member]) -> int:
+def run_fleet(members: Sequence[FleetWorker]) -> int:
     """Run all members until SIGTERM, SIGINT or SIGHUP, then drain them.
 
     Returns:

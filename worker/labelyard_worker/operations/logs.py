@@ -1,4 +1,4 @@
-"""Log lines are events with fields, written as text or as JSON; callers only name them."""
+"""Log formats: each line is an event with fields, written as text or as JSON."""
 
 import json
 import logging
@@ -17,25 +17,27 @@ from labelyard_worker.operations import output
 ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 )
-LONGEST_WORDS: Final = 500
+MAX_TEXT_CHARS: Final = 500
 QUERY: Final = re.compile(r"(?<=\S)\?[^\s'\"]*=[^\s'\"]*")  # of an address: it may be signed
 
 NAMES = ("labelyard", "labelyard_worker")
 
 
-def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """Get the fields that the caller gave as ``extra={"fields": {…}}``."""
+def read_fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return the fields that the caller passed as ``extra={"fields": {…}}``."""
     fields = getattr(record, "fields", {})
     return fields if isinstance(fields, Mapping) else {}
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00+01:00 info batch_done batch_size=7 model_s=0.021``."""
+    """Text format: ``2026-01-31T12:00:00+01:00 info batch_done batch_size=7 model_s=0.021``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one line, and the traceback behind it if there is one."""
         at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="seconds")
-        fields = "".join(f" {name}={_short(value)}" for name, value in fields_of(record).items())
+        fields = "".join(
+            f" {name}={_format_value(value)}" for name, value in read_fields(record).items()
+        )
         line = f"{at} {record.levelname.lower()} {record.getMessage()}{fields}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -43,11 +45,11 @@ class TextFormatter(logging.Formatter):
 
     def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 - logging's name
         """Format the traceback without the contents of a message."""
-        return traceback_of(ei[1])
+        return format_traceback(ei[1])
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """JSON format: one object for each line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one line, the traceback inside it if there is one."""
@@ -56,14 +58,14 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,
-            **fields_of(record),
+            **read_fields(record),
         }
         if record.exc_info:
-            event["traceback"] = traceback_of(record.exc_info[1])
+            event["traceback"] = format_traceback(record.exc_info[1])
         return json.dumps(event, default=str)
 
 
-def traceback_of(error: BaseException | None) -> str:
+def format_traceback(error: BaseException | None) -> str:
     """Format an error with its causes, each cut to one line without values of the message."""
     parts: list[str] = []
     seen: set[int] = set()
@@ -71,22 +73,22 @@ def traceback_of(error: BaseException | None) -> str:
         seen.add(id(error))
         frames = "".join(traceback.format_tb(error.__traceback__))
         name = type(error).__name__
-        said = words_of(error)
+        text = redact(error)
         head = f"Traceback (most recent call last):\n{frames}" if frames else ""
-        parts.append(f"{head}{name}: {said}" if said else f"{head}{name}")
+        parts.append(f"{head}{name}: {text}" if text else f"{head}{name}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\n\nwhich led to\n\n".join(reversed(parts))
 
 
-def words_of(error: BaseException) -> str:
+def redact(error: BaseException) -> str:
     """Return the text of *error* in one line, without a message's values and signed addresses."""
-    if isinstance(error, ValidationError):  # its own words quote what was refused
-        return str(refusal_of(error).args[0])[:LONGEST_WORDS]
+    if isinstance(error, ValidationError):  # its own text quotes the refused values
+        return str(refusal_of(error).args[0])[:MAX_TEXT_CHARS]
     line = str(error).strip().partition("\n")[0]
-    return QUERY.sub("?…", line)[:LONGEST_WORDS]
+    return QUERY.sub("?…", line)[:MAX_TEXT_CHARS]
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
@@ -94,17 +96,17 @@ def _short(value: Any) -> str:
     return text if is_one_word else json.dumps(text)
 
 
-def begin(*, level: str, form: Literal["text", "json"]) -> None:
-    """Set up the log of a process that is ours alone; with JSON, all that it writes is JSON."""
+def set_up_process(*, level: str, form: Literal["text", "json"]) -> None:
+    """Set up the log of a worker's process; with JSON, all of its output is JSON."""
     if form == "json":
-        output.take_over()
-        output.adopt_foreign_handlers()
+        output.capture_output()
+        output.remove_library_handlers()
     set_up(level=level, form=form)
 
 
 def set_up(*, level: str, form: Literal["text", "json"]) -> None:
-    """Send our events, and the warnings of everybody else, to standard error."""
-    stream = logging.StreamHandler(output.own_stream())
+    """Send our events, and the warnings of libraries, to standard error."""
+    stream = logging.StreamHandler(output.find_event_stream())
     stream.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [stream]

@@ -1,9 +1,9 @@
-"""Turn everything that a worker's process writes into JSON lines, whoever writes it.
+"""Turn all output of a worker's process, also that of libraries, into JSON lines.
 
-Celery prints a banner, libraries warn and bring handlers of their own, and Python prints what
-nobody caught. With ``LABELYARD_LOG_FORMAT=json`` each of their lines becomes an event, so that
-a log collector never meets a line that it cannot parse. What native code writes to the file
-descriptor itself, past Python, stays as it is.
+Celery prints a banner, libraries warn and bring handlers of their own, and Python prints uncaught
+exceptions. With ``LABELYARD_LOG_FORMAT=json`` each of their lines becomes an event, so that
+a log collector never meets a line that it cannot parse. Output of native code, which writes to the file
+descriptor past Python, stays as it is.
 """
 
 import atexit
@@ -21,14 +21,14 @@ from typing import Any, Final, TextIO
 log = logging.getLogger(__name__)
 
 STREAMS: Final = ("stdout", "stderr")
-LONGEST_LINE: Final = 8192  # characters; the rest of a longer one is dropped
+MAX_LINE_CHARS: Final = 8192  # characters; the rest of a longer one is dropped
 
 
 class JsonLines(io.TextIOBase):
-    """A text stream that writes each line as an event, unless the line is one already.
+    """Text stream that writes each line as an event, unless the line is one already.
 
     Args:
-        original: Where the events go.
+        original: Stream that the events are written to.
         name: ``stdout`` or ``stderr``, named in the events.
     """
 
@@ -36,19 +36,19 @@ class JsonLines(io.TextIOBase):
         self.original = original
         self._name = name
         self._lock = threading.RLock()  # a signal handler may write while its thread does
-        self._begun = ""
+        self._unfinished = ""
 
     def write(self, text: str) -> int:
-        """Take *text*, and write the lines that it ends."""
+        """Write the lines that *text* completes, and keep its last, unfinished line."""
         with self._lock:
-            *lines, begun = (self._begun + text.replace("\r", "\n")).split("\n")
-            self._begun = begun[:LONGEST_LINE]
+            *lines, unfinished = (self._unfinished + text.replace("\r", "\n")).split("\n")
+            self._unfinished = unfinished[:MAX_LINE_CHARS]
             for line in lines:
                 self._write_line(line)
         return len(text)
 
     def _write_line(self, line: str) -> None:
-        line = line.strip()[:LONGEST_LINE]
+        line = line.strip()[:MAX_LINE_CHARS]
         if line:
             self.original.write(f"{line if _is_event(line) else self._as_event(line)}\n")
             self.original.flush()
@@ -61,19 +61,19 @@ class JsonLines(io.TextIOBase):
         )
 
     def flush(self) -> None:
-        """Flush the lines that have ended."""
+        """Flush the finished lines."""
         self.original.flush()
 
     def finish(self) -> None:
-        """End the line that was begun."""
+        """Write the unfinished line."""
         self.write("\n")
 
     def fileno(self) -> int:
-        """Return the descriptor of the original, for those who need one."""
+        """Return the descriptor of the original stream."""
         return self.original.fileno()
 
     def isatty(self) -> bool:
-        """Return False: nobody looks at it, so nobody needs colours."""
+        """Return False, so that no library writes colours."""
         return False
 
     def writable(self) -> bool:
@@ -82,7 +82,7 @@ class JsonLines(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Return UTF-8: JSON is ASCII, whatever is written here."""
+        """Return UTF-8; the JSON written to the original is ASCII."""
         return "utf-8"
 
 
@@ -96,13 +96,13 @@ def _is_event(line: str) -> bool:
     return True
 
 
-def own_stream() -> TextIO:
-    """Return the stream for lines that are events already."""
+def find_event_stream() -> TextIO:
+    """Return the stream for lines that are already events."""
     return sys.stderr.original if isinstance(sys.stderr, JsonLines) else sys.stderr
 
 
-def take_over() -> None:
-    """Have every line that this process writes become an event, from now on; once is enough."""
+def capture_output() -> None:
+    """Turn each line that this process writes from now on into an event; safe to call again."""
     if isinstance(sys.stderr, JsonLines):
         return
     for name in STREAMS:
@@ -133,7 +133,7 @@ def _log_uncaught(
     )
 
 
-def adopt_foreign_handlers() -> None:
+def remove_library_handlers() -> None:
     """Remove the terminal handlers of libraries, so that their log records reach ours."""
     for logger in list(logging.Logger.manager.loggerDict.values()):
         if not isinstance(logger, logging.Logger):
@@ -144,20 +144,20 @@ def adopt_foreign_handlers() -> None:
                 logger.propagate = True
 
 
-def quieten_celery(worker: Any) -> None:
-    """Replace the banner and the farewell that Celery prints past ``sys.stdout``."""
+def replace_celery_banner(worker: Any) -> None:
+    """Log the banner and the last lines that Celery prints past ``sys.stdout``."""
     from celery.apps import worker as celery_worker
 
     worker.quiet = True
-    celery_worker.safe_say = _log_saying
+    celery_worker.safe_say = _log_celery_output
 
 
-def _log_saying(message: str, f: Any = None) -> None:  # noqa: ARG001 - the stream that Celery means
-    log.warning("celery_says", extra={"fields": {"text": str(message).strip()[:LONGEST_LINE]}})
+def _log_celery_output(message: str, f: Any = None) -> None:  # noqa: ARG001 - Celery's stream
+    log.warning("celery_says", extra={"fields": {"text": str(message).strip()[:MAX_LINE_CHARS]}})
 
 
 def dump_stacks(write: Callable[[Any], None]) -> None:
-    """Have *write* dump stacks into a file, and log them as one event.
+    """Log the stacks that *write* dumps as one event.
 
     Args:
         write: Called with a file that has a descriptor, as ``faulthandler`` wants it.

@@ -1,4 +1,4 @@
-"""Answer HTTP probes, whatever else connects: no connection holds a thread.
+"""HTTP server for health probes; a slow or hostile connection holds no thread.
 
 One thread reads all connections. A request that is not complete in time is dropped, and so is
 the oldest incomplete one when there are too many.
@@ -22,21 +22,21 @@ REQUEST_WITHIN_S: Final = 5.0
 ANSWER_WITHIN_S: Final = 30.0
 MAX_REQUEST_BYTES: Final = 8192
 MAX_INCOMPLETE: Final = 64
-# Probes ask the ledger, which may take seconds to say nothing.
+# Probes read the ledger, whose time-out takes seconds.
 PROBES_AT_ONCE: Final = 4
 BACKLOG: Final = 256
 
 
 class ProbeServer:
-    """An HTTP server on a thread of its own that answers GET and HEAD of a few paths.
+    """HTTP server on a thread of its own that answers GET and HEAD of a few paths.
 
     Args:
-        probes: What each path asks: the reasons why the answer is no, none for yes.
+        probes: Probe of each path; it returns the reasons against, none if all is well.
         host: Address to listen on.
         port: Port to listen on, 0 for any.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address is in use or not local.
     """
 
     def __init__(self, probes: Mapping[str, Probe], *, host: str, port: int) -> None:
@@ -47,7 +47,7 @@ class ProbeServer:
         self._incomplete: dict[asyncio.StreamWriter, None] = {}  # oldest first
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        self._turns = asyncio.Semaphore(PROBES_AT_ONCE)
+        self._slots = asyncio.Semaphore(PROBES_AT_ONCE)
         self._thread = threading.Thread(target=self._run, name="labelyard-health", daemon=True)
         self._thread.start()
 
@@ -62,14 +62,14 @@ class ProbeServer:
 
     async def _listen(self) -> None:
         server = await asyncio.start_server(
-            self._converse, sock=self._listener, limit=MAX_REQUEST_BYTES
+            self._serve, sock=self._listener, limit=MAX_REQUEST_BYTES
         )
         try:
             await self._closing.wait()
         finally:
             server.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request and answer it; the connection ends with it."""
         self._incomplete[writer] = None
         if len(self._incomplete) > MAX_INCOMPLETE:
@@ -84,7 +84,7 @@ class ProbeServer:
                 writer.write(await self._answer(request))
                 await writer.drain()
         except (TimeoutError, EOFError, ValueError, ConnectionError):
-            pass  # it is not a probe, or it has gone
+            pass  # the peer is not a probe, or it has gone
         finally:
             self._incomplete.pop(writer, None)
             writer.close()
@@ -97,13 +97,13 @@ class ProbeServer:
         probe = self._probes.get(path)
         if probe is None:
             return _response(HTTPStatus.NOT_FOUND, {"paths": sorted(self._probes)})
-        async with self._turns:
-            why = await self._ask(probe)
+        async with self._slots:
+            why = await self._run_probe(probe)
         status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
         return _response(status, {"ok": not why, "why": why}, has_body=method == b"GET")
 
-    async def _ask(self, probe: Probe) -> list[str]:
-        """Run a probe in a thread that nothing waits for when the worker ends."""
+    async def _run_probe(self, probe: Probe) -> list[str]:
+        """Run a probe on a daemon thread, which does not delay the end of the worker."""
         answer: asyncio.Future[list[str]] = self._loop.create_future()
 
         def run() -> None:
