@@ -15,7 +15,7 @@ from redis.retry import Retry
 from labelyard.message_search import MessageSearch, search_redis
 from labelyard.outgoing import PERSISTENT, Outgoing
 from labelyard.queues import Queue, queue_name
-from labelyard.redis_connections import SOCKET_OPTIONS, connection_options
+from labelyard.redis_connections import connection_options, socket_timeouts
 from labelyard.settings import ConnectionSettings
 
 #: Exceptions that mean that Redis did not take a message or gave no answer.
@@ -73,9 +73,8 @@ class RedisBrokerConnection:
                 **connection_options(
                     settings.broker_url,
                     setting="LABELYARD_BROKER_URL",
-                    socket_timeout=timeout_s,
-                    socket_connect_timeout=min(SOCKET_OPTIONS["socket_connect_timeout"], timeout_s),
                     retry=Retry(NoBackoff(), 0),
+                    **socket_timeouts(timeout_s),
                 ),
                 max_connections=1,
             )

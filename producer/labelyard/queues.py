@@ -26,7 +26,8 @@ class QueueRules:
     Attributes:
         priority: Priority of its jobs' images inside a worker.
         slots: Most of its messages that a worker holds at once: a number, ``all`` of
-            LABELYARD_CONCURRENCY, or LABELYARD_BULK_SHARE of it.
+            LABELYARD_CONCURRENCY, or LABELYARD_BULK_SHARE of it. Each queue is counted alone:
+            two queues with ``bulk_share`` may together leave no slot to interactive jobs.
         holds_jobs: Whether its messages are jobs; a job from another queue is set aside.
         accepts_submits: Whether clients may submit to it.
         is_exclusive: Whether a worker runs its jobs one at a time, because they may kill it.

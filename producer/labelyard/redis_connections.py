@@ -31,6 +31,12 @@ _POOL_OPTIONS: Final[Mapping[str, Any]] = {"max_connections": POOL_SIZE, "timeou
 _KOMBU_CERT_REQS: Final = "CERT_"
 
 
+def socket_timeouts(timeout_s: float) -> dict[str, float]:
+    """Return the socket options that bound one answer, and so the connecting, to *timeout_s*."""
+    connect_s = min(SOCKET_OPTIONS["socket_connect_timeout"], timeout_s)
+    return {"socket_timeout": timeout_s, "socket_connect_timeout": connect_s}
+
+
 def connection_options(url: str, *, setting: str, **options: Any) -> dict[str, Any]:
     """Read *url* into the arguments of a connection pool for threads.
 

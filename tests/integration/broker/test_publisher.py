@@ -18,7 +18,7 @@ from kombu import Connection, Consumer
 from labelyard.errors import BrokerUnavailableError
 from labelyard.messages import new_job_id, parse_job
 from labelyard.publisher import JOB_ID_HEADER, PUBLISHED_AT_HEADER, TASK, Outgoing, Publisher
-from labelyard.queues import DELIVERY_LIMIT, kombu_queues
+from labelyard.queues import DELIVERY_LIMIT, Queue, kombu_queues
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
@@ -110,7 +110,7 @@ def test_depths_count_what_waits(publisher: Publisher) -> None:
 
     depths = publisher.depths()
 
-    assert depths == {"control": 0, "interactive": 0, "bulk": 2, "quarantine": 1}
+    assert depths == {**dict.fromkeys(Queue, 0), "bulk": 2, "quarantine": 1}
 
 
 def test_a_broker_that_is_away_is_a_warning_and_costs_no_more_than_the_timeout(

@@ -18,6 +18,7 @@ from labelyard.ledger import Ledger, connect
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import Job
 from labelyard.messages import Result as JobResult
+from labelyard.queues import Queue
 from labelyard.schemas import schema_text
 from labelyard.testing import sample_result
 from labelyard_worker.local.servers import ValkeyServer
@@ -257,7 +258,7 @@ def test_the_state_of_the_service_is_shown() -> None:
         "set_aside_dropped": 0,
         "deliveries": {"pending": 0, "delivered": 0, "refused": 0, "given_up": 0},
         "broker": "ok",
-        "queues": {"control": 0, "interactive": 1, "bulk": 0, "quarantine": 0},
+        "queues": {**dict.fromkeys(Queue, 0), "interactive": 1},
     }
 
 

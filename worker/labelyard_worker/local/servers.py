@@ -99,8 +99,10 @@ class ValkeyServer(EmbeddedServer):
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        from labelyard.redis_connections import socket_timeouts
+
         once = Retry(NoBackoff(), 0)
-        with redis.Redis.from_url(self.url, socket_timeout=1, retry=once) as client:
+        with redis.Redis.from_url(self.url, **socket_timeouts(1), retry=once) as client:
             try:
                 client.ping()  # refused while the append-only file is being read
                 answers: dict[str, Any] = client.info("server")

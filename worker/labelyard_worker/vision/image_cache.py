@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from labelyard.ledger.keys import CacheKeys
 from labelyard.messages import ImageRef, ModelInfo
-from labelyard.redis_connections import SOCKET_OPTIONS
+from labelyard.redis_connections import SOCKET_OPTIONS, socket_timeouts
 from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, ImageFacts, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.lru import ByteLru
@@ -254,7 +254,7 @@ def open_image_cache(
     shared = None
     if settings.embeddings_url is not None:
         shared = SharedImageCache(
-            redis.Redis.from_url(settings.embeddings_url, **connection_options()),
+            redis.Redis.from_url(settings.embeddings_url, **cache_connection_options()),
             namespace=settings.namespace,
             identity=identity_of(info, spec, settings),
             ttl_s=settings.embeddings_ttl_s,
@@ -263,11 +263,10 @@ def open_image_cache(
     return ImageCache(capacity_bytes=settings.image_cache_bytes, shared=shared)
 
 
-def connection_options() -> dict[str, Any]:
+def cache_connection_options() -> dict[str, Any]:
     """Return options that time out sooner than the ledger's: a job waits, and can do without."""
     return {
         **SOCKET_OPTIONS,
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
+        **socket_timeouts(TIMEOUT_S),
         "retry": Retry(NoBackoff(), 1),  # once: an idle connection may have been closed
     }

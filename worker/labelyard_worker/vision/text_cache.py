@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from labelyard.ledger.keys import CacheKeys
 from labelyard_worker.settings import WorkerSettings
-from labelyard_worker.vision.image_cache import connection_options
+from labelyard_worker.vision.image_cache import cache_connection_options
 from labelyard_worker.vision.scoring import Floats
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class TextCache:
         if settings.embeddings_url is None:
             return None
         return cls(
-            redis.Redis.from_url(settings.embeddings_url, **connection_options()),
+            redis.Redis.from_url(settings.embeddings_url, **cache_connection_options()),
             namespace=settings.namespace,
             fingerprint=fingerprint,
             dim=dim,
