@@ -84,7 +84,7 @@ class Reconciler:
         self._after_s = after_s
         self._is_on = is_on
         self._maintenance = MaintenanceLedger(ledger)
-        self._looked_through = "-inf"
+        self._examined_until = "-inf"
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="labelyard-reconciler", daemon=True)
 
@@ -121,7 +121,7 @@ class Reconciler:
         """Renew or win the leadership; a worker that lost it starts its searches anew."""
         is_leader = self._leader.is_leader()
         if not is_leader:
-            self._looked_through = "-inf"
+            self._examined_until = "-inf"
         return is_leader
 
     def send_due(self) -> int:
@@ -139,7 +139,7 @@ class Reconciler:
                 return sent
 
     def expire_overdue(self) -> int:
-        """Expire overdue jobs; return the number of jobs looked at."""
+        """Expire overdue jobs; return the number of examined jobs."""
         overdue = self._maintenance.list_overdue(limit=AT_ONCE)
         expired = self._maintenance.expire_many(overdue)
         over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
@@ -152,10 +152,10 @@ class Reconciler:
 
         First all interactive ones, then others for at most ROUND_S.
         """
-        # Before the snapshot: what is published from now on is not looked for in this round.
+        # Before the snapshot: messages published from now on are not searched for in this round.
         latest = self._maintenance.read_clock() - self._after_s
-        # Before the records: what it passes on meanwhile has left no queue for us. Each round:
-        # RabbitMQ shows what it has passed on only from one snapshot to the next.
+        # Before the records: a message passed on meanwhile must not count as lost. Once a round:
+        # RabbitMQ shows the messages that it has passed on only from one snapshot to the next.
         snapshot = self._broker.take_snapshot()
         lost = self._send_interactive(snapshot, latest=latest)
         until = time.monotonic() + ROUND_S
@@ -167,14 +167,14 @@ class Reconciler:
     def _send_interactive(self, snapshot: BrokerSnapshot, *, latest: float) -> int:
         """Publish lost interactive jobs, past any number of jobs of other queues.
 
-        What was looked through in an earlier round is not looked through again: it holds no
-        interactive job any more. So a long recovery pays for this once.
+        Jobs examined in an earlier round are not examined again: no interactive job is left
+        among them. So a long recovery pays for this once.
         """
         lost, is_done = self._send_passed(
-            snapshot, Queue.INTERACTIVE, earliest=self._looked_through, latest=latest
+            snapshot, Queue.INTERACTIVE, earliest=self._examined_until, latest=latest
         )
         if is_done:
-            self._looked_through = f"({latest}"
+            self._examined_until = f"({latest}"
         return lost
 
     def _send_passed(
@@ -190,12 +190,12 @@ class Reconciler:
 
         Args:
             only: The queue's name; empty means all queues.
-            earliest: The jobs were sent, begun or looked at since, as a bound of ZRANGEBYSCORE.
-            latest: They were before, by the ledger's clock.
+            earliest: Only jobs published, begun or examined since, as a bound of ZRANGEBYSCORE.
+            latest: Only jobs published, begun or examined before, by the ledger's clock.
             until: When to stop, by the monotonic clock.
 
         Returns:
-            How many were published, and whether all were looked at.
+            Number of published jobs, and whether all jobs were examined.
         """
         passed = {name: passed_before(queue) for name, queue in snapshot.queues.items()}
         lost = offset = 0
