@@ -59,7 +59,7 @@ class MemorySource:
             raise UnsupportedUriError(shown, f"the shelf is not {self._shelf}")
         match name := parts.path.removeprefix("/"):
             case "stalls":
-                await transfer.piece(asyncio.sleep(60))
+                await transfer.await_piece(asyncio.sleep(60))
             case "breaks":
                 raise SourceDownError(shown, "the shelf broke")
             case "panics":

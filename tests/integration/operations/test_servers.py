@@ -252,7 +252,9 @@ def test_a_given_port_that_is_taken_is_named(server_class, tmp_path):
 
     with (
         socket.create_server(("127.0.0.1", port)),
-        pytest.raises(ServerStartError, match=f"port {port} is taken; end what uses it"),
+        pytest.raises(
+            ServerStartError, match=f"port {port} is taken; end the process that uses it"
+        ),
     ):
         server_class(tmp_path, port=port).start()
 
@@ -260,7 +262,7 @@ def test_a_given_port_that_is_taken_is_named(server_class, tmp_path):
 def test_a_failed_start_shows_the_last_lines_of_the_log(tmp_path):
     server = ValkeyServer(tmp_path, options={"maxmemory-policy": "nonsense"})
 
-    with pytest.raises(ServerStartError, match=r"(?s)it ended at once.*maxmemory-policy"):
+    with pytest.raises(ServerStartError, match=r"(?s)its process ended at once.*maxmemory-policy"):
         server.start()
 
     assert not server.is_running()
@@ -277,7 +279,7 @@ def test_a_start_that_takes_too_long_is_given_up_and_cleaned_up(tmp_path, monkey
 
 
 def test_two_servers_never_share_a_folder(own_valkey):
-    with pytest.raises(ServerStartError, match=r"another one runs on .*choose another folder"):
+    with pytest.raises(ServerStartError, match=r"another server runs on .*choose another folder"):
         ValkeyServer(own_valkey.data_dir).start()
 
     assert answers(own_valkey)
@@ -379,7 +381,7 @@ def test_an_old_failure_in_the_log_does_not_explain_a_new_one(tmp_path):
     (port,) = choose_ports(1)
     server = ValkeyServer(tmp_path, port=port, options={"maxmemory-policy": "nonsense"})
 
-    with pytest.raises(ServerStartError, match=r"it ended at once") as failed:
+    with pytest.raises(ServerStartError, match=r"its process ended at once") as failed:
         server.start()
 
     assert "already in use" not in str(failed.value)

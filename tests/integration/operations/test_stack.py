@@ -178,10 +178,10 @@ def test_buckets_that_are_there_are_kept(servers: Stack) -> None:
         assert len(s3.list_buckets()["Buckets"]) == len(BUCKETS)
 
 
-def test_a_stack_that_does_not_come_up_says_its_last_words(tmp_path: Path) -> None:
+def test_a_stack_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
     with (
         ValkeyServer(tmp_path / "valkey"),
-        pytest.raises(ServerStartError, match=r"another one runs on .*; stop it"),
+        pytest.raises(ServerStartError, match=r"another server runs on .*; stop it"),
     ):
         detach(tmp_path)
 

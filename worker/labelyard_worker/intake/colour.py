@@ -20,7 +20,7 @@ TURNS = {
 }
 
 # Programs write a fourth channel of zeros into these and mean no transparency by it: browsers
-# and Windows show such a BMP opaque, and a TIFF may leave out what its extra channel is.
+# and Windows show such a BMP opaque, and a TIFF may not name the meaning of its extra channel.
 UNUSED_ALPHA_FORMATS: Final = frozenset({"BMP", "TIFF"})
 
 # Brightest values that a grey picture is measured against: 8, 10, 12 and 16 bits.
@@ -62,8 +62,8 @@ def to_rgb(
         limits: With ``decode=exact`` and ``transparency=drop`` the pixels are those of
             transformers' pipeline, which clips deep greys and drops alpha channels. Otherwise
             deep greys are scaled to 8 bits, and transparency is composed on white or dropped.
-        composes_colour_key: Whether the checkpoint's image processor composes what one
-            transparent colour left clear on white.
+        composes_colour_key: Whether the checkpoint's image processor composes pixels of one
+            transparent colour on white.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

@@ -109,8 +109,8 @@ def _reason(error: Exception, image_format: str | None) -> str:
         return f"the header of this {image_format} is damaged"
     if "truncated" in str(error).lower():
         return f"this {image_format} is cut short"
-    what = str(error).strip() or type(error).__name__
-    return f"this {image_format} cannot be decoded: {what[:LONGEST_REASON]}"
+    text = str(error).strip() or type(error).__name__
+    return f"this {image_format} cannot be decoded: {text[:LONGEST_REASON]}"
 
 
 def _draft(image: Image.Image, spec: PixelSpec) -> tuple[float, float] | None:

@@ -98,4 +98,4 @@ def _iso_media(raw: bytes) -> str | None:
 
 def _name_other_file(raw: bytes) -> str:
     start = raw[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((what for prefix, what in OTHER_FILES if start.startswith(prefix)), "not a picture")
+    return next((name for prefix, name in OTHER_FILES if start.startswith(prefix)), "not a picture")

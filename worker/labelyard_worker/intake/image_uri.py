@@ -1,4 +1,4 @@
-"""Read image addresses of any scheme: redact their secrets, name what they are read from."""
+"""Read image addresses of any scheme: redact their secrets, name their bucket or host."""
 
 from urllib.parse import urlsplit
 

@@ -130,7 +130,7 @@ class IntakePool:
 
     @property
     def pending(self) -> int:
-        """Images without an answer; the caller bounds it by what it submits."""
+        """Number of images without an answer; it grows with each submission."""
         return self._pending
 
     @property

@@ -56,9 +56,9 @@ def resize_and_crop(
 ) -> Image.Image:
     """Bring an RGB picture to the size that the checkpoint expects.
 
-    Of one that was decoded at a smaller scale, only what the crop keeps is resized: a
-    quarter less work, and a value in 10,000 differs by one. All others equal those of
-    transformers to the bit.
+    Of a picture that was decoded at a smaller scale, only the part inside the crop is
+    resized: a quarter less work, and a value in 10,000 differs by one. All other pictures
+    equal those of transformers to the bit.
     """
     is_exact = drafted is None
     if drafted is None:

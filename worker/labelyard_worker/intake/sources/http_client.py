@@ -64,7 +64,7 @@ class HttpAnswer:
         value = self.header("content-length")
         return int(value) if value.isdigit() and not self.header("transfer-encoding") else None
 
-    async def piece(self) -> bytes:
+    async def read_piece(self) -> bytes:
         """Return the next piece of the body; empty at its end.
 
         Raises:

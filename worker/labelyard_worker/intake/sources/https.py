@@ -34,8 +34,8 @@ from labelyard_worker.intake.sources.source import (
     SourceDownError,
     Transfer,
     TransferLimits,
-    quoted,
-    unquoted,
+    quote_etag,
+    unquote_etag,
 )
 from labelyard_worker.pixels import Unchanged
 
@@ -116,7 +116,7 @@ class HttpsSource:
         shown_uri = redact(order.uri)
         headers = {"Accept-Encoding": "identity", "User-Agent": "labelyard"}
         if order.known_etag is not None and order.known_stamp:
-            headers["If-None-Match"] = quoted(order.known_etag)
+            headers["If-None-Match"] = quote_etag(order.known_etag)
         uri = order.uri
         with errors_as_ours(shown_uri):
             for _ in range(MAX_REDIRECTS + 1):
@@ -152,10 +152,10 @@ class HttpsSource:
     ) -> FetchedFile | Unchanged | str:
         """Send one request; return the file, or the address of a redirect."""
         shown_uri = redact(order.uri)
-        peer = await transfer.piece(self._peer(target, shown_uri=shown_uri))
+        peer = await transfer.await_piece(self._peer(target, shown_uri=shown_uri))
         path = (target.path or "/") + (f"?{target.query}" if target.query else "")
         request = get(peer, path, headers=headers, ssl_context=self._ssl_context)
-        answer = await transfer.piece(request.__aenter__())
+        answer = await transfer.await_piece(request.__aenter__())
         try:
             if answer.status in REDIRECTS:
                 return urljoin(uri, answer.header("location"))
@@ -216,13 +216,13 @@ class HttpsSource:
 
     async def _read(self, answer: HttpAnswer, order: FetchOrder, transfer: Transfer) -> FetchedFile:
         check_status(answer.status, uri=redact(order.uri))
-        etag = unquoted(answer.header("etag")) or None
-        if order.etag is not None and etag != unquoted(order.etag):
+        etag = unquote_etag(answer.header("etag")) or None
+        if order.etag is not None and etag != unquote_etag(order.etag):
             raise ImageNotFoundError(
                 redact(order.uri), "the file changed: its ETag is not the one in the message"
             )
         transfer.announce(answer.length or 0)
-        while piece := await transfer.piece(answer.piece()):
+        while piece := await transfer.await_piece(answer.read_piece()):
             await transfer.write(piece)
         return transfer.finish(etag, stamp=stamp_in(answer, size_bytes=transfer.size_bytes))
 

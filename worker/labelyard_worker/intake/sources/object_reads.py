@@ -20,7 +20,7 @@ async def read_object(answer: "GetResult", transfer: Transfer, *, uri: str) -> N
     size_bytes = answer.meta["size"]
     transfer.announce(size_bytes)
     if size_bytes <= ONE_PIECE_BYTES:
-        whole = await transfer.piece(answer.bytes_async(), size_bytes=size_bytes)
+        whole = await transfer.await_piece(answer.bytes_async(), size_bytes=size_bytes)
         await transfer.write(memoryview(whole))
     else:
         await _stream(answer, transfer)
@@ -32,7 +32,7 @@ async def _stream(answer: "GetResult", transfer: Transfer) -> None:
     stream = answer.stream(min_chunk_size=PIECE_BYTES)
     while True:
         try:
-            chunk = await transfer.piece(stream.__anext__())
+            chunk = await transfer.await_piece(stream.__anext__())
         except StopAsyncIteration:
             return
         await transfer.write(chunk)

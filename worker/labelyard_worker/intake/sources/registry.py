@@ -20,7 +20,7 @@ SOURCES: Final[tuple[Callable[["WorkerSettings", TransferLimits], SourceConfig],
 )
 
 # A fetch may take this part of an image's time, so that a stalled server is reported as
-# storage_unavailable and retried, and not as image_timed_out; decoding gets what is left.
+# storage_unavailable and retried, and not as image_timed_out; decoding gets the rest.
 SHARE_OF_TIMEOUT: Final = 0.8
 
 

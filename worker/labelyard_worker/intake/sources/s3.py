@@ -44,8 +44,8 @@ from labelyard_worker.intake.sources.source import (
     SourceDownError,
     Transfer,
     TransferLimits,
-    quoted,
-    unquoted,
+    quote_etag,
+    unquote_etag,
 )
 from labelyard_worker.pixels import Unchanged
 
@@ -138,10 +138,10 @@ class S3Source:
             options["if_match"] = _header(order.etag, uri=order.uri)
         store = self._store(address.bucket)
         if await self._is_unchanged(order, address, options=options, transfer=transfer):
-            return Unchanged(unquoted(order.known_etag or ""))
-        answer = await transfer.piece(store.get_async(address.key, options=options))
+            return Unchanged(unquote_etag(order.known_etag or ""))
+        answer = await transfer.await_piece(store.get_async(address.key, options=options))
         await read_object(answer, transfer, uri=order.uri)
-        etag = unquoted(answer.meta["e_tag"] or "")
+        etag = unquote_etag(answer.meta["e_tag"] or "")
         return transfer.finish(etag, stamp=stamp_of_meta(answer.meta))
 
     async def _is_unchanged(
@@ -162,13 +162,13 @@ class S3Source:
             return False
         head = self._store(address.bucket).get_async(address.key, options={**options, "head": True})
         try:
-            meta = (await transfer.piece(head)).meta
+            meta = (await transfer.await_piece(head)).meta
         except LabelyardError:
             raise
         except Exception:  # noqa: BLE001 - the GET fails with the same error, and a body
             return False
-        found = (unquoted(meta["e_tag"] or ""), stamp_of_meta(meta))
-        return found == (unquoted(order.known_etag), order.known_stamp)
+        found = (unquote_etag(meta["e_tag"] or ""), stamp_of_meta(meta))
+        return found == (unquote_etag(order.known_etag), order.known_stamp)
 
     async def _get_signed(
         self, order: FetchOrder, address: S3Address, transfer: Transfer
@@ -192,7 +192,7 @@ class S3Source:
                 headers={**headers, "Accept-Encoding": "identity"},
                 ssl_context=self._ssl_context if is_tls else None,
             )
-            answer = await transfer.piece(request.__aenter__())
+            answer = await transfer.await_piece(request.__aenter__())
             try:
                 return await self._read(answer, order, transfer)
             finally:
@@ -204,14 +204,14 @@ class S3Source:
         if answer.status == 304:
             return unchanged(order, None)
         if not 200 <= answer.status < 300:
-            body = await transfer.piece(answer.piece())
+            body = await transfer.await_piece(answer.read_piece())
             raise error_of(read_body(answer.status, body), uri=order.uri)
         transfer.announce(answer.length or 0)
-        etag = unquoted(answer.header("etag"))
+        etag = unquote_etag(answer.header("etag"))
         stamp = stamp_in(answer, size_bytes=answer.length or 0)
         if stamp and (etag, stamp) == (order.known_etag, order.known_stamp):
             return Unchanged(etag)  # and the rest of the answer is not read
-        while piece := await transfer.piece(answer.piece()):
+        while piece := await transfer.await_piece(answer.read_piece()):
             await transfer.write(piece)
         is_md5 = not (
             answer.header("x-amz-server-side-encryption").startswith("aws:kms")
@@ -256,7 +256,7 @@ def unchanged(order: FetchOrder, error: Exception | None) -> Unchanged:
     """
     if order.known_etag is None:
         raise StorageUnavailableError(order.uri, UNCONDITIONAL_304) from error
-    return Unchanged(unquoted(order.known_etag))
+    return Unchanged(unquote_etag(order.known_etag))
 
 
 def _is_header(value: str | None) -> bool:
@@ -264,7 +264,7 @@ def _is_header(value: str | None) -> bool:
 
 
 def _header(etag: str, *, uri: str) -> str:
-    """Write an ETag as a header; obstore panics over what cannot be one."""
+    """Write an ETag as a header; obstore panics if it cannot be one."""
     if not _is_header(etag):
         raise ImageNotFoundError(uri, CHANGED)
-    return quoted(etag)
+    return quote_etag(etag)

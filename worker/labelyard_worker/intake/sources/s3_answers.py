@@ -1,6 +1,6 @@
 """Classify an S3 server's answers: by code, else by status.
 
-Codes are those of the Amazon S3 API reference ("Error responses", 2025), and what
+Codes are those of the Amazon S3 API reference ("Error responses", 2025), and those that
 botocore's retry rules count as throttling (``botocore/data/_retry.json``).
 """
 

@@ -34,7 +34,7 @@ def open_store(settings: S3Settings, bucket: str) -> S3Store:
         client_options["root_certificate"] = settings.ca_certificates
     return S3Store(
         bucket,
-        # Both names, because obstore prefers what it finds in AWS_ENDPOINT_URL_S3.
+        # Both names, because obstore prefers the variable AWS_ENDPOINT_URL_S3.
         endpoint=endpoint,
         aws_endpoint_url_s3=endpoint,
         region=settings.region,

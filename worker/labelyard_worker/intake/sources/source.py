@@ -18,7 +18,7 @@ PIECE_BYTES = 256 * 1024
 # A file up to this size arrives as one piece: each wake-up for a piece costs 0.1 ms of CPU.
 ONE_PIECE_BYTES = 1024 * 1024
 
-Answer = TypeVar("Answer")
+Piece = TypeVar("Piece")
 
 
 class SourceDownError(StorageUnavailableError):
@@ -133,7 +133,9 @@ class Transfer:
                 self._uri, f"{size_bytes} bytes; the limit is {self.limits.max_bytes}"
             )
 
-    async def piece(self, reading: Awaitable[Answer], *, size_bytes: int = PIECE_BYTES) -> Answer:
+    async def await_piece(
+        self, reading: Awaitable[Piece], *, size_bytes: int = PIECE_BYTES
+    ) -> Piece:
         """Wait for the next piece, or for the headers, within the time limits.
 
         Raises:
@@ -188,11 +190,11 @@ class Transfer:
             self._fd = None
 
 
-def quoted(etag: str) -> str:
+def quote_etag(etag: str) -> str:
     """Write an ETag as HTTP does."""
     return etag if etag.startswith(('"', "W/")) else f'"{etag}"'
 
 
-def unquoted(etag: str) -> str:
+def unquote_etag(etag: str) -> str:
     """Write an ETag as our messages and results do."""
     return etag.strip('"')
