@@ -12,7 +12,7 @@ from benchmarks.gpu.checkpoints import edge_of, random_model
 from benchmarks.gpu.form import CHECKPOINTS, Form, form_of
 from benchmarks.gpu.step_result import StepResult
 from labelyard_worker.vision.devices import is_out_of_memory
-from labelyard_worker.vision.towers import prepared
+from labelyard_worker.vision.towers import prepare_model
 
 WARM_UPS = 3
 LABELYARDS_BATCH = 64
@@ -52,7 +52,7 @@ class Tower:
         self.device = torch.device(form.device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self._edge = edge_of(checkpoint, form)
-        model = prepared(
+        model = prepare_model(
             random_model(checkpoint, form), self.device, self.dtype, is_compiled=is_compiled
         )
         self._features: Callable[..., Any] = model.get_image_features

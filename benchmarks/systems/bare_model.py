@@ -12,7 +12,7 @@ from benchmarks.checkpoints import TEMPLATE
 from labelyard_worker.pixels import PixelSpec
 from labelyard_worker.vision import lite
 from labelyard_worker.vision.normalizer import pixel_spec
-from labelyard_worker.vision.towers import prepared
+from labelyard_worker.vision.towers import prepare_model
 
 PROMPTS_IN_A_PASS = 64
 
@@ -44,7 +44,7 @@ class BareModel:
         )
         self._device = torch.device(device)
         self._dtype = getattr(torch, dtype)
-        self._model: Any = prepared(model, self._device, self._dtype, is_compiled=is_compiled)
+        self._model: Any = prepare_model(model, self._device, self._dtype, is_compiled=is_compiled)
         self.spec = pixel_spec(processor)
         self._texts = self._encode(tokenizer, labels)  # (labels, dim)
         self._features = self._model.get_image_features

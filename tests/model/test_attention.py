@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from labelyard_worker.vision.cpu import attention
 from labelyard_worker.vision.cpu.attention import NAME, attend, use_products
 from labelyard_worker.vision.cpu.packed import can_pack
-from labelyard_worker.vision.towers import prepared
+from labelyard_worker.vision.towers import prepare_model
 from tests.support.checkpoints import tiny_checkpoint
 
 CPU = torch.device("cpu")
@@ -90,8 +90,8 @@ def test_the_text_tower_keeps_its_own(clip: Any) -> None:
 
 @pytest.mark.skipif(not can_pack(CPU, torch.bfloat16), reason="no bfloat16 products here")
 def test_it_is_chosen_for_bfloat16_alone(clip: Any) -> None:
-    exact = prepared(copy.deepcopy(clip), CPU, torch.float32)
-    rounded = prepared(clip, CPU, torch.bfloat16)
+    exact = prepare_model(copy.deepcopy(clip), CPU, torch.float32)
+    rounded = prepare_model(clip, CPU, torch.bfloat16)
 
     assert exact.vision_model.config._attn_implementation == "sdpa"
     assert rounded.vision_model.config._attn_implementation == NAME

@@ -10,7 +10,7 @@ import transformers
 
 from labelyard_worker.vision.cpu import packed
 from labelyard_worker.vision.cpu.packed import PackedLinear, PackedPatches, can_pack
-from labelyard_worker.vision.towers import prepared
+from labelyard_worker.vision.towers import prepare_model
 from tests.support.checkpoints import IMAGE_PX, tiny_model
 
 CPU = torch.device("cpu")
@@ -38,8 +38,8 @@ def test_a_packed_tower_gives_the_same_vectors(
     model_type: str, dtype: torch.dtype, folder: Path
 ) -> None:
     model = tiny_model(model_type, folder)
-    plain = prepared(copy.deepcopy(model), CPU, dtype, is_compiled=True)
-    tower = prepared(model, CPU, dtype)
+    plain = prepare_model(copy.deepcopy(model), CPU, dtype, is_compiled=True)
+    tower = prepare_model(model, CPU, dtype)
 
     cosines = (features(plain, dtype) * features(tower, dtype)).sum(-1)
 
@@ -49,7 +49,7 @@ def test_a_packed_tower_gives_the_same_vectors(
 
 @needs_packing
 def test_every_linear_of_both_towers_is_packed(folder: Path) -> None:
-    model = prepared(tiny_model("clip", folder), CPU, torch.float32)
+    model = prepare_model(tiny_model("clip", folder), CPU, torch.float32)
 
     assert not any(type(module) is torch.nn.Linear for module in model.modules())
     assert isinstance(model.vision_model.embeddings.patch_embedding, PackedPatches)
@@ -59,7 +59,7 @@ def test_every_linear_of_both_towers_is_packed(folder: Path) -> None:
 
 @needs_packing
 def test_prompts_keep_float32_whatever_the_image_tower_computes_in(folder: Path) -> None:
-    model = prepared(tiny_model("clip", folder), CPU, torch.bfloat16)
+    model = prepare_model(tiny_model("clip", folder), CPU, torch.bfloat16)
 
     assert model.text_projection.weight.dtype is torch.float32
     assert model.visual_projection.weight.dtype is torch.bfloat16
@@ -114,6 +114,6 @@ def test_a_tower_stays_as_it_is_where_torch_lacks_the_operators(
 ) -> None:
     monkeypatch.setattr(packed, "OPERATORS", ("_an_operator_of_another_torch",))
 
-    model = prepared(tiny_model("clip", folder), CPU, torch.float32)
+    model = prepare_model(tiny_model("clip", folder), CPU, torch.float32)
 
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

@@ -230,7 +230,11 @@ def test_each_caller_gets_its_own_answer_whatever_fails_beside_it(
     """Only the bad ones fail; what fits no more is halved; nothing is computed twice."""
     model = FragileModel(bad=bad, fits=fits)
     batcher: Batcher[int, int] = Batcher(
-        model, max_batch_size=max_batch_size, queue_capacity=100, streams=streams, company_s=0.002
+        model,
+        max_batch_size=max_batch_size,
+        queue_capacity=100,
+        streams=streams,
+        longest_delay_s=0.002,
     )
     batcher.announce(len(jobs))
 

@@ -114,7 +114,7 @@ def test_a_full_batcher_refuses_and_takes_again_when_there_is_room(
 def test_a_second_stream_waits_for_images_that_are_announced(
     model: GatedModel, start: StartBatcher
 ) -> None:
-    batcher = start(model, streams=2, company_s=5)
+    batcher = start(model, streams=2, longest_delay_s=5)
     batcher.announce(4)
     answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
@@ -137,7 +137,7 @@ def test_lone_items_go_to_the_first_stream_and_the_second_takes_what_comes_besid
         threads.append(threading.current_thread().name)
         return model(items)
 
-    batcher = start(run_model, streams=2, company_s=0)
+    batcher = start(run_model, streams=2, longest_delay_s=0)
     model.let_pass(10)
     for number in range(10):
         results([batcher.submit(number, priority=Priority.BULK)])
@@ -157,7 +157,7 @@ def test_lone_items_go_to_the_first_stream_and_the_second_takes_what_comes_besid
 def test_images_that_will_not_come_are_not_waited_for(
     model: GatedModel, start: StartBatcher
 ) -> None:
-    batcher = start(model, streams=2, company_s=5)
+    batcher = start(model, streams=2, longest_delay_s=5)
     batcher.announce(3)
     answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
@@ -173,7 +173,7 @@ def test_images_that_will_not_come_are_not_waited_for(
 def test_images_that_take_too_long_are_not_waited_for(
     model: GatedModel, start: StartBatcher
 ) -> None:
-    batcher = start(model, streams=2, company_s=0.01)
+    batcher = start(model, streams=2, longest_delay_s=0.01)
     batcher.announce(10)
     answers = [batcher.submit(number, priority=Priority.BULK) for number in (1, 2)]
 

@@ -15,7 +15,7 @@ from labelyard.errors import JobCancelledError
 from labelyard.label_sets import as_label_set, label_set_digest
 from labelyard.messages import Label, LabelSet
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.vision.ensembles import in_groups
+from labelyard_worker.vision.ensembles import group_ensembles
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
@@ -312,7 +312,7 @@ def test_a_cache_counts_bytes_and_keeps_one_value_whatever_its_size() -> None:
 def test_ensembles_are_grouped_without_being_torn_apart() -> None:
     ensembles = [tuple(f"{label} {n}" for n in range(3)) for label in range(5)]
 
-    groups = list(in_groups(ensembles, most_prompts=7))
+    groups = list(group_ensembles(ensembles, most_prompts=7))
 
     assert [len(group) for group in groups] == [2, 2, 1]
     assert [ensemble for group in groups for ensemble in group] == ensembles

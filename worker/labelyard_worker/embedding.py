@@ -22,14 +22,14 @@ from labelyard_worker.vision.scoring import Floats
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture's embedding, and what it took.
+    """Embedding of one image, with the seconds of each stage.
 
     Attributes:
-        image: The embedding, and what is known of the picture.
+        image: The embedding, and the facts of the image.
         intake_s: From being asked for to being resized.
         wait_s: Waiting for its batch.
         model_s: The forward pass of its batch.
-        is_new: Whether the model, or the intake, had to see the picture.
+        is_new: Whether the intake, or the model too, had to read the image.
     """
 
     image: KnownImage
@@ -114,7 +114,7 @@ class Embedder:
             for image in job.images:
                 one = known.get(address_of(image))
                 found.append(
-                    unknown(image)
+                    fail_as_unknown(image)
                     if one is None
                     else self._embed(image, one, job=job, priority=priority, is_recall=True)
                 )
@@ -125,7 +125,7 @@ class Embedder:
         return found
 
     def keep(self, images: Sequence[ImageRef], outcomes: Sequence[object]) -> None:
-        """Keep the embeddings that were made, for when the pictures come again."""
+        """Keep the embeddings that were made, for when the images come again."""
         self._known.keep(
             (image, outcome.image)
             for image, outcome in zip(images, outcomes, strict=True)
@@ -168,7 +168,7 @@ class Embedder:
         return pipeline.embedded
 
 
-def unknown(image: ImageRef) -> "Future[Embedded]":
+def fail_as_unknown(image: ImageRef) -> "Future[Embedded]":
     """Answer at once that *image* was never classified."""
     future: Future[Embedded] = Future()
     future.set_exception(ImageNotEmbeddedError(redact(image.uri), "classify it first"))
@@ -178,7 +178,7 @@ def unknown(image: ImageRef) -> "Future[Embedded]":
 class _ImagePipeline:
     """One image's way: callbacks, run by whichever thread finished a stage.
 
-    Whatever comes of a stage, the batcher stops expecting the image exactly once, its
+    However a stage ends, the batcher stops expecting the image exactly once, its
     place is given back exactly once, and its future is answered.
     """
 
@@ -207,10 +207,10 @@ class _ImagePipeline:
 
     def wait_for_pixels(self, future: "Future[Pixels | Unchanged]") -> None:
         """Continue when the intake answers; cancel its request when the job gives up."""
-        self.follow(future)
+        self.cancel_with_image(future)
         future.add_done_callback(self._on_pixels)
 
-    def follow(self, stage: "Future[Any]") -> None:
+    def cancel_with_image(self, stage: "Future[Any]") -> None:
         """Cancel *stage* when the job gives up on the image."""
         self.embedded.add_done_callback(lambda embedded: embedded.cancelled() and stage.cancel())
 
@@ -224,9 +224,9 @@ class _ImagePipeline:
                 self._score(answer)
             elif self.known is not None:
                 self._answer(Embedded(self.known, intake_s=self._intake_s, is_new=False))
-            else:  # a source that says so of an image nobody knows
+            else:  # a source calls an image unchanged that no cache knows
                 raise StorageUnavailableError("", "unchanged, but never seen before")
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
+        except BaseException as error:  # noqa: BLE001 - any error must reach the job
             self.fail(error)
 
     def _score(self, pixels: Pixels) -> None:
@@ -244,15 +244,15 @@ class _ImagePipeline:
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
         answer = self._batcher.submit(pixels, priority=self._priority)
-        self.follow(answer)
-        answer.add_done_callback(self._has_embeds)
+        self.cancel_with_image(answer)
+        answer.add_done_callback(self._on_embeds)
 
-    def _has_embeds(self, future: "Future[BatchAnswer[Floats]]") -> None:
+    def _on_embeds(self, future: "Future[BatchAnswer[Floats]]") -> None:
         try:
             answer = future.result()
             assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
             image = to_known_image(self._pixels, answer.result)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the job must hear it
+        except BaseException as error:  # noqa: BLE001 - any error must reach the job
             self.fail(error)
             return
         self._answer(
@@ -260,17 +260,17 @@ class _ImagePipeline:
         )
 
     def _answer(self, embedded: Embedded) -> None:
-        self._let_go()
+        self._release()
         with suppress(InvalidStateError):  # the job gave up on it
             self.embedded.set_result(embedded)
 
     def fail(self, error: BaseException) -> None:
         """Answer with *error*."""
-        self._let_go()
+        self._release()
         with suppress(InvalidStateError):
             self.embedded.set_exception(error)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Release the image's pixels, place and announcement; a second call does nothing."""
         self._pixels = None
         if self._is_expected:
@@ -282,5 +282,5 @@ class _ImagePipeline:
 
 
 def to_known_image(pixels: Pixels, image_embeds: Floats) -> KnownImage:
-    """Return a picture's new embedding together with its metadata."""
+    """Return a new embedding together with the facts of its image."""
     return KnownImage(image_embeds, pixels.facts, pixels.stamp)

@@ -1,9 +1,6 @@
 """Wiring of a worker process: every service is built once, and closed in reverse."""
 
 import logging
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -29,7 +26,7 @@ from labelyard_worker.jobs.watchdog import Watchdog
 from labelyard_worker.maintenance.broker_view import BrokerView, connect_broker
 from labelyard_worker.maintenance.cancellation_listener import CancellationListener
 from labelyard_worker.maintenance.leader import LeaderElection
-from labelyard_worker.maintenance.presence import Presence
+from labelyard_worker.maintenance.presence import Presence, new_worker_name
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.operations import health
 from labelyard_worker.pixels import ImageLimits, Pixels
@@ -166,7 +163,7 @@ def _connect(settings: WorkerSettings, stack: ExitStack) -> Links:
     ledger = Ledger(stack.enter_context(closing(connect(settings))), settings)
     check_durability(ledger)
     return Links(
-        worker=worker_name(),
+        worker=new_worker_name(),
         ledger=ledger,
         broker=stack.enter_context(closing(connect_broker(settings, ledger))),
         publisher=stack.enter_context(closing(Publisher(settings))),
@@ -283,16 +280,7 @@ def start_intake(settings: WorkerSettings, checkpoint: Checkpoint) -> IntakePool
         spec=checkpoint.pixel_spec,
         limits=ImageLimits.of(settings),
         fetchers=resolve_fetcher(settings),
-        options=IntakeOptions(
-            children=settings.intake_children,
-            fetchers=settings.fetchers,
-            fetches=settings.fetches,
-            max_fetched_bytes=settings.max_fetched_bytes,
-            image_timeout_s=settings.image_timeout_s,
-            image_retries=settings.image_retries,
-            job_slots=settings.concurrency,
-            has_breakers=settings.storage_wait_s > 0,
-        ),
+        options=IntakeOptions.of(settings),
         budget=PixelBudget(count_pixel_slots(settings, checkpoint)),
     )
 
@@ -307,8 +295,3 @@ def count_pixel_slots(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
     batches = BATCHES_IN_FLIGHT * checkpoint.threads.streams
     fit = settings.max_pixels_in_flight_bytes // len(blank_pixels(checkpoint.pixel_spec).data)
     return max(1, min(batches * checkpoint.max_batch_size, fit, settings.queue_capacity))
-
-
-def worker_name() -> str:
-    """Name this process so that no other, earlier or elsewhere, has the same name."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,7 +1,10 @@
 """Sizes and limits of an intake."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from labelyard_worker.settings import WorkerSettings  # pydantic-settings: not in children
 
 UNLIMITED: Final = 1_000_000
 
@@ -33,3 +36,17 @@ class IntakeOptions:
     job_slots: int = UNLIMITED
     has_breakers: bool = True
     nice: int = 0
+
+    @classmethod
+    def of(cls, settings: "WorkerSettings") -> Self:
+        """Read the sizes and limits from the worker's settings."""
+        return cls(
+            children=settings.intake_children,
+            fetchers=settings.fetchers,
+            fetches=settings.fetches,
+            max_fetched_bytes=settings.max_fetched_bytes,
+            image_timeout_s=settings.image_timeout_s,
+            image_retries=settings.image_retries,
+            job_slots=settings.concurrency,
+            has_breakers=settings.storage_wait_s > 0,
+        )

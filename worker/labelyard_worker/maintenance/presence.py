@@ -6,6 +6,9 @@ ledger may have lost its last second.
 """
 
 import logging
+import os
+import secrets
+import socket
 import threading
 
 from labelyard.errors import LedgerUnavailableError
@@ -61,3 +64,8 @@ class Presence:
             self._ledger.end_presence(self._worker)
         except LedgerUnavailableError:
             return
+
+
+def new_worker_name() -> str:
+    """Name this process so that no other, earlier or elsewhere, has the same name."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,8 +1,9 @@
-"""Calls that wait for the model, and the rules for the next batch, without threads."""
+"""Queue of requests for the model, and the rules for the next batch, without threads."""
 
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ GOOD_BATCHES_BEFORE_GROWTH = 256
 
 @dataclass(frozen=True)
 class BatchAnswer(Generic[Result]):
-    """A result, and what it took.
+    """Result of one item, with the seconds that it took.
 
     Attributes:
         batch_size: Images in the forward pass that made it.
@@ -48,7 +49,7 @@ class BatchRequest(Generic[Item, Result]):
     answer: "Future[BatchAnswer[Result]]" = field(default_factory=Future)
 
     def resolve(self, answer: BatchAnswer[Result]) -> None:
-        """Answer, unless that has happened: ``close`` may have given up on us."""
+        """Answer with a result, unless ``close`` gave up on the request before."""
         with suppress(InvalidStateError):
             self.answer.set_result(answer)
 
@@ -59,7 +60,7 @@ class BatchRequest(Generic[Item, Result]):
 
 
 class BatchQueue(Generic[Item, Result]):
-    """Queue of calls: interactive before bulk, in order within each, and bulk never waits for ever.
+    """Queue of requests: interactive before bulk, in order within each; bulk never starves.
 
     Args:
         is_mixed: Whether calls of both priorities go together. If not, an interactive batch
@@ -73,15 +74,15 @@ class BatchQueue(Generic[Item, Result]):
         self._in_a_row = 0
 
     def __len__(self) -> int:
-        """Count the calls."""
+        """Count the queued requests."""
         return len(self._interactive) + len(self._bulk)
 
     def join(self, call: BatchRequest[Item, Result]) -> None:
-        """Stand behind the others of the same priority."""
+        """Queue a request behind the others of its priority."""
         (self._interactive if call.priority == Priority.INTERACTIVE else self._bulk).append(call)
 
     def take(self, most: int) -> list[BatchRequest[Item, Result]]:
-        """Take up to *most* calls, leaving out those whose caller gave up."""
+        """Take up to *most* requests, without those whose caller gave up."""
         taken: list[BatchRequest[Item, Result]] = []
         line: deque[BatchRequest[Item, Result]] = deque()
         while len(taken) < most and len(self):
@@ -95,11 +96,11 @@ class BatchQueue(Generic[Item, Result]):
         return taken
 
     def oldest_queued_at(self) -> float:
-        """Return the time since which the first call in line waits."""
+        """Return the time at which the oldest request was queued."""
         return min(line[0].queued_at for line in (self._interactive, self._bulk) if line)
 
     def _next_line(self) -> deque[BatchRequest[Item, Result]]:
-        """Return the line that is next; at least one call waits."""
+        """Return the priority whose turn it is; at least one request is queued."""
         is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
         if self._bulk and is_bulks_turn:
             self._in_a_row = 0
@@ -134,7 +135,7 @@ class BatchLimit:
 def batch_delay_s(
     *, waiting: int, coming: int, running: int, enough: int, waited_s: float, longest_s: float
 ) -> float:
-    """Decide how long a free model thread waits for a fuller batch; 0 is: start now.
+    """Return the seconds that an idle model thread should wait for a fuller batch; 0 means start now.
 
     It only ever waits while another pass keeps the device busy, so that a lone
     image, or the first after a pause, starts at once.
@@ -154,7 +155,7 @@ def batch_delay_s(
 
 
 def batch_size(*, waiting: int, coming: int, streams: int, most: int) -> int:
-    """Decide how many of those who wait go together.
+    """Return the size of the next batch.
 
     As many as may, while more are coming. The last ones are shared among all streams, so
     that none is at work alone for a whole batch while the others have nothing left.
@@ -168,3 +169,24 @@ def batch_size(*, waiting: int, coming: int, streams: int, most: int) -> int:
     if coming > 0 or waiting <= LEAST_WORTH_SHARING:
         return most
     return min(most, max(LEAST_WORTH_SHARING, math.ceil(waiting / streams)))
+
+
+def run_batch(
+    run_model: Callable[[Sequence[Item]], Sequence[Result]],
+    batch: Sequence[BatchRequest[Item, Result]],
+) -> Sequence[Result]:
+    """Run the model over a batch, and check that there is a result for each item.
+
+    Raises:
+        RuntimeError: The model gave another number of results.
+    """
+    results = run_model([request.item for request in batch])
+    if len(results) != len(batch):
+        raise RuntimeError(f"the model gave {len(results)} results for {len(batch)} items")
+    return results
+
+
+def reject_all(requests: Sequence[BatchRequest[Item, Result]], error: BaseException) -> None:
+    """Answer all requests with *error*."""
+    for request in requests:
+        request.reject(error)

@@ -1,4 +1,4 @@
-"""Batching of waiting calls into forward passes: many callers, few model threads."""
+"""Batcher: items of many callers become forward passes of few model threads."""
 
 import logging
 import threading
@@ -25,9 +25,9 @@ from labelyard_worker.vision.batch_queue import (
     Result,
     batch_delay_s,
     batch_size,
+    reject_all,
+    run_batch,
 )
-
-__all__ = ["BatchAnswer", "Batcher"]
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,14 @@ log = logging.getLogger(__name__)
 class Batcher(Generic[Item, Result]):
     """Collects items of many callers, and runs the model over what waits.
 
-    Work-conserving: a free device takes what waits at once, a busy one lets the
-    next batch fill. The first of its threads goes first, because it alone gets all
-    cores; the others take what comes while it is busy. A batch that fails is halved, so that one bad item costs only
-    its own caller. Out of memory, it is halved too, and the size is remembered.
+    Work-conserving: an idle device starts the queued items at once, a busy one lets the
+    next batch fill. The first model thread goes first, because it alone gets all cores; the
+    others take the items that come while it is busy. A batch that fails is halved, so that
+    one bad item costs only its own caller. Out of memory, it is halved too, and the size is
+    remembered.
 
     Attributes:
-        failed: Why no batch can run any more, or ``None``; the worker must end.
+        failed: Error after which no batch can run, or ``None``; the worker must end.
         batches: Forward passes that gave results.
         images: Results given.
         limit: Batch size that is known to fit.
@@ -54,7 +55,7 @@ class Batcher(Generic[Item, Result]):
         max_batch_size: int,
         queue_capacity: int,
         streams: int = 1,
-        company_s: float = 0.040,
+        longest_delay_s: float = 0.040,
         on_batch: Callable[[int, float], None] | None = None,
         is_mixed: bool = True,
         name: str = "model",
@@ -67,9 +68,9 @@ class Batcher(Generic[Item, Result]):
             max_batch_size: Most items in one call of it.
             queue_capacity: Items that may wait; past it ``submit`` refuses.
             streams: Calls of *run_model* at once.
-            company_s: Most seconds that a thread waits for images that were
+            longest_delay_s: Most seconds that a thread waits for images that were
                 announced, while another thread keeps the device busy.
-            on_batch: Told the size and the seconds of each batch, for metrics.
+            on_batch: Called with the size and the seconds of each batch, for metrics.
             is_mixed: Whether interactive and bulk items share batches.
             name: Of the threads, with a number behind it.
         """
@@ -79,7 +80,7 @@ class Batcher(Generic[Item, Result]):
         self.limit = BatchLimit(max_batch_size)
         self._run_model = run_model
         self._queue_capacity = queue_capacity
-        self._company_s = company_s
+        self._longest_delay_s = longest_delay_s
         self._on_batch = on_batch
         self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
         self._coming = 0
@@ -165,7 +166,7 @@ class Batcher(Generic[Item, Result]):
             return [call.answer for call in calls]
 
     def close(self, *, timeout_s: float) -> None:
-        """Stop after the present batches, and answer everybody else with an error.
+        """Stop after the present batches, and answer all queued items with an error.
 
         Args:
             timeout_s: Seconds to wait for the present batches. One that takes longer
@@ -181,10 +182,10 @@ class Batcher(Generic[Item, Result]):
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             stuck = [call for batch in self._taken.values() for call in batch]
-        _reject_all(stuck, TransientError("the worker stopped before the model answered"))
+        reject_all(stuck, TransientError("the worker stopped before the model answered"))
 
     def _serve(self) -> None:
-        """Run batches until closed; nobody waits on a thread that died."""
+        """Run batches until closed; if the thread dies, all its callers get the error."""
         me = threading.get_ident()
         batch: list[BatchRequest[Item, Result]] = []
         try:
@@ -192,8 +193,8 @@ class Batcher(Generic[Item, Result]):
                 self._run(batch)
                 with self._changed:
                     del self._taken[me]
-                    self._changed.notify_all()  # who waited for company may start alone
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must hear it
+                    self._changed.notify_all()  # a thread that waits for a fuller batch may start alone
+        except BaseException as error:  # noqa: BLE001 - any error must reach the callers
             self._fail(error, batch)
 
     def _next_batch(self, me: int) -> list[BatchRequest[Item, Result]]:
@@ -206,13 +207,13 @@ class Batcher(Generic[Item, Result]):
                 wait_s = self._wait_s()
                 if wait_s == 0 and (batch := self._line.take(self._size())):
                     self._taken[me] = batch
-                    self._changed.notify_all()  # it is the others' turn
+                    self._changed.notify_all()  # the other threads may start
                     return batch
                 self._changed.wait(wait_s or None)
         return []
 
     def _size(self) -> int:
-        """Decide how many calls the next batch takes."""
+        """Return the size of the next batch."""
         return batch_size(
             waiting=len(self._line),
             coming=self._coming,
@@ -221,6 +222,7 @@ class Batcher(Generic[Item, Result]):
         )
 
     def _is_turn_of(self, me: int) -> bool:
+        """Return whether the thread may start a batch: the first one, or any beside another."""
         return bool(self._taken) or me == self._threads[0].ident
 
     def _wait_s(self) -> float:
@@ -232,7 +234,7 @@ class Batcher(Generic[Item, Result]):
             running=len(self._taken),
             enough=self.limit.current,
             waited_s=time.monotonic() - self._line.oldest_queued_at(),
-            longest_s=self._company_s,
+            longest_s=self._longest_delay_s,
         )
 
     def _run(self, batch: list[BatchRequest[Item, Result]]) -> None:
@@ -241,8 +243,8 @@ class Batcher(Generic[Item, Result]):
         error: Exception | None = None
         self._pass_started_at[threading.get_ident()] = started_at
         try:
-            results = self._results_of(batch)
-        except Exception as raised:  # noqa: BLE001 - whatever it is, the callers must hear it
+            results = run_batch(self._run_model, batch)
+        except Exception as raised:  # noqa: BLE001 - any error must reach the callers
             error = raised.with_traceback(None)  # a traceback holds on to device memory
         finally:
             del self._pass_started_at[threading.get_ident()]
@@ -250,12 +252,6 @@ class Batcher(Generic[Item, Result]):
             self._resolve(batch, results, started_at)
         else:
             self._recover(batch, error)
-
-    def _results_of(self, batch: list[BatchRequest[Item, Result]]) -> Sequence[Result]:
-        results = self._run_model([call.item for call in batch])
-        if len(results) != len(batch):
-            raise RuntimeError(f"the model gave {len(results)} results for {len(batch)} items")
-        return results
 
     def _resolve(
         self, batch: list[BatchRequest[Item, Result]], results: Sequence[Result], started_at: float
@@ -277,7 +273,7 @@ class Batcher(Generic[Item, Result]):
             DeviceFailedError: The device is lost.
         """
         if isinstance(error, WorkerError) or devices.is_device_lost(error):
-            raise DeviceFailedError(_first_line(error)) from error
+            raise DeviceFailedError(devices.first_line(error)) from error
         if devices.is_out_of_memory(error):
             error = BatcherFullError("the device has no memory left for a single image")
             with self._changed:
@@ -292,27 +288,16 @@ class Batcher(Generic[Item, Result]):
         self._run(batch[middle:])
 
     def _fail(self, error: BaseException, batch: list[BatchRequest[Item, Result]]) -> None:
-        """Answer everybody, and refuse what comes."""
+        """Answer all callers with the error, and refuse new items."""
         with self._changed:
             self.failed = error
             self._changed.notify_all()
-        log.error("model_thread_died", extra={"fields": {"error": _first_line(error)}})
-        _reject_all(batch, DeviceFailedError(_first_line(error)))
-        self._reject_waiting(DeviceFailedError(_first_line(error)))
+        log.error("model_thread_died", extra={"fields": {"error": devices.first_line(error)}})
+        reject_all(batch, DeviceFailedError(devices.first_line(error)))
+        self._reject_waiting(DeviceFailedError(devices.first_line(error)))
 
     def _reject_waiting(self, error: LabelyardError) -> None:
         with self._changed:
             waiting = self._line.take(len(self._line))
             self._changed.notify_all()
-        _reject_all(waiting, error)
-
-
-def _reject_all(calls: Sequence[BatchRequest[Item, Result]], error: LabelyardError) -> None:
-    for call in calls:
-        call.reject(error)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's text: CUDA's texts have several paragraphs."""
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, LabelyardError) else f"{type(error).__name__}: {text}"
+        reject_all(waiting, error)

@@ -28,10 +28,10 @@ from labelyard_worker.vision.towers import (
     CONVOLUTIONAL_TYPES,
     blank_pixels,
     logit_scale_and_bias,
-    padded,
-    pooled,
-    prepared,
-    unit_length,
+    pad_batch,
+    prepare_model,
+    take_vectors,
+    to_unit_length,
 )
 
 __all__ = ["SUPPORTED_TYPES", "Checkpoint", "blank_pixels", "load_checkpoint"]
@@ -64,7 +64,7 @@ class Checkpoint:
     Attributes:
         info: Which model this is, for results.
         device: What it computes on.
-        pixel_spec: What the intake makes of a picture.
+        pixel_spec: Format of the pixels that the intake makes of an image.
         scoring: What the checkpoint was trained for.
         logit_scale: Inverse temperature, no unit.
         logit_bias: 0 where the checkpoint has none.
@@ -100,7 +100,7 @@ class Checkpoint:
         self.max_batch_size = max_batch_size
         self.decode = decode
         self.device = device
-        self._model = prepared(model, device, dtype, is_compiled=is_compiled)
+        self._model = prepare_model(model, device, dtype, is_compiled=is_compiled)
         self._normalizer = Normalizer(image_processor, device=device, dtype=dtype)
         self._tokenizer = PromptTokenizer(tokenizer, model.config)
         self._share = ThreadShare(threads)
@@ -113,7 +113,7 @@ class Checkpoint:
         self.dim = int(self.text_embeds(["a"]).shape[1])
 
     def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
-        """Embed pictures.
+        """Embed decoded images.
 
         Args:
             batch: Pictures of the shape that ``pixel_spec`` gives them.
@@ -132,10 +132,10 @@ class Checkpoint:
             self._image_streams.lent(),
         ):
             inputs = {
-                name: padded(values, size) for name, values in self._normalizer(batch).items()
+                name: pad_batch(values, size) for name, values in self._normalizer(batch).items()
             }
-            features = pooled(self._image_features(**inputs))[: len(batch)]
-            embeds = unit_length(features)
+            features = take_vectors(self._image_features(**inputs))[: len(batch)]
+            embeds = to_unit_length(features)
         if not np.isfinite(embeds).all():
             raise FloatingPointError(
                 f"an image embedding is not finite in {self.info.dtype}: set LABELYARD_DTYPE=float32"
@@ -217,7 +217,7 @@ class Checkpoint:
         tokens = self._tokenizer(prompts)
         with torch.inference_mode(), self._share.taken(is_passing=True), self._text_streams.lent():
             inputs = {name: values.to(self.device) for name, values in tokens.items()}
-            return list(unit_length(pooled(self._model.get_text_features(**inputs))))
+            return list(to_unit_length(take_vectors(self._model.get_text_features(**inputs))))
 
 
 def load_checkpoint(settings: WorkerSettings) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: lite, a folder, or a name on the hub with its revision."""
+"""Sources of checkpoints: lite, a folder, or a name on the hub with its revision."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,7 +9,12 @@ from typing import TypeVar
 
 import torch
 
-from labelyard.errors import BatcherFullError, DeviceFailedError, ModelLoadError
+from labelyard.errors import (
+    BatcherFullError,
+    DeviceFailedError,
+    LabelyardError,
+    ModelLoadError,
+)
 from labelyard_worker.settings import WorkerSettings
 
 Item = TypeVar("Item")
@@ -124,6 +129,12 @@ def is_device_lost(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in text for word in DEVICE_LOST_WORDS)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text: CUDA's texts have several paragraphs."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, LabelyardError) else f"{type(error).__name__}: {text}"
 
 
 def keep_float32_exact() -> None:

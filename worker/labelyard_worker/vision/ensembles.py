@@ -42,7 +42,7 @@ def mean_direction(vectors: Floats) -> Floats:
     return direction
 
 
-def in_groups(
+def group_ensembles(
     ensembles: Iterable[tuple[str, ...]], *, most_prompts: int
 ) -> Iterator[list[tuple[str, ...]]]:
     """Cut ensembles into runs of about *most_prompts* prompts, at least one ensemble each.

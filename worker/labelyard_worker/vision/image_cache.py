@@ -1,7 +1,7 @@
-"""Embeddings of pictures that were seen before: in memory, and in Redis for all workers.
+"""Cache of image embeddings: in memory, and in Redis for all workers.
 
-An embedding belongs to a picture's content, not to its address: the address only says
-which content was there, and with which ETag, so that an unchanged picture is not even
+An embedding belongs to an image's content, not to its address: the address only leads to
+the content that was there, and to its ETag, so that an unchanged image is not even
 downloaded. All of it is a cache: what is missing is made again.
 """
 
@@ -198,7 +198,7 @@ class ImageCache:
         return found
 
     def embeds_of(self, sha256: str) -> Floats | None:
-        """Find the embedding of this very content, under whatever address it was."""
+        """Find the embedding of this very content, under any address."""
         return self._by_content.get(sha256)
 
     def keep(self, images: Iterable[tuple[ImageRef, KnownImage]]) -> None:

@@ -15,7 +15,7 @@ from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
 from labelyard.queues import Priority
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.vision.ensembles import ensembles_of, in_groups, mean_direction
+from labelyard_worker.vision.ensembles import ensembles_of, group_ensembles, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
 from labelyard_worker.vision.text_cache import TextCache
@@ -184,7 +184,7 @@ class LabelIndex:
     def _build(
         self, build: MatrixBuild, turn: "Future[LabelMatrix | None]", token: Token
     ) -> LabelMatrix:
-        """Take a turn as the builder; whoever waits gets the matrix, the error, or the next turn."""
+        """Take a turn as the builder; waiting jobs get the matrix, the error, or the next turn."""
         try:
             made = self._matrices.get(build.digest) or self._make(build, token)
         except BaseException as error:
@@ -218,7 +218,9 @@ class LabelIndex:
         label_set = build.load()
         rows = len(label_set.labels) + len(label_set.abstain)
         build.rows = np.empty((rows, self._checkpoint.dim), dtype=np.float32)
-        build.groups = in_groups(ensembles_of(label_set), most_prompts=PROMPTS_LOOKED_UP_AT_ONCE)
+        build.groups = group_ensembles(
+            ensembles_of(label_set), most_prompts=PROMPTS_LOOKED_UP_AT_ONCE
+        )
         build.label_set = label_set
         return label_set
 

@@ -132,7 +132,7 @@ class TextVectors:
             self._release(claimed)
 
     def close(self) -> None:
-        """Stop after the present pass; whoever waits gets an error."""
+        """Stop after the present pass; waiting callers get an error."""
         self._batcher.close(timeout_s=5.0)
 
     def _claim(self, prompt: str, priority: Priority) -> WantedPrompt:

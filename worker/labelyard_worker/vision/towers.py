@@ -30,7 +30,7 @@ def logit_scale_and_bias(model: Any) -> tuple[float, float]:
     return math.exp(model.logit_scale.item()), bias
 
 
-def prepared(
+def prepare_model(
     model: Any, device: torch.device, dtype: torch.dtype, *, is_compiled: bool = False
 ) -> Any:
     """Move *model* to *device*, and only its image tower to *dtype*, in its fastest layout.
@@ -64,20 +64,20 @@ def prepared(
     return model
 
 
-def pooled(output: Any) -> torch.Tensor:
+def take_vectors(output: Any) -> torch.Tensor:
     """Take the projected vectors, shape (batch, dim), out of what a tower returns."""
     vectors: torch.Tensor = output.pooler_output
     return vectors
 
 
-def unit_length(features: torch.Tensor) -> Floats:
+def to_unit_length(features: torch.Tensor) -> Floats:
     """Scale each row to length 1 in float32, and bring them to the host."""
     features = features.float()
     embeds: Floats = (features / features.norm(p=2, dim=-1, keepdim=True)).cpu().numpy()
     return embeds
 
 
-def padded(values: torch.Tensor, size: int) -> torch.Tensor:
+def pad_batch(values: torch.Tensor, size: int) -> torch.Tensor:
     """Repeat the last row until there are *size* of them."""
     missing = size - values.shape[0]
     if missing <= 0:
