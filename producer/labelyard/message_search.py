@@ -79,7 +79,7 @@ class FoundMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageSearch:
-    """What a broker shows of one job's messages.
+    """One job's messages as the broker shows them.
 
     Attributes:
         can_search: Whether the broker lets its messages be looked at: Redis does, RabbitMQ does not.

@@ -105,7 +105,7 @@ def print_fields(fields: dict[str, Any]) -> None:
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """Print what is known of a job: the sentences first, then the facts that are not empty."""
+    """Print the diagnosis of a job: the sentences first, then the facts that are not empty."""
     console = Console()
     console.print(Text(f"{diagnosis.job_id}: {diagnosis.situation}", style="bold"))
     for sentence in (diagnosis.summary, *diagnosis.advice):

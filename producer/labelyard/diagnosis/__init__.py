@@ -17,7 +17,7 @@ __all__ = ["Diagnosis", "DiagnosisSettings", "Evidence", "Situation", "diagnose"
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is known of one job, and what to do.
+    """Diagnosis of one job: its situation, the facts, and the remedy.
 
     Attributes:
         summary: One sentence about the situation.

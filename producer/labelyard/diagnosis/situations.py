@@ -59,7 +59,7 @@ class Situation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was read about a job before anything is concluded from it.
+    """Facts about a job, as read from the ledger and the broker.
 
     Attributes:
         search: ``None`` if the broker gave no answer.

@@ -1,4 +1,4 @@
-"""Read everything that the ledger knows about one job at one moment, for a person who asks why it is stuck."""
+"""Read all facts of the ledger about one job at one moment, to diagnose why it is stuck."""
 
 import json
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ class Inspection:
 
 
 def inspect_job(ledger: Ledger, job_id: str) -> Inspection:
-    """Read what the ledger knows of a job, in a few bounded calls.
+    """Read the ledger's facts about a job, in a few bounded calls.
 
     Raises:
         LedgerUnavailableError: Redis gave no answer.

@@ -93,7 +93,7 @@ class JobRig:
         self.receive(ReceivedMessage(message, queue), classify)
 
     def receive(self, message: ReceivedMessage, classify: Classify) -> str:
-        """Execute the job in a message whose envelope says more."""
+        """Execute the job in a message with further fields in its envelope."""
         return self.executor.run(message, lambda one: ClassifyJob.read(one, classify))
 
     def record(self, job_id: str) -> Record:

@@ -87,7 +87,7 @@ class ClassifyJob(Work[Result]):
         return ledger.finish(self.job_id, result, pending=pending, is_dead=is_dead)
 
     def delivery(self, result: Result) -> Delivery | None:
-        """Return the deliveries to an object and a webhook, as the job asks for them."""
+        """Return the deliveries to an object and a webhook that the job names."""
         names = deliveries_of(self.job, result)
         return Delivery(self.job, result, names) if names else None
 

@@ -27,7 +27,7 @@ class LedgerRetry:
         self._should_stop = should_stop
 
     def call(self, step: Callable[[], Answer]) -> Answer:
-        """Return what *step* returns once the ledger answers; *step* may be repeated.
+        """Call *step* until the ledger answers, and return its result; *step* may be repeated.
 
         Raises:
             LedgerAwayError: The worker shuts down and cannot wait any longer.

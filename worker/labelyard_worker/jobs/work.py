@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message as the broker brought it, and what its envelope says.
+    """One receipt of a message, with the fields of its envelope.
 
     Attributes:
         body: JSON text as the admission gate hands it on, or a parsed object.

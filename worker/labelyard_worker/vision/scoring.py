@@ -181,7 +181,7 @@ def to_logits(cosines: Any, scaling: Scaling, *, temperature: float) -> Any:
 
 
 def to_scores(logits: Any, scoring: Literal["softmax", "sigmoid"], xp: Any = np) -> Any:
-    """Turn logits into scores as the label set asks.
+    """Turn logits into scores by the label set's scoring.
 
     Args:
         logits: float64, shape (images, labels + abstain); an array of *xp*.
