@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint up bench bench-quick chaos chaos-long wheelhouse gpu-check docs clean
+.PHONY: help demo test lint dist up bench bench-quick chaos chaos-long wheelhouse gpu-check docs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,10 @@ lint: .venv/.dev  ## Check style, format, types and import directions
 	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes labelyard --ignoreexternal
+
+dist: .venv/.dev  ## Build the sdist and the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist -t sdist -t wheel
 
 bench: .venv/.dev  ## Measure this worker beside others; writes benchmarks/results/
 	$(BIN)/python -m benchmarks

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +101,29 @@ class BareEnvironment:
         )
 
 
+def build(source: Path, target: str, *, into: Path) -> Path:
+    """Build the sdist or the wheel of a source tree with what pyproject.toml names."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(into)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=INSTALL_WITHIN_S)
+    (built,) = into.glob("*.tar.gz" if target == "sdist" else "*.whl")
+    return built
+
+
 @pytest.fixture(scope="module")
-def bare(service: Service, tmp_path_factory: pytest.TempPathFactory) -> BareEnvironment:
-    """Build the wheel and install it alone."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel out of the sdist, which a user may have instead of a checkout."""
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(build(ROOT, "sdist", into=folder)) as archive:
+        archive.extractall(folder, filter="data")
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    return build(unpacked, "wheel", into=folder / "dist")
+
+
+@pytest.fixture(scope="module")
+def bare(
+    service: Service, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> BareEnvironment:
+    """Install the wheel alone."""
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run(
         [sys.executable, "-m", "venv", str(folder)], check=True, timeout=INSTALL_WITHIN_S
@@ -114,11 +136,33 @@ def bare(service: Service, tmp_path_factory: pytest.TempPathFactory) -> BareEnvi
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_CONSTRAINT": "",
     }
-    made = BareEnvironment(folder, folder / "none.whl", variables)
-    made.install("wheel", "-q", "--no-deps", "-w", folder / "dist", ROOT)
-    (wheel,) = (folder / "dist").glob("*.whl")
+    made = BareEnvironment(folder, wheel, variables)
     made.install("install", "-q", wheel)
-    return BareEnvironment(folder, wheel, variables)
+    return made
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Read the checksum of every file in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {one.filename: one.CRC for one in archive.infolist()}
+
+
+def test_the_sdist_builds_the_wheel_that_the_checkout_builds(wheel: Path, tmp_path: Path) -> None:
+    assert contents(wheel) == contents(build(ROOT, "wheel", into=tmp_path))
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
+    folders = [ROOT / "producer", ROOT / "worker"]
+    files = {
+        str(path.relative_to(folder))
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+    assert {"labelyard/py.typed", "labelyard_worker/vision/lite/lexicon.toml"} <= files
+    assert any(name.endswith(".lua") for name in files)
+    assert {name for name in contents(wheel) if ".dist-info/" not in name} == files
 
 
 @pytest.mark.usefixtures("worker")
@@ -130,16 +174,21 @@ def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
     uri = service.pictures.put("wheel-cat.png", photo("cat"))
 
     submitted = bare.run("python", "-c", SUBMIT_AND_WAIT, uri)
-    without_extra = bare.run("labelyard", "status")
+    without_extra = bare.run("labelyard", "--help")
+    without_worker = bare.run("labelyard-worker", "--help")
     size = bare.installed_bytes()
 
     assert submitted.stdout.splitlines() == ["True succeeded a cat", "[]"], submitted.stderr
     assert without_extra.returncode == 2
     assert "pip install 'labelyard[cli]'" in without_extra.stderr
     assert without_extra.stderr.count("\n") == 1
+    assert without_worker.returncode == 2
+    assert "pip install 'labelyard[worker]'" in without_worker.stderr
+    assert without_worker.stderr.count("\n") == 1
     assert size <= MAX_INSTALLED_BYTES
 
     bare.install("install", "-q", f"{bare.wheel}[cli]")
+    assert "why" in done(bare, "--help")
     every_command_answers(bare)
     commands_do_their_work(bare, uri)
 
@@ -147,7 +196,7 @@ def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
 def every_command_answers(bare: BareEnvironment) -> None:
     walked = bare.run("python", "-c", WALK)
     answers = {tuple(command): code for command, code in json.loads(walked.stdout)}
-    assert {("classify",), ("dead", "list"), ("set-aside", "list")} <= set(answers)
+    assert {("classify",), ("why",), ("dead", "list"), ("set-aside", "list")} <= set(answers)
     assert set(answers.values()) == {0}
 
 
@@ -161,6 +210,7 @@ def commands_do_their_work(bare: BareEnvironment, uri: str) -> None:
     assert job_id in done(bare, "result", job_id, "--json")
     assert "succeeded" in done(bare, "status", job_id)
     assert "interactive" in done(bare, "status", "--json")
+    assert "finished" in done(bare, "why", job_id)
     assert "a cat" in done(bare, "rescore", uri, *labels)
     assert "labels" in done(bare, "schema", "result")
     assert "succeeded" in done(bare, "cancel", job_id, code=1)

@@ -1,8 +1,9 @@
-"""The deployment files: docker-compose.yml, deploy/Dockerfile and .env.example."""
+"""The deployment files: docker-compose.yml, deploy/Dockerfile, .env.example and the CI workflow."""
 
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,51 @@ def seconds(duration: str) -> float:
     return float(duration.removesuffix("s"))
 
 
-def test_compose_file_follows_the_compose_specification() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [("compose-spec", "docker-compose.yml"), ("github-workflows", ".github/workflows/ci.yml")],
+)
+def test_file_follows_its_published_schema(schema: str, file: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
 
     checked = subprocess.run(
-        [*command, "docker-compose.yml"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, file], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def workflow() -> dict[str, Any]:
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = YAML(typ="safe").load(text)
+    return loaded
+
+
+def test_workflow_runs_our_checks_on_every_python_that_is_classified() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    classified = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    job = workflow()["jobs"]["check"]
+
+    assert job["strategy"]["matrix"]["python"] == classified
+    assert project["requires-python"] == f">={classified[0]}"
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+
+
+def test_workflow_may_only_read_is_bounded_and_gives_way_to_a_newer_push() -> None:
+    loaded = workflow()
+
+    assert loaded["permissions"] == {"contents": "read"}
+    assert loaded["concurrency"]["cancel-in-progress"] is True
+    assert all(job["timeout-minutes"] <= 60 for job in loaded["jobs"].values())
+    assert not any("permissions" in job for job in loaded["jobs"].values())
+
+
+def test_workflow_pins_each_action_to_a_commit_and_names_its_version() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.*)", text)
+
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in used)
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
