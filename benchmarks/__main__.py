@@ -25,7 +25,7 @@ def main() -> int:
     isolate(os.environ)
     if load_before() > 0.5 * usable_cores():
         say(f"the load is {load_before():.1f} on {usable_cores()} cores: the figures will be off")
-    # The servers end with this process, whatever hangs.
+    # The servers end with this process, even if a thread hangs.
     faulthandler.dump_traceback_later(plan.limit_s + GRACE_S, exit=True)
     from benchmarks.run import run_plan  # torch: seconds that --help need not pay
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.gpu.form import CHECKPOINTS, VIT_B, VIT_L, Form
 
 TESTS = "tests/cuda"
-TEST_LIMIT_S = 45.0  # of a test that says nothing itself
+TEST_LIMIT_S = 45.0  # of a test without a limit of its own
 COMPILING_S = 65.0  # 61 s on an H100 and 16 cores
 BUSY_CPU = 2.0  # times as long: a CPU that computes may have other work, too
 
@@ -22,7 +22,7 @@ class Step:
         limit_s: Seconds after which it is ended.
         least_s: Seconds without which it is not begun.
         subject: Checkpoint and dtype that its figures belong to.
-        is_test: Whether pytest runs it, and says how in a file.
+        is_test: Whether pytest runs it, and writes its results to a file.
     """
 
     name: str

@@ -41,7 +41,7 @@ class JobHandle:
         id: The job's id; all that another process needs to read the result.
         is_new: ``False`` if the same job had been submitted before under its idempotency
             key or its id: this handle is that job's. After a submit whose reply was lost
-            the second submit says ``False``, too; a worker publishes the job's message.
+            the second submit returns ``False``, too; a worker publishes the job's message.
         is_published: ``False`` if the broker did not take it yet; a worker's reconciler
             sends it when the broker is back.
     """

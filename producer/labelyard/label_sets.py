@@ -65,7 +65,7 @@ def as_label_set(
         options: Other fields of ``LabelSet``, for example ``templates``.
 
     Raises:
-        InvalidMessageError: They do not make a label set; the text says why.
+        InvalidMessageError: They do not make a label set; the text gives the reason.
     """
     if isinstance(labels, LabelSet):
         if options:

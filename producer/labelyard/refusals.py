@@ -133,7 +133,7 @@ def _sentence(fault: Any) -> str:
         return _SENTENCES[kind](fault.get("ctx", {}))
     if kind.startswith(_DATES):
         return "write a date and time with an offset, such as 2030-01-01T12:00:00Z"
-    return "does not have the form that the contract asks for"
+    return "does not have the form that the contract requires"
 
 
 def _path(loc: Sequence[int | str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def check_ledger_url(url: str) -> str:
     """Return *url* if the ledger can be reached at such an address.
 
     Raises:
-        ValueError: It cannot; the text says what to write.
+        ValueError: The address cannot be used; the text names the right form.
     """
     _check_shape(url, REDIS_SCHEMES)
     _check_redis(_split(url))
@@ -29,7 +29,7 @@ def check_broker_url(url: str) -> str:
     """Return *url* if a broker can be reached at such an address.
 
     Raises:
-        ValueError: It cannot; the text says what to write.
+        ValueError: The address cannot be used; the text names the right form.
     """
     _check_shape(url, (*REDIS_SCHEMES, *AMQP_SCHEMES))
     if url.startswith("redis"):

@@ -54,10 +54,10 @@ class ConnectionSettings(BaseSettings):
     ledger_url: LedgerUrl = "redis://127.0.0.1:6379/1"
     #: Prefix of every key and queue, so that services can share a Redis.
     namespace: str = Field(default="labelyard", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    #: S3-compatible server; unset means what the AWS variables and files say. Credentials always
+    #: S3-compatible server; unset means the one of the AWS variables and files. Credentials always
     #: come from there.
     s3_endpoint_url: Optional = None
-    #: Region of the buckets; unset means what the AWS settings say.
+    #: Region of the buckets; unset means the one of the AWS settings.
     s3_region: Optional = None
     #: Seconds that a final record can be read.
     result_ttl_s: PositiveInt = Field(default=DAY_S, le=MAX_TTL_S)

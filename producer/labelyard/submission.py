@@ -41,7 +41,7 @@ class JobOptions(TypedDict, total=False):
         expires_at: After this instant nobody wants the result any more.
         expires_in_s: The same, in seconds from now.
         idempotency_key: The tenant's own name for the job: a second submit under the
-            same key returns the first job, whatever else it says.
+            same key returns the first job, whatever its other fields are.
         deliver: Where the result goes besides the ledger.
         trace: Carried into the worker's logs, for example a W3C ``traceparent``.
     """
@@ -65,7 +65,7 @@ def make_job(
     """Make a job, checked against the contract.
 
     Raises:
-        InvalidMessageError: Something is not as the contract wants it; the text says what.
+        InvalidMessageError: A field does not follow the contract; the text names it.
     """
     if unknown := sorted(options.keys() - JobOptions.__annotations__.keys()):
         raise InvalidMessageError(f"{unknown[0]}: there is no such option of a job")

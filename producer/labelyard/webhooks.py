@@ -29,7 +29,7 @@ class WebhookAddress:
         """Take an address apart.
 
         Raises:
-            ValueError: The address cannot be called; the text says what to write, and
+            ValueError: The address cannot be called; the text names the right form, and
                 does not repeat the address, which may hold a secret.
         """
         if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:

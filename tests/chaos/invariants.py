@@ -33,7 +33,7 @@ class Findings:
         twice_visible: A result that changed, or was delivered to the stream twice.
         not_visible: A final state without its entry in the stream.
         unjustly_dead: Dead letters that are no poison.
-        alive_poison: Poison that is no dead letter.
+        alive_poison: Poison that is not a dead letter.
         undelivered: Final, but the object or webhook that was asked for is still pending.
         uncalled: Has a result whose webhook the receiver never saw.
         leftovers: What queues and counters hold although no job is open.

@@ -40,7 +40,7 @@ def show(job_id: str, as_json: AsJson = False) -> None:
     """Show all that is known of a dead letter, its message included."""
     with Client() as client:
         if job_id not in client.dead_letters.ids(limit=1_000_000):
-            raise JobNotFoundError(f"{job_id} is no dead letter")
+            raise JobNotFoundError(f"{job_id} is not a dead letter")
         record = client.status(job_id)
     fields = record_fields(record)
     if as_json:
@@ -69,7 +69,7 @@ def purge(job_id: SomeIds = None, every: All = False) -> None:
 
 def _chosen(client: Client, job_ids: list[str] | None, *, every: bool) -> list[str]:
     if bool(job_ids) == every:
-        raise InvalidMessageError("name the jobs, or say --all")
+        raise InvalidMessageError("name the jobs, or add --all")
     return job_ids or client.dead_letters.ids(limit=1_000_000)
 
 

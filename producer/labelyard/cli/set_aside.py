@@ -65,7 +65,7 @@ def purge(message_id: SomeIds = None, every: All = False) -> None:
 
 def _chosen(client: Client, ids: list[str] | None, *, every: bool) -> list[str]:
     if bool(ids) == every:
-        raise InvalidMessageError("name the messages, or say --all")
+        raise InvalidMessageError("name the messages, or add --all")
     return ids or [message.id for message in client.set_aside.messages(limit=MAX_ENTRIES)]
 
 

@@ -159,7 +159,7 @@ def _due(evidence: Evidence) -> Explanation:
         or (
             (
                 f"Wait {span(due_in_s + 1)}. If it repeats, look for `job_retry` with this id in the "
-                "workers' logs: its code says which bucket, host or setting to look at."
+                "workers' logs: its code names the bucket, host or setting to check."
             ),
         ),
     )
@@ -209,7 +209,7 @@ def _running(evidence: Evidence) -> Explanation:
 def _abandoned(evidence: Evidence) -> Explanation:
     return Explanation(
         f"Worker {evidence.record.runner} is alive and does not run the job: its attempt ended, "
-        "and the ledger has not been told.",
+        "and the ledger does not know it yet.",
         (f"Wait {comes_again(evidence)}: then the job's message comes again and it is run.",),
     )
 

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-#: Seconds after which the ledger is asked again: quartz clocks part by some milliseconds in it.
+#: Seconds after which the ledger's clock is read again: quartz clocks part by some milliseconds in it.
 ASK_AFTER_S: Final = 60.0
 
 

@@ -18,11 +18,11 @@ from labelyard.messages import Job
 from labelyard.queues import Queue
 from labelyard.settings import ConnectionSettings
 
-# What runs beside a job in its worker: anything; no other suspect; no other suspect although it
-# asked to be alone; nothing.
+# Neighbours of a job in its worker: any jobs; no other suspect; no other suspect, although it
+# was to run alone; none.
 Isolation = Literal["none", "suspect", "crowded", "alone"]
 OpenedFrom = Literal["submit", "adopt"]
-# What stands in a record for each isolation; the first and the last are those of version 0.1.
+# The value in a record for each isolation; the first and the last are those of version 0.1.
 MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
 # What does not change the job that an id stands for: a later submit under the same idempotency
 # key has another expiry and another trace.

@@ -62,7 +62,7 @@ class LedgerConnection:
         """Try a barrier once, if LABELYARD_DURABLE_WRITES needs one.
 
         Raises:
-            ServiceConfigError: The server cannot do what the setting asks for.
+            ServiceConfigError: The server does not support the mode of the setting.
         """
         if self._barrier.is_on and not self._is_barrier_checked:
             self.wait_until_durable()

@@ -38,7 +38,7 @@ class DeadLetters:
         if due is None and record is not None and record.is_replayed and not record.is_final:
             return
         if due is None or record is None:
-            raise JobNotFoundError(f"{job_id} is no dead letter")
+            raise JobNotFoundError(f"{job_id} is not a dead letter")
         message = Outgoing(job_id, record.message, record.queue, record.published_at)
         if self._publisher.publish_many([message]):
             self._ledger.sent(job_id, due=due)
@@ -47,7 +47,7 @@ class DeadLetters:
         """Drop a dead letter for good; its failed result stays readable for its TTL.
 
         Raises:
-            JobNotFoundError: It is no dead letter.
+            JobNotFoundError: It is not a dead letter.
         """
         if not self._ledger.purge(job_id_of(job_id)):
-            raise JobNotFoundError(f"{job_id} is no dead letter")
+            raise JobNotFoundError(f"{job_id} is not a dead letter")

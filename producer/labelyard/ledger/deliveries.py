@@ -27,7 +27,7 @@ class DeliveryOutcome:
             ``postponed``: not tried, and not counted as an attempt.
         reason: Why, without addresses; empty if delivered.
         retry_in_s: Seconds to the next attempt; ``None`` lets the ledger decide.
-        is_host_fault: Whether the failure tells against the host as a whole.
+        is_host_fault: Whether the failure is a sign that the host as a whole fails.
     """
 
     kind: Literal["delivered", "failed", "refused", "postponed"]

@@ -49,7 +49,7 @@ class Barrier:
 
         Raises:
             LedgerUnavailableError: The writes before it were not safe in time.
-            ServiceConfigError: The server cannot do what LABELYARD_DURABLE_WRITES asks for.
+            ServiceConfigError: The server does not support the mode in LABELYARD_DURABLE_WRITES.
         """
         written, reached = answers
         for answer in (written, reached):
@@ -88,7 +88,7 @@ def run_durably(
     """
     while True:
         with client.pipeline(transaction=False) as pipeline:
-            # Not the script's own call, which asks in another round trip whether it is loaded.
+            # Not the script's own call, which checks in another round trip whether it is loaded.
             pipeline.evalsha(script.sha, len(keys), *keys, *args)
             barrier.add_to(pipeline)
             answer, *reached = pipeline.execute(raise_on_error=False)
@@ -125,7 +125,7 @@ def wait_until_durable(client: "redis.Redis", barrier: Barrier) -> None:
 
     Raises:
         LedgerUnavailableError: It was not in time.
-        ServiceConfigError: The server cannot do what LABELYARD_DURABLE_WRITES asks for.
+        ServiceConfigError: The server does not support the mode in LABELYARD_DURABLE_WRITES.
     """
     with client.pipeline(transaction=False) as pipeline:
         barrier.add_to(pipeline)

@@ -18,7 +18,7 @@ class WorkerSign:
     Attributes:
         expires_in_s: Seconds until its presence key expires unless it is renewed; ``None`` if
             the key is gone: the worker ended, or has hung for so long.
-        names_job: Whether the worker says that it runs the job.
+        names_job: Whether the worker's presence key names the job.
         is_suspect: Whether the job is the one that is blamed if the worker dies.
     """
 

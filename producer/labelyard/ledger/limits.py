@@ -23,7 +23,7 @@ DELIVERY_LEASE_S: Final = 60
 #: Seconds after its job finished for which a failed delivery is tried again; then it is given up.
 DELIVER_FOR_S: Final = 86_400
 
-#: Longest pause in seconds between two attempts at a delivery, asked for by the receiver or not.
+#: Longest pause in seconds between two attempts at a delivery, ``Retry-After`` of the receiver included.
 LONGEST_PAUSE_S: Final = 3_600
 
 #: Seconds that a record outlives its finish while deliveries are pending: as long as they are

@@ -150,7 +150,7 @@ class Glance:
     """The little that waiting needs to know of a job.
 
     Attributes:
-        expires_at: When it expires, by this machine's clock, whatever that shows.
+        expires_at: When it expires, by this machine's clock, even if that is wrong.
     """
 
     state: State

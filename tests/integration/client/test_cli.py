@@ -292,7 +292,7 @@ def test_a_server_that_is_away_is_named_and_ends_with_3(
         (["classify", PHOTO, "--labels", "cat,cat"], "two labels have the same name"),
         (["classify", PHOTO, *ANIMALS, "--template", "no slot"], "templates.0"),
         (["classify", PHOTO, "--labels-file", "nowhere.txt"], "nowhere.txt"),
-        (["dead", "replay"], "name the jobs, or say --all"),
+        (["dead", "replay"], "name the jobs, or add --all"),
     ],
 )
 def test_wrong_input_is_one_clear_line_and_ends_with_2(args: list[str], complaint: str) -> None:
@@ -382,7 +382,7 @@ def test_a_message_that_was_not_set_aside_is_an_error(arguments: tuple[str, ...]
 def test_it_must_be_said_which_messages_set_aside_are_meant(command: str) -> None:
     result = run("set-aside", command)
 
-    assert (result.exit_code, "say --all" in result.stderr) == (2, True)
+    assert (result.exit_code, "add --all" in result.stderr) == (2, True)
 
 
 def test_dead_letters_are_listed_shown_replayed_and_purged(ledger: Ledger) -> None:
@@ -405,7 +405,7 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(ledger: Ledger) -> No
     assert purged.stdout == f"{second} purged\n{third} purged\n"
     assert (unknown.exit_code, unknown.stderr) == (
         1,
-        f"job_not_found: {second} is no dead letter\n",
+        f"job_not_found: {second} is not a dead letter\n",
     )
     assert run("dead", "list", "--json").stdout == ""
 

@@ -434,9 +434,9 @@ def test_a_dead_letter_is_listed_replayed_and_purged(client: Client, ledger: Led
     assert (replayed.state(), purged.state()) == ("pending", "failed")
     assert client.queue_lengths()["bulk"] == 3
     assert ledger.client.zcard(ledger.keys.due) == 0
-    with pytest.raises(JobNotFoundError, match="is no dead letter"):
+    with pytest.raises(JobNotFoundError, match="is not a dead letter"):
         client.dead_letters.replay(purged.id)
-    with pytest.raises(JobNotFoundError, match="is no dead letter"):
+    with pytest.raises(JobNotFoundError, match="is not a dead letter"):
         client.dead_letters.purge(purged.id)
 
 
