@@ -8,7 +8,7 @@ from labelyard.errors import ServiceConfigError
 from labelyard.settings import ClientSettings, unknown_variables
 from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
 from labelyard_worker.celery_app import build_app, inflight_limits
-from labelyard_worker.settings import REPLACED_VARIABLES, WorkerSettings, read_settings
+from labelyard_worker.settings import WorkerSettings, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +65,17 @@ def test_a_misspelt_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) ->
         read_settings()
 
 
-@pytest.mark.parametrize("name", REPLACED_VARIABLES)
+@pytest.mark.parametrize(
+    "switch", ["SAFE_POOL", "HEARTBEAT", "SINGLE_FLIGHT", "RECONCILER", "WATCHDOG"]
+)
 def test_a_switch_that_was_folded_names_the_one_that_replaced_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    switch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, "0")
+    monkeypatch.setenv(f"LABELYARD_{switch}", "0")
 
-    with pytest.raises(ServiceConfigError, match=f"{name}: replaced by LABELYARD_STOCK_CELERY"):
+    with pytest.raises(
+        ServiceConfigError, match=f"LABELYARD_{switch}: replaced by LABELYARD_STOCK_CELERY"
+    ):
         read_settings()
 
 
@@ -109,5 +113,7 @@ def test_bulk_jobs_leave_a_share_of_the_slots_free(
     concurrency: int, share: float, slots: int
 ) -> None:
     settings = WorkerSettings(concurrency=concurrency, bulk_share=share)
+    limits = inflight_limits(settings)
 
-    assert inflight_limits(settings) == {"labelyard.bulk": slots, "labelyard.quarantine": 1}
+    assert (limits["labelyard.bulk"], limits["labelyard.quarantine"]) == (slots, 1)
+    assert "labelyard.interactive" not in limits
