@@ -6,13 +6,12 @@ from contextlib import closing
 import pytest
 
 from labelyard.ledger import Isolation, Ledger, Record, Started, connect
-from labelyard.ledger.limits import UNCONFIRMED_DEATHS
+from labelyard.ledger.limits import FORGIVEN_TIMES, UNCONFIRMED_DEATHS
 from labelyard.messages import Job
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
 
 QUARANTINE_AFTER, DEAD_AFTER = 2, 2
-FORGIVEN_TIMES = 5  # of the ledger's scripts
 
 
 @pytest.fixture
@@ -198,6 +197,23 @@ def test_a_job_that_waits_and_kills_in_turn_is_buried_in_the_end(ledger: Ledger)
 
     assert verdicts[:FORGIVEN_TIMES] == ["run"] * FORGIVEN_TIMES
     assert verdicts[-1] == "dead"
+
+
+def test_a_replayed_job_may_be_cleared_as_often_as_a_new_one(ledger: Ledger) -> None:
+    (job,) = submitted(ledger)
+    for number in range(FORGIVEN_TIMES + 1):
+        start(ledger, job, f"killed-{number}")
+        start(ledger, job, f"w{number}")
+        ledger.postpone(job.job_id, worker=f"w{number}", delay_s=0)
+    assert deaths(ledger, job) == (1, 0, 0, 0)
+
+    ledger.finish(job.job_id, sample_result(job=job), is_dead=True)
+    assert ledger.replay(job.job_id)
+    start(ledger, job, "killed")
+    start(ledger, job, "w")
+    ledger.postpone(job.job_id, worker="w", delay_s=0)
+
+    assert deaths(ledger, job) == (0, 0, 0, 0)
 
 
 def test_a_suspect_that_was_handed_back_keeps_its_deaths(ledger: Ledger) -> None:
