@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-class DeliveryBench:
+class DeliveryRig:
     """One worker's deliveries, and the ledger to look at them."""
 
     def __init__(self, settings: WorkerSettings, *, worker: str = "w1") -> None:
@@ -94,9 +94,9 @@ def delivery_settings(ledger_url: str, **changes: Any) -> WorkerSettings:
 @contextmanager
 def delivering(
     ledger_url: str, *, is_started: bool = True, **changes: Any
-) -> Iterator[DeliveryBench]:
+) -> Iterator[DeliveryRig]:
     """Run a delivery pool while the block runs."""
-    with closing(DeliveryBench(delivery_settings(ledger_url, **changes))) as bench:
+    with closing(DeliveryRig(delivery_settings(ledger_url, **changes))) as bench:
         if is_started:
             bench.start()
         yield bench

@@ -17,7 +17,7 @@ from labelyard.messages import Deliver
 from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.local.servers import SeaweedServer
 from tests.support.buckets import Bucket
-from tests.support.delivering import SECRET, DeliveryBench, delivering
+from tests.support.delivering import SECRET, DeliveryRig, delivering
 from tests.support.receiver import Receiver, running_receiver, running_slow_receiver
 from tests.support.waiting import wait_until
 
@@ -31,7 +31,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def rig(ledger_url: str) -> Iterator[DeliveryBench]:
+def rig(ledger_url: str) -> Iterator[DeliveryRig]:
     with delivering(ledger_url) as running:
         yield running
 
@@ -60,9 +60,7 @@ def signature(headers: Mapping[str, str], body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def test_a_webhook_is_signed_after_the_specification(
-    rig: DeliveryBench, receiver: Receiver
-) -> None:
+def test_a_webhook_is_signed_after_the_specification(rig: DeliveryRig, receiver: Receiver) -> None:
     job = rig.finish(Deliver(webhook=f"{receiver.url}?a=b"))
 
     state = rig.tried(job)
@@ -78,7 +76,7 @@ def test_a_webhook_is_signed_after_the_specification(
 
 
 def test_the_worker_that_finished_a_job_delivers_it_at_once(
-    rig: DeliveryBench, receiver: Receiver
+    rig: DeliveryRig, receiver: Receiver
 ) -> None:
     deliver = Deliver(webhook=receiver.url)
     job = rig.finish(deliver, deliverer="w1")
@@ -92,7 +90,7 @@ def test_the_worker_that_finished_a_job_delivers_it_at_once(
 
 @pytest.mark.parametrize("status", [302, 400, 404, 429, 500, 503])
 def test_a_webhook_that_fails_is_tried_again(
-    status: int, rig: DeliveryBench, receiver: Receiver, logged: pytest.LogCaptureFixture
+    status: int, rig: DeliveryRig, receiver: Receiver, logged: pytest.LogCaptureFixture
 ) -> None:
     receiver.statuses = [status]
     receiver.headers = {"location": f"{receiver.url}/elsewhere"}
@@ -111,9 +109,7 @@ def test_a_webhook_that_fails_is_tried_again(
     assert [record.getMessage() for record in logged.records] == ["delivery_failed"]
 
 
-def test_a_receiver_that_is_gone_is_not_called_again(
-    rig: DeliveryBench, receiver: Receiver
-) -> None:
+def test_a_receiver_that_is_gone_is_not_called_again(rig: DeliveryRig, receiver: Receiver) -> None:
     receiver.statuses = [410]
     job = rig.finish(Deliver(webhook=receiver.url))
 
@@ -138,7 +134,7 @@ def test_a_receiver_that_is_gone_is_not_called_again(
     ],
 )
 def test_a_receiver_says_when_to_come_again_within_an_hour(
-    retry_after: str, least_s: float, most_s: float, rig: DeliveryBench, receiver: Receiver
+    retry_after: str, least_s: float, most_s: float, rig: DeliveryRig, receiver: Receiver
 ) -> None:
     receiver.statuses = [503]
     date = formatdate(time.time() + 600, usegmt=True)
@@ -176,7 +172,7 @@ def test_a_webhook_that_is_not_permitted_is_refused_where_its_producer_looks(
 
 
 def test_a_webhook_that_an_earlier_version_accepted_is_refused_at_once(
-    rig: DeliveryBench, logged: pytest.LogCaptureFixture
+    rig: DeliveryRig, logged: pytest.LogCaptureFixture
 ) -> None:
     job = rig.finish(Deliver(webhook="http://127.0.0.1:9/"), deliverer="gone")
     message = job.model_dump(mode="json")
@@ -192,7 +188,7 @@ def test_a_webhook_that_an_earlier_version_accepted_is_refused_at_once(
 
 
 def test_no_address_of_a_failed_webhook_is_logged_or_kept(
-    rig: DeliveryBench, receiver: Receiver, logged: pytest.LogCaptureFixture
+    rig: DeliveryRig, receiver: Receiver, logged: pytest.LogCaptureFixture
 ) -> None:
     """Webhooks often carry a secret in their path or query."""
     receiver.statuses = [500]
@@ -327,7 +323,7 @@ def test_a_result_is_written_as_json_where_it_is_permitted(
         assert json.loads(bucket.get(keys[0])) == result.model_dump(mode="json")
 
 
-def test_without_a_listed_place_no_object_is_written(rig: DeliveryBench, bucket: Bucket) -> None:
+def test_without_a_listed_place_no_object_is_written(rig: DeliveryRig, bucket: Bucket) -> None:
     job = rig.finish(Deliver(object_uri=bucket.uri("1.json")))
 
     assert rig.tried(job, "object").state == "refused"
@@ -432,7 +428,7 @@ def test_a_result_for_a_failing_host_waits_in_the_ledger_from_the_start(
         assert after.due_in_s > 5
 
 
-def test_a_job_without_deliveries_has_nobody_to_deliver_it(rig: DeliveryBench) -> None:
+def test_a_job_without_deliveries_has_nobody_to_deliver_it(rig: DeliveryRig) -> None:
     job = rig.finish(Deliver(stream="s"))
 
     assert rig.pool.plan(job, deliveries_of(job)) == Pending()

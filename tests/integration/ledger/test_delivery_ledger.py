@@ -7,7 +7,7 @@ import pytest
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard.ledger.limits import DELIVER_FOR_S, LONGEST_PAUSE_S
 from labelyard.messages import Deliver, Job, new_job_id
-from tests.support.delivering import DeliveryBench, delivering
+from tests.support.delivering import DeliveryRig, delivering
 from tests.support.waiting import wait_until
 
 HOOK = Deliver(webhook="http://127.0.0.1:9/")
@@ -16,26 +16,26 @@ DELIVERED = {"webhook": DeliveryOutcome("delivered")}
 
 
 @pytest.fixture
-def rig(ledger_url: str) -> Iterator[DeliveryBench]:
+def rig(ledger_url: str) -> Iterator[DeliveryRig]:
     with delivering(ledger_url, is_started=False) as made:
         yield made
 
 
-def take(rig: DeliveryBench, worker: str, *, lease_s: float = 60) -> list[str]:
+def take(rig: DeliveryRig, worker: str, *, lease_s: float = 60) -> list[str]:
     return list(rig.as_worker(worker, lease_s=lease_s).take(100).job_ids)
 
 
-def age(rig: DeliveryBench, job: Job, *, by_s: float) -> None:
+def age(rig: DeliveryRig, job: Job, *, by_s: float) -> None:
     """Let the job have finished earlier."""
     key = rig.ledger.keys.job(job.job_id)
     rig.client.hincrbyfloat(key, "finished_at", -by_s)
 
 
-def ttl_s(rig: DeliveryBench, job: Job) -> int:
+def ttl_s(rig: DeliveryRig, job: Job) -> int:
     return int(rig.client.ttl(rig.ledger.keys.job(job.job_id)))
 
 
-def test_a_job_is_taken_by_one_worker(rig: DeliveryBench) -> None:
+def test_a_job_is_taken_by_one_worker(rig: DeliveryRig) -> None:
     jobs = {rig.finish(HOOK).job_id for _ in range(5)}
 
     first, second = take(rig, "a"), take(rig, "b")
@@ -43,7 +43,7 @@ def test_a_job_is_taken_by_one_worker(rig: DeliveryBench) -> None:
     assert (set(first), second) == (jobs, [])
 
 
-def test_the_worker_that_finished_a_job_has_its_lease(rig: DeliveryBench) -> None:
+def test_the_worker_that_finished_a_job_has_its_lease(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK, deliverer="a")
 
     assert take(rig, "b") == []
@@ -51,7 +51,7 @@ def test_the_worker_that_finished_a_job_has_its_lease(rig: DeliveryBench) -> Non
     assert not rig.as_worker("b").hold(job.job_id)
 
 
-def test_a_dead_workers_deliveries_are_taken_when_its_lease_ends(rig: DeliveryBench) -> None:
+def test_a_dead_workers_deliveries_are_taken_when_its_lease_ends(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     take(rig, "dead", lease_s=0.05)
 
@@ -60,7 +60,7 @@ def test_a_dead_workers_deliveries_are_taken_when_its_lease_ends(rig: DeliveryBe
     assert not rig.as_worker("dead").hold(job.job_id)
 
 
-def test_a_lease_that_is_renewed_lasts(rig: DeliveryBench) -> None:
+def test_a_lease_that_is_renewed_lasts(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     take(rig, "a", lease_s=0.2)
 
@@ -72,7 +72,7 @@ def test_a_lease_that_is_renewed_lasts(rig: DeliveryBench) -> None:
 
 
 def test_a_worker_that_lost_its_lease_can_tell_only_of_what_it_delivered(
-    rig: DeliveryBench,
+    rig: DeliveryRig,
 ) -> None:
     job = rig.finish(HOOK)
     take(rig, "slow", lease_s=0.01)
@@ -87,7 +87,7 @@ def test_a_worker_that_lost_its_lease_can_tell_only_of_what_it_delivered(
     assert rig.record(job).undelivered == ()
 
 
-def test_pauses_double_up_to_an_hour(rig: DeliveryBench) -> None:
+def test_pauses_double_up_to_an_hour(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     pauses = []
     for _ in range(14):
@@ -100,7 +100,7 @@ def test_pauses_double_up_to_an_hour(rig: DeliveryBench) -> None:
     assert all(0.7 * LONGEST_PAUSE_S < pause <= LONGEST_PAUSE_S for pause in pauses[12:])
 
 
-def test_a_pause_does_not_grow_because_the_first_attempt_came_late(rig: DeliveryBench) -> None:
+def test_a_pause_does_not_grow_because_the_first_attempt_came_late(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     age(rig, job, by_s=DELIVER_FOR_S / 2)
     take(rig, "a")
@@ -110,7 +110,7 @@ def test_a_pause_does_not_grow_because_the_first_attempt_came_late(rig: Delivery
     assert (rig.due_in_s(job) or 99) < 3
 
 
-def test_a_delivery_that_fails_for_a_day_is_given_up_visibly(rig: DeliveryBench) -> None:
+def test_a_delivery_that_fails_for_a_day_is_given_up_visibly(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     age(rig, job, by_s=DELIVER_FOR_S)
     take(rig, "a")
@@ -140,7 +140,7 @@ def test_a_record_lives_as_long_as_its_deliveries_are_pending(ledger_url: str) -
         assert 3000 < ttl_s(rig, job) <= 3600
 
 
-def test_a_postponed_delivery_is_no_attempt(rig: DeliveryBench) -> None:
+def test_a_postponed_delivery_is_no_attempt(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     take(rig, "a")
 
@@ -151,7 +151,7 @@ def test_a_postponed_delivery_is_no_attempt(rig: DeliveryBench) -> None:
     assert 25 < (rig.due_in_s(job) or 0) <= 30
 
 
-def test_a_postponed_delivery_keeps_the_reason_of_its_last_failure(rig: DeliveryBench) -> None:
+def test_a_postponed_delivery_keeps_the_reason_of_its_last_failure(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     for outcome in (FAILED["webhook"], DeliveryOutcome("postponed", "its host is failing", 30.0)):
         rig.make_due(job)
@@ -161,7 +161,7 @@ def test_a_postponed_delivery_keeps_the_reason_of_its_last_failure(rig: Delivery
     assert (rig.state(job).attempts, rig.state(job).reason) == (1, "status 500")
 
 
-def test_one_delivery_is_settled_without_the_other(rig: DeliveryBench) -> None:
+def test_one_delivery_is_settled_without_the_other(rig: DeliveryRig) -> None:
     job = rig.finish(Deliver(webhook=HOOK.webhook, object_uri="s3://results/1.json"))
     take(rig, "a")
 
@@ -173,7 +173,7 @@ def test_one_delivery_is_settled_without_the_other(rig: DeliveryBench) -> None:
     assert states == {"object": "delivered", "webhook": "failed"}
 
 
-def test_a_job_without_a_record_or_a_result_is_dropped(rig: DeliveryBench) -> None:
+def test_a_job_without_a_record_or_a_result_is_dropped(rig: DeliveryRig) -> None:
     owed = rig.ledger.keys.pending_deliveries
     rig.client.zadd(owed, {new_job_id(): 0})
 
@@ -181,7 +181,7 @@ def test_a_job_without_a_record_or_a_result_is_dropped(rig: DeliveryBench) -> No
     assert rig.client.zcard(owed) == 0
 
 
-def test_a_replayed_job_owes_what_it_owed_at_first(rig: DeliveryBench) -> None:
+def test_a_replayed_job_owes_what_it_owed_at_first(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     rig.client.zadd(rig.ledger.keys.dead_letters, {job.job_id: 0})
     take(rig, "a")
