@@ -107,9 +107,9 @@ class SetAside:
         if not isinstance(message, SetAsideMessage):
             raise InvalidMessageError("message: pass a SetAsideMessage")
         with writing("message"):
-            entry = message.to_json()
+            entry_id, entry = message.id, message.to_json()
         command = self._ledger.commands.add_set_aside(
-            message.id,
+            entry_id,
             entry,
             max_entries=self._max_entries,
             max_total_bytes=self._max_total_bytes,
