@@ -19,7 +19,7 @@ STOCK: Final = {"atomic_claim": "0", "stock_celery": "1"}
 
 
 def measure_durability_cost(stack: Stack, effort: Effort, *, say: Say) -> dict[str, Any]:
-    """Compare two workers on single-image jobs whose pictures are known: all else is the queue."""
+    """Compare two workers on single-image jobs of known pictures: the queue, and a HEAD of each."""
     case = Case(labels(5), tuple(ensure_pictures(TINY_MEGAPIXELS)))
     stack.upload(case.pictures)
     engine = Engine(Checkpoint("instant", cache_dir()))
