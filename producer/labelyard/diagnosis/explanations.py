@@ -281,7 +281,7 @@ def _finished(evidence: Evidence) -> Explanation:
         advice = "Nothing runs any more. Submit the job again under another id if it is wanted."
     else:
         advice = f"Read the result with `labelyard result {evidence.job_id}`."
-    return Explanation(f"The job is not stuck: it was {record.state} {ago} ago.", (advice,))
+    return Explanation(f"The job is not stuck: it ended {ago} ago ({record.state}).", (advice,))
 
 
 EXPLANATIONS: Final[Mapping[Situation, Callable[[Evidence], Explanation]]] = {
