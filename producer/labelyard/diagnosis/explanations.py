@@ -274,6 +274,15 @@ def _dead_letter(evidence: Evidence) -> Explanation:
     )
 
 
+ENDINGS: Final[Mapping[str, str]] = {
+    "succeeded": "succeeded",
+    "partial": "ended with errors of some images",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+    "expired": "expired",
+}
+
+
 def _finished(evidence: Evidence) -> Explanation:
     ledger, record = evidence.ledger, evidence.record
     ago = span(ledger.now - (record.finished_at or ledger.now))
@@ -281,7 +290,8 @@ def _finished(evidence: Evidence) -> Explanation:
         advice = "Nothing runs any more. Submit the job again under another id if it is wanted."
     else:
         advice = f"Read the result with `labelyard result {evidence.job_id}`."
-    return Explanation(f"The job is not stuck: it ended {ago} ago ({record.state}).", (advice,))
+    ending = ENDINGS.get(record.state, f"ended as {record.state}")
+    return Explanation(f"The job is not stuck: it {ending} {ago} ago.", (advice,))
 
 
 EXPLANATIONS: Final[Mapping[Situation, Callable[[Evidence], Explanation]]] = {

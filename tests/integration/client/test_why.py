@@ -334,7 +334,7 @@ def test_a_job_past_its_expiry_waits_for_a_worker_that_expires_it(rig: StuckJobR
 
     assert overdue.situation is Situation.OVERDUE
     assert overdue.advice == (START_WORKER,)
-    assert (diagnosis.situation, "was expired" in diagnosis.summary) == (Situation.FINISHED, True)
+    assert (diagnosis.situation, "it expired" in diagnosis.summary) == (Situation.FINISHED, True)
 
 
 def test_a_succeeded_job_is_not_stuck(rig: StuckJobRig) -> None:
