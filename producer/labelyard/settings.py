@@ -45,7 +45,6 @@ class ConnectionSettings(BaseSettings):
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore"
     )
-    needs: ClassVar[str] = "labelyard"
 
     #: Broker, which carries the messages: ``redis://``, ``rediss://`` or ``amqp://``.
     broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
