@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError
 
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.messages import Job
-from labelyard.queues import SUBMIT_QUEUES, Queue
+from labelyard.queues import JOB_QUEUES, SUBMIT_QUEUES, Queue
 
 #: Seconds in a hundred years; what is longer is a mistake, or milliseconds.
 MAX_SECONDS: Final = 100 * 366 * 86_400.0
@@ -84,6 +84,17 @@ def submit_queue(queue: Any) -> Queue:
     """
     if not isinstance(queue, str) or queue not in SUBMIT_QUEUES:
         raise InvalidMessageError(f"queue: write {' or '.join(SUBMIT_QUEUES)}")
+    return Queue(queue)
+
+
+def job_queue(queue: Any) -> Queue:
+    """Return the queue of that name, if it holds jobs.
+
+    Raises:
+        InvalidMessageError: It is another one.
+    """
+    if not isinstance(queue, str) or queue not in JOB_QUEUES:
+        raise InvalidMessageError(f"queue: write {', '.join(JOB_QUEUES[:-1])} or {JOB_QUEUES[-1]}")
     return Queue(queue)
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, Unpack
 
+from labelyard.administration import AsyncAdministration
 from labelyard.arguments import (
     job_id_of,
     job_ids_of,
@@ -57,7 +58,7 @@ class AsyncJobHandle:
         return await self._client.cancel(self.id)
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """Submits jobs and reads their results, in any number of event loops.
 
     The methods mean, return and raise what those of :class:`labelyard.Client` do. Each loop
@@ -221,18 +222,6 @@ class AsyncClient:
         if await (await self._ledger()).cancel(job_id_of(job_id)):
             return True
         return (await self.status(job_id)).state == "cancelled"
-
-    async def open_images(self) -> int:
-        """Count the images of all jobs that are not final."""
-        return await (await self._ledger()).open_images()
-
-    async def totals(self) -> dict[str, int]:
-        """Count the jobs that came to each final state; a replayed one counts again."""
-        return await (await self._ledger()).totals()
-
-    async def deliveries(self) -> dict[str, int]:
-        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
-        return await asyncio.to_thread(self._threads_ledger.deliveries)
 
     async def queue_lengths(self) -> dict[str, int]:
         """Count the messages that wait in each queue."""

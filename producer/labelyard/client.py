@@ -6,6 +6,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, Unpack
 
+from labelyard.administration import Administration
 from labelyard.arguments import (
     job_id_of,
     job_ids_of,
@@ -64,7 +65,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client:
+class Client(Administration):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.
@@ -269,18 +270,6 @@ class Client:
             JobNotFoundError: There is no such job.
         """
         return self._ledger.cancel(job_id_of(job_id)) or self.status(job_id).state == "cancelled"
-
-    def open_images(self) -> int:
-        """Count the images of all jobs that are not final."""
-        return self._ledger.open_images()
-
-    def totals(self) -> dict[str, int]:
-        """Count the jobs that came to each final state; a replayed one counts again."""
-        return self._ledger.totals()
-
-    def deliveries(self) -> dict[str, int]:
-        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
-        return self._ledger.deliveries()
 
     def queue_lengths(self) -> dict[str, int]:
         """Count the messages that wait in each queue.

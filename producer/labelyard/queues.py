@@ -96,6 +96,8 @@ RULES: Final[Mapping[Queue, QueueRules]] = {
 SubmitQueueName: TypeAlias = Literal["interactive", "bulk"]
 #: Queue that a producer names, as a member or as plain text.
 SubmitQueue: TypeAlias = Queue | SubmitQueueName
+#: Queue of a job, as a member or as plain text.
+JobQueue: TypeAlias = Queue | Literal["interactive", "bulk", "quarantine"]
 JOB_QUEUES: Final = tuple(queue for queue in Queue if queue.rules.holds_jobs)
 SUBMIT_QUEUES: Final = tuple(queue for queue in Queue if queue.rules.accepts_submits)
 

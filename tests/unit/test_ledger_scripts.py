@@ -48,6 +48,8 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "add_set_aside": lambda commands: commands.add_set_aside(
         "entry", "{}", max_entries=1, max_total_bytes=1
     ),
+    "drop_lost": lambda commands: commands.drop_lost(Queue.BULK, offset=0, limit=1),
+    "add_missed": lambda commands: commands.add_missed(offset=0, limit=1),
     "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
 }
 COMMANDS = Commands(ClientSettings(namespace="test"))

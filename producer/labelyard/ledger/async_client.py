@@ -22,7 +22,6 @@ from labelyard.ledger.redis_errors import (
     ledger_errors_as_ours,
     ledger_timeout_s,
     naming_jobs,
-    read_count,
 )
 from labelyard.ledger.script_answers import Opened, read_opened, read_opened_many
 from labelyard.ledger.scripts import SCRIPTS
@@ -178,14 +177,3 @@ class AsyncLedger:
             await self._wait_until_durable()  # else a reader could learn of an end that is lost
         self.sightings.check(job_ids, records)
         return records
-
-    async def open_images(self) -> int:
-        """Count the images of all jobs that are not final: queued, unacked or in work."""
-        with ledger_errors_as_ours():
-            return read_count(await self.client.get(self.keys.open_images))
-
-    async def totals(self) -> dict[str, int]:
-        """Count the jobs that came to each final state."""
-        with ledger_errors_as_ours():
-            totals: Any = await self.client.hgetall(self.keys.totals)
-        return {state: read_count(count) for state, count in totals.items()}

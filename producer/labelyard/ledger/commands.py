@@ -276,6 +276,17 @@ class Commands:
         ]
         return Command("take_passed", [self.keys.open], args)
 
+    def drop_lost(self, queue: str, *, offset: int, limit: int) -> Command:
+        """Take entries of a queue out of the backlog that stand for no open job."""
+        keys = [self.keys.open_by_age(queue), self.keys.backlog, self.keys.open_images]
+        args = [self.keys.namespace, str(self.open_ttl_s), str(queue), str(offset), str(limit)]
+        return Command("drop_lost", keys, args)
+
+    def add_missed(self, *, offset: int, limit: int) -> Command:
+        """Count open jobs that the backlog lacks."""
+        args = [self.keys.namespace, str(self.open_ttl_s), str(offset), str(limit)]
+        return Command("add_missed", [self.keys.open, self.keys.backlog], args)
+
     def add_set_aside(
         self, entry_id: str, entry: str, *, max_entries: int, max_total_bytes: int
     ) -> Command:

@@ -18,7 +18,7 @@ class LedgerKeys:
 
     def of_record(self, job_id: str) -> list[str]:
         """Return the KEYS of a script that changes a record, in the order of ``_prelude.lua``."""
-        return [self.job(job_id), *self._shared_by_records, self.tombstone(job_id)]
+        return [self.job(job_id), *self._shared_by_records, self.tombstone(job_id), self.backlog]
 
     @cached_property
     def _shared_by_records(self) -> tuple[str, ...]:
@@ -98,6 +98,42 @@ class LedgerKeys:
         TTL: `open_ttl_s` after the last change.
         """
         return f"{self.namespace}:open_images"
+
+    @cached_property
+    def backlog(self) -> str:
+        """Number of open jobs, and of their images, by queue and tenant.
+
+        Type: hash
+        Holds: a number each for `images:QUEUE:TENANT` and `jobs:QUEUE:TENANT`; a field is dropped
+            when it reaches 0.
+        Writer: every script that opens a job, moves it to another queue or makes it final; the
+            leader, which corrects what records that were lost have left.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:backlog"
+
+    def open_by_age(self, queue: str) -> str:
+        """Open jobs of one queue by age, the oldest first.
+
+        Type: sorted set
+        Holds: `TENANT:IMAGES:JOB_ID`, by the time at which each was submitted or replayed. Each
+            entry is counted in `backlog`, so that an entry without a record can be taken out.
+        Writer: as the backlog.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:open:{queue}"
+
+    @cached_property
+    def jobs(self) -> str:
+        """Index of jobs by time, final ones included.
+
+        Type: sorted set
+        Holds: job ids, by the time of submission; the newest 200,000. An entry whose record is gone
+            is dropped when it is listed.
+        Writer: the script that opens a job; `labelyard jobs`.
+        TTL: `open_ttl_s` after the last submit.
+        """
+        return f"{self.namespace}:jobs"
 
     @cached_property
     def totals(self) -> str:

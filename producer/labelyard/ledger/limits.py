@@ -39,3 +39,6 @@ STREAM_RESULT_MAX_BYTES: Final = 65_536
 #: Queue of a suspect's next message, and that of a suspect which is replayed as a dead letter.
 QUARANTINE_QUEUE: Final = Queue.QUARANTINE
 BULK_QUEUE: Final = Queue.BULK
+
+#: Entries of the index of jobs by time: about 25 MB of Redis. The oldest are dropped.
+JOB_INDEX_MAX_ENTRIES: Final = 200_000

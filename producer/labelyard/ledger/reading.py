@@ -1,11 +1,12 @@
 """Records and counts of a ledger, read by threads."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import redis
 
+from labelyard.ledger.backlog import Backlog, BacklogKey, read_backlog, read_oldest_open
 from labelyard.ledger.connection import PIPELINE_SIZE, LedgerConnection
 from labelyard.ledger.records import Glance, Record, State, read_glance, read_record
 from labelyard.ledger.redis_errors import ledger_errors_as_ours, read_count
@@ -89,6 +90,14 @@ class LedgerReader(LedgerConnection):
         """Count the images of all jobs that are not final: queued, unacked or in work."""
         with ledger_errors_as_ours():
             return read_count(self.client.get(self.keys.open_images))
+
+    def backlog(self) -> Mapping[BacklogKey, Backlog]:
+        """Count the open jobs and their images, by queue and tenant."""
+        return read_backlog(self)
+
+    def oldest_open(self) -> Mapping[str, float]:
+        """Read the age in seconds of the oldest open job, by queue; an empty queue is left out."""
+        return read_oldest_open(self)
 
     def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""

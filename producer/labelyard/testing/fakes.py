@@ -21,6 +21,7 @@ from labelyard.ledger.commands import job_digest
 from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
+from labelyard.testing.fake_administration import AsyncFakeAdministration, FakeAdministration
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
     FakeLabelSets,
@@ -30,7 +31,7 @@ from labelyard.testing.fake_stores import (
 from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
 
 
-class FakeClient(Client):
+class FakeClient(FakeAdministration, Client):
     """A Client without servers: a rule answers jobs at once, or the test sets their results.
 
     Attributes:
@@ -122,19 +123,6 @@ class FakeClient(Client):
         self._settle(job_id, "cancelled")
         return self.status(job_id).state == "cancelled"
 
-    def open_images(self) -> int:
-        """Count the images of pending jobs."""
-        return sum(record.images for record in self._records.values() if not record.is_final)
-
-    def totals(self) -> dict[str, int]:
-        """Count the jobs that came to each final state."""
-        states = [record.state for record in self._records.values() if record.is_final]
-        return {state: states.count(state) for state in states}
-
-    def deliveries(self) -> dict[str, int]:
-        """Count deliveries of results; a fake makes none."""
-        return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
-
     def queue_lengths(self) -> dict[str, int]:
         """Return 0 for each queue."""
         return {queue.value: 0 for queue in Queue}
@@ -182,7 +170,7 @@ class FakeClient(Client):
             )
 
 
-class AsyncFakeClient(AsyncClient):
+class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
     """An AsyncClient without servers; see :class:`FakeClient`, which is its ``fake``."""
 
     def __init__(self, fake: FakeClient | None = None) -> None:
@@ -224,18 +212,6 @@ class AsyncFakeClient(AsyncClient):
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job that is not final."""
         return self.fake.cancel(job_id)
-
-    async def open_images(self) -> int:
-        """Count the images of pending jobs."""
-        return self.fake.open_images()
-
-    async def totals(self) -> dict[str, int]:
-        """Count the jobs that came to each final state."""
-        return self.fake.totals()
-
-    async def deliveries(self) -> dict[str, int]:
-        """Return 0: a fake delivers nothing."""
-        return self.fake.deliveries()
 
     async def queue_lengths(self) -> dict[str, int]:
         """Return 0 for each queue."""

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,19 @@ from labelyard.errors import (
     LedgerUnavailableError,
     QueueFullError,
 )
-from labelyard.ledger import FINAL_STATES, Isolation, Ledger, Opened, Receipt, Started, connect
+from labelyard.ledger import (
+    FINAL_STATES,
+    Backlog,
+    BacklogKey,
+    Isolation,
+    Ledger,
+    Opened,
+    Receipt,
+    Record,
+    Started,
+    connect,
+)
+from labelyard.ledger.backlog import BacklogRecount
 from labelyard.ledger.commands import NO_RECEIPT, job_digest
 from labelyard.ledger.limits import PRESENCE_S
 from labelyard.ledger.script_answers import read_opened
@@ -514,6 +526,17 @@ ISOLATIONS: list[Isolation] = ["none", "suspect", "crowded", "alone"]
 WORKERS = st.sampled_from(["w1", "w2"])
 
 
+def backlog_of(records: Sequence[Record | None]) -> dict[BacklogKey, Backlog]:
+    """Count open records by queue and tenant."""
+    counted: dict[BacklogKey, Backlog] = {}
+    for record in records:
+        assert record is not None
+        key = BacklogKey(record.queue, record.tenant)
+        known = counted.get(key, Backlog(images=0, jobs=0))
+        counted[key] = Backlog(images=known.images + record.images, jobs=known.jobs + 1)
+    return counted
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """State machine: every operation of clients, workers and operators, in any order."""
 
@@ -531,11 +554,21 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.ledger.client.close()
 
-    @rule(target=jobs, images=st.integers(1, 64), is_overdue=st.booleans())
-    def open(self, images: int, is_overdue: bool) -> str:
+    @rule(
+        target=jobs,
+        images=st.integers(1, 64),
+        is_overdue=st.booleans(),
+        tenant=st.sampled_from(["shop", "blog"]),
+        is_adopted=st.booleans(),
+    )
+    def open(self, images: int, is_overdue: bool, tenant: str, is_adopted: bool) -> str:
         refs = tuple(ImageRef(id=str(n), uri=f"s3://b/{n}") for n in range(images))
-        job = sample_job(job_id=new_job_id(), images=refs, expires_at=PAST if is_overdue else None)
-        assert self.ledger.open(job, queue="interactive").is_new
+        expires_at = PAST if is_overdue else None
+        job = sample_job(job_id=new_job_id(), images=refs, expires_at=expires_at, tenant=tenant)
+        if is_adopted:
+            assert self.ledger.adopt(job, queue="bulk")
+        else:
+            assert self.ledger.open(job, queue="interactive").is_new
         self.messages[job.job_id] = job
         self.states[job.job_id] = "pending"
         return job.job_id
@@ -640,6 +673,8 @@ class LedgerMachine(RuleBasedStateMachine):
         images = sum(len(self.messages[job_id].images) for job_id in still_open)
         keys = self.ledger.keys
         assert self.ledger.open_images() == images
+        assert self.ledger.backlog() == backlog_of(self.ledger.read_many(still_open))
+        assert BacklogRecount(self.ledger).step() == 0
         assert sorted(self.ledger.client.zrange(keys.open, 0, -1)) == sorted(still_open)
         assert set(self.ledger.client.zrange(keys.due, 0, -1)) <= set(still_open)
         assert set(self.ledger.client.zrange(keys.expiring, 0, -1)) <= set(still_open)

@@ -38,6 +38,8 @@ ScriptName = Literal[
     "take_passed",
     "add_set_aside",
     "remove_set_aside",
+    "drop_lost",
+    "add_missed",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)

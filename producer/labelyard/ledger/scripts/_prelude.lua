@@ -9,6 +9,7 @@
 -- KEYS[7]  dead letters (sorted set)
 -- KEYS[8]  pending deliveries (sorted set)
 -- KEYS[9]  tombstone of the job (string)
+-- KEYS[10]  backlog by queue and tenant (hash)
 -- ARGV[1]  job_id
 -- ARGV[2]  open_ttl_s
 -- ARGV[3]  result_ttl_s
@@ -20,7 +21,7 @@
 -- @constants FORGIVEN_TIMES, STREAM_MAX_ENTRIES, STREAM_RESULT_MAX_BYTES
 local JOB, OPEN, DUE, EXPIRING = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local OPEN_IMAGES, TOTALS, DEAD_LETTERS, PENDING_DELIVERIES = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local TOMBSTONE = KEYS[9]
+local TOMBSTONE, BACKLOG = KEYS[9], KEYS[10]
 local ID, OPEN_TTL, RESULT_TTL = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local NAMESPACE = ARGV[4]
 local clock = redis.call('TIME')
@@ -29,6 +30,41 @@ local stamp = string.format('%.6f', now)
 local FINAL = {succeeded=1, partial=1, failed=1, cancelled=1, expired=1}
 
 local function keep(key) redis.call('EXPIRE', key, OPEN_TTL) end
+
+-- Count an open job in the backlog of its queue and tenant; false if it was counted before.
+local function join_backlog(queue, tenant, images, at)
+  local by_age = NAMESPACE .. ':open:' .. queue
+  local added = redis.call('ZADD', by_age, at, tenant .. ':' .. images .. ':' .. ID)
+  keep(by_age)
+  if added == 0 then return false end
+  redis.call('HINCRBY', BACKLOG, 'images:' .. queue .. ':' .. tenant, images)
+  redis.call('HINCRBY', BACKLOG, 'jobs:' .. queue .. ':' .. tenant, 1)
+  keep(BACKLOG)
+  return true
+end
+
+-- A job that an earlier version opened may never have been counted.
+local function leave_backlog(queue, tenant, images)
+  if not (queue and tenant and tonumber(images)) then return end
+  local member = tenant .. ':' .. images .. ':' .. ID
+  if redis.call('ZREM', NAMESPACE .. ':open:' .. queue, member) == 0 then return end
+  for unit, number in pairs({images = images, jobs = 1}) do
+    local field = unit .. ':' .. queue .. ':' .. tenant
+    if redis.call('HINCRBY', BACKLOG, field, -number) <= 0 then
+      redis.call('HDEL', BACKLOG, field)
+    end
+  end
+end
+
+-- Count an open job in another queue, with its age.
+local function move_backlog(to)
+  local queue, tenant, images, submitted_at = unpack(
+    redis.call('HMGET', JOB, 'queue', 'tenant', 'images', 'submitted_at'))
+  local member = tenant .. ':' .. images .. ':' .. ID
+  local at = redis.call('ZSCORE', NAMESPACE .. ':open:' .. queue, member) or submitted_at
+  leave_backlog(queue, tenant, images)
+  join_backlog(to, tenant, images, at)
+end
 
 -- Write the tombstone of a job whose message may outlive its record.
 local function bury(state)
@@ -72,7 +108,7 @@ local function is_other_job(tenant, digest)
 end
 
 local function finalise(state, result, ttl)
-  local images = tonumber(redis.call('HGET', JOB, 'images')) or 0
+  local images, queue, tenant = unpack(redis.call('HMGET', JOB, 'images', 'queue', 'tenant'))
   leave_suspicion()
   redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result)
   redis.call('HDEL', JOB, 'runner')
@@ -80,7 +116,8 @@ local function finalise(state, result, ttl)
   redis.call('ZREM', OPEN, ID)
   redis.call('ZREM', DUE, ID)
   redis.call('ZREM', EXPIRING, ID)
-  if redis.call('DECRBY', OPEN_IMAGES, images) < 0 then redis.call('SET', OPEN_IMAGES, 0) end
+  leave_backlog(queue, tenant, images)
+  if redis.call('DECRBY', OPEN_IMAGES, tonumber(images) or 0) < 0 then redis.call('SET', OPEN_IMAGES, 0) end
   keep(OPEN_IMAGES)
   redis.call('HINCRBY', TOTALS, state, 1)
   keep(TOTALS)

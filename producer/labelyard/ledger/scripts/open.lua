@@ -19,6 +19,7 @@
 --   'ended'     an adopted job was final, and its record is gone
 --   'full'      the limit is reached; the number of open images stands in place of the state
 --
+-- @constants JOB_INDEX_MAX_ENTRIES
 -- @include _prelude.lua
 local message, images, tenant, queue = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local expires_at, stream, limit = ARGV[9], ARGV[10], tonumber(ARGV[11])
@@ -42,8 +43,13 @@ keep(JOB)
 if ended then redis.call('DEL', TOMBSTONE) end
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)
-redis.call('INCRBY', OPEN_IMAGES, images)
+-- A job whose record was lost while it was open may still be counted.
+if join_backlog(queue, tenant, images, now) then redis.call('INCRBY', OPEN_IMAGES, images) end
 keep(OPEN_IMAGES)
+local index = NAMESPACE .. ':jobs'
+redis.call('ZADD', index, now, ID)
+keep(index)
+if redis.call('ZCARD', index) > JOB_INDEX_MAX_ENTRIES then redis.call('ZPOPMIN', index) end
 if expires_at ~= '' then
   redis.call('ZADD', EXPIRING, expires_at, ID)
   keep(EXPIRING)

@@ -14,7 +14,7 @@ if redis.call('HGET', JOB, 'replayer') == replayer then
   return {'opened', 'pending', redis.call('HGET', JOB, 'published_at')}
 end
 if redis.call('ZREM', DEAD_LETTERS, ID) == 0 then return {'missing'} end
-local queue = redis.call('HGET', JOB, 'queue')
+local queue, tenant, images = unpack(redis.call('HMGET', JOB, 'queue', 'tenant', 'images'))
 if queue == QUARANTINE_QUEUE then queue = BULK_QUEUE end
 redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
   'deaths_alone', 0, 'published_at', stamp, 'replayer', replayer)
@@ -24,7 +24,8 @@ redis.call('ZREM', PENDING_DELIVERIES, ID)
 redis.call('DEL', TOMBSTONE)
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)
-redis.call('INCRBY', OPEN_IMAGES, redis.call('HGET', JOB, 'images'))
+join_backlog(queue, tenant, images, now)
+redis.call('INCRBY', OPEN_IMAGES, images)
 keep(OPEN_IMAGES)
 redis.call('ZADD', DUE, stamp, ID)
 keep(DUE)

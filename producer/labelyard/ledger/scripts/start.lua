@@ -96,6 +96,7 @@ end
 redis.call('ZADD', OPEN, now, ID)
 local is_suspect = deaths + deaths_of('deaths_beside') / 2 >= quarantine_after
 if is_suspect and alone == '0' then
+  move_backlog(QUARANTINE_QUEUE)
   redis.call('HSET', JOB, 'state', 'pending', 'queue', QUARANTINE_QUEUE, 'published_at', stamp)
   redis.call('ZADD', DUE, now, ID)
   keep(DUE)

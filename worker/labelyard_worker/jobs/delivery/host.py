@@ -22,7 +22,7 @@ FAILING_READS_PER_S: Final = 25.0
 
 
 @dataclass
-class Backlog:
+class PendingJobs:
     """Number of jobs with pending deliveries in the whole fleet, as last read."""
 
     jobs: int = 0
@@ -31,7 +31,7 @@ class Backlog:
 class Host:
     """One receiver or bucket: its free slots and its circuit breaker, in this worker."""
 
-    def __init__(self, backlog: Backlog) -> None:
+    def __init__(self, backlog: PendingJobs) -> None:
         self.held = 0
         self._backlog = backlog
         self._last_fault = ""

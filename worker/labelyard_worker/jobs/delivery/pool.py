@@ -19,7 +19,7 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Record
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.messages import Job
-from labelyard_worker.jobs.delivery.host import Backlog, Host
+from labelyard_worker.jobs.delivery.host import Host, PendingJobs
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
 from labelyard_worker.jobs.delivery.plan import (
     POLL_EVERY_S,
@@ -66,7 +66,7 @@ class DeliveryPool:
         self._ledger = DeliveryLedger(ledger, worker=worker)
         self._senders = senders
         self._hosts: dict[str, Host] = {}
-        self._backlog = Backlog()
+        self._backlog = PendingJobs()
         self._held: dict[str, Delivery] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finish_by: float | None = None

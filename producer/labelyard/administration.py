@@ -1,0 +1,106 @@
+"""Administration: the calls of a client that concern many jobs, for threads and for asyncio."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+
+from labelyard.arguments import counted
+from labelyard.ledger import Backlog, BacklogKey, Ledger, State
+from labelyard.ledger.listing import JobFilter, JobList, list_jobs
+from labelyard.queues import JobQueue
+
+
+class Administration:
+    """Calls of :class:`labelyard.Client` that list and count jobs."""
+
+    _ledger: Ledger
+
+    def open_images(self) -> int:
+        """Count the images of all jobs that are not final."""
+        return self._ledger.open_images()
+
+    def backlog(self) -> Mapping[BacklogKey, Backlog]:
+        """Count the jobs that are not final and their images, by queue and tenant."""
+        return self._ledger.backlog()
+
+    def oldest_open(self) -> Mapping[str, float]:
+        """Read the age of the oldest job that is not final, by queue.
+
+        Returns:
+            Seconds since its submission or its replay; a queue without such a job is left out.
+        """
+        return self._ledger.oldest_open()
+
+    def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state; a replayed one counts again."""
+        return self._ledger.totals()
+
+    def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
+        return self._ledger.deliveries()
+
+    def list_jobs(
+        self,
+        *,
+        state: State | None = None,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        queue: JobQueue | None = None,
+        limit: int = 100,
+    ) -> JobList:
+        """List jobs, the newest first, without their messages and results.
+
+        Args:
+            since: Time of submission from which jobs are listed, with an offset.
+            limit: Most jobs to list.
+
+        Returns:
+            The jobs among the newest 200,000 whose record is still there. A search ends after
+            20,000 of them; ``is_cut`` is true then.
+
+        Raises:
+            InvalidMessageError: An argument has a value that no job can have.
+        """
+        wanted = JobFilter.checked(state=state, tenant=tenant, since=since, queue=queue)
+        return list_jobs(self._ledger, wanted, limit=counted(limit))
+
+
+class AsyncAdministration:
+    """Calls of :class:`labelyard.AsyncClient` that list and count jobs: they run in threads."""
+
+    _threads_ledger: Ledger
+
+    async def open_images(self) -> int:
+        """Count the images of all jobs that are not final."""
+        return await asyncio.to_thread(self._threads_ledger.open_images)
+
+    async def backlog(self) -> Mapping[BacklogKey, Backlog]:
+        """Count the jobs that are not final and their images, by queue and tenant."""
+        return await asyncio.to_thread(self._threads_ledger.backlog)
+
+    async def oldest_open(self) -> Mapping[str, float]:
+        """Read the age of the oldest job that is not final, by queue."""
+        return await asyncio.to_thread(self._threads_ledger.oldest_open)
+
+    async def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state; a replayed one counts again."""
+        return await asyncio.to_thread(self._threads_ledger.totals)
+
+    async def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
+        return await asyncio.to_thread(self._threads_ledger.deliveries)
+
+    async def list_jobs(
+        self,
+        *,
+        state: State | None = None,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        queue: JobQueue | None = None,
+        limit: int = 100,
+    ) -> JobList:
+        """List jobs, the newest first, without their messages and results."""
+        wanted = JobFilter.checked(state=state, tenant=tenant, since=since, queue=queue)
+        return await asyncio.to_thread(
+            list_jobs, self._threads_ledger, wanted, limit=counted(limit)
+        )

@@ -1,0 +1,127 @@
+"""Administration of jobs in memory: the calls of the fakes that list and count jobs."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+
+from labelyard.administration import Administration, AsyncAdministration
+from labelyard.arguments import counted
+from labelyard.ledger import Backlog, BacklogKey, Record, State
+from labelyard.ledger.listing import JobFilter, JobList, JobSummary
+from labelyard.queues import JobQueue
+
+
+class FakeAdministration(Administration):
+    """Calls of :class:`labelyard.testing.FakeClient` that list and count its jobs."""
+
+    _records: dict[str, Record]
+
+    def open_images(self) -> int:
+        """Count the images of pending jobs."""
+        return sum(record.images for record in self._open_records())
+
+    def backlog(self) -> Mapping[BacklogKey, Backlog]:
+        """Count the pending jobs and their images, by queue and tenant."""
+        jobs: Counter[BacklogKey] = Counter()
+        images: Counter[BacklogKey] = Counter()
+        for record in self._open_records():
+            key = BacklogKey(record.queue, record.tenant)
+            jobs[key] += 1
+            images[key] += record.images
+        return {key: Backlog(images=images[key], jobs=jobs[key]) for key in jobs}
+
+    def oldest_open(self) -> Mapping[str, float]:
+        """Read the age of the oldest pending job, by queue."""
+        oldest: dict[str, float] = {}
+        for record in self._open_records():
+            age_s = max(0.0, time.time() - record.submitted_at)
+            oldest[record.queue] = max(age_s, oldest.get(record.queue, 0.0))
+        return oldest
+
+    def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state."""
+        states = [record.state for record in self._records.values() if record.is_final]
+        return {state: states.count(state) for state in states}
+
+    def deliveries(self) -> dict[str, int]:
+        """Count deliveries of results; a fake makes none."""
+        return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
+
+    def list_jobs(
+        self,
+        *,
+        state: State | None = None,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        queue: JobQueue | None = None,
+        limit: int = 100,
+    ) -> JobList:
+        """List jobs, the newest first, without their messages and results."""
+        wanted = JobFilter.checked(state=state, tenant=tenant, since=since, queue=queue)
+        earliest = since.timestamp() if since else 0.0
+        found = [
+            job
+            for job in map(_summary, reversed(self._records.values()))
+            if job.submitted_at >= earliest and wanted.matches(job)
+        ]
+        return JobList(tuple(found[: counted(limit)]), examined=len(self._records), is_cut=False)
+
+    def _open_records(self) -> list[Record]:
+        return [record for record in self._records.values() if not record.is_final]
+
+
+class AsyncFakeAdministration(AsyncAdministration):
+    """Calls of :class:`labelyard.testing.AsyncFakeClient` that list and count its jobs."""
+
+    fake: FakeAdministration
+
+    async def open_images(self) -> int:
+        """Count the images of pending jobs."""
+        return self.fake.open_images()
+
+    async def backlog(self) -> Mapping[BacklogKey, Backlog]:
+        """Count the pending jobs and their images, by queue and tenant."""
+        return self.fake.backlog()
+
+    async def oldest_open(self) -> Mapping[str, float]:
+        """Read the age of the oldest pending job, by queue."""
+        return self.fake.oldest_open()
+
+    async def totals(self) -> dict[str, int]:
+        """Count the jobs that came to each final state."""
+        return self.fake.totals()
+
+    async def deliveries(self) -> dict[str, int]:
+        """Return 0: a fake delivers nothing."""
+        return self.fake.deliveries()
+
+    async def list_jobs(
+        self,
+        *,
+        state: State | None = None,
+        tenant: str | None = None,
+        since: datetime | None = None,
+        queue: JobQueue | None = None,
+        limit: int = 100,
+    ) -> JobList:
+        """List jobs, the newest first, without their messages and results."""
+        return self.fake.list_jobs(
+            state=state, tenant=tenant, since=since, queue=queue, limit=limit
+        )
+
+
+def _summary(record: Record) -> JobSummary:
+    return JobSummary(
+        job_id=record.job_id,
+        state=record.state,
+        tenant=record.tenant,
+        queue=record.queue,
+        images=record.images,
+        submitted_at=record.submitted_at,
+        finished_at=record.finished_at,
+        attempts=record.attempts,
+        deaths=record.deaths,
+        runner=record.runner,
+        expires_at=record.expires_at,
+    )
