@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from labelyard.client import Client, JobHandle
     from labelyard.errors import LabelyardError
     from labelyard.ledger import Record
+    from labelyard.ledger.workers import WorkerInfo
     from labelyard.messages import (
         Deliver,
         ImageRef,
@@ -36,6 +37,7 @@ __all__ = [
     "Record",
     "Result",
     "ScoredLabel",
+    "WorkerInfo",
 ]
 
 MODULE_BY_NAME = {
@@ -46,6 +48,7 @@ MODULE_BY_NAME = {
     "JobHandle": "client",
     "LabelyardError": "errors",
     "Record": "ledger",
+    "WorkerInfo": "ledger.workers",
 }
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from labelyard.arguments import counted
 from labelyard.ledger import Backlog, BacklogKey, Ledger, State
 from labelyard.ledger.listing import JobFilter, JobList, list_jobs
+from labelyard.ledger.workers import WorkerInfo, read_workers
 from labelyard.queues import JobQueue
 
 
@@ -38,6 +39,18 @@ class Administration:
     def deliveries(self) -> dict[str, int]:
         """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
         return self._ledger.deliveries()
+
+    def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
+        """List the live workers, by name; none is alive if the list is empty.
+
+        Args:
+            lost_within_s: Also list workers, with the state ``lost``, that ended without a
+                clean shutdown within this time; an hour at most.
+
+        Raises:
+            InvalidMessageError: *lost_within_s* is negative.
+        """
+        return read_workers(self._ledger, lost_within_s=lost_within_s)
 
     def list_jobs(
         self,
@@ -89,6 +102,12 @@ class AsyncAdministration:
     async def deliveries(self) -> dict[str, int]:
         """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
         return await asyncio.to_thread(self._threads_ledger.deliveries)
+
+    async def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
+        """List the live workers, by name; none is alive if the list is empty."""
+        return await asyncio.to_thread(
+            read_workers, self._threads_ledger, lost_within_s=lost_within_s
+        )
 
     async def list_jobs(
         self,

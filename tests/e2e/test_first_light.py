@@ -35,6 +35,18 @@ def test_six_photographs_get_the_right_label(service: Service, client: Client):
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_worker_describes_itself(client: Client):
+    wait_until(lambda: [worker.state for worker in client.workers()] == ["ready"])
+
+    [worker] = client.workers()
+
+    assert worker.queues == ("control", "interactive", "bulk", "quarantine")
+    assert worker.device == "cpu"
+    assert worker.checkpoint
+    assert worker.health_address.startswith("127.0.0.1:")
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_result_is_also_written_where_the_job_wants_it(service: Service, client: Client):
     uri = service.pictures.put("cat.png", photo("cat"))
     deliver = Deliver(object_uri="s3://results/jobs/cat.json", stream="moderation")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from labelyard_worker.intake.pixel_budget import PixelBudget
+from labelyard_worker.intake_wiring import count_pixel_slots
 from labelyard_worker.pixels import PixelSpec
-from labelyard_worker.services import count_pixel_slots
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan
 

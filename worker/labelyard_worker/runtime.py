@@ -1,9 +1,11 @@
 """The life of a worker process: its services are built, announced, drained and closed."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from labelyard.errors import LabelyardError
+from labelyard.queues import queue_name
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.operations import logs
 from labelyard_worker.services import LoadCheckpoint, Services, open_services
@@ -46,8 +48,10 @@ class Runtime:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error!r}") from error
 
-    def ready(self, pool: Any) -> None:
-        """Report to the health server and the log that the worker receives jobs from now on."""
+    def ready(self, pool: Any, queues: Iterable[str]) -> None:
+        """Report that the worker receives jobs from *queues* from now on, by their full names."""
+        prefix = queue_name(self.settings.namespace, "")
+        self.services.details.ready(name.removeprefix(prefix) for name in queues)
         if self.services.health is not None:
             self.services.health.ready(pool)
         log.info("worker_ready", extra={"fields": {"worker": self.services.links.worker}})

@@ -13,9 +13,8 @@ from labelyard.publisher import Publisher
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
-from labelyard_worker.intake.pixel_budget import PixelBudget
-from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.sources.registry import resolve_fetcher
+from labelyard_worker.intake.pool import IntakePool
+from labelyard_worker.intake_wiring import start_intake, with_checkpoint_decode
 from labelyard_worker.jobs.cancellation import RunningJobs
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
@@ -29,10 +28,11 @@ from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.presence import Presence, new_worker_name
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.operations import health
-from labelyard_worker.pixels import ImageLimits, Pixels
+from labelyard_worker.operations.worker_details import WorkerDetails, worker_facts
+from labelyard_worker.pixels import Pixels
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.batcher import Batcher
-from labelyard_worker.vision.checkpoint import Checkpoint, blank_pixels
+from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import run_in_temporary_thread
 from labelyard_worker.vision.image_cache import open_image_cache
 from labelyard_worker.vision.label_index import LabelIndex
@@ -41,10 +41,6 @@ from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.text_cache import TextCache
 
 log = logging.getLogger(__name__)
-
-# For each stream. Seven times as many were no faster on small pictures: they are only decoded
-# early, to lie in memory behind interactive work that comes later.
-BATCHES_IN_FLIGHT = 16
 
 LoadCheckpoint = Callable[[WorkerSettings], Checkpoint]
 
@@ -69,6 +65,7 @@ class Services:
 
     Attributes:
         health: Server of the probes; ``None`` if it is switched off.
+        details: Description of this worker for people.
     """
 
     links: Links
@@ -76,6 +73,7 @@ class Services:
     executor: Executor
     drain: Drain
     health: health.Server | None
+    details: WorkerDetails
     _closing: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -130,7 +128,6 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
     stack.callback(deliveries.close)
     deliveries.start()
     running = RunningJobs()
-    _start_maintenance(settings, stack, links, running)
     executor = Executor(
         worker=links.worker,
         ledger=links.ledger,
@@ -139,6 +136,35 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
         running=running,
         settings=settings,
     )
+    server = _serve_health(settings, stack, links, engine, deliveries, watchdog, executor)
+    details = WorkerDetails(
+        facts=worker_facts(
+            settings,
+            engine.checkpoint,
+            worker=links.worker,
+            started_at=links.ledger.clock.now(),
+            health_port=server.port if server is not None else None,
+        ),
+        intake=engine.intake,
+        deliveries=deliveries,
+        is_draining=lambda: executor.is_draining,
+    )
+    _start_maintenance(settings, stack, links, running, details)
+    drain = Drain(executor, running, deliveries, links.ledger, drain_s=settings.drain_s)
+    stack.callback(drain.close)
+    return Services(links, classifier, executor, drain, server, details)
+
+
+def _serve_health(
+    settings: WorkerSettings,
+    stack: ExitStack,
+    links: Links,
+    engine: Engine,
+    deliveries: DeliveryPool,
+    watchdog: Watchdog,
+    executor: Executor,
+) -> health.Server | None:
+    """Answer probes from now on, unless they are switched off."""
     probes = health.Health(
         batcher=engine.batcher,
         text_vectors=engine.label_index.vectors,
@@ -153,9 +179,7 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
     server = health.serve(probes, host=settings.health_host, port=settings.health_port)
     if server is not None:
         stack.callback(server.close)
-    drain = Drain(executor, running, deliveries, links.ledger, drain_s=settings.drain_s)
-    stack.callback(drain.close)
-    return Services(links, classifier, executor, drain, server)
+    return server
 
 
 def _connect(settings: WorkerSettings, stack: ExitStack) -> Links:
@@ -238,7 +262,11 @@ def _open_watchdog(settings: WorkerSettings, stack: ExitStack, engine: Engine) -
 
 
 def _start_maintenance(
-    settings: WorkerSettings, stack: ExitStack, links: Links, running: RunningJobs
+    settings: WorkerSettings,
+    stack: ExitStack,
+    links: Links,
+    running: RunningJobs,
+    details: WorkerDetails,
 ) -> None:
     """Start the maintenance threads: presence, cancellation listener and reconciler."""
     presence = Presence(
@@ -246,6 +274,7 @@ def _start_maintenance(
         worker=links.worker,
         visibility_timeout_s=settings.visibility_timeout_s,
         running=running,
+        describe=details.describe,
     )
     listener = CancellationListener(links.ledger, running=running)
     reconciler = Reconciler(
@@ -272,26 +301,3 @@ def check_durability(ledger: Ledger) -> None:
         ledger.check_durability()
     except LedgerUnavailableError as error:  # a worker waits for its ledger
         log.warning("ledger_unavailable", extra={"fields": {"why": error.reason}})
-
-
-def start_intake(settings: WorkerSettings, checkpoint: Checkpoint) -> IntakePool:
-    """Start the child processes that fetch and decode images for the checkpoint."""
-    return IntakePool(
-        spec=checkpoint.pixel_spec,
-        limits=ImageLimits.of(settings),
-        fetchers=resolve_fetcher(settings),
-        options=IntakeOptions.of(settings),
-        budget=PixelBudget(count_pixel_slots(settings, checkpoint)),
-    )
-
-
-def with_checkpoint_decode(settings: WorkerSettings, checkpoint: Checkpoint) -> WorkerSettings:
-    """Return the settings with the checkpoint's choice of how JPEGs are decoded."""
-    return settings.model_copy(update={"decode": checkpoint.decode})
-
-
-def count_pixel_slots(settings: WorkerSettings, checkpoint: Checkpoint) -> int:
-    """Count the decoded images that keep the model busy: more would only fill memory."""
-    batches = BATCHES_IN_FLIGHT * checkpoint.threads.streams
-    fit = settings.max_pixels_in_flight_bytes // len(blank_pixels(checkpoint.pixel_spec).data)
-    return max(1, min(batches * checkpoint.max_batch_size, fit, settings.queue_capacity))

@@ -139,7 +139,7 @@ def connect_signals(runtime: Runtime) -> None:
     """
 
     def on_ready(sender: Any, **_: Any) -> None:
-        runtime.ready(sender.pool)
+        runtime.ready(sender.pool, sender.app.amqp.queues.consume_from)
 
     if runtime.settings.log_format == "json":
         celeryd_init.connect(

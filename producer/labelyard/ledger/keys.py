@@ -190,6 +190,28 @@ class LedgerKeys:
         """
         return f"{self.namespace}:worker:{worker}"
 
+    @cached_property
+    def workers(self) -> str:
+        """Index of the workers.
+
+        Type: sorted set
+        Holds: names of workers, by the time of each one's last sign of life.
+        Writer: each worker's presence thread; a worker leaves it at a clean shutdown.
+        TTL: an hour after the last sign of life; a worker without one for an hour is dropped.
+        """
+        return f"{self.namespace}:workers"
+
+    def worker_details(self, worker: str) -> str:
+        """Details of one worker: host, device, checkpoint, version, state and the like.
+
+        Type: string
+        Holds: the details as JSON, below 2 kB; for people, no other worker acts on them.
+        Writer: the worker's presence thread, when they change and twice a minute; deleted at a
+            clean shutdown.
+        TTL: an hour, so that the details of a worker that died can still be shown.
+        """
+        return f"{self.namespace}:worker_details:{worker}"
+
     def suspect(self, worker: str) -> str:
         """Suspect that a worker runs: a job that is blamed if the worker dies.
 

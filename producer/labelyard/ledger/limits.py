@@ -7,6 +7,9 @@ from labelyard.queues import Queue
 #: Longest life in seconds of a worker's presence key after its worker: a death is known by then.
 PRESENCE_S: Final = 10
 
+#: Seconds for which a worker that died stays in the index of workers, with its details.
+WORKER_DETAILS_TTL_S: Final = 3_600
+
 #: Deaths beyond dead_after that bury a suspect which never had its worker to itself.
 UNCONFIRMED_DEATHS: Final = 2
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import redis
 
+from labelyard.ledger.limits import WORKER_DETAILS_TTL_S
 from labelyard.ledger.records import Record
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 
@@ -57,16 +58,33 @@ class MaintenanceLedger:
             seconds, microseconds = self._client.time()
         return seconds + microseconds / 1_000_000
 
-    def renew_presence(self, worker: str, running: Iterable[str], *, ttl_s: float) -> None:
-        """Write the presence key of *worker*, with the ids of its *running* jobs."""
-        with ledger_errors_as_ours():
-            value = json.dumps(list(running))
-            self._client.set(self._keys.worker(worker), value, px=int(ttl_s * 1000))
+    def renew_presence(
+        self, worker: str, running: Iterable[str], *, ttl_s: float, details: str = ""
+    ) -> None:
+        """Write the presence key of *worker*, with the ids of its *running* jobs.
+
+        Args:
+            details: Details of the worker as JSON, to be written as well; empty leaves those
+                that were written before.
+        """
+        now = self._ledger.now()
+        keys = self._keys
+        with ledger_errors_as_ours(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(keys.worker(worker), json.dumps(list(running)), px=int(ttl_s * 1000))
+            pipeline.zadd(keys.workers, {worker: now})
+            pipeline.expire(keys.workers, WORKER_DETAILS_TTL_S)
+            if details:
+                pipeline.set(keys.worker_details(worker), details, ex=WORKER_DETAILS_TTL_S)
+                pipeline.zremrangebyscore(keys.workers, "-inf", now - WORKER_DETAILS_TTL_S)
+            pipeline.execute()
 
     def end_presence(self, worker: str) -> None:
-        """Delete the presence key of *worker*."""
-        with ledger_errors_as_ours():
-            self._client.delete(self._keys.worker(worker))
+        """Delete the presence key and the details of *worker*."""
+        keys = self._keys
+        with ledger_errors_as_ours(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.delete(keys.worker(worker), keys.worker_details(worker))
+            pipeline.zrem(keys.workers, worker)
+            pipeline.execute()
 
     @contextmanager
     def subscribe_stopped(self) -> Iterator["redis.client.PubSub"]:

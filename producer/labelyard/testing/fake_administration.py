@@ -9,6 +9,7 @@ from labelyard.administration import Administration, AsyncAdministration
 from labelyard.arguments import counted
 from labelyard.ledger import Backlog, BacklogKey, Record, State
 from labelyard.ledger.listing import JobFilter, JobList, JobSummary
+from labelyard.ledger.workers import WorkerInfo
 from labelyard.queues import JobQueue
 
 
@@ -16,6 +17,7 @@ class FakeAdministration(Administration):
     """Calls of :class:`labelyard.testing.FakeClient` that list and count its jobs."""
 
     _records: dict[str, Record]
+    fleet: list[WorkerInfo]
 
     def open_images(self) -> int:
         """Count the images of pending jobs."""
@@ -47,6 +49,12 @@ class FakeAdministration(Administration):
     def deliveries(self) -> dict[str, int]:
         """Count deliveries of results; a fake makes none."""
         return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
+
+    def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
+        """Return the workers that the test has put into :attr:`fleet`."""
+        alive = [worker for worker in self.fleet if worker.state != "lost"]
+        lost = [worker for worker in self.fleet if worker.state == "lost"]
+        return alive + [one for one in lost if (one.last_seen_s or 0.0) < lost_within_s]
 
     def list_jobs(
         self,
@@ -95,6 +103,10 @@ class AsyncFakeAdministration(AsyncAdministration):
     async def deliveries(self) -> dict[str, int]:
         """Return 0: a fake delivers nothing."""
         return self.fake.deliveries()
+
+    async def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
+        """Return the workers that the test has put into the fake's ``fleet``."""
+        return self.fake.workers(lost_within_s=lost_within_s)
 
     async def list_jobs(
         self,

@@ -18,6 +18,7 @@ from labelyard.errors import (
 )
 from labelyard.ledger import Record, State
 from labelyard.ledger.commands import job_digest
+from labelyard.ledger.workers import WorkerInfo
 from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
@@ -36,6 +37,8 @@ class FakeClient(FakeAdministration, Client):
 
     Attributes:
         jobs: What was submitted, in this order.
+        fleet: The workers that :meth:`workers` lists; one that is ready, unless the test
+            replaces it.
         refuse_with: Raised by the next submits, as a full queue or a lost ledger would.
     """
 
@@ -57,6 +60,7 @@ class FakeClient(FakeAdministration, Client):
         """
         self.settings: ClientSettings = settings or ClientSettings()
         self.jobs: list[Job] = []
+        self.fleet: list[WorkerInfo] = [WorkerInfo(name="fake-worker", state="ready")]
         self.refuse_with: LabelyardError | None = None
         self.label_sets = FakeLabelSets()
         self.dead_letters = FakeDeadLetters(self.status, self._run_again)

@@ -46,7 +46,7 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     for job in (waiting, running, dead, cancelled):
         ledger.open(job, queue=Queue.BULK)
     maintenance = MaintenanceLedger(ledger)
-    maintenance.renew_presence("w1", [running.job_id], ttl_s=10)
+    maintenance.renew_presence("w1", [running.job_id], ttl_s=10, details="{}")
     maintenance.lead("w1", ttl_s=10)
     maintenance.note_passed(Queue.BULK, 1.5)
     ledger.retry(waiting.job_id, worker="w1", delay_s=60)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from labelyard.messages import ModelInfo
 from labelyard_worker.pixels import ImageFacts, Pixels, PixelSpec
@@ -30,6 +31,7 @@ class Checkpoint:
         self.info = ModelInfo(
             checkpoint="instant", fingerprint="sha256:instant", dtype="float32", device="cpu"
         )
+        self.device = torch.device("cpu")
         self.decode = "exact"
         self.pixel_spec = PixelSpec(resize="exact", height=EDGE_PX, width=EDGE_PX)
         self.scoring = "softmax"

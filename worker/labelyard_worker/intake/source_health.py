@@ -65,7 +65,7 @@ class SourceHealth:
     @property
     def away(self) -> list[str]:
         """Names of the sources that are failing."""
-        return [source for source, health in self._by_source.items() if health.is_away]
+        return [source for source, health in self._by_source.copy().items() if health.is_away]
 
     def note_answer(self, source: str) -> None:
         """Note a sound answer: the source is back. Suspects still wait for their probe."""

@@ -43,6 +43,11 @@ class Host:
         """Return whether the host has no calls and no failures, so that it can be dropped."""
         return not self.held and not self._breaker.failures
 
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the circuit breaker is open."""
+        return not self._breaker.is_closed
+
     async def call(
         self,
         send: Callable[[], Awaitable[DeliveryOutcome]],

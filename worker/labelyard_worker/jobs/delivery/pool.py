@@ -87,6 +87,11 @@ class DeliveryPool:
         return self._thread.is_alive()
 
     @property
+    def hosts_failing(self) -> list[str]:
+        """Receivers and buckets whose circuit breaker is open."""
+        return [name for name, host in self._hosts.copy().items() if host.is_failing]
+
+    @property
     def has_room(self) -> bool:
         """Return whether this worker may hold the deliveries of another job in memory."""
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
