@@ -1,20 +1,23 @@
-"""Text of ``docs/ledger-keys.md``, from the docstrings of ``labelyard/ledger/keys.py``."""
+"""Text of ``docs/ledger-keys.md``, from the docstrings of the classes that name the keys."""
 
 import inspect
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from labelyard.ledger.keys import CacheKeys, LedgerKeys
 from labelyard.settings import PREFIX
+from labelyard.tenant_lines.keys import BrokerKeys
 from labelyard_worker.settings import WorkerSettings
+
+Keys: TypeAlias = LedgerKeys | CacheKeys | BrokerKeys
 
 PARTS: Final = ("Type", "Holds", "Writer", "TTL")
 HEAD: Final = """\
 # Keys in Redis
 
-<!-- Generated from producer/labelyard/ledger/keys.py: change its docstrings, then run make docs. -->
+<!-- Generated from producer/labelyard/ledger/keys.py and producer/labelyard/tenant_lines/keys.py: change their docstrings, then run make docs. -->
 
 `{namespace}` is the value of `LABELYARD_NAMESPACE`. Times are seconds since the epoch, by Redis' own clock.
 """
@@ -29,12 +32,12 @@ Reading a key is harmless; only labelyard may write one. `labelyard status`, `la
 
 This Redis may evict any of them: what is missing is computed again.
 """,
-}
-FOOT: Final = """\
+    BrokerKeys: """\
 ## The broker: `LABELYARD_BROKER_URL`
 
-With Redis as the broker, these keys belong to kombu, which gives them no TTL: one list for each queue, `{namespace}.interactive`, `{namespace}.bulk`, `{namespace}.quarantine` and `{namespace}.control`; the hash `{namespace}.unacked` and the sorted set `{namespace}.unacked_index` of delivered messages that are not acknowledged; the lock `{namespace}.unacked_mutex`.
-"""
+With Redis as the broker. `{queue}` is `interactive`, `bulk`, `quarantine` or `control`. The lists and what is unacknowledged are named as kombu names them, so that stock Celery producers and tools find them.
+""",
+}
 
 
 class KeyEntry(NamedTuple):
@@ -53,7 +56,7 @@ class KeyEntry(NamedTuple):
     parts: dict[str, str]
 
 
-def entries(cls: type[LedgerKeys] | type[CacheKeys]) -> Iterator[KeyEntry]:
+def entries(cls: type[Keys]) -> Iterator[KeyEntry]:
     """Read the keys of a class from its docstrings, in their order."""
     keys = cls("{namespace}")
     for name, member in vars(cls).items():
@@ -77,10 +80,10 @@ def parts_of(text: str) -> dict[str, str]:
 
 def key_page() -> str:
     """Write docs/ledger-keys.md."""
-    return "\n".join([HEAD, *map(section, SECTIONS), FOOT])
+    return "\n".join([HEAD, *map(section, SECTIONS)])
 
 
-def section(cls: type[LedgerKeys] | type[CacheKeys]) -> str:
+def section(cls: type[Keys]) -> str:
     """Write the table of one class's keys."""
     lines = [SECTIONS[cls], "| key | meaning | type | content | written by | TTL |"]
     lines.append("|---|---|---|---|---|---|")

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from amqp.exceptions import AMQPError, MessageNacked  # type: ignore[import-untyped]
@@ -91,6 +91,9 @@ class AmqpBrokerConnection:
             timeout=self._timeout_s,
             confirm_timeout=self._timeout_s,
         )
+
+    def write_weights(self, weights: Mapping[str, float]) -> None:
+        """Do nothing: a queue of RabbitMQ is one line, and serves no tenant before another."""
 
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""

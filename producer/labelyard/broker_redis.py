@@ -3,7 +3,7 @@
 import json
 import uuid
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,13 +17,11 @@ from labelyard.outgoing import PERSISTENT, Outgoing
 from labelyard.queues import Queue, queue_name
 from labelyard.redis_connections import connection_options, socket_timeouts
 from labelyard.settings import ConnectionSettings
+from labelyard.tenant_lines.keys import PRIORITY_SUFFIXES, TURNS, BrokerKeys
+from labelyard.tenant_lines.scripts import SCRIPTS
 
 #: Exceptions that mean that Redis did not take a message or gave no answer.
 REDIS_ERRORS: Final = (RedisError, OSError, UnicodeError)
-#: Suffixes of the lists that make up one queue, by priority. Labelyard publishes to the
-#: first; another producer's messages may be in the rest.
-#: Source: kombu.transport.redis, PRIORITY_STEPS and Channel.sep.
-PRIORITY_SUFFIXES: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 #: kombu's hash of unacknowledged messages, below the namespace.
 UNACKED: Final = "unacked"
 #: Messages in one pipeline: it is built in memory before it is sent.
@@ -68,6 +66,7 @@ class RedisBrokerConnection:
 
     def __init__(self, settings: ConnectionSettings, *, timeout_s: float) -> None:
         self._namespace = settings.namespace
+        self._keys = BrokerKeys(settings.namespace)
         self._client = redis.Redis(
             connection_pool=redis.ConnectionPool(
                 **connection_options(
@@ -94,6 +93,13 @@ class RedisBrokerConnection:
     def send_raw(self, raw: bytes, *, queue: str) -> None:
         """Push a message as it lay in a list before."""
         self._client.lpush(queue, raw)
+
+    def write_weights(self, weights: Mapping[str, float]) -> None:
+        """Replace the weights of all tenants; the next claim goes by them."""
+        turns = [key + TURNS for queue in Queue for key in self._keys.lists(queue)]
+        keys = [self._keys.weights, *turns]
+        pairs = [part for tenant, weight in weights.items() for part in (tenant, repr(weight))]
+        self._client.eval(SCRIPTS["write_weights"], len(keys), *keys, *pairs)
 
     def _entry(self, message: Outgoing) -> tuple[str, str]:
         key = queue_name(self._namespace, message.queue)

@@ -2,18 +2,27 @@
 
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from labelyard.messages import Job
+
+if TYPE_CHECKING:
+    from labelyard.ledger import Record
 
 TASK: Final = "labelyard.classify"
 DELIVER_TASK: Final = "labelyard.deliver"
 JOB_ID_HEADER: Final = "labelyard_job_id"
 PUBLISHED_AT_HEADER: Final = "labelyard_published_at"
 RETURNED_BY_HEADER: Final = "labelyard_returned_by"
+# The broker's fair shares go by these two: it does not look into the job.
+TENANT_HEADER: Final = "labelyard_tenant"
+IMAGES_HEADER: Final = "labelyard_images"
+DEFAULT_TENANT: Final = "default"
 PERSISTENT: Final = 2
+_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # The third part of a body of Celery's message protocol 2: a plain task has none of these.
 NO_CANVAS: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 
@@ -28,6 +37,8 @@ class Outgoing:
             with the head of the queue to decide whether the message can still be in there.
         returned_by: ``worker:start`` of an attempt that a worker gives back with this message,
             because it ends and cannot tell the ledger.
+        tenant: Tenant whose share of the queue it takes; empty means the default tenant.
+        images: Number of images, which the tenant is charged for; at least 1 is charged.
     """
 
     job_id: str
@@ -36,11 +47,32 @@ class Outgoing:
     published_at: float
     task: str = TASK
     returned_by: str = ""
+    tenant: str = DEFAULT_TENANT
+    images: int = 1
 
     @classmethod
     def of(cls, job: Job, *, queue: str, published_at: float) -> Self:
         """Write the message of *job*."""
-        return cls(job.job_id, job.model_dump_json(), queue, published_at)
+        return cls(
+            job.job_id,
+            job.model_dump_json(),
+            queue,
+            published_at,
+            tenant=job.tenant,
+            images=len(job.images),
+        )
+
+    @classmethod
+    def of_record(cls, record: "Record", *, published_at: float) -> Self:
+        """Write the message of a job that has a record, to publish it again."""
+        return cls(
+            record.job_id,
+            record.message,
+            record.queue,
+            published_at,
+            tenant=record.tenant,
+            images=record.images,
+        )
 
     def body(self) -> str:
         """Write the body: arguments, keyword arguments, canvas."""
@@ -66,5 +98,18 @@ class Outgoing:
             "ignore_result": True,
             JOB_ID_HEADER: self.job_id,
             PUBLISHED_AT_HEADER: self.published_at,
+            TENANT_HEADER: self.tenant or DEFAULT_TENANT,
+            IMAGES_HEADER: max(1, self.images),
             **returned_by,
         }
+
+
+def share_of(message: str) -> tuple[str, int]:
+    """Read tenant and number of images of a job as JSON text; the defaults if it is not a job."""
+    try:
+        job = json.loads(message)
+        tenant, images = job.get("tenant", DEFAULT_TENANT), len(job["images"])
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return DEFAULT_TENANT, 1
+    is_tenant = isinstance(tenant, str) and _TENANT.fullmatch(tenant) is not None
+    return tenant if is_tenant else DEFAULT_TENANT, images

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
@@ -38,6 +38,9 @@ MAX_IDLE: Final = 8
 #: Connections of one publisher; a call beyond them waits for its turn.
 MAX_CONNECTIONS: Final = 32
 RETRY_EVERY_S: Final = 0.1
+#: Bounds of a tenant's weight. Beyond them one job would be charged as thousands of others.
+MIN_WEIGHT: Final = 0.01
+MAX_WEIGHT: Final = 1000.0
 
 
 class BrokerConnection(Protocol):
@@ -48,6 +51,9 @@ class BrokerConnection(Protocol):
 
     def send_raw(self, raw: bytes, *, queue: str) -> None:
         """Publish a message as it lay in a list on Redis to the queue of that full name."""
+
+    def write_weights(self, weights: Mapping[str, float]) -> None:
+        """Replace the weights of all tenants."""
 
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""
@@ -129,6 +135,29 @@ class Publisher:
             BrokerUnavailableError: The broker did not take it.
         """
         self._try(lambda connection: connection.send_raw(raw, queue=queue))
+
+    def write_weights(self, weights: Mapping[str, float]) -> None:
+        """Replace the weights of all tenants; workers on Redis go by them from the next claim on.
+
+        A tenant with twice the weight of another gets twice as many images claimed while both
+        have jobs queued. RabbitMQ's queues know no tenants: there this does nothing.
+
+        Args:
+            weights: Weight of each tenant, 0.01 to 1000. ``*`` is the weight of all tenants
+                without one of their own; without it that is 1.
+
+        Raises:
+            ServiceConfigError: A weight is out of bounds; none was written.
+            BrokerUnavailableError: The broker did not take them.
+        """
+        for tenant, weight in weights.items():
+            if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+                raise ServiceConfigError(
+                    f"the weight of tenant {tenant} is {weight}: "
+                    f"give a number from {MIN_WEIGHT} to {MAX_WEIGHT:g}"
+                )
+        by_tenant = {tenant: float(weight) for tenant, weight in weights.items()}
+        self._try(lambda connection: connection.write_weights(by_tenant))
 
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue.

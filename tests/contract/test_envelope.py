@@ -7,11 +7,12 @@ import pytest
 import redis
 from kombu import Connection, Producer
 
-from labelyard.broker_redis import PRIORITY_SUFFIXES, RedisBrokerConnection
+from labelyard.broker_redis import RedisBrokerConnection
 from labelyard.messages import Deliver, Label, LabelSet, new_job_id
 from labelyard.outgoing import DELIVER_TASK, PERSISTENT, TASK, Outgoing
 from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
+from labelyard.tenant_lines.keys import PRIORITY_SUFFIXES
 from labelyard.testing import sample_job
 
 UNICODE = LabelSet(labels=(Label(name="крот 🦔"), Label(name='"\\\u2028')))

@@ -14,7 +14,8 @@ LEFTOVERS_WITHIN_S = 2.0
 DATABASES = 16
 
 # kombu's own: it gives them no TTL. Its queues are lists, and no other key of the broker is one.
-BROKER_KEYS = ("*_kombu.binding.*", "*unacked*")
+# Turns go with the lists that they belong to; weights stay until others are written.
+BROKER_KEYS = ("*_kombu.binding.*", "*unacked*", "*:turns", "*.weights")
 BROKER_DATABASE = 0
 
 # One a process, kept by the standard library until the process ends; their children count.

@@ -120,6 +120,10 @@ ADMITTED: dict[str, Change] = {
         body=body_of([], {"message": json.loads(m["body"])[0][0]}, NO_CANVAS)
     ),
     "without properties": lambda m: m.pop("properties"),
+    "with a share": with_header(labelyard_tenant="shop-eu", labelyard_images=3),
+    "with a tenant that is no text": with_header(labelyard_tenant=[1], labelyard_images={}),
+    "with a tenant of 10 kB": with_header(labelyard_tenant="x" * 10_000, labelyard_images=1e99),
+    "with a tenant of control characters": with_header(labelyard_tenant="\x00\x1b\n"),
 }
 
 

@@ -15,7 +15,7 @@ from celery.worker import state
 from labelyard.errors import WorkerError
 from labelyard.ledger import FINAL_STATES, backoff_s
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAsideMessage
-from labelyard.outgoing import TASK, Outgoing
+from labelyard.outgoing import TASK, Outgoing, share_of
 from labelyard.queues import queue_name
 from labelyard_worker.broker.calls import RefusedMessage, TaskCall, to_list_item
 from labelyard_worker.jobs.errors import MessageReturnedError
@@ -97,7 +97,8 @@ class MessageRunner:
         Raises:
             Reject: The message goes back to the broker.
         """
-        call = TaskCall(TASK, task_id, f"[{body}]")
+        tenant, images = share_of(body)
+        call = TaskCall(TASK, task_id, f"[{body}]", tenant=tenant, images=images)
         raw = json.dumps(to_list_item(call, queue=queue, delivery_tag=task_id)).encode()
         refused = RefusedMessage(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(body))
         return self.set_aside(refused)
@@ -128,12 +129,15 @@ class MessageRunner:
         the next worker would count the attempt as a death.
         """
         links = self._runtime.services.links
+        tenant, images = share_of(message.body)
         given_back = Outgoing(
             error.job_id,
             message.body,
             message.queue,
             links.ledger.clock.now(),
             returned_by=error.returned_by,
+            tenant=tenant,
+            images=images,
         )
         return links.publisher.publish_many([given_back])
 

@@ -39,7 +39,7 @@ class DeadLetters:
             return
         if due is None or record is None:
             raise JobNotFoundError(f"{job_id} is not a dead letter")
-        message = Outgoing(job_id, record.message, record.queue, record.published_at)
+        message = Outgoing.of_record(record, published_at=record.published_at)
         if self._publisher.publish_many([message]):
             self._ledger.sent(job_id, due=due)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 import redis
 from kombu import Connection, Consumer
 
-from labelyard.errors import BrokerUnavailableError
+from labelyard.errors import BrokerUnavailableError, ServiceConfigError
 from labelyard.messages import new_job_id, parse_job
+from labelyard.outgoing import IMAGES_HEADER, TENANT_HEADER, share_of
 from labelyard.publisher import JOB_ID_HEADER, PUBLISHED_AT_HEADER, TASK, Outgoing, Publisher
 from labelyard.queues import DELIVERY_LIMIT, Queue, kombu_queues
 from labelyard.settings import ClientSettings
@@ -82,6 +84,63 @@ def test_headers_show_neither_labels_nor_addresses(publisher: Publisher) -> None
 
     assert "cat" not in text
     assert "s3://" not in text
+
+
+def test_headers_name_the_tenant_and_count_its_images() -> None:
+    job = sample_job(tenant="shop-eu")
+
+    headers = Outgoing.of(job, queue="bulk", published_at=1.5).headers()
+
+    assert (headers[TENANT_HEADER], headers[IMAGES_HEADER]) == ("shop-eu", 2)
+
+
+@pytest.mark.parametrize("message", ["", "[1]", "{}", '{"images": 7}', "[" * 100_000])
+def test_a_message_that_is_not_a_job_has_the_default_share(message: str) -> None:
+    assert share_of(message) == ("default", 1)
+
+
+def test_a_given_back_job_keeps_its_share() -> None:
+    text = sample_job(tenant="shop-eu").model_dump_json()
+
+    assert share_of(text) == ("shop-eu", 2)
+    assert share_of(text.replace("shop-eu", "x" * 9999)) == ("default", 2)
+
+
+def test_weights_are_replaced_as_a_whole(publisher: Publisher, broker_redis: redis.Redis) -> None:
+    publisher.write_weights({"a": 3, "gone": 1})
+
+    publisher.write_weights({"a": 0.5, "*": 2})
+
+    assert broker_redis.hgetall("test.weights") == {b"a": b"0.5", b"*": b"2.0"}
+    publisher.write_weights({})
+    assert broker_redis.exists("test.weights") == 0
+
+
+@pytest.mark.parametrize("weight", [0, 0.009, 1001, -1, math.nan, math.inf])
+def test_a_weight_out_of_bounds_is_refused_and_none_is_written(
+    publisher: Publisher, broker_redis: redis.Redis, weight: float
+) -> None:
+    with pytest.raises(ServiceConfigError, match=r"weight of tenant b is .*0\.01 to 1000"):
+        publisher.write_weights({"a": 1, "b": weight})
+
+    assert broker_redis.exists("test.weights") == 0
+
+
+def test_only_changed_weights_forgive_what_tenants_were_charged(
+    publisher: Publisher, broker_redis: redis.Redis
+) -> None:
+    """Weights are written again and again, to repair a broker that lost them."""
+    turns = {"": 5.0, "a": 7.0, "b": 6400.0}
+    publisher.write_weights({"b": 0.01})
+    broker_redis.zadd("test.bulk:turns", turns)
+
+    publisher.write_weights({"b": 0.01})
+    same = dict(broker_redis.zrange("test.bulk:turns", 0, -1, withscores=True))
+    publisher.write_weights({"b": 1})
+    changed = dict(broker_redis.zrange("test.bulk:turns", 0, -1, withscores=True))
+
+    assert same == {name.encode(): at for name, at in turns.items()}
+    assert changed == {b"": 5.0, b"a": 5.0, b"b": 5.0}
 
 
 def test_a_batch_arrives_whole_and_in_order(publisher: Publisher, broker_url: str) -> None:

@@ -11,7 +11,6 @@ import redis
 from typer.testing import CliRunner
 
 from labelyard import Client, ClientSettings
-from labelyard.broker_redis import PRIORITY_SUFFIXES
 from labelyard.cli import app
 from labelyard.diagnosis import Diagnosis, DiagnosisSettings, Situation, diagnose
 from labelyard.diagnosis.explanations import EXPLANATIONS
@@ -22,6 +21,7 @@ from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.message_search import MAX_SEARCHED
 from labelyard.messages import Failure
+from labelyard.tenant_lines.keys import PRIORITY_SUFFIXES
 from labelyard.testing import sample_result
 from labelyard_worker.broker.claim import CLAIM
 from labelyard_worker.local.servers import ValkeyServer

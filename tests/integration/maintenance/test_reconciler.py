@@ -14,6 +14,7 @@ import redis
 from labelyard.ledger import Ledger, connect
 from labelyard.messages import Job
 from labelyard.publisher import Outgoing, Publisher
+from labelyard.queues import Queue
 from labelyard.testing import sample_job
 from labelyard_worker.local.embedded import choose_ports
 from labelyard_worker.maintenance import reconciler as reconciler_module
@@ -109,6 +110,17 @@ def test_a_job_whose_retry_is_due_is_sent_once_to_its_queue(rig: ReconcilerRig, 
     assert (sent, message["headers"]["id"]) == ([1, 0], job.job_id)
     assert Job.model_validate(arguments(message)[0]) == job
     assert rig.client.zscore(rig.ledger.keys.due, job.job_id) is None
+
+
+def test_a_job_that_is_sent_again_keeps_its_tenants_share(rig: ReconcilerRig) -> None:
+    job = sample_job(tenant="shop-eu")
+    rig.ledger.open(job, queue=Queue.BULK)
+
+    rig.reconciler.send_lost()
+
+    (message,) = rig.sent("bulk")
+    share = message["headers"]["labelyard_tenant"], message["headers"]["labelyard_images"]
+    assert share == ("shop-eu", len(job.images))
 
 
 def test_a_retry_is_not_sent_before_it_is_due(rig: ReconcilerRig) -> None:

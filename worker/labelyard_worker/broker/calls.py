@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from labelyard.outgoing import NO_CANVAS, PUBLISHED_AT_HEADER, RETURNED_BY_HEADER
+from labelyard.outgoing import (
+    IMAGES_HEADER,
+    NO_CANVAS,
+    PUBLISHED_AT_HEADER,
+    RETURNED_BY_HEADER,
+    TENANT_HEADER,
+)
 
 # Never published: only the gate writes calls of it, inside the worker.
 SET_ASIDE_TASK: Final = "labelyard.ledger.set_aside"
@@ -25,6 +31,8 @@ class TaskCall:
         is_result_wanted: Whether a Celery application asked for the task's result.
         follow_ups: JSON text of the calls that Celery makes after this one, in its own form;
             only calls that LABELYARD_CELERY_FOLLOW_UPS names.
+        tenant: Tenant that the call is charged to when it is sent again; empty if unknown.
+        images: Number of images that it is charged for.
     """
 
     task: str
@@ -35,6 +43,8 @@ class TaskCall:
     is_result_wanted: bool = False
     returned_by: str = ""
     follow_ups: str = NO_FOLLOW_UPS
+    tenant: str = ""
+    images: int = 1
 
     def write_body(self) -> str:
         """Write the body: arguments, keyword arguments, a canvas that holds follow-ups at most."""
@@ -50,6 +60,8 @@ class TaskCall:
             ours[PUBLISHED_AT_HEADER] = self.published_at
         if self.returned_by:
             ours[RETURNED_BY_HEADER] = self.returned_by
+        if self.tenant:
+            ours |= {TENANT_HEADER: self.tenant, IMAGES_HEADER: self.images}
         return {
             "lang": "py",
             "task": self.task,

@@ -234,5 +234,5 @@ class Reconciler:
         now = self._maintenance.read_clock()
         first = sorted(records, key=lambda record: record.queue != Queue.INTERACTIVE)
         return self._publisher.publish_many(
-            [Outgoing(record.job_id, record.message, record.queue, now) for record in first]
+            [Outgoing.of_record(record, published_at=now) for record in first]
         )
