@@ -1,5 +1,8 @@
 """Celery's remote control: off by default, within a namespace, and no job is lost by it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,6 +15,15 @@ from tests.support.service import READY_WITHIN_S
 from tests.support.waiting import wait_until
 
 LABELS = ["a cat", "a dog"]
+INSPECT_PING = """
+import sys
+from celery.__main__ import main
+sys.argv = ["celery", "-A", "labelyard_worker", "inspect", "ping"]
+try:
+    main()
+finally:
+    print("heavy:", sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
+"""
 
 
 @contextmanager
@@ -70,6 +82,24 @@ def test_a_revoked_job_is_cancelled_and_others_go_on(instant: InstantService) ->
         wait_until(lambda: slow.state() == "cancelled")
         after = client.classify([instant.picture()], LABELS, timeout_s=20)
         assert after.status == "succeeded"
+
+
+@pytest.mark.usefixtures("workers")
+def test_celery_inspect_ping_is_answered_and_loads_no_model(instant: InstantService) -> None:
+    variables = {**instant.service.variables, "LABELYARD_NAMESPACE": "ours"}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", INSPECT_PING],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "pong" in ended.stdout
+    assert "heavy: []" in ended.stdout
 
 
 @pytest.mark.parametrize("command", ["pool_shrink", "rate_limit", "cancel_consumer", "time_limit"])

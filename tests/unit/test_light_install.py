@@ -56,6 +56,14 @@ def test_the_command_line_loads_none_of_them_before_it_must(library: str) -> Non
     assert library not in modules_after("import labelyard.cli")
 
 
+def test_celery_s_clients_load_the_application_without_the_model_s_libraries() -> None:
+    """``inspect``, ``status``, ``events`` and flower build it, too, and wait for its imports."""
+    modules = modules_after("import labelyard_worker; labelyard_worker.app.tasks")
+
+    assert "celery" in modules
+    assert not modules & {"torch", "transformers", "numpy", "PIL", "boto3", "obstore"}
+
+
 def test_the_package_names_what_it_does_not_have() -> None:
     import labelyard
 
@@ -101,6 +109,20 @@ def test_the_worker_without_its_extra_says_what_to_install() -> None:
     ended = run_without({"typer"}, "from labelyard_worker.__main__ import main; main()")
 
     assert ended.returncode == 2
+    assert "pip install 'labelyard[worker]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_without_the_model_s_libraries_ends_with_what_to_install() -> None:
+    program = """
+from labelyard_worker.runtime import Runtime
+from labelyard_worker.settings import WorkerSettings
+Runtime(WorkerSettings(health_port=-1), load=lambda _: None).open()
+"""
+    ended = run_without({"torch"}, program)
+
+    assert ended.returncode == 1
+    assert "labelyard-worker cannot start: No module named 'torch'" in ended.stderr
     assert "pip install 'labelyard[worker]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -14,13 +14,14 @@ from labelyard_worker.broker import amqp_transport, transport
 from labelyard_worker.broker.rabbitmq import with_prefetch
 from labelyard_worker.broker.remote_control import build_control_settings
 from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
-from labelyard_worker.cpu_budget import garbage_left_alone
 from labelyard_worker.jobs.signals import DrainSignals
 from labelyard_worker.maintenance.broker_view import unacked_key
 from labelyard_worker.settings import WorkerSettings, read_settings
+from labelyard_worker.tasks import add_tasks
 
 if TYPE_CHECKING:
     from labelyard_worker.services import LoadCheckpoint
+    from labelyard_worker.vision.checkpoint import Checkpoint
 
 # Seconds between the heartbeats of an AMQP connection.
 HEARTBEAT_S = 20
@@ -172,21 +173,27 @@ def build_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def make_app(load: "LoadCheckpoint | None" = None) -> Celery:
+def load_named_checkpoint(settings: WorkerSettings) -> "Checkpoint":
+    """Load the checkpoint that LABELYARD_CHECKPOINT names; only a worker imports torch."""
+    from labelyard_worker.vision.checkpoint import load_checkpoint
+
+    return load_checkpoint(settings)
+
+
+def make_app(load: "LoadCheckpoint" = load_named_checkpoint) -> Celery:
     """Build the application from the environment, with its tasks.
 
+    Celery's clients (``inspect``, ``status``, ``events``, flower) build it as well as workers do:
+    the model's libraries are imported when a worker starts, see ``runtime.py``.
+
     Args:
-        load: Loads the model, in place of the checkpoint that LABELYARD_CHECKPOINT names.
+        load: Loads the model.
     """
     settings = read_settings()
     if "worker" in sys.argv and settings.log_format == "json":
         from labelyard_worker.operations import logs
 
-        logs.set_up_process(level=settings.log_level, form="json")  # the next imports may warn
-    with garbage_left_alone():
-        from labelyard_worker.tasks import add_tasks
-        from labelyard_worker.vision.checkpoint import load_checkpoint
-
+        logs.set_up_process(level=settings.log_level, form="json")  # celery's imports may warn
     app = build_app(settings)
-    add_tasks(app, settings, load=load or load_checkpoint)
+    add_tasks(app, settings, load=load)
     return app

@@ -2,28 +2,33 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import LabelyardError
 from labelyard.queues import queue_name
 from labelyard_worker.broker.old_lists import move_old_lists
+from labelyard_worker.cpu_budget import garbage_left_alone
 from labelyard_worker.operations import logs
-from labelyard_worker.services import LoadCheckpoint, Services, open_services
 from labelyard_worker.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from labelyard_worker.services import LoadCheckpoint, Services
+
 log = logging.getLogger(__name__)
+
+INSTALL: Final = "install the worker's libraries with pip install 'labelyard[worker]'"
 
 
 class Runtime:
     """State that Celery's signals build and the tasks use; empty in a process without a worker."""
 
-    def __init__(self, settings: WorkerSettings, load: LoadCheckpoint) -> None:
+    def __init__(self, settings: WorkerSettings, load: "LoadCheckpoint") -> None:
         self.settings = settings
         self._load = load
         self._services: Services | None = None
 
     @property
-    def services(self) -> Services:
+    def services(self) -> "Services":
         """The services; there are some while a worker runs."""
         if self._services is None:
             raise RuntimeError("tasks run in a worker: start one with labelyard-worker start")
@@ -37,11 +42,18 @@ class Runtime:
         """Build everything before the first job is received, or end with the reason."""
         self.set_up_logging()  # Celery sends its signal for this only later
         try:
+            # Here and not above: `celery inspect` and its like load the application, too, and
+            # torch takes seconds.
+            with garbage_left_alone():
+                from labelyard_worker.services import open_services
             self._services = open_services(self.settings, load=self._load)
             move_old_lists(self.settings, self._services.links.ledger)
         except LabelyardError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error
+        except ModuleNotFoundError as error:
+            self.close()
+            raise SystemExit(f"labelyard-worker cannot start: {error}: {INSTALL}") from error
         except Exception as error:
             # Celery logs what a signal's receiver raises, and goes on without services.
             log.exception("worker_build_failed")

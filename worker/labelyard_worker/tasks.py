@@ -5,7 +5,7 @@ its acknowledgement in ``message_runner.py``, the life of the worker in ``runtim
 """
 
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, Task
 from celery.signals import (
@@ -28,8 +28,10 @@ from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.message_runner import Answer, MessageRunner
 from labelyard_worker.operations import output
 from labelyard_worker.runtime import Runtime
-from labelyard_worker.services import LoadCheckpoint
 from labelyard_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from labelyard_worker.services import LoadCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def received_message(
     )
 
 
-def add_tasks(app: Celery, settings: WorkerSettings, *, load: LoadCheckpoint) -> None:
+def add_tasks(app: Celery, settings: WorkerSettings, *, load: "LoadCheckpoint") -> None:
     """Register the tasks, and connect the signals of the worker's life."""
     runtime = Runtime(settings, load)
     runner = MessageRunner(runtime)

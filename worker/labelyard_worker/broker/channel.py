@@ -36,7 +36,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         inflight_limits: Transport option: most unacknowledged messages of a queue
             on this channel; no more of the queue is claimed while it has them.
         has_gate: Transport option: whether only calls of our own tasks are delivered, and
-            all other messages as calls of the task that sets them aside.
+            all other messages as calls of the task that sets them aside; see :meth:`is_gated`.
         follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
         claimed: Queue of each message that was claimed and is not yet delivered.
         consumed_queues: Queues that had a consumer on this channel.
@@ -76,6 +76,14 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         (self._no_ack_queues.add if no_ack else self._no_ack_queues.discard)(queue)
         self.consumed_queues.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def is_gated(self, queue: str) -> bool:
+        """Return whether messages of *queue* pass the gate.
+
+        Those of a consumer without acknowledgements do not: they are replies of workers to
+        Celery's remote control. Job queues are always consumed with acknowledgements.
+        """
+        return self.has_gate and queue not in self._no_ack_queues
 
     @property
     def fallback_s(self) -> float:

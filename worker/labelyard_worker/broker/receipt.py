@@ -29,7 +29,7 @@ def receive(channel: Any, raw: bytes, *, queue: str, delivery_tag: str) -> None:
         ConnectionError: The connection is lost; nothing else leaves as an exception.
     """
     try:
-        if channel.has_gate:
+        if channel.is_gated(queue):
             _hand_over_admitted(channel, raw, queue, delivery_tag)
         else:
             _hand_over(channel, with_tag(raw, delivery_tag), queue)
@@ -60,12 +60,13 @@ def _hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:
 
 def _put_away(channel: Any, raw: bytes, queue: str, delivery_tag: str, error: Exception) -> None:
     """Return or set aside a message that not even our own call could be delivered for."""
-    if channel.has_gate:  # the fault is the worker's: it shuts down, or lacks memory or threads
+    is_gated = channel.is_gated(queue)
+    if is_gated:  # the fault is the worker's: it shuts down, or lacks memory or threads
         channel.qos.restore_by_tag(delivery_tag, leftmost=True)
     else:
         keep_malformed(channel, raw, delivery_tag)
     channel.qos.forget(delivery_tag)
-    event = "message_returned" if channel.has_gate else "message_malformed"
+    event = "message_returned" if is_gated else "message_malformed"
     log.error(event, extra={"fields": {"queue": queue, "why": type(error).__name__}})
 
 
