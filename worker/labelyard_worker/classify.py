@@ -25,6 +25,7 @@ from labelyard.messages import (
     status_of,
 )
 from labelyard.queues import Priority
+from labelyard_worker import spans
 from labelyard_worker.embedding import Embedded, Embedder
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
@@ -63,14 +64,16 @@ class Classifier:
             WorkerError: The model or the device failed; another worker must run the job.
             LabelyardError: The job is cancelled, expired or handed back.
         """
-        labels = self._label_matrix(job, priority=priority, token=token)
+        with spans.stage("labels"):
+            labels = self._label_matrix(job, priority=priority, token=token)
         embed = self.embedder.recall if job.rescore else self.embedder.embed
         futures = embed(job, priority=priority, is_wanted=token.check)
         outcomes = wait_for_images(job, futures, token)
         self.embedder.keep(job.images, outcomes)
         raise_if_storage_is_away(outcomes)
         with self.large_results.turn(job, labels=labels.n_labels, token=token):
-            images = self._score_images(job, outcomes, labels)
+            with spans.stage("score"):
+                images = self._score_images(job, outcomes, labels)
             result = Result(
                 job_id=job.job_id,
                 status=status_of(images),

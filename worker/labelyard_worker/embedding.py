@@ -10,10 +10,12 @@ from typing import Any
 from labelyard.errors import ImageNotEmbeddedError, StorageUnavailableError
 from labelyard.messages import ImageRef, Job
 from labelyard.queues import Priority
+from labelyard_worker import spans
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.pixels import Pixels, Unchanged
+from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import ImageCache, KnownImage, address_of
@@ -82,10 +84,9 @@ class Embedder:
         is_wanted()
         sent: list[Future[Embedded]] = []
         try:
-            for image in job.images:
-                sent.append(
-                    self._embed(image, known.get(address_of(image)), job=job, priority=priority)
-                )
+            for number, image in enumerate(job.images):
+                one = known.get(address_of(image))
+                sent.append(self._embed(number, one, job=job, priority=priority))
         except BaseException:
             for future in sent:
                 future.cancel()
@@ -111,12 +112,12 @@ class Embedder:
         is_wanted()
         found: list[Future[Embedded]] = []
         try:
-            for image in job.images:
+            for number, image in enumerate(job.images):
                 one = known.get(address_of(image))
                 found.append(
-                    fail_as_unknown(image)
+                    fail_as_unknown(image, start_image_span(number))
                     if one is None
-                    else self._embed(image, one, job=job, priority=priority, is_recall=True)
+                    else self._embed(number, one, job=job, priority=priority, is_recall=True)
                 )
         except BaseException:
             for future in found:
@@ -134,14 +135,16 @@ class Embedder:
 
     def _embed(
         self,
-        image: ImageRef,
+        number: int,
         known: KnownImage | None,
         *,
         job: Job,
         priority: Priority,
         is_recall: bool = False,
     ) -> "Future[Embedded]":
-        """Send one image on its way."""
+        """Send one image of *job* on its way."""
+        image = job.images[number]
+        span = start_image_span(number)
         pipeline = _ImagePipeline(
             self._batcher,
             self._known,
@@ -149,6 +152,7 @@ class Embedder:
             priority=priority,
             budget=self._intake.budget,
             recalled=image if is_recall else None,
+            span=span,
         )
         version = None if known is None or self._always_fetches else known.version
         versions = {} if version is None else {image.uri: version}
@@ -160,6 +164,7 @@ class Embedder:
                 priority=priority,
                 tenant=job.tenant,
                 job=job.job_id,
+                span=span,
             )
         except BaseException as error:
             pipeline.fail(error)
@@ -168,10 +173,18 @@ class Embedder:
         return pipeline.embedded
 
 
-def fail_as_unknown(image: ImageRef) -> "Future[Embedded]":
+def start_image_span(number: int) -> Span:
+    """Start the span of an image below the present attempt; images are counted from 0."""
+    return spans.current().child("labelyard.image", {"labelyard.image.number": number})
+
+
+def fail_as_unknown(image: ImageRef, span: Span) -> "Future[Embedded]":
     """Answer at once that *image* was never classified."""
+    error = ImageNotEmbeddedError(redact(image.uri), "classify it first")
+    span.fail(error.code)
+    span.end()
     future: Future[Embedded] = Future()
-    future.set_exception(ImageNotEmbeddedError(redact(image.uri), "classify it first"))
+    future.set_exception(error)
     return future
 
 
@@ -191,8 +204,10 @@ class _ImagePipeline:
         priority: Priority,
         budget: PixelBudget,
         recalled: ImageRef | None = None,
+        span: Span = NO_SPAN,
     ) -> None:
         self._recalled = recalled
+        self._span = span
         self.embedded: Future[Embedded] = Future()
         self.known = known
         self._batcher = batcher
@@ -243,7 +258,7 @@ class _ImagePipeline:
             uri = redact(self._recalled.uri)
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
-        answer = self._batcher.submit(pixels, priority=self._priority)
+        answer = self._batcher.submit(pixels, priority=self._priority, span=self._span)
         self.cancel_with_image(answer)
         answer.add_done_callback(self._on_embeds)
 
@@ -260,12 +275,16 @@ class _ImagePipeline:
         )
 
     def _answer(self, embedded: Embedded) -> None:
+        self._span.set({"labelyard.image.cached": embedded.model_s == 0.0})
+        self._span.end()
         self._release()
         with suppress(InvalidStateError):  # the job gave up on it
             self.embedded.set_result(embedded)
 
     def fail(self, error: BaseException) -> None:
         """Answer with *error*."""
+        self._span.fail(spans.code_of(error))
+        self._span.end()
         self._release()
         with suppress(InvalidStateError):
             self.embedded.set_exception(error)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 
 from labelyard.errors import LedgerUnavailableError
 from labelyard.label_sets import LabelSetRegistry
@@ -34,6 +35,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import run_in_temporary_thread
+from labelyard_worker.vision.forward_passes import report_pass
 from labelyard_worker.vision.image_cache import open_image_cache
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scorer import Scorer
@@ -206,6 +208,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
         max_batch_size=checkpoint.max_batch_size,
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,
+        on_pass=partial(report_pass, model=checkpoint.info),
     )
     stack.callback(batcher.close, timeout_s=5.0)
     batcher.start()

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from labelyard.errors import (
     ImageCrashedDecoderError,
@@ -35,6 +36,19 @@ FATAL_DEATHS = 2
 PAUSE_AFTER_FAILURE_S = 1.0
 # Part of an image's time that decoding has at least, however long the fetch took.
 MIN_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Consequence of a decoder's answer for its image.
+
+    Attributes:
+        call: Passes the image on.
+        error: Error that decoding ended with, if it did.
+    """
+
+    call: Callable[[], None]
+    error: LabelyardError | None = None
 
 
 class DecodeStage:
@@ -130,9 +144,12 @@ class DecodeStage:
         request = handle.sent[0].request
         settle = self._check_answer(request, frame) if request is not None else None
         handle.sent.popleft()
-        handle.head_since = time.monotonic()
-        if settle is not None:
-            settle()
+        began_at, handle.head_since = handle.head_since, time.monotonic()
+        if request is not None and settle is not None:
+            request.span.stage(
+                "decode", started_at=began_at, ended_at=handle.head_since, error=settle.error
+            )
+            settle.call()
 
     def replace(self, handle: DecoderHandle, *, why: str = "", is_fatal: bool = False) -> None:
         """Replace a decoder; the image being decoded is to blame at the second death over it.
@@ -150,9 +167,13 @@ class DecodeStage:
         if request is None:
             return
         request.deaths += 1
+        reason = why or f"the decoder died: {how}"
+        error = ImageCrashedDecoderError(redact(request.image.uri), reason)
+        request.span.stage(
+            "decode", started_at=handle.head_since, ended_at=time.monotonic(), error=error
+        )
         if is_fatal or request.deaths >= FATAL_DEATHS:
-            reason = why or f"the decoder died: {how}"
-            self._on_error(request, ImageCrashedDecoderError(redact(request.image.uri), reason))
+            self._on_error(request, error)
         else:
             self._put_back([request])
 
@@ -235,21 +256,21 @@ class DecodeStage:
             if not request.answer.done():
                 self.queue.put(request, is_first=True)
 
-    def _check_answer(self, request: IntakeRequest, frame: Frame) -> Callable[[], None]:
+    def _check_answer(self, request: IntakeRequest, frame: Frame) -> "Settlement":
         """Check an answer, and return the call that settles its image."""
         uri, head = redact(request.image.uri), frame.head
         self._note_stderr(request, head)
         match head.get("op"):
             case "pixels":
                 pixels = to_pixels(frame, etag=request.etag, stamp=request.stamp)
-                return lambda: self._on_pixels(request, pixels)
+                return Settlement(lambda: self._on_pixels(request, pixels))
             case "cut":
                 digest = md5_of(head)
                 error = ImageUndecodableError(uri, text(head, "reason", most=MAX_REASON))
-                return lambda: self._on_cut(request, digest, error)
+                return Settlement(lambda: self._on_cut(request, digest, error), error)
             case "error":
                 failure = to_error(head, uri=uri)
-                return lambda: self._on_error(request, failure)
+                return Settlement(lambda: self._on_error(request, failure), failure)
             case _:
                 raise MalformedFrameError("an unknown answer")
 

@@ -144,14 +144,19 @@ class FetchStage:
         for request in list(handle.fetching.values()):
             self.queue.finish(request)
             request.fetcher_deaths += 1
+            error = StorageUnavailableError(redact(request.image.uri), "the fetcher died")
+            request.span.stage(
+                "fetch",
+                started_at=request.fetch_began_at,
+                ended_at=time.monotonic(),
+                error=error,
+            )
             request.fetch_began_at = 0.0
             if request.answer.done():
                 continue
             if request.fetcher_deaths < FATAL_FETCHER_DEATHS:
                 self.queue.put(request, is_first=True)
             else:
-                uri = redact(request.image.uri)
-                error = StorageUnavailableError(uri, "the fetcher died")
                 self._on_error(request, FetchOutcome(error))
 
     def start_missing(self) -> list[FetcherHandle]:
@@ -230,6 +235,7 @@ class FetchStage:
             raise MalformedFrameError("an unknown answer")
         del handle.fetching[number]
         self.queue.finish(request)
+        request.span.stage("fetch", started_at=request.fetch_began_at, ended_at=now, error=error)
         request.fetch_s, request.fetch_began_at = now - request.fetch_began_at, 0.0
         is_down = frame.head.get("is_source_down") is True
         if not is_down and op != "cancelled":

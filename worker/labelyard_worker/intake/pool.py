@@ -24,6 +24,7 @@ from labelyard_worker.pixels import (
     PixelSpec,
     Unchanged,
 )
+from labelyard_worker.spans import NO_SPAN, Span
 
 __all__ = ["IntakeOptions", "IntakePool", "Unchanged", "default_children"]
 
@@ -96,6 +97,7 @@ class IntakePool:
         priority: Priority = Priority.BULK,
         tenant: str = "",
         job: str = "",
+        span: Span = NO_SPAN,
     ) -> list[Future[Pixels | Unchanged]]:
         """Queue *images* for fetching and decoding.
 
@@ -105,6 +107,7 @@ class IntakePool:
             priority: Interactive images go first.
             tenant: Tenant whose share the images count against.
             job: Job that they belong to.
+            span: Span below which fetches and decodings are reported.
 
         Returns:
             One future for each image, in their order. Each is answered once, with pixels,
@@ -114,7 +117,8 @@ class IntakePool:
         """
         now = time.monotonic()
         requests = [
-            IntakeRequest(image, None, priority, tenant, job, asked_at=now) for image in images
+            IntakeRequest(image, None, priority, tenant, job, asked_at=now, span=span)
+            for image in images
         ]
         for request in requests:
             if (version := known.get(request.image.uri)) is not None:

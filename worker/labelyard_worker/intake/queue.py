@@ -12,6 +12,7 @@ from labelyard.queues import Priority
 from labelyard_worker.intake.frames import close_fd
 from labelyard_worker.intake.image_uri import bucket_or_host
 from labelyard_worker.pixels import Pixels, Unchanged
+from labelyard_worker.spans import NO_SPAN, Span
 
 # Of images taken while both kinds wait, at least every eighth is a bulk one.
 INTERACTIVE_IN_A_ROW = 7
@@ -47,6 +48,7 @@ class IntakeRequest:
         fetch_s: Seconds that its last fetch took.
         fetch_began_at: Start of the fetch in progress, or 0.
         has_place: Whether it holds a place of the pixel budget.
+        span: Span below which its stages are reported.
     """
 
     image: ImageRef
@@ -72,6 +74,7 @@ class IntakeRequest:
     fetch_s: float = 0.0
     fetch_began_at: float = 0.0
     has_place: bool = False
+    span: Span = NO_SPAN
 
     def __post_init__(self) -> None:
         self.source = self.source or bucket_or_host(self.image.uri)

@@ -11,6 +11,7 @@ from labelyard.queues import Queue
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.spans import Attributes
 
 Classify = Callable[[Job, Queue, Token], Result]
 
@@ -54,6 +55,11 @@ class ClassifyJob(Work[Result]):
         """Digest of the job, equal for the same job of any client."""
         return job_digest(self.job)
 
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """Trace entries of the job, with the span of its submit if there is one."""
+        return self.job.trace
+
     def to_json(self) -> str:
         """Write the job as its message."""
         return self.job.model_dump_json()
@@ -90,6 +96,24 @@ class ClassifyJob(Work[Result]):
         """Return the deliveries to an object and a webhook that the job names."""
         names = deliveries_of(self.job, result)
         return Delivery(self.job, result, names) if names else None
+
+    def failure_code(self, result: Result) -> str:
+        """Return the code of the job's error, else of the first image, if all images failed."""
+        failures = [result.error, *(image.error for image in result.images)]
+        codes = (failure.code for failure in failures if failure is not None)
+        return next(codes, "") if result.status == "failed" else ""
+
+    def attributes(self, result: Result | None) -> Attributes:
+        """Return queue and size of the job; of a result, its status, label set and checkpoint."""
+        known: dict[str, str | int | float | bool] = {
+            "messaging.destination.name": self.queue.value,
+            "labelyard.images": len(self.job.images),
+        }
+        if result is not None:
+            known["labelyard.status"] = result.status
+            known["labelyard.label_set"] = result.label_set or ""
+            known["labelyard.checkpoint"] = result.model.checkpoint if result.model else ""
+        return known
 
     def describe(self, result: Result) -> Mapping[str, object]:
         """Return status, size, trace and timing."""

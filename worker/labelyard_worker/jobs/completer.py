@@ -14,13 +14,16 @@ from labelyard_worker.jobs.delivery.plan import Delivery
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.errors import MessageReturnedError
 from labelyard_worker.jobs.ledger_retry import LedgerRetry
-from labelyard_worker.jobs.verdicts import Verdict
+from labelyard_worker.jobs.verdicts import Action, Verdict
 from labelyard_worker.jobs.work import Work
+from labelyard_worker.spans import code_of, stage
 
 log = logging.getLogger(__name__)
 #: Pause before a job is run again that expired a moment too early for the ledger.
 EARLY_S: Final = 0.5
 NOTHING_PENDING: Final = Pending()
+#: Ends that others chose: a drain, a cancellation, an expiry.
+NOT_AT_FAULT: Final[frozenset[Action]] = frozenset({"hand_back", "drop", "expire"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,15 @@ class EndedAttempt:
     verdict: Verdict
     result: Any = None
     error: BaseException | None = None
+
+    @property
+    def failure_code(self) -> str:
+        """Code of the fault that ended the attempt; empty if nothing was at fault."""
+        if self.verdict.action in NOT_AT_FAULT:
+            return ""
+        if self.error is not None:
+            return code_of(self.error)
+        return self.verdict.code or self.work.failure_code(self.result)
 
 
 class Completer:
@@ -106,9 +118,10 @@ class Completer:
         """Write the result, then start its deliveries: one that fails never fails the job."""
         delivery = work.delivery(result)
         pending = self._plan(delivery)
-        is_first = self._ledger_retry.call(
-            lambda: self._write(work, result, pending, is_dead=is_dead)
-        )
+        with stage("finish"):
+            is_first = self._ledger_retry.call(
+                lambda: self._write(work, result, pending, is_dead=is_dead)
+            )
         self.finished += 1
         self.last_finished_at = time.monotonic()
         fields = {"job_id": work.job_id, "first": is_first, **work.describe(result)}

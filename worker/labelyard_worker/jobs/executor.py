@@ -14,6 +14,7 @@ from labelyard.errors import IdempotencyConflictError, InvalidMessageError, Ledg
 from labelyard.ledger import Isolation, Ledger, Receipt, Started
 from labelyard.ledger.commands import new_call_id
 from labelyard.ledger.set_aside import SetAsideMessage
+from labelyard_worker import spans
 from labelyard_worker.jobs.cancellation import HandedBackError, RunningJobs, Token
 from labelyard_worker.jobs.completer import Completer, EndedAttempt
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
@@ -152,7 +153,7 @@ class Executor:
         fields: dict[str, object] = {"job_id": work.job_id}
         match started.verdict:
             case "run":
-                self._complete(self._attempt(work, started))
+                self._run_attempt(work, started)
             case "to_quarantine":
                 # The ledger made it due in the quarantine queue.
                 fields["deaths"] = started.deaths
@@ -166,6 +167,28 @@ class Executor:
                 self._invalid_messages.set_apart(work, started)
             case _:
                 pass  # final: its pending deliveries stand in the ledger
+
+    def _run_attempt(self, work: Work[Any], started: Started) -> None:
+        """Make one attempt, and carry out the verdict on it, in a span of its own."""
+        is_first = started.attempt == 1
+        span = spans.tracer().attempt(
+            work.trace,
+            queued_s=started.queued_s if is_first else None,
+            attributes={
+                "messaging.message.id": work.job_id,
+                "labelyard.tenant": work.tenant,
+                "labelyard.attempt": started.attempt,
+                "labelyard.deaths": started.deaths,
+                "labelyard.worker": self.worker,
+                **work.attributes(None),
+            },
+        )
+        with spans.working_in(span):
+            ended = self._attempt(work, started)
+            span.set({"labelyard.verdict": ended.verdict.action, **work.attributes(ended.result)})
+            if code := ended.failure_code:
+                span.fail(code)
+            self._complete(ended)
 
     def _attempt(self, work: Work[Any], started: Started) -> EndedAttempt:
         """Make one attempt, guarded by token and watchdog, and judge it."""
@@ -196,6 +219,7 @@ class Executor:
         try:
             self._completer.complete(ended)
         except LedgerAwayError as error:
+            spans.current().fail(spans.code_of(error))
             returned_by = f"{self.worker}:{ended.started.start}"
             raise MessageReturnedError(ended.work.job_id, returned_by) from error
 

@@ -14,6 +14,7 @@ from labelyard.messages import Failure
 from labelyard.queues import Queue
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery
+from labelyard_worker.spans import Attributes
 
 R = TypeVar("R")
 
@@ -61,6 +62,11 @@ class Work(ABC, Generic[R]):
     @abstractmethod
     def digest(self) -> str:
         """Digest of the message's contents, for the receipt; computed once a receipt."""
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """Trace context of the submit, if the kind has one."""
+        return {}
 
     @abstractmethod
     def to_json(self) -> str:
@@ -126,6 +132,18 @@ class Work(ABC, Generic[R]):
     def delivery(self, result: R) -> Delivery | None:  # noqa: ARG002 - as above
         """Return the deliveries that *result* is wanted for, if any."""
         return None
+
+    def failure_code(self, result: R) -> str:  # noqa: ARG002 - as above
+        """Return the code for which the job failed as a whole; empty if it did not."""
+        return ""
+
+    def attributes(self, result: R | None) -> Attributes:  # noqa: ARG002 - as above
+        """Return attributes of an attempt's span; no labels, no addresses.
+
+        Args:
+            result: ``None`` as the attempt begins, and if it has none.
+        """
+        return {}
 
     @abstractmethod
     def describe(self, result: R) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from labelyard.queues import Priority
+from labelyard_worker.spans import NO_SPAN, Span
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,6 +46,7 @@ class BatchRequest(Generic[Item, Result]):
 
     item: Item
     priority: Priority
+    span: Span = NO_SPAN
     queued_at: float = field(default_factory=time.monotonic)
     answer: "Future[BatchAnswer[Result]]" = field(default_factory=Future)
 

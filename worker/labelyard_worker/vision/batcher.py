@@ -15,6 +15,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.queues import Priority
+from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batch_queue import (
     BatchAnswer,
@@ -28,6 +29,7 @@ from labelyard_worker.vision.batch_queue import (
     reject_all,
     run_batch,
 )
+from labelyard_worker.vision.forward_passes import ForwardPass, PassItem
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Batcher(Generic[Item, Result]):
         streams: int = 1,
         longest_delay_s: float = 0.040,
         on_batch: Callable[[int, float], None] | None = None,
+        on_pass: Callable[[ForwardPass], None] = lambda _: None,
         is_mixed: bool = True,
         name: str = "model",
     ) -> None:
@@ -71,6 +74,7 @@ class Batcher(Generic[Item, Result]):
             longest_delay_s: Most seconds that a thread waits for images that were
                 announced, while another thread keeps the device busy.
             on_batch: Called with the size and the seconds of each batch, for metrics.
+            on_pass: Called with each forward pass, failed ones too, for traces.
             is_mixed: Whether interactive and bulk items share batches.
             name: Of the threads, with a number behind it.
         """
@@ -82,6 +86,7 @@ class Batcher(Generic[Item, Result]):
         self._queue_capacity = queue_capacity
         self._longest_delay_s = longest_delay_s
         self._on_batch = on_batch
+        self._on_pass = on_pass
         self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
         self._coming = 0
         self._changed = threading.Condition()
@@ -130,8 +135,13 @@ class Batcher(Generic[Item, Result]):
             self._coming = max(0, self._coming - count)
             self._changed.notify_all()
 
-    def submit(self, item: Item, *, priority: Priority) -> "Future[BatchAnswer[Result]]":
+    def submit(
+        self, item: Item, *, priority: Priority, span: Span = NO_SPAN
+    ) -> "Future[BatchAnswer[Result]]":
         """Queue *item*; cancel the future to take it back.
+
+        Args:
+            span: Span that the item's forward pass is linked with.
 
         Raises:
             BatcherFullError: *queue_capacity* items wait already.
@@ -140,10 +150,10 @@ class Batcher(Generic[Item, Result]):
         """
         with self._changed:
             self._coming = max(0, self._coming - 1)
-        return self.submit_all([item], priority=priority)[0]
+        return self.submit_all([item], priority=priority, span=span)[0]
 
     def submit_all(
-        self, items: Sequence[Item], *, priority: Priority
+        self, items: Sequence[Item], *, priority: Priority, span: Span = NO_SPAN
     ) -> "list[Future[BatchAnswer[Result]]]":
         """Queue *items*, none or all, so that an idle thread takes them together.
 
@@ -158,7 +168,7 @@ class Batcher(Generic[Item, Result]):
             if len(self._line) + len(items) > self._queue_capacity:
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
             calls: list[BatchRequest[Item, Result]] = [
-                BatchRequest(item, priority) for item in items
+                BatchRequest(item, priority, span) for item in items
             ]
             for call in calls:
                 self._line.join(call)
@@ -248,23 +258,26 @@ class Batcher(Generic[Item, Result]):
             error = raised.with_traceback(None)  # a traceback holds on to device memory
         finally:
             del self._pass_started_at[threading.get_ident()]
+        items = tuple(PassItem(request.span, request.queued_at) for request in batch)
+        done = ForwardPass(items, self.limit.current, started_at, time.monotonic(), error)
+        self._on_pass(done)
         if error is None:
-            self._resolve(batch, results, started_at)
+            self._resolve(batch, results, done)
         else:
             self._recover(batch, error)
 
     def _resolve(
-        self, batch: list[BatchRequest[Item, Result]], results: Sequence[Result], started_at: float
+        self, batch: list[BatchRequest[Item, Result]], results: Sequence[Result], done: ForwardPass
     ) -> None:
-        model_s = time.monotonic() - started_at
         with self._changed:
             self.batches += 1
             self.images += len(batch)
             self.limit.went_well(len(batch))
         if self._on_batch is not None:
-            self._on_batch(len(batch), model_s)
+            self._on_batch(len(batch), done.model_s)
         for call, result in zip(batch, results, strict=True):
-            call.resolve(BatchAnswer(result, len(batch), started_at - call.queued_at, model_s))
+            wait_s = done.started_at - call.queued_at
+            call.resolve(BatchAnswer(result, len(batch), wait_s, done.model_s))
 
     def _recover(self, batch: list[BatchRequest[Item, Result]], error: Exception) -> None:
         """Fail the device or the one item at fault, or retry the batch in two halves.

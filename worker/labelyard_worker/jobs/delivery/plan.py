@@ -9,6 +9,7 @@ from labelyard.errors import InvalidMessageError
 from labelyard.ledger import Record
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard.messages import Job, Result
+from labelyard_worker.spans import Span, current, tracer
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Delivery:
         names: Deliveries to try now.
         held_at: Monotonic time at which the lease was last renewed.
         is_calling: Whether a call has begun, so that its outcome must be written.
+        attempt: Span of the attempt that made the result, if it was this worker's.
     """
 
     job: Job
@@ -42,6 +44,7 @@ class Delivery:
     names: tuple[str, ...]
     held_at: float = field(default_factory=time.monotonic)
     is_calling: bool = False
+    attempt: Span = field(default_factory=current)
 
 
 def to_delivery(record: Record, *, now: float) -> Delivery | None:
@@ -71,6 +74,17 @@ def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
     object_uri = None if is_written else job.deliver.object_uri
     wanted = (("object", object_uri), ("webhook", job.deliver.webhook))
     return tuple(name for name, target in wanted if target)
+
+
+def start_delivery_span(delivery: Delivery, name: str) -> Span:
+    """Start the span of one try at a delivery."""
+    job = delivery.job
+    attributes = {
+        "messaging.message.id": job.job_id,
+        "labelyard.tenant": job.tenant,
+        "labelyard.delivery": name,
+    }
+    return tracer().delivery(job.trace, attempt=delivery.attempt, attributes=attributes)
 
 
 def log_outcome(job_id: str, name: str, outcome: DeliveryOutcome) -> None:

@@ -19,13 +19,16 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Record
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.messages import Job
+from labelyard_worker import spans
 from labelyard_worker.jobs.delivery.host import Host, PendingJobs
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
 from labelyard_worker.jobs.delivery.plan import (
     POLL_EVERY_S,
+    UNDELIVERED_EVENTS,
     Delivery,
     Sender,
     log_outcome,
+    start_delivery_span,
     to_delivery,
 )
 
@@ -228,12 +231,17 @@ class DeliveryPool:
 
     async def _send(self, sender: Sender, delivery: Delivery, name: str) -> DeliveryOutcome:
         delivery.is_calling = True
-        try:
-            return await sender.send(delivery.job, delivery.result)
-        except Exception as error:
-            fields = {"job_id": delivery.job.job_id, "delivery": name}
-            log.exception("delivery_broke", extra={"fields": fields})
-            return DeliveryOutcome("failed", type(error).__name__)
+        with spans.working_in(start_delivery_span(delivery, name)) as span:
+            try:
+                outcome = await sender.send(delivery.job, delivery.result)
+            except Exception as error:
+                fields = {"job_id": delivery.job.job_id, "delivery": name}
+                log.exception("delivery_broke", extra={"fields": fields})
+                outcome = DeliveryOutcome("failed", type(error).__name__)
+            span.set({"labelyard.outcome": outcome.kind})
+            if outcome.kind in UNDELIVERED_EVENTS:
+                span.fail(outcome.reason)
+        return outcome
 
     async def _hold(self, delivery: Delivery) -> bool:
         """Renew a lease that grew old in memory; return whether this worker still holds it."""

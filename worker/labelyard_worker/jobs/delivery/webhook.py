@@ -17,6 +17,7 @@ from labelyard.messages import Job, Result
 from labelyard.webhooks import WebhookAddress, webhook_id
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, WebhookHosts
 from labelyard_worker.jobs.delivery.signature import sign, webhook_body
+from labelyard_worker.spans import trace_headers
 
 READ_BYTES: Final = 16 * 1024
 # The status is known before the body: a receiver gets a moment to finish its answer.
@@ -65,7 +66,10 @@ class WebhookSender:
         """Call the job's webhook once."""
         address = self._address_of(job)
         body = webhook_body(result)
-        headers = sign(body, message_id=webhook_id(job.job_id), at=int(time.time()), key=self.key)
+        headers = {
+            **sign(body, message_id=webhook_id(job.job_id), at=int(time.time()), key=self.key),
+            **trace_headers(job.trace),
+        }
         try:
             answer = await post(address, body, headers, tls=self.tls, timeout_s=self.timeout_s)
         except TimeoutError:
