@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 
-from labelyard.arguments import counted
+from labelyard.arguments import counted, job_id_of
 from labelyard.ledger import Backlog, BacklogKey, Ledger, State
+from labelyard.ledger.cancellation import cancel_open
+from labelyard.ledger.erasure import Erasure, erase_job
 from labelyard.ledger.listing import JobFilter, JobList, list_jobs
 from labelyard.ledger.workers import WorkerInfo, read_workers
 from labelyard.queues import JobQueue
 
 
 class Administration:
-    """Calls of :class:`labelyard.Client` that list and count jobs."""
+    """Calls of :class:`labelyard.Client` that list, count, cancel and erase jobs."""
 
     _ledger: Ledger
 
@@ -77,9 +79,41 @@ class Administration:
         wanted = JobFilter.checked(state=state, tenant=tenant, since=since, queue=queue)
         return list_jobs(self._ledger, wanted, limit=counted(limit))
 
+    def cancel_all(self, *, tenant: str | None = None, queue: JobQueue | None = None) -> int:
+        """Cancel all jobs that are not final and were submitted before this call.
+
+        Args:
+            tenant: Only this tenant's jobs.
+            queue: Only jobs of this queue.
+
+        Returns:
+            Number of jobs that were cancelled.
+
+        Raises:
+            InvalidMessageError: There is no such queue.
+            LedgerUnavailableError: The ledger gave no answer; some jobs may be cancelled.
+        """
+        wanted = JobFilter.checked(tenant=tenant, queue=queue)
+        return cancel_open(self._ledger, tenant=wanted.tenant, queue=wanted.queue)
+
+    def forget(self, job_id: str) -> Erasure:
+        """Erase a job: its message, its result, and every entry of the ledger that names it.
+
+        A job that is not final is cancelled first. Its final state alone stays as a tombstone
+        for a while, so that a message in the broker does not bring the job back. A repeated
+        call does no harm.
+
+        Returns:
+            What is left outside the ledger: objects and webhooks that got the result.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        return erase_job(self._ledger, job_id_of(job_id))
+
 
 class AsyncAdministration:
-    """Calls of :class:`labelyard.AsyncClient` that list and count jobs: they run in threads."""
+    """Calls of :class:`labelyard.AsyncClient` that list, count, cancel and erase jobs, in threads."""
 
     _threads_ledger: Ledger
 
@@ -123,3 +157,14 @@ class AsyncAdministration:
         return await asyncio.to_thread(
             list_jobs, self._threads_ledger, wanted, limit=counted(limit)
         )
+
+    async def cancel_all(self, *, tenant: str | None = None, queue: JobQueue | None = None) -> int:
+        """Cancel all jobs that are not final and were submitted before this call."""
+        wanted = JobFilter.checked(tenant=tenant, queue=queue)
+        return await asyncio.to_thread(
+            cancel_open, self._threads_ledger, tenant=wanted.tenant, queue=wanted.queue
+        )
+
+    async def forget(self, job_id: str) -> Erasure:
+        """Erase a job: its message, its result, and every entry of the ledger that names it."""
+        return await asyncio.to_thread(erase_job, self._threads_ledger, job_id_of(job_id))

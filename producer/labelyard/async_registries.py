@@ -24,6 +24,10 @@ class AsyncLabelSetRegistry:
         """Read the label set that *reference* names."""
         return await asyncio.to_thread(self._registry.get, reference)
 
+    async def delete(self, reference: str) -> None:
+        """Delete the version that *reference* names."""
+        await asyncio.to_thread(self._registry.delete, reference)
+
     async def names(self) -> list[str]:
         """List the registered names, in alphabetical order."""
         return await asyncio.to_thread(self._registry.names)

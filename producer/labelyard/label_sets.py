@@ -180,6 +180,30 @@ class LabelSetRegistry:
         self._cache(reference, label_set)
         return label_set
 
+    def delete(self, reference: str) -> None:
+        """Delete the version that *reference* names.
+
+        Jobs that still refer to it fail with ``unknown_label_set``, except in a worker that
+        has the set in memory. Labels that another name refers to, too, are kept.
+
+        Raises:
+            UnknownLabelSetError: No label set is registered under *reference*.
+            LedgerUnavailableError: Redis gave no answer; the set may have been deleted.
+        """
+        references = self._references()
+        if text(reference, name="reference") not in references:
+            raise UnknownLabelSetError(reference)
+        digest = reference.partition("@")[2]
+        is_shared = any(
+            other.partition("@")[2] == digest for other in references if other != reference
+        )
+        with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zrem(self._keys.label_set_names, reference)
+            if not is_shared:
+                pipeline.delete(self._keys.label_set(digest))
+            pipeline.execute()
+        self._drop_cached(reference)
+
     def names(self) -> list[str]:
         """List the names of registered label sets, in alphabetical order."""
         return sorted({reference.partition("@")[0] for reference in self._references()})
@@ -200,6 +224,11 @@ class LabelSetRegistry:
                 return None
             self._cached.move_to_end(reference)
             return self._cached[reference][0]
+
+    def _drop_cached(self, reference: str) -> None:
+        with self._lock:
+            _, freed_bytes = self._cached.pop(reference, (None, 0))
+            self._cached_bytes -= freed_bytes
 
     def _cache(self, reference: str, label_set: LabelSet) -> None:
         size_bytes = label_set_bytes(label_set)

@@ -32,6 +32,7 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     ),
     "replay": lambda commands: commands.replay("the-job"),
     "purge": lambda commands: commands.purge("the-job"),
+    "forget": lambda commands: commands.forget("the-job"),
     "sent": lambda commands: commands.sent("the-job", due=None),
     "crowd": lambda commands: commands.crowd("the-job", worker="w1"),
     "take_deliveries": lambda commands: commands.take_deliveries(worker="w1", lease_s=1, limit=1),

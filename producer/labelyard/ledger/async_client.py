@@ -161,7 +161,18 @@ class AsyncLedger:
                     self.clock.note(clock, asked_at=asked_at)
                     answers += glances
         glances = [read_glance(answer, clock=self.clock) for answer in answers]
+        await self._forget_ended(job_ids, glances)
         return self.sightings.fill_in(job_ids, glances)
+
+    async def _forget_ended(
+        self, job_ids: Sequence[str], found: Sequence[Record | Glance | None]
+    ) -> None:
+        """Drop jobs from the sightings whose record is gone because they were erased."""
+        missing = self.sightings.missing_of(job_ids, found)
+        if missing:
+            with ledger_errors_as_ours():
+                ended: Any = await self.client.mget(list(map(self.keys.tombstone, missing)))
+            self.sightings.forget(one for one, state in zip(missing, ended, strict=True) if state)
 
     async def read_many(self, job_ids: Sequence[str]) -> list[Record | None]:
         """Read whole records, in the order of *job_ids*."""
@@ -175,5 +186,6 @@ class AsyncLedger:
         records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
         if any(record is not None and record.is_final for record in records):
             await self._wait_until_durable()  # else a reader could learn of an end that is lost
+        await self._forget_ended(job_ids, records)
         self.sightings.check(job_ids, records)
         return records

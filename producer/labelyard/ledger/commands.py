@@ -219,6 +219,10 @@ class Commands:
         """Drop a dead letter."""
         return self._of_record("purge", job_id, new_call_id())
 
+    def forget(self, job_id: str) -> Command:
+        """Erase a job."""
+        return self._of_record("forget", job_id)
+
     def sent(self, job_id: str, *, due: float | None) -> Command:
         """Note that a job's message was sent."""
         return self._of_record("sent", job_id, "" if due is None else f"{due:.6f}")

@@ -9,6 +9,7 @@ from labelyard.arguments import job_queue, text
 from labelyard.errors import InvalidMessageError
 from labelyard.ledger.records import FINAL_STATES, State
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
+from labelyard.queues import Queue
 
 if TYPE_CHECKING:
     from labelyard.ledger.reading import LedgerReader
@@ -71,11 +72,13 @@ class JobFilter:
 
     state: State | None = None
     tenant: str | None = None
-    queue: str | None = None
+    queue: Queue | None = None
     since: datetime | None = None
 
     @classmethod
-    def checked(cls, *, state: Any, tenant: Any, queue: Any, since: Any) -> Self:
+    def checked(
+        cls, *, state: Any = None, tenant: Any = None, queue: Any = None, since: Any = None
+    ) -> Self:
         """Make a filter of a caller's arguments.
 
         Raises:

@@ -56,6 +56,7 @@ class LedgerReader(LedgerConnection):
         records = [read_record(*pair) for pair in zip(job_ids, answers, strict=True)]
         if any(record is not None and record.is_final for record in records):
             self.wait_until_durable()  # else a reader could learn of an end that is lost
+        self._forget_ended(job_ids, records)
         self.sightings.check(job_ids, records)
         return records
 
@@ -73,7 +74,18 @@ class LedgerReader(LedgerConnection):
                     self.clock.note(clock, asked_at=asked_at)
                     answers += glances
         glances = [read_glance(answer, clock=self.clock) for answer in answers]
+        self._forget_ended(job_ids, glances)
         return self.sightings.fill_in(job_ids, glances)
+
+    def _forget_ended(
+        self, job_ids: Sequence[str], found: Sequence[Record | Glance | None]
+    ) -> None:
+        """Drop jobs from the sightings whose record is gone because they were erased."""
+        missing = self.sightings.missing_of(job_ids, found)
+        if missing:
+            with ledger_errors_as_ours():
+                ended: Any = self.client.mget(list(map(self.keys.tombstone, missing)))
+            self.sightings.forget(one for one, state in zip(missing, ended, strict=True) if state)
 
     def deliveries(self) -> dict[str, int]:
         """Count deliveries: ``pending`` jobs now, and how many ever ended in each way."""

@@ -188,11 +188,13 @@ class SetAside:
                 self._client.delete(self._keys.job(job_id))
 
 
-def messages_naming(ledger: Ledger, job_id: str) -> tuple[tuple[SetAsideMessage, ...], bool]:
+def messages_naming(
+    ledger: Ledger, job_id: str, *, max_searched: int = MAX_SEARCHED
+) -> tuple[tuple[SetAsideMessage, ...], bool]:
     """Find the newest set-aside messages that name a job, in their content too.
 
     Returns:
-        The messages, and whether there are more than the :data:`MAX_SEARCHED` that were searched.
+        The messages, and whether there are more than the *max_searched* that were searched.
 
     Raises:
         LedgerUnavailableError: Redis gave no answer.
@@ -200,7 +202,7 @@ def messages_naming(ledger: Ledger, job_id: str) -> tuple[tuple[SetAsideMessage,
     quoted = json.dumps(job_id).encode()
     found: list[SetAsideMessage] = []
     with ledger_errors_as_ours():
-        for start in range(0, MAX_SEARCHED, SEARCHED_AT_ONCE):
+        for start in range(0, max_searched, SEARCHED_AT_ONCE):
             index: Any = ledger.client.zrange(
                 ledger.keys.set_aside_index,
                 start,
@@ -216,4 +218,4 @@ def messages_naming(ledger: Ledger, job_id: str) -> tuple[tuple[SetAsideMessage,
                     found.append(message)
             if len(ids) < SEARCHED_AT_ONCE:
                 return tuple(found), False
-        return tuple(found), ledger.client.zcard(ledger.keys.set_aside_index) > MAX_SEARCHED
+        return tuple(found), ledger.client.zcard(ledger.keys.set_aside_index) > max_searched

@@ -58,6 +58,13 @@ class Sightings:
             seen_at = self._seen_at.get(job_id)
         return seen_at is not None and time.monotonic() < seen_at + self._result_ttl_s
 
+    def missing_of(
+        self, job_ids: Sequence[str], found: Sequence[Record | Glance | None]
+    ) -> list[str]:
+        """Return the jobs without a record that must have one, unless they were erased."""
+        pairs = zip(job_ids, found, strict=True)
+        return [job_id for job_id, one in pairs if one is None and self.must_exist(job_id)]
+
     def note_opened(self, jobs: Sequence[Job], opened: Sequence[Opened | LabelyardError]) -> None:
         """Note the jobs that were accepted, but for those that are final already."""
         self._note_states(

@@ -1,6 +1,7 @@
 """Administration of jobs in memory: the calls of the fakes that list and count jobs."""
 
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,16 +9,27 @@ from datetime import datetime
 from labelyard.administration import Administration, AsyncAdministration
 from labelyard.arguments import counted
 from labelyard.ledger import Backlog, BacklogKey, Record, State
+from labelyard.ledger.erasure import Erasure
 from labelyard.ledger.listing import JobFilter, JobList, JobSummary
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.queues import JobQueue
+from labelyard.testing.fake_stores import FakeDeadLetters
 
 
 class FakeAdministration(Administration):
-    """Calls of :class:`labelyard.testing.FakeClient` that list and count its jobs."""
+    """Calls of :class:`labelyard.testing.FakeClient` that concern many jobs."""
 
     _records: dict[str, Record]
     fleet: list[WorkerInfo]
+    dead_letters: FakeDeadLetters
+
+    @abstractmethod
+    def status(self, job_id: str) -> Record:
+        """Read a job's record."""
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job that is not final."""
 
     def open_images(self) -> int:
         """Count the images of pending jobs."""
@@ -75,12 +87,27 @@ class FakeAdministration(Administration):
         ]
         return JobList(tuple(found[: counted(limit)]), examined=len(self._records), is_cut=False)
 
+    def cancel_all(self, *, tenant: str | None = None, queue: JobQueue | None = None) -> int:
+        """Cancel all pending jobs."""
+        wanted = JobFilter.checked(tenant=tenant, queue=queue)
+        chosen = [one for one in self._open_records() if wanted.matches(_summary(one))]
+        return sum(self.cancel(record.job_id) for record in chosen)
+
+    def forget(self, job_id: str) -> Erasure:
+        """Erase a job."""
+        deliver = self.status(job_id).job().deliver
+        self.cancel(job_id)
+        del self._records[job_id]
+        if job_id in self.dead_letters.buried:
+            self.dead_letters.purge(job_id)
+        return Erasure(job_id, deliver.object_uri or "", deliver.webhook or "")
+
     def _open_records(self) -> list[Record]:
         return [record for record in self._records.values() if not record.is_final]
 
 
 class AsyncFakeAdministration(AsyncAdministration):
-    """Calls of :class:`labelyard.testing.AsyncFakeClient` that list and count its jobs."""
+    """Calls of :class:`labelyard.testing.AsyncFakeClient` that concern many jobs."""
 
     fake: FakeAdministration
 
@@ -121,6 +148,14 @@ class AsyncFakeAdministration(AsyncAdministration):
         return self.fake.list_jobs(
             state=state, tenant=tenant, since=since, queue=queue, limit=limit
         )
+
+    async def cancel_all(self, *, tenant: str | None = None, queue: JobQueue | None = None) -> int:
+        """Cancel all pending jobs."""
+        return self.fake.cancel_all(tenant=tenant, queue=queue)
+
+    async def forget(self, job_id: str) -> Erasure:
+        """Erase a job."""
+        return self.fake.forget(job_id)
 
 
 def _summary(record: Record) -> JobSummary:

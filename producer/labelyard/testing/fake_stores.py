@@ -31,6 +31,11 @@ class FakeLabelSets(LabelSetRegistry):
             raise UnknownLabelSetError(reference)
         return self._sets[reference]
 
+    def delete(self, reference: str) -> None:
+        """Delete the version that *reference* names."""
+        self.get(reference)
+        del self._sets[reference]
+
     def names(self) -> list[str]:
         """List the registered names, in alphabetical order."""
         return sorted({reference.partition("@")[0] for reference in self._sets})

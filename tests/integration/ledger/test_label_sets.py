@@ -273,3 +273,37 @@ def test_a_set_that_makes_too_many_prompts_is_not_registered(registry: LabelSetR
         registry.register("many", label_set)
 
     assert registry.names() == []
+
+
+@persistent
+def test_a_deleted_version_is_unknown_and_the_others_stay(registry: LabelSetRegistry) -> None:
+    birds = as_label_set(["a wren", "an owl"])
+    gone, kept = registry.register("animals", PETS), registry.register("animals", birds)
+    registry.get(gone)
+
+    registry.delete(gone)
+
+    with pytest.raises(UnknownLabelSetError):
+        registry.get(gone)
+    assert registry.versions("animals") == [kept]
+    assert registry.get(kept) == birds
+
+
+@persistent
+def test_labels_under_two_names_stay_until_both_are_deleted(registry: LabelSetRegistry) -> None:
+    one, other = registry.register("pets", PETS), registry.register("animals", PETS)
+
+    registry.delete(one)
+    still_known = registry.get(other)
+    registry.delete(other)
+
+    assert still_known == PETS
+    assert registry.names() == []
+    with pytest.raises(UnknownLabelSetError):
+        registry.get(other)
+
+
+@pytest.mark.parametrize("reference", ["pets", f"pets@sha256:{'0' * 64}", ""])
+def test_an_unknown_label_set_cannot_be_deleted(registry: LabelSetRegistry, reference: str) -> None:
+    with pytest.raises(UnknownLabelSetError):
+        registry.delete(reference)

@@ -31,7 +31,7 @@ OVERDUE = JOB.model_copy(update={"expires_at": PAST})
 RECEIPT = Receipt(call="receipt-1", tenant=JOB.tenant, digest=job_digest(JOB))
 LIMITS: dict[str, Any] = {"quarantine_after": 2, "dead_after": 2}
 # Times, and what is drawn for each call.
-FLEETING = {"submitted_at", "published_at", "started_at", "finished_at"}
+FLEETING = {"submitted_at", "published_at", "started_at", "finished_at", "events"}
 DRAWN = {"opener", "start_call", "ender", "replayer", "purger"}
 
 Step = Callable[[Ledger], Any]
@@ -109,6 +109,23 @@ def suspected(ledger: Ledger) -> None:
     begin(ledger, isolation="alone")
 
 
+def lost(ledger: Ledger) -> None:
+    """Lose the record of one of two open jobs."""
+    opened(ledger)
+    ledger.open(sample_job(job_id="lost"), queue="bulk")
+    ledger.client.delete("test:job:lost")
+
+
+def missed(ledger: Ledger) -> None:
+    """Open a job as an earlier version did, which kept no backlog."""
+    opened(ledger)
+    ledger.client.delete("test:backlog", "test:open:bulk")
+
+
+def forget(ledger: Ledger) -> Any:
+    return ledger.run(ledger.commands.forget(JOB.job_id))[1]
+
+
 def nothing(ledger: Ledger) -> None:
     """Leave the ledger empty."""
 
@@ -172,6 +189,15 @@ CASES = {
     ),
     "replay": Case(dead, lambda ledger: ledger.replay(JOB.job_id) is not None),
     "purge": Case(dead, lambda ledger: ledger.purge(JOB.job_id)),
+    "forget": Case(running, forget),
+    "forget a dead letter": Case(dead, forget),
+    "cancel many": Case(running, lambda ledger: ledger.cancel_many([JOB.job_id])),
+    "drop lost": Case(
+        lost, lambda ledger: bool(ledger.run(ledger.commands.drop_lost("bulk", offset=0, limit=9)))
+    ),
+    "add missed": Case(
+        missed, lambda ledger: ledger.run(ledger.commands.add_missed(offset=0, limit=9))[0]
+    ),
     "sent": Case(due, lambda ledger: ledger.sent(JOB.job_id, due=1234.5)),
     "sent many": Case(
         due, lambda ledger: MaintenanceLedger(ledger).sent_many([(JOB.job_id, None)])

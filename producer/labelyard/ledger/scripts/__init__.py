@@ -27,6 +27,7 @@ ScriptName = Literal[
     "finish",
     "replay",
     "purge",
+    "forget",
     "sent",
     "crowd",
     "take_deliveries",

@@ -121,14 +121,15 @@ local function finalise(state, result, ttl)
   keep(OPEN_IMAGES)
   redis.call('HINCRBY', TOTALS, state, 1)
   keep(TOTALS)
-  local stream = redis.call('HGET', JOB, 'stream')
+  local stream, events = unpack(redis.call('HMGET', JOB, 'stream', 'events'))
   if stream and stream ~= '' then
     stream = NAMESPACE .. ':stream:' .. stream
     local entry = {'job_id', ID, 'status', state, 'result', result}
     if #result > STREAM_RESULT_MAX_BYTES then  -- a long result is not kept twice over
       entry = {'job_id', ID, 'status', state, 'result_key', JOB, 'result_bytes', #result}
     end
-    redis.call('XADD', stream, 'MAXLEN', '~', STREAM_MAX_ENTRIES, '*', unpack(entry))
+    local event = redis.call('XADD', stream, 'MAXLEN', '~', STREAM_MAX_ENTRIES, '*', unpack(entry))
+    redis.call('HSET', JOB, 'events', (events or '') .. ' ' .. event)
     redis.call('EXPIRE', stream, OPEN_TTL)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)

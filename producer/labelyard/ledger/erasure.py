@@ -1,0 +1,61 @@
+"""Erase a job from the ledger: its message, its result, and every entry that names it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labelyard.errors import InvalidMessageError, JobNotFoundError
+from labelyard.ledger.set_aside import MAX_ENTRIES, messages_naming
+from labelyard.messages import Deliver
+
+if TYPE_CHECKING:
+    from labelyard.ledger.client import Ledger
+    from labelyard.ledger.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What is left of an erased job outside the ledger, for its owner to delete.
+
+    Attributes:
+        job_id: The job.
+        object_uri: Object that the result was to be delivered to; empty if none was asked for.
+        webhook: Address that the result was to be delivered to; empty if none was asked for.
+        set_aside: Number of set-aside messages that named the job and were dropped.
+    """
+
+    job_id: str
+    object_uri: str = ""
+    webhook: str = ""
+    set_aside: int = 0
+
+
+def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
+    """Erase a job, which is cancelled first if it is open; a repeated call does no harm.
+
+    Raises:
+        JobNotFoundError: The ledger does not know the job.
+        LedgerUnavailableError: Redis gave no answer; the job may have been erased.
+    """
+    ledger.sightings.forget([job_id])
+    deliver = _deliveries_of(ledger.read(job_id))
+    verdict = ledger.run(ledger.commands.forget(job_id), is_durable=True)[0]
+    ledger.sightings.forget([job_id])
+    messages, _ = messages_naming(ledger, job_id, max_searched=MAX_ENTRIES)
+    for message in messages:
+        ledger.run(ledger.commands.remove_set_aside(message.id))
+    if verdict == "missing" and not messages:
+        raise JobNotFoundError(job_id)
+    return Erasure(
+        job_id=job_id,
+        object_uri=deliver.object_uri or "",
+        webhook=deliver.webhook or "",
+        set_aside=len(messages),
+    )
+
+
+def _deliveries_of(record: "Record | None") -> Deliver:
+    """Return where the result was to go; a message that is not a job asks for nothing."""
+    try:
+        return record.job().deliver if record is not None else Deliver()
+    except InvalidMessageError:
+        return Deliver()
