@@ -38,6 +38,10 @@ class Administration:
         """Count the jobs that came to each final state; a replayed one counts again."""
         return self._ledger.totals()
 
+    def image_totals(self) -> dict[str, int]:
+        """Count the images of the jobs that came to each final state."""
+        return self._ledger.image_totals()
+
     def deliveries(self) -> dict[str, int]:
         """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""
         return self._ledger.deliveries()
@@ -132,6 +136,10 @@ class AsyncAdministration:
     async def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state; a replayed one counts again."""
         return await asyncio.to_thread(self._threads_ledger.totals)
+
+    async def image_totals(self) -> dict[str, int]:
+        """Count the images of the jobs that came to each final state."""
+        return await asyncio.to_thread(self._threads_ledger.image_totals)
 
     async def deliveries(self) -> dict[str, int]:
         """Count deliveries of results: ``pending`` jobs now, and how the ended ones went."""

@@ -47,6 +47,10 @@ class AsyncDeadLetters:
         """List the ids, those that died first at the front."""
         return await asyncio.to_thread(self._letters.ids, limit=limit)
 
+    async def count(self) -> int:
+        """Count the dead letters."""
+        return await asyncio.to_thread(self._letters.count)
+
     async def records(self, *, limit: int = 1000) -> list[Record]:
         """Read the records, those that died first at the front."""
         return await asyncio.to_thread(self._letters.records, limit=limit)

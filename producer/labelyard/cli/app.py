@@ -5,7 +5,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from labelyard.cli import dead, jobs, label_sets, set_aside, state
+from labelyard.cli import dead, fleet, jobs, label_sets, listing, removal, set_aside, state, top
 from labelyard.errors import LabelyardError, RequestError, ServiceConfigError
 
 EXIT_FAILED: Final = 1
@@ -54,8 +54,12 @@ app.command()(jobs.submit)
 app.command()(jobs.rescore)
 app.command()(jobs.result)
 app.command()(jobs.wait)
-app.command()(jobs.cancel)
+app.command("jobs")(listing.list_jobs)
+app.command()(removal.cancel)
+app.command()(removal.forget)
 app.command()(state.status)
+app.command()(fleet.workers)
+app.command()(top.top)
 app.command()(state.why)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")

@@ -1,12 +1,13 @@
 """Commands for dead letters: jobs that killed or hung their workers."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from labelyard.cli.inputs import AsJson
-from labelyard.cli.output import instant, print_fields, print_json, print_table, record_fields
+from labelyard.cli.output import instant, print_fields, print_json, record_fields
+from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger import Record
@@ -15,6 +16,14 @@ app: typer.Typer = typer.Typer(
     help="Jobs that killed or hung their workers.", no_args_is_help=True, rich_markup_mode=None
 )
 
+COLUMNS: Final = (
+    Column("job"),
+    Column("died", rank=2),
+    Column("deaths", is_right=True, rank=3),
+    Column("images", is_right=True, rank=4),
+    Column("tenant", rank=1),
+    Column("reason", is_sentence=True),
+)
 SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[JOB_ID...]")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters")]
 
@@ -31,8 +40,7 @@ def list_letters(
         for record in records:
             print_json(record_fields(record))
     else:
-        columns = ("job", "tenant", "images", "died", "deaths", "reason")
-        print_table(columns, map(_row, records))
+        print_columns(COLUMNS, map(_row, records))
 
 
 @app.command()
@@ -76,4 +84,4 @@ def _chosen(client: Client, job_ids: list[str] | None, *, every: bool) -> list[s
 def _row(record: Record) -> tuple[object, ...]:
     died = instant(record.finished_at)
     reason = record.last_death
-    return record.job_id, record.tenant, record.images, died, record.deaths, reason
+    return record.job_id, died, record.deaths, record.images, record.tenant, reason

@@ -1,4 +1,4 @@
-"""Commands that submit jobs, wait for them, and cancel them."""
+"""Commands that submit jobs, and wait for their results."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -20,9 +20,8 @@ from labelyard.cli.inputs import (
     read_labels,
     read_uris,
 )
-from labelyard.cli.output import print_error, print_json, print_outcome
+from labelyard.cli.output import print_json, print_outcome
 from labelyard.client import Client, JobHandle
-from labelyard.errors import LabelyardError
 from labelyard.messages import MAX_IMAGES, Job
 from labelyard.queues import Queue, SubmitQueueName
 from labelyard.submission import Labels
@@ -114,25 +113,6 @@ def wait(job_id: JobIds, timeout_s: TimeoutS = 60.0, as_json: AsJson = False) ->
     """Wait for jobs, and print their results."""
     with Client() as client:
         _print_outcomes(client, job_id, timeout_s, as_json=as_json)
-
-
-def cancel(job_id: JobIds) -> None:
-    """Cancel jobs, running or not."""
-    has_failed = False
-    with Client() as client:
-        for one in job_id:
-            try:
-                is_cancelled = client.cancel(one)
-            except LabelyardError as error:
-                if error.is_retryable:
-                    raise
-                print_error(error)
-                has_failed = True
-                continue
-            has_failed |= not is_cancelled
-            typer.echo(f"{one} {'cancelled' if is_cancelled else client.status(one).state}")
-    if has_failed:
-        raise typer.Exit(1)
 
 
 def _jobs(

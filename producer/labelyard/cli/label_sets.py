@@ -1,18 +1,23 @@
 """Commands for label sets that jobs refer to by name."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from labelyard.cli.inputs import AsJson, read_label_set
-from labelyard.cli.output import print_json, print_table
+from labelyard.cli.output import print_json
+from labelyard.cli.removal import for_each
+from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
-from labelyard.errors import UnknownLabelSetError
+from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 
 app: typer.Typer = typer.Typer(
     help="Label sets that jobs refer to by name.", no_args_is_help=True, rich_markup_mode=None
 )
+
+COLUMNS: Final = (Column("name", rank=1), Column("reference"))
+References = Annotated[list[str], typer.Argument(metavar="REFERENCE...", help="name@sha256:…")]
 
 
 @app.command()
@@ -36,7 +41,7 @@ def list_sets(as_json: AsJson = False) -> None:
         for name, reference in versions:
             print_json({"name": name, "reference": reference})
     else:
-        print_table(("name", "reference"), versions)
+        print_columns(COLUMNS, versions)
 
 
 @app.command()
@@ -49,3 +54,23 @@ def show(reference: str) -> None:
                 raise UnknownLabelSetError(reference)
             reference = versions[-1]
         typer.echo(client.label_sets.get(reference).model_dump_json(exclude_defaults=True))
+
+
+@app.command()
+def delete(reference: References, as_json: AsJson = False) -> None:
+    """Delete versions of label sets; jobs that still refer to one fail."""
+    with Client() as client:
+
+        def delete_one(one: str) -> bool:
+            if "@" not in one:
+                raise InvalidMessageError(
+                    f"{one} names no version: `labelyard label-sets list` has the references"
+                )
+            client.label_sets.delete(one)
+            if as_json:
+                print_json({"reference": one, "deleted": True})
+            else:
+                typer.echo(f"{one} deleted")
+            return True
+
+        for_each(reference, delete_one)

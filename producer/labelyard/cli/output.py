@@ -1,7 +1,6 @@
 """Output of the commands: tables for people, a JSON object a line for programs."""
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelyard.cli.tables import pair_lines, print_lines
 from labelyard.diagnosis import Diagnosis
 from labelyard.errors import LabelyardError
 from labelyard.ledger import DeliveryState, Record
@@ -97,11 +97,8 @@ def delivery_fields(delivery: DeliveryState) -> dict[str, Any]:
 
 
 def print_fields(fields: dict[str, Any]) -> None:
-    """Print names and values in two columns."""
-    table = Table(box=None, show_header=False)
-    for name, value in fields.items():
-        table.add_row(Text(name, style="bold"), Text(str(value)))
-    Console().print(table)
+    """Print names and values in two columns; a long value is not broken, so it can be copied."""
+    print_lines(pair_lines(fields))
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
@@ -119,16 +116,6 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
             if name not in shown and value not in (None, "", [], {})
         }
     )
-
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a plain table."""
-    table = Table(box=None)
-    for column in columns:
-        table.add_column(column, overflow="fold")  # ids are there to be copied
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    Console().print(table)
 
 
 def instant(at: float | None) -> str | None:

@@ -1,12 +1,13 @@
 """Commands for messages that workers set aside because they are not plain calls of our tasks."""
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from labelyard.cli.inputs import AsJson
-from labelyard.cli.output import instant, print_fields, print_json, print_table
+from labelyard.cli.output import instant, print_fields, print_json
+from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
 from labelyard.ledger.set_aside import MAX_ENTRIES, SetAsideMessage
@@ -15,6 +16,14 @@ app: typer.Typer = typer.Typer(
     help="Messages that no worker could run.", no_args_is_help=True, rich_markup_mode=None
 )
 
+COLUMNS: Final = (
+    Column("id"),
+    Column("at", rank=2),
+    Column("queue", rank=1),
+    Column("job", rank=3),
+    Column("bytes", is_right=True, rank=4),
+    Column("reason", is_sentence=True),
+)
 SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID...]")]
 All = Annotated[bool, typer.Option("--all", help="All messages that were set aside")]
 
@@ -31,8 +40,7 @@ def list_messages(
         for message in messages:
             print_json(_fields(message))
     else:
-        columns = ("id", "queue", "job", "bytes", "at", "reason")
-        print_table(columns, map(_row, messages))
+        print_columns(COLUMNS, map(_row, messages))
 
 
 @app.command()
@@ -83,4 +91,4 @@ def _fields(message: SetAsideMessage) -> dict[str, Any]:
 
 def _row(message: SetAsideMessage) -> tuple[object, ...]:
     at, size = instant(message.at), message.size_bytes
-    return message.id, message.queue, message.job_id, size, at, message.reason
+    return message.id, at, message.queue, message.job_id, size, message.reason

@@ -18,6 +18,10 @@ class DeadLetters:
         """List the ids, those that died first at the front."""
         return self._ledger.dead(limit=counted(limit))
 
+    def count(self) -> int:
+        """Count the dead letters."""
+        return self._ledger.count_dead()
+
     def records(self, *, limit: int = 1000) -> list[Record]:
         """Read the records, those that died first at the front."""
         records = self._ledger.read_many(self.ids(limit=limit))

@@ -147,6 +147,17 @@ class LedgerKeys:
         return f"{self.namespace}:totals"
 
     @cached_property
+    def image_totals(self) -> str:
+        """Number of images in the jobs that came to each final state.
+
+        Type: hash
+        Holds: a number for each state.
+        Writer: every script that makes a job final.
+        TTL: `open_ttl_s` after the last change.
+        """
+        return f"{self.namespace}:image_totals"
+
+    @cached_property
     def dead_letters(self) -> str:
         """Dead letters: failed jobs that killed or hung their workers.
 

@@ -117,6 +117,17 @@ class LedgerReader(LedgerConnection):
             totals = cast("dict[str, str]", self.client.hgetall(self.keys.totals))
         return {state: read_count(count) for state, count in totals.items()}
 
+    def image_totals(self) -> dict[str, int]:
+        """Count the images of the jobs that came to each final state."""
+        with ledger_errors_as_ours():
+            totals = cast("dict[str, str]", self.client.hgetall(self.keys.image_totals))
+        return {state: read_count(count) for state, count in totals.items()}
+
+    def count_dead(self) -> int:
+        """Count the dead letters."""
+        with ledger_errors_as_ours():
+            return self.client.zcard(self.keys.dead_letters)
+
     def dead(self, *, limit: int = 1000) -> list[str]:
         """List the ids of dead letters, oldest first."""
         with ledger_errors_as_ours():

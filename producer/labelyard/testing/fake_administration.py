@@ -58,6 +58,14 @@ class FakeAdministration(Administration):
         states = [record.state for record in self._records.values() if record.is_final]
         return {state: states.count(state) for state in states}
 
+    def image_totals(self) -> dict[str, int]:
+        """Count the images of the jobs that came to each final state."""
+        images: Counter[str] = Counter()
+        for record in self._records.values():
+            if record.is_final:
+                images[record.state] += record.images
+        return dict(images)
+
     def deliveries(self) -> dict[str, int]:
         """Count deliveries of results; a fake makes none."""
         return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
@@ -126,6 +134,10 @@ class AsyncFakeAdministration(AsyncAdministration):
     async def totals(self) -> dict[str, int]:
         """Count the jobs that came to each final state."""
         return self.fake.totals()
+
+    async def image_totals(self) -> dict[str, int]:
+        """Count the images of the jobs that came to each final state."""
+        return self.fake.image_totals()
 
     async def deliveries(self) -> dict[str, int]:
         """Return 0: a fake delivers nothing."""

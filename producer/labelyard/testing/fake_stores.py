@@ -61,6 +61,10 @@ class FakeDeadLetters(DeadLetters):
         """List the ids, those that died first at the front."""
         return self.buried[:limit]
 
+    def count(self) -> int:
+        """Count the dead letters."""
+        return len(self.buried)
+
     def records(self, *, limit: int = 1000) -> list[Record]:
         """Read the records, those that died first at the front."""
         return [self._read(job_id) for job_id in self.ids(limit=limit)]

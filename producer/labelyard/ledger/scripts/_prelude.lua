@@ -121,6 +121,9 @@ local function finalise(state, result, ttl)
   keep(OPEN_IMAGES)
   redis.call('HINCRBY', TOTALS, state, 1)
   keep(TOTALS)
+  local image_totals = NAMESPACE .. ':image_totals'
+  redis.call('HINCRBY', image_totals, state, tonumber(images) or 0)
+  keep(image_totals)
   local stream, events = unpack(redis.call('HMGET', JOB, 'stream', 'events'))
   if stream and stream ~= '' then
     stream = NAMESPACE .. ':stream:' .. stream
