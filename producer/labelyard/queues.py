@@ -96,8 +96,10 @@ RULES: Final[Mapping[Queue, QueueRules]] = {
 SubmitQueueName: TypeAlias = Literal["interactive", "bulk"]
 #: Queue that a producer names, as a member or as plain text.
 SubmitQueue: TypeAlias = Queue | SubmitQueueName
+#: Names of the queues that hold jobs.
+JobQueueName: TypeAlias = Literal["interactive", "bulk", "quarantine"]
 #: Queue of a job, as a member or as plain text.
-JobQueue: TypeAlias = Queue | Literal["interactive", "bulk", "quarantine"]
+JobQueue: TypeAlias = Queue | JobQueueName
 JOB_QUEUES: Final = tuple(queue for queue in Queue if queue.rules.holds_jobs)
 SUBMIT_QUEUES: Final = tuple(queue for queue in Queue if queue.rules.accepts_submits)
 

@@ -36,11 +36,10 @@ def workers(live: Live = False, as_json: AsJson = False) -> None:
     if as_json:
         for one in found:
             print_json(worker_fields(one))
-        return
-    if found:
+    elif found:
         print_columns(COLUMNS, map(worker_row, found))
-    if not any(one.state != "lost" for one in found):
-        typer.echo(START_WORKER, err=bool(found))
+    if all(one.state == "lost" for one in found):
+        typer.echo(START_WORKER, err=True)
 
 
 def worker_fields(worker: WorkerInfo) -> dict[str, Any]:

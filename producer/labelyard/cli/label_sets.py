@@ -59,13 +59,14 @@ def show(reference: str) -> None:
 @app.command()
 def delete(reference: References, as_json: AsJson = False) -> None:
     """Delete versions of label sets; jobs that still refer to one fail."""
+    for one in reference:
+        if "@" not in one:
+            raise InvalidMessageError(
+                f"{one} names no version: `labelyard label-sets list` has the references"
+            )
     with Client() as client:
 
         def delete_one(one: str) -> bool:
-            if "@" not in one:
-                raise InvalidMessageError(
-                    f"{one} names no version: `labelyard label-sets list` has the references"
-                )
             client.label_sets.delete(one)
             if as_json:
                 print_json({"reference": one, "deleted": True})

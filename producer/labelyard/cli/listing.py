@@ -1,7 +1,7 @@
 """The command that lists jobs by the time of their submission."""
 
 import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,7 @@ from labelyard.cli.words import ago, count, lasted, read_since
 from labelyard.client import Client
 from labelyard.ledger import State
 from labelyard.ledger.listing import JobList, JobSummary
+from labelyard.queues import JobQueueName
 
 COLUMNS: Final = (
     Column("job"),
@@ -29,7 +30,7 @@ MOST: Final = 100_000
 OfState = Annotated[State | None, typer.Option("--state", help="Only jobs in this state")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's jobs")]
 OfQueue = Annotated[
-    Literal["interactive", "bulk", "quarantine"] | None,
+    JobQueueName | None,
     typer.Option("--queue", help="Only jobs of this queue"),
 ]
 Since = Annotated[
@@ -71,7 +72,8 @@ def note_on(found: JobList, *, limit: int) -> str:
             "narrow it with --since, or look again with other conditions."
         )
     if len(found.jobs) == limit:
-        return f"These are the newest {count(limit)}; --limit shows more."
+        newest = "This is the newest job" if limit == 1 else f"These are the newest {count(limit)}"
+        return f"{newest}; --limit shows more."
     return "" if found.jobs else "No job matches."
 
 

@@ -97,7 +97,7 @@ def _cancel_all(
 
 
 def _confirm(client: Client, *, tenant: str | None, queue: JobQueue | None) -> None:
-    """Ask on the terminal whether to cancel so many jobs; end the command if not."""
+    """Have a person confirm on the terminal how many jobs are cancelled, or end the command."""
     if not sys.stdin.isatty():
         raise InvalidMessageError(
             "cancel --all asks for confirmation, and there is no terminal: add --yes"

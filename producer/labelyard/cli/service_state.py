@@ -79,7 +79,7 @@ class LedgerFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
-    """What one client could read of the service.
+    """State of the service, as far as one client could read it.
 
     Attributes:
         ledger: ``ok``, or why the ledger could not be read.

@@ -84,7 +84,7 @@ def top_lines(
         lines += [Text(), *_worker_lines(state.figures, width=width)]
         if state.figures.backlog:
             lines += [Text(), *_tenant_lines(state.figures, width=width)]
-    return fit_height([_fit_width(line, width) for line in lines], height)
+    return [_fit_width(line, width) for line in fit_height(lines, height)]
 
 
 def _headlines(

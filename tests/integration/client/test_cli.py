@@ -249,17 +249,24 @@ def test_the_state_of_the_service_is_shown() -> None:
 
     [fields] = lines(result)
     assert result.exit_code == 0
-    assert fields == {
+    expected = {
         "ledger": "ok",
         "open_images": 2,
+        "open_jobs": 1,
         "totals": {},
+        "image_totals": {},
         "dead_letters": 0,
         "set_aside": 0,
         "set_aside_dropped": 0,
         "deliveries": {"pending": 0, "delivered": 0, "refused": 0, "given_up": 0},
+        "backlog": [{"queue": "interactive", "tenant": "default", "images": 2, "jobs": 1}],
+        "breakers": {},
+        "workers": [],
         "broker": "ok",
         "queues": {**dict.fromkeys(Queue, 0), "interactive": 1},
     }
+    assert {name: fields.get(name) for name in expected} == expected
+    assert fields.keys() - expected.keys() == {"oldest_open_s", "advice"}
 
 
 def test_a_server_that_is_away_is_named_and_ends_with_3(

@@ -211,6 +211,7 @@ def test_a_repeated_finish_whose_answer_was_lost_has_finished_the_job(ledger: Le
     assert ledger.finish(job.job_id, result)
     assert not ledger.finish(job.job_id, sample_result("failed", job=job))
     assert ledger.totals() == {"succeeded": 1}
+    assert ledger.image_totals() == {"succeeded": len(job.images)}
 
 
 def test_a_job_runs_and_ends(ledger: Ledger) -> None:
