@@ -1,6 +1,6 @@
 """Writes the generated pages of ``docs/``: settings.md, ledger-keys.md and the schemas.
 
-``make docs`` runs it. A test fails when a page is not what it would write.
+It also writes deploy/grafana/labelyard.json. ``make docs`` runs it. A test fails when a page is not what it would write.
 """
 
 import ast
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
+from deploy.grafana import dashboard
 from docs.key_page import key_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -146,7 +147,12 @@ def code_of(meaning: str) -> str:
 def pages() -> dict[Path, str]:
     """Write every generated page, by its path."""
     schemas = {DOCS / f"{message}.schema.json": schema_text(message) for message in MODEL_BY_NAME}
-    return {DOCS / "settings.md": page(), DOCS / "ledger-keys.md": key_page(), **schemas}
+    return {
+        DOCS / "settings.md": page(),
+        DOCS / "ledger-keys.md": key_page(),
+        dashboard.PATH: dashboard.dashboard_text(),
+        **schemas,
+    }
 
 
 def main() -> None:
