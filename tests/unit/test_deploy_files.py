@@ -45,7 +45,20 @@ def compose() -> dict[str, Any]:
 
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
-WORKERS = {name: service for name, service in SERVICES.items() if "profiles" in service}
+WORKERS = {
+    name: service
+    for name, service in SERVICES.items()
+    if service["image"].startswith("labelyard-worker:")
+}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def prometheus() -> dict[str, Any]:
+    return read_yaml(ROOT / "deploy/prometheus/prometheus.yml")
 
 
 def example_variables(*, active_only: bool = False) -> dict[str, str]:
@@ -106,11 +119,12 @@ def test_workflow_pins_each_action_to_a_commit_and_names_its_version() -> None:
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in used)
 
 
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+@pytest.mark.parametrize("dockerfile", ["deploy/Dockerfile", "deploy/flower/Dockerfile"])
+def test_hadolint_finds_nothing_in_the_dockerfile(dockerfile: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
 
     checked = subprocess.run(
-        [hadolint, "deploy/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+        [hadolint, dockerfile], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -137,8 +151,63 @@ def test_service_is_checked_bounded_restarted_and_drops_its_rights(service: str)
 
 @pytest.mark.parametrize("service", [name for name in SERVICES if name not in WORKERS])
 def test_server_image_is_pinned_and_does_not_run_as_root(service: str) -> None:
-    assert re.search(r":\d+\.\d+", SERVICES[service]["image"])
+    assert re.search(r":v?\d+\.\d+", SERVICES[service]["image"])
     assert SERVICES[service]["user"] not in {"root", "0"}
+
+
+def test_optional_services_start_with_their_profile_alone() -> None:
+    profiles = {name: service.get("profiles") for name, service in SERVICES.items()}
+
+    assert profiles == {
+        "valkey": None,
+        "seaweedfs": None,
+        "worker": ["cpu"],
+        "worker-gpu": ["gpu"],
+        "prometheus": ["observability"],
+        "grafana": ["observability"],
+        "flower": ["flower"],
+    }
+
+
+def test_prometheus_scrapes_the_port_of_each_worker_service() -> None:
+    [job] = prometheus()["scrape_configs"]
+    [targets] = job["dns_sd_configs"]
+
+    assert set(targets["names"]) == set(WORKERS)
+    assert targets["port"] == WorkerSettings.model_fields["health_port"].default
+    hosts = {one["environment"]["LABELYARD_HEALTH_HOST"] for one in WORKERS.values()}
+    assert hosts == {"0.0.0.0"}
+
+
+def test_files_that_services_mount_exist_and_cannot_be_written() -> None:
+    mounts = [mount for one in SERVICES.values() for mount in one.get("volumes", [])]
+    files = [mount for mount in mounts if mount.startswith("./")]
+
+    assert len(files) == 3
+    assert all((ROOT / mount.split(":")[0]).exists() for mount in files)
+    assert all(mount.endswith(":ro") for mount in files)
+
+
+def test_nobody_can_log_in_to_grafana_and_no_password_is_left_at_its_default() -> None:
+    settings = SERVICES["grafana"]["environment"]
+
+    assert settings["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_grafana_finds_the_dashboard_and_its_data_source() -> None:
+    provisioning = ROOT / "deploy/grafana/provisioning"
+    [source] = read_yaml(provisioning / "datasources/prometheus.yml")["datasources"]
+    [provider] = read_yaml(provisioning / "dashboards/labelyard.yml")["providers"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+
+    assert source["url"] == "http://prometheus:9090"
+    assert source["type"] == "prometheus"
+    assert source["jsonData"]["timeInterval"] == prometheus()["global"]["scrape_interval"]
+    assert home.startswith(provider["options"]["path"] + "/")
+    assert any(mount.split(":")[1] == home for mount in SERVICES["grafana"]["volumes"])
 
 
 def test_a_worker_exists_for_a_cpu_and_for_a_gpu() -> None:
