@@ -1,4 +1,4 @@
-"""Writes the generated pages of ``docs/``: settings.md, ledger-keys.md and the schemas.
+"""Writes the generated pages of ``docs/``: settings, ledger keys, metrics and the schemas.
 
 It also writes deploy/grafana/labelyard.json. ``make docs`` runs it. A test fails when a page is not what it would write.
 """
@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from deploy.grafana import dashboard
 from docs.key_page import key_page
+from docs.metrics_page import metrics_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -151,6 +152,7 @@ def pages() -> dict[Path, str]:
         DOCS / "settings.md": page(),
         DOCS / "ledger-keys.md": key_page(),
         dashboard.PATH: dashboard.dashboard_text(),
+        DOCS / "metrics.md": metrics_page(),
         **schemas,
     }
 

@@ -8,7 +8,7 @@ from labelyard.settings import ClientSettings
 from labelyard_worker.settings import WorkerSettings
 
 
-@pytest.mark.parametrize("name", ["settings.md", "ledger-keys.md"])
+@pytest.mark.parametrize("name", ["settings.md", "ledger-keys.md", "metrics.md"])
 def test_page_is_what_make_docs_would_write(name: str) -> None:
     """If this fails, run ``make docs`` and review the diff."""
     path = generate.DOCS / name

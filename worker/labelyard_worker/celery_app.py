@@ -11,6 +11,7 @@ from celery import Celery
 from labelyard.queues import Queue, is_amqp, kombu_queues, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard_worker.broker import amqp_transport, transport
+from labelyard_worker.broker.loop_lag import LoopLagStep
 from labelyard_worker.broker.rabbitmq import with_prefetch
 from labelyard_worker.broker.remote_control import build_control_settings
 from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
@@ -154,6 +155,7 @@ def build_app(settings: WorkerSettings) -> Celery:
     """Build the application that ``celery -A labelyard_worker`` finds."""
     app = Celery("labelyard", set_as_current=False)
     app.steps["worker"].add(DrainSignals)
+    app.steps["consumer"].add(LoopLagStep)
     app.conf.update(
         FIXED_SETTINGS,
         task_queues=kombu_queues(settings.namespace, settings.broker_url),

@@ -14,6 +14,7 @@ from labelyard_worker import spans
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
+from labelyard_worker.metrics import IMAGE_CACHE, observe_stage
 from labelyard_worker.pixels import Pixels, Unchanged
 from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision.batch_queue import BatchAnswer
@@ -252,6 +253,7 @@ class _ImagePipeline:
         else:
             embeds = self._images.embeds_of(pixels.facts.sha256)
         if embeds is not None:
+            IMAGE_CACHE.labels("content").inc()
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
         if self._recalled is not None:
@@ -267,6 +269,8 @@ class _ImagePipeline:
             answer = future.result()
             assert self._pixels is not None  # noqa: S101 - set before the batcher was asked
             image = to_known_image(self._pixels, answer.result)
+            observe_stage("batch_wait", answer.wait_s, self._priority)
+            observe_stage("model", answer.model_s, self._priority)
         except BaseException as error:  # noqa: BLE001 - any error must reach the job
             self.fail(error)
             return

@@ -5,19 +5,21 @@ read when a worker is scraped are ``ScrapedGauge``; the collectors in ``operatio
 """
 
 import itertools
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 
 from labelyard.errors import all_errors
 from labelyard.queues import Priority
+from labelyard_worker.tenant_labels import TenantLabels
 
 #: Registry of a worker process, apart from the one that an application in the same process has.
 REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)  # process_cpu_seconds_total and others
 #: Tenant that stands for all tenants beyond LABELYARD_METRICS_MAX_TENANTS, and for unknown codes.
 OTHER: Final = "other"
 
@@ -30,128 +32,117 @@ PASS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 11))
 
-JOBS: Final = Counter(
+_counter = partial(Counter, registry=REGISTRY)
+_histogram = partial(Histogram, registry=REGISTRY)
+
+JOBS: Final = _counter(
     "labelyard_jobs_total",
     "Jobs that this worker made final, by tenant and outcome: succeeded, partial, failed, "
     "dead_lettered or expired. A cancelled job is final before a worker sees it.",
     ("tenant", "outcome"),
-    registry=REGISTRY,
 )
-IMAGES: Final = Counter(
+IMAGES: Final = _counter(
     "labelyard_images_total",
     "Images of those jobs, by tenant and outcome: succeeded, or the code of their error.",
     ("tenant", "outcome"),
-    registry=REGISTRY,
 )
-ATTEMPTS: Final = Counter(
+ATTEMPTS: Final = _counter(
     "labelyard_attempts_total",
     "Attempts at jobs that ended, by the verdict (finish, fail, retry, postpone, hand_back, "
     "stop_worker, expire, drop, count_death) and the code of the error behind it, if any.",
     ("verdict", "code"),
-    registry=REGISTRY,
 )
-STAGE_SECONDS: Final = Histogram(
+STAGE_SECONDS: Final = _histogram(
     "labelyard_stage_duration_seconds",
     "Seconds in one stage, by priority: queued (a job, from submit to the start of an attempt), "
     "fetch, decode, batch_wait and model (an image), score (a job).",
     ("stage", "priority"),
     buckets=SECONDS,
-    registry=REGISTRY,
 )
-BATCH_SIZE: Final = Histogram(
+BATCH_SIZE: Final = _histogram(
     "labelyard_batch_size",
     "Items of one forward pass, by tower: images (image) or prompts (text).",
     ("tower",),
     buckets=SIZES,
-    registry=REGISTRY,
 )
-BATCH_FILL: Final = Histogram(
+BATCH_FILL: Final = _histogram(
     "labelyard_batch_fill_ratio",
     "Items of one forward pass divided by the configured maximum, by tower.",
     ("tower",),
     buckets=TENTHS,
-    registry=REGISTRY,
 )
-BATCH_SECONDS: Final = Histogram(
+BATCH_SECONDS: Final = _histogram(
     "labelyard_batch_duration_seconds",
     "Seconds of one forward pass, by tower; the rate of its sum is the share of time in use.",
     ("tower",),
     buckets=PASS_SECONDS,
-    registry=REGISTRY,
 )
-OUT_OF_MEMORY: Final = Counter(
+OUT_OF_MEMORY: Final = _counter(
     "labelyard_batches_out_of_memory_total",
     "Forward passes that ran out of device memory, and were halved.",
-    registry=REGISTRY,
 )
-PROMPTS_ENCODED: Final = Counter(
+PROMPTS_ENCODED: Final = _counter(
     "labelyard_prompts_encoded_total",
     "Prompts that the text tower encoded.",
-    registry=REGISTRY,
 )
-IMAGE_CACHE: Final = Counter(
+IMAGE_CACHE: Final = _counter(
     "labelyard_image_cache_lookups_total",
     "Look-ups of an image's embedding by its address: memory and shared (Redis) are hits, miss is "
     "none; content is a hit by digest after a miss, once the image was fetched.",
     ("result",),
-    registry=REGISTRY,
 )
-TEXT_CACHE: Final = Counter(
-    "labelyard_text_cache_lookups_total",
-    "Look-ups of a prompt's embedding: memory and shared (Redis) are hits, miss is none.",
+LABEL_SETS: Final = _counter(
+    "labelyard_label_set_lookups_total",
+    "Look-ups of a job's label set in memory: hit or miss.",
     ("result",),
-    registry=REGISTRY,
 )
-DELIVERIES: Final = Counter(
+TEXT_CACHE: Final = _counter(
+    "labelyard_text_cache_lookups_total",
+    "Look-ups of a prompt's embedding, for label sets that missed: memory and shared (Redis) are hits, miss is none.",
+    ("result",),
+)
+DELIVERIES: Final = _counter(
     "labelyard_delivery_attempts_total",
     "Attempts to deliver a result, by kind (object, webhook) and outcome: delivered, failed, "
     "postponed (no call was made), refused.",
     ("kind", "outcome"),
-    registry=REGISTRY,
 )
-DELIVERY_SECONDS: Final = Histogram(
+DELIVERY_SECONDS: Final = _histogram(
     "labelyard_delivery_duration_seconds",
     "Seconds of one call to a bucket or a webhook, by kind.",
     ("kind",),
     buckets=SECONDS,
-    registry=REGISTRY,
 )
-DEAD_LETTERS: Final = Counter(
+DEAD_LETTERS: Final = _counter(
     "labelyard_dead_letters_total",
     "Jobs that this worker made dead letters because they kept killing workers.",
-    registry=REGISTRY,
 )
-SET_ASIDE: Final = Counter(
+SET_ASIDE: Final = _counter(
     "labelyard_messages_set_aside_total",
     "Messages that no worker can run and that are kept for an operator: invalid (no job in it), "
     "refused (no call of our task, or the worker failed on it), conflict (another job has the "
     "id), outlived (older than a final record lives).",
     ("reason",),
-    registry=REGISTRY,
 )
-REPUBLISHED: Final = Counter(
+REPUBLISHED: Final = _counter(
     "labelyard_jobs_republished_total",
     "Jobs whose message the leader published again: retry (due) or lost (no message is left).",
     ("reason",),
-    registry=REGISTRY,
 )
-EXPIRED: Final = Counter(
+EXPIRED: Final = _counter(
     "labelyard_queued_jobs_expired_total",
     "Jobs that expired before a worker ran them, found by the leader.",
-    registry=REGISTRY,
 )
-CHILDREN_REPLACED: Final = Counter(
+CHILDREN_REPLACED: Final = _counter(
     "labelyard_intake_children_replaced_total",
     "Intake children that were replaced, by kind (fetcher, decoder) and reason: died, timed_out "
     "(one image took too long), malformed (an answer that is not one).",
     ("child", "reason"),
-    registry=REGISTRY,
 )
-LOOP_LAG: Final = Histogram(
+LOOP_LAG: Final = _histogram(
     "labelyard_event_loop_lag_seconds",
     "Seconds that a timer on the loop that receives messages was late; measured once a second.",
     buckets=SECONDS[:14],
-    registry=REGISTRY,
 )
 
 
@@ -240,8 +231,8 @@ WORKER_GAUGES: Final = (
 
 FLEET_UP: Final = ScrapedGauge(
     "labelyard_fleet_up",
-    "1 if the leader could read the ledger and the broker, 0 if not: the other figures of the "
-    "fleet are absent then.",
+    "1 if the leader could read the ledger, 0 if not: the other figures of the fleet are absent "
+    "then.",
 )
 FLEET_BACKLOG: Final = ScrapedGauge(
     "labelyard_fleet_backlog_images",
@@ -256,7 +247,8 @@ FLEET_OLDEST: Final = ScrapedGauge(
 )
 FLEET_QUEUE: Final = ScrapedGauge(
     "labelyard_fleet_queue_messages",
-    "Messages in each queue of the broker, without those that workers hold.",
+    "Messages in each queue of the broker, without those that workers hold; absent while the "
+    "broker is away.",
     ("queue",),
 )
 FLEET_DEAD_LETTERS: Final = ScrapedGauge(
@@ -288,31 +280,8 @@ _STAGE_SECONDS: Final = {
 _CODES: Final = frozenset(error.code for error in all_errors())
 
 
-class TenantLabels:
-    """Values of the label ``tenant``: the first ones as they are, those beyond a limit as one.
-
-    Args:
-        limit: Number of tenants with a value of their own.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._known: set[str] = set()
-        self._lock = threading.Lock()
-
-    def value(self, tenant: str) -> str:
-        """Return the value for *tenant*: itself, or ``other``."""
-        if tenant in self._known:
-            return tenant
-        with self._lock:
-            if len(self._known) >= self.limit:
-                return OTHER
-            self._known.add(tenant)
-        return tenant
-
-
 #: The tenants of this process; ``limit`` is LABELYARD_METRICS_MAX_TENANTS.
-TENANTS: Final = TenantLabels(100)
+TENANTS: Final = TenantLabels(100, beyond=OTHER)
 
 
 def observe_stage(stage: Stage, seconds: float, priority: Priority) -> None:
@@ -325,6 +294,7 @@ def observe_batch(tower: Tower, size: int, seconds: float, *, max_size: int) -> 
     BATCH_SIZE.labels(tower).observe(size)
     BATCH_FILL.labels(tower).observe(size / max_size)
     BATCH_SECONDS.labels(tower).observe(seconds)
+    PROMPTS_ENCODED.inc(size if tower == "text" else 0)
 
 
 def count_job(tenant: str, outcome: str, images: Iterable[str]) -> None:
@@ -338,3 +308,26 @@ def count_job(tenant: str, outcome: str, images: Iterable[str]) -> None:
 def code_label(code: str) -> str:
     """Return the label of an error code; a code that is not ours, as a task may raise, is one."""
     return code if not code or code in _CODES else OTHER
+
+
+def _start_at_zero() -> None:
+    """Give counters with few label values their series, or the first event would not be a rise."""
+    start: tuple[tuple[Counter | Histogram, tuple[tuple[str, ...], ...]], ...] = (
+        (BATCH_SIZE, (("image", "text"),)),
+        (BATCH_FILL, (("image", "text"),)),
+        (BATCH_SECONDS, (("image", "text"),)),
+        (IMAGE_CACHE, (("memory", "shared", "content", "miss"),)),
+        (LABEL_SETS, (("hit", "miss"),)),
+        (TEXT_CACHE, (("memory", "shared", "miss"),)),
+        (DELIVERIES, (("object", "webhook"), ("delivered", "failed", "postponed", "refused"))),
+        (DELIVERY_SECONDS, (("object", "webhook"),)),
+        (SET_ASIDE, (("invalid", "refused", "conflict", "outlived"),)),
+        (REPUBLISHED, (("retry", "lost"),)),
+        (CHILDREN_REPLACED, (("fetcher", "decoder"), ("died", "timed_out", "malformed"))),
+    )
+    for metric, values in start:
+        for labels in itertools.product(*values):
+            metric.labels(*labels)
+
+
+_start_at_zero()

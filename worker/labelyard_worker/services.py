@@ -11,6 +11,7 @@ from labelyard.errors import LedgerUnavailableError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
+from labelyard_worker import metrics
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
@@ -29,6 +30,7 @@ from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.presence import Presence, new_worker_name
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.operations import health
+from labelyard_worker.operations.exposition import open_exposition
 from labelyard_worker.operations.worker_details import WorkerDetails, worker_facts
 from labelyard_worker.pixels import Pixels
 from labelyard_worker.settings import WorkerSettings
@@ -53,12 +55,14 @@ class Links:
 
     Attributes:
         worker: Name of this process in the ledger, new at each start.
+        leader: Election of the worker that does the maintenance.
     """
 
     worker: str
     ledger: Ledger
     broker: BrokerView
     publisher: Publisher
+    leader: LeaderElection
 
 
 @dataclass
@@ -178,7 +182,20 @@ def _serve_health(
         ledger=links.ledger,
         stall_s=settings.stall_s,
     )
-    server = health.serve(probes, host=settings.health_host, port=settings.health_port)
+    exposition = open_exposition(
+        settings,
+        engine.checkpoint,
+        health=probes,
+        leader=links.leader,
+        ledger=links.ledger,
+        publisher=links.publisher,
+    )
+    server = health.serve(
+        probes,
+        host=settings.health_host,
+        port=settings.health_port,
+        pages={"/metrics": exposition.page},
+    )
     if server is not None:
         stack.callback(server.close)
     return server
@@ -188,11 +205,13 @@ def _connect(settings: WorkerSettings, stack: ExitStack) -> Links:
     """Connect to the ledger and the broker under a new name."""
     ledger = Ledger(stack.enter_context(closing(connect(settings))), settings)
     check_durability(ledger)
+    worker = new_worker_name()
     return Links(
-        worker=new_worker_name(),
+        worker=worker,
         ledger=ledger,
         broker=stack.enter_context(closing(connect_broker(settings, ledger))),
         publisher=stack.enter_context(closing(Publisher(settings))),
+        leader=LeaderElection(ledger, worker=worker),
     )
 
 
@@ -209,6 +228,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,
         on_pass=partial(report_pass, model=checkpoint.info),
+        on_batch=partial(metrics.observe_batch, "image", max_size=checkpoint.max_batch_size),
     )
     stack.callback(batcher.close, timeout_s=5.0)
     batcher.start()
@@ -281,7 +301,7 @@ def _start_maintenance(
     )
     listener = CancellationListener(links.ledger, running=running)
     reconciler = Reconciler(
-        leader=LeaderElection(links.ledger, worker=links.worker),
+        leader=links.leader,
         ledger=links.ledger,
         publisher=links.publisher,
         broker=links.broker,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import redis
 
-from labelyard.ledger.limits import WORKER_DETAILS_TTL_S
+from labelyard.ledger.limits import PRESENCE_S, WORKER_DETAILS_TTL_S
 from labelyard.ledger.records import Record
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 
@@ -38,6 +38,24 @@ class PassedJobs(NamedTuple):
     looked_at: int
     others: int
     job_ids: list[str]
+
+
+class FleetCounts(NamedTuple):
+    """Counts of one moment for the metrics of a fleet.
+
+    Attributes:
+        open_jobs: Jobs that are not final.
+        dead_letters: Dead letters that are kept.
+        set_aside: Messages that are set aside.
+        pending_deliveries: Jobs with a result that is not delivered yet.
+        workers: Workers that have renewed their presence in time.
+    """
+
+    open_jobs: int
+    dead_letters: int
+    set_aside: int
+    pending_deliveries: int
+    workers: int
 
 
 class MaintenanceLedger:
@@ -194,6 +212,16 @@ class MaintenanceLedger:
             pipeline.zadd(self._keys.passed, {queue: published_at}, gt=True)
             pipeline.expire(self._keys.passed, self._commands.open_ttl_s)
             pipeline.execute()
+
+    def count_fleet(self) -> FleetCounts:
+        """Count the ledger's entries for the metrics of a fleet, in two round trips."""
+        keys, now = self._keys, self.read_clock()
+        with ledger_errors_as_ours(), self._client.pipeline(transaction=False) as pipeline:
+            for key in (keys.open, keys.dead_letters, keys.set_aside_index):
+                pipeline.zcard(key)
+            pipeline.zcard(keys.pending_deliveries)
+            pipeline.zcount(keys.workers, now - PRESENCE_S, "+inf")
+            return FleetCounts(*(int(count) for count in pipeline.execute()))
 
     def passed(self) -> dict[str, float]:
         """Read the times that :meth:`note_passed` has shared, by queue."""

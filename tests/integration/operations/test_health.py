@@ -15,6 +15,7 @@ import typer
 
 from labelyard.errors import BrokerUnavailableError, LedgerUnavailableError, ServiceConfigError
 from labelyard_worker import cli
+from labelyard_worker.broker.thread_pool import PoolUsage
 from labelyard_worker.operations import health
 from labelyard_worker.operations.health import Health, Server
 from tests.support.answering import answering, reply
@@ -57,7 +58,7 @@ def server(parts: SimpleNamespace) -> Iterator[Server]:
 
 
 def pool_with(*, leaked: int) -> SimpleNamespace:
-    return SimpleNamespace(slots=lambda: SimpleNamespace(leaked=leaked))
+    return SimpleNamespace(usage=lambda: PoolUsage(total=4, busy=1, leaked=leaked))
 
 
 def ask(server: Server, what: str) -> tuple[int, Any]:

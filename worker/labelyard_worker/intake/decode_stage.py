@@ -25,6 +25,7 @@ from labelyard_worker.intake.frames import Frame, MalformedFrameError
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest
+from labelyard_worker.metrics import observe_stage
 from labelyard_worker.pixels import Pixels
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class DecodeStage:
         handle.sent.popleft()
         began_at, handle.head_since = handle.head_since, time.monotonic()
         if request is not None and settle is not None:
+            observe_stage("decode", handle.head_since - began_at, request.priority)
             request.span.stage(
                 "decode", started_at=began_at, ended_at=handle.head_since, error=settle.error
             )

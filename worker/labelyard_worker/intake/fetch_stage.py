@@ -15,6 +15,7 @@ from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest, Shares
 from labelyard_worker.intake.source_health import SourceHealth, StorageAwayError
 from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
+from labelyard_worker.metrics import observe_stage
 from labelyard_worker.pixels import Unchanged
 
 log = logging.getLogger(__name__)
@@ -240,6 +241,8 @@ class FetchStage:
         is_down = frame.head.get("is_source_down") is True
         if not is_down and op != "cancelled":
             self.health.note_answer(request.source)
+        if op != "cancelled":
+            observe_stage("fetch", request.fetch_s, request.priority)
         if request.answer.done() or op == "cancelled":
             close_fd(frame.fd)
         elif op == "file":

@@ -12,6 +12,7 @@ from labelyard_worker.intake.child_process import block_termination
 from labelyard_worker.intake.frames import MalformedFrameError
 from labelyard_worker.intake.pipeline import IntakePipeline
 from labelyard_worker.intake.queue import IntakeRequest
+from labelyard_worker.metrics import CHILDREN_REPLACED
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,9 @@ class IntakeLoop:
         for decoder in self._pipeline.decoding.time_out():
             self._unwatch(decoder)
             self._pipeline.decoding.end_late(decoder)
+            CHILDREN_REPLACED.labels("decoder", "timed_out").inc()
         for fetcher in self._pipeline.fetching.find_hung():
-            self._replace(fetcher)
+            self._replace(fetcher, reason="timed_out")
         self._pipeline.fetching.send_probes()
         self._pipeline.shed_stalled_jobs(now)
 
@@ -156,11 +158,14 @@ class IntakeLoop:
             self._replace(handle)
         except MalformedFrameError as error:
             log.error("intake_answer_malformed", extra={"fields": {"why": str(error)}})  # noqa: TRY400
-            self._replace(handle, why=f"the decoder sent a malformed answer: {error}")
+            why = f"the decoder sent a malformed answer: {error}"
+            self._replace(handle, why=why, reason="malformed")
 
-    def _replace(self, handle: ChildHandle, *, why: str = "") -> None:
+    def _replace(self, handle: ChildHandle, *, why: str = "", reason: str = "died") -> None:
         """Unregister a child that died or misbehaved, and have its stage replace it."""
         self._unwatch(handle)
+        kind = "fetcher" if isinstance(handle, FetcherHandle) else "decoder"
+        CHILDREN_REPLACED.labels(kind, reason).inc()
         if isinstance(handle, FetcherHandle):
             self._pipeline.fetching.replace(handle)
         elif isinstance(handle, DecoderHandle):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -158,6 +159,10 @@ class IntakePool:
     def sources_away(self) -> list[str]:
         """Buckets and hosts that fail as a whole."""
         return self._pipeline.fetching.health.away
+
+    def count_circuits(self) -> Counter[str]:
+        """Count the buckets and hosts that fail as a whole, by the state of their circuit."""
+        return self._pipeline.fetching.health.count_circuits()
 
     def is_alive(self) -> bool:
         """Return whether images are processed: the loop runs, and its children start."""

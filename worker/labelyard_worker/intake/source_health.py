@@ -1,6 +1,7 @@
 """Circuit breakers of buckets and hosts: probes show whether one is failing as a whole."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from labelyard.errors import StorageUnavailableError
@@ -66,6 +67,11 @@ class SourceHealth:
     def away(self) -> list[str]:
         """Names of the sources that are failing."""
         return [source for source, health in self._by_source.copy().items() if health.is_away]
+
+    def count_circuits(self) -> Counter[str]:
+        """Count the failing sources by state, open or probing; thread-safe."""
+        away = [health for health in list(self._by_source.values()) if health.is_away]
+        return Counter("probing" if health.is_probing else "open" for health in away)
 
     def note_answer(self, source: str) -> None:
         """Note a sound answer: the source is back. Suspects still wait for their probe."""

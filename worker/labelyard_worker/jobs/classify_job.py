@@ -1,6 +1,6 @@
 """Classification of a job's images, as the executor runs it: the result is part of the record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,6 +11,7 @@ from labelyard.queues import Queue
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.metrics import observe_stage
 from labelyard_worker.spans import Attributes
 
 Classify = Callable[[Job, Queue, Token], Result]
@@ -70,6 +71,7 @@ class ClassifyJob(Work[Result]):
 
     def run(self, token: Token, *, queued_s: float) -> Result:
         """Score the images."""
+        observe_stage("queued", queued_s, self.queue.rules.priority)
         result = self.classify(self.job, self.queue, token)
         timing = result.timing.model_copy(update={"queued_s": queued_s})
         return result.model_copy(update={"timing": timing})
@@ -114,6 +116,10 @@ class ClassifyJob(Work[Result]):
             known["labelyard.label_set"] = result.label_set or ""
             known["labelyard.checkpoint"] = result.model.checkpoint if result.model else ""
         return known
+
+    def image_outcomes(self, result: Result) -> Sequence[str]:
+        """Return ``succeeded`` or the error's code for each image."""
+        return [image.error.code if image.error else "succeeded" for image in result.images]
 
     def describe(self, result: Result) -> Mapping[str, object]:
         """Return status, size, trace and timing."""

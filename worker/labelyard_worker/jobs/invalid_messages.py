@@ -12,6 +12,7 @@ from labelyard.ledger import Ledger, Started
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard.messages import Failure
 from labelyard.settings import ConnectionSettings
+from labelyard_worker import metrics
 from labelyard_worker.jobs.ledger_retry import LedgerRetry
 from labelyard_worker.jobs.work import Work
 
@@ -43,7 +44,8 @@ class InvalidMessages:
         job_id = id_in(body)
         raw = (body if isinstance(body, str) else json.dumps(body)).encode()
         if not job_id:
-            self._keep(SetAsideMessage(str(error)[:500], "", len(raw), raw[:MAX_KEPT_BYTES]))
+            message = SetAsideMessage(str(error)[:500], "", len(raw), raw[:MAX_KEPT_BYTES])
+            self._keep(message, reason="invalid")
         job_id = job_id or id_in({"job_id": task_id})
         if job_id:
             self._fail(job_id, raw[:MAX_KEPT_BYTES], error)
@@ -53,7 +55,7 @@ class InvalidMessages:
 
     def set_aside(self, message: SetAsideMessage) -> None:
         """Keep a message that no worker can run, and fail the job whose producer waits for it."""
-        self._keep(message)
+        self._keep(message, reason="refused")
         if message.job_id:
             self._fail(message.job_id, message.raw, InvalidMessageError(message.reason))
         fields = {"queue": message.queue, "job_id": message.job_id, "why": message.reason}
@@ -67,16 +69,20 @@ class InvalidMessages:
         """
         reason = f"{REASONS[started.verdict]} {work.job_id}"
         raw = work.to_json().encode()
-        self._keep(SetAsideMessage(reason, "", len(raw), raw[:MAX_KEPT_BYTES]))
+        message = SetAsideMessage(reason, "", len(raw), raw[:MAX_KEPT_BYTES])
+        self._keep(message, reason=started.verdict)
         fields = {"job_id": work.job_id, "why": started.verdict, "state": started.state}
         log.error("job_refused", extra={"fields": fields})
 
-    def _keep(self, message: SetAsideMessage) -> None:
+    def _keep(self, message: SetAsideMessage, *, reason: str) -> None:
         self._ledger_retry.call(lambda: self._set_aside.add(message))
+        metrics.SET_ASIDE.labels(reason).inc()
 
     def _fail(self, job_id: str, raw: bytes, error: InvalidMessageError) -> None:
         text = raw.decode("utf-8", "replace")
-        self._ledger_retry.call(lambda: self._ledger.refuse(job_id, text, Failure.of(error)))
+        failure = Failure.of(error)
+        if self._ledger_retry.call(lambda: self._ledger.refuse(job_id, text, failure)):
+            metrics.count_job(metrics.OTHER, "failed", ())  # no tenant can be read from it
 
 
 def id_in(body: Any) -> str:

@@ -5,7 +5,7 @@ object instead of the record, or split itself instead of being buried.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -144,6 +144,10 @@ class Work(ABC, Generic[R]):
             result: ``None`` as the attempt begins, and if it has none.
         """
         return {}
+
+    def image_outcomes(self, result: R) -> Sequence[str]:  # noqa: ARG002 - as above
+        """Return ``succeeded`` or the error's code for each image, for metrics."""
+        return ()
 
     @abstractmethod
     def describe(self, result: R) -> Mapping[str, object]:

@@ -16,10 +16,14 @@ class LeaderElection:
 
     Args:
         worker: Name of this worker, unique among all that run.
+
+    Attributes:
+        is_leading: The ledger's last answer; it stands while the ledger is away.
     """
 
     def __init__(self, ledger: Ledger, *, worker: str) -> None:
         self.worker = worker
+        self.is_leading = False
         self._ledger = MaintenanceLedger(ledger)
 
     def is_leader(self) -> bool:
@@ -28,10 +32,12 @@ class LeaderElection:
         Raises:
             LedgerUnavailableError: The ledger gave no answer.
         """
-        return self._ledger.lead(self.worker, ttl_s=LEADER_TTL_S)
+        self.is_leading = self._ledger.lead(self.worker, ttl_s=LEADER_TTL_S)
+        return self.is_leading
 
     def resign(self) -> None:
         """Let another worker lead at once; a ledger that is away lets the lock expire."""
+        self.is_leading = False
         try:
             self._ledger.resign(self.worker)
         except LedgerUnavailableError:

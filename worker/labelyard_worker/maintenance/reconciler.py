@@ -22,6 +22,7 @@ from labelyard.ledger import Ledger, Record
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.publisher import Outgoing, Publisher
 from labelyard.queues import Queue
+from labelyard_worker import metrics
 from labelyard_worker.maintenance.broker_view import BrokerSnapshot, BrokerView, QueueSnapshot
 from labelyard_worker.maintenance.leader import LeaderElection
 
@@ -135,6 +136,7 @@ class Reconciler:
                 return sent
             self._maintenance.sent_many([(job_id, lease) for job_id in due])
             sent += len(waiting)
+            metrics.REPUBLISHED.labels("retry").inc(len(waiting))
             if len(due) < AT_ONCE or time.monotonic() >= until:
                 return sent
 
@@ -142,6 +144,7 @@ class Reconciler:
         """Expire overdue jobs; return the number of examined jobs."""
         overdue = self._maintenance.list_overdue(limit=AT_ONCE)
         expired = self._maintenance.expire_many(overdue)
+        metrics.EXPIRED.inc(sum(expired))
         over = [job_id for job_id, is_ours in zip(overdue, expired, strict=True) if not is_ours]
         if over:  # final before, or without a record
             self._maintenance.forget_expiry(over)
@@ -224,6 +227,7 @@ class Reconciler:
             return None
         sent = {record.job_id for record in orphans}
         self._maintenance.sent_many([(job_id, None) for job_id in sent])
+        metrics.REPUBLISHED.labels("lost").inc(len(sent))
         held = [job_id for job_id in job_ids if job_id not in sent]
         if held:  # by a worker or a queue: examined again after a while
             self._maintenance.touch(held)

@@ -1,4 +1,4 @@
-"""Health of a worker over HTTP: ``/live`` and ``/ready``.
+"""Health of a worker over HTTP: ``/live`` and ``/ready``, and ``/metrics`` beside them.
 
 A pod that answers probes but finishes no job would never be restarted. So ``/live`` checks
 every part that a job needs: the model's threads, the intake's children, the pool's slots,
@@ -7,16 +7,19 @@ and whether a job was finished while messages are queued.
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from labelyard.errors import LabelyardError, ServiceConfigError
-from labelyard_worker.operations.probe_server import ProbeServer
+from labelyard_worker.operations.probe_server import Page, ProbeServer
 
 if TYPE_CHECKING:
     from labelyard.ledger import Ledger
+    from labelyard_worker.broker.thread_pool import PoolUsage
     from labelyard_worker.intake.pool import IntakePool
     from labelyard_worker.jobs.delivery.pool import DeliveryPool
     from labelyard_worker.jobs.executor import Executor
@@ -70,8 +73,13 @@ class Health:
         return faults
 
     def _leaked_slots(self) -> int:
-        slots = getattr(self.pool, "slots", None)
-        return int(slots().leaked) if slots is not None else 0
+        usage = self.pool_usage()
+        return usage.leaked if usage is not None else 0
+
+    def pool_usage(self) -> "PoolUsage | None":
+        """Count the pool's slots by use; ``None`` before the start, and with another pool."""
+        usage = getattr(self.pool, "usage", None)
+        return usage() if usage is not None else None
 
     def _is_stalled(self) -> bool:
         idle_s = time.monotonic() - self.executor.last_finished_at
@@ -99,10 +107,10 @@ class Health:
 class Server:
     """HTTP server of the probes; it answers even while Celery's event loop is blocked."""
 
-    def __init__(self, health: Health, *, host: str, port: int) -> None:
+    def __init__(self, health: Health, *, host: str, port: int, pages: Mapping[str, Page]) -> None:
         self._health = health
         probes = {"/live": health.faults, "/ready": health.hindrances}
-        self._http = ProbeServer(probes, host=host, port=port)
+        self._http = ProbeServer(probes, pages=pages, host=host, port=port)
         self.port = self._http.port
         log.info("health_listens", extra={"fields": {"host": host, "port": self.port}})
 
@@ -115,8 +123,13 @@ class Server:
         self._http.close()
 
 
-def serve(health: Health, *, host: str, port: int) -> Server | None:
+def serve(
+    health: Health, *, host: str, port: int, pages: Mapping[str, Page] = MappingProxyType({})
+) -> Server | None:
     """Start the server of the probes, unless *port* is -1.
+
+    Args:
+        pages: Page of each further path.
 
     Raises:
         ServiceConfigError: The address cannot be opened.
@@ -124,7 +137,7 @@ def serve(health: Health, *, host: str, port: int) -> Server | None:
     if port < 0:
         return None
     try:
-        return Server(health, host=host, port=port)
+        return Server(health, host=host, port=port, pages=pages)
     except OSError as error:
         raise ServiceConfigError(
             f"the health port {host}:{port} cannot be opened ({error.strerror}): set "

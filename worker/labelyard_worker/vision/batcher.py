@@ -15,6 +15,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.queues import Priority
+from labelyard_worker.metrics import OUT_OF_MEMORY
 from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batch_queue import (
@@ -292,6 +293,7 @@ class Batcher(Generic[Item, Result]):
             with self._changed:
                 self.limit.ran_out(len(batch))
             devices.free_cached_memory()
+            OUT_OF_MEMORY.inc()
             log.warning("out_of_memory", extra={"fields": {"batch_size": len(batch)}})
         if len(batch) == 1:
             batch[0].reject(error)

@@ -148,6 +148,36 @@ def keep_float32_exact() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of a GPU.
+
+    Attributes:
+        allocated_bytes: Held by tensors of this process.
+        reserved_bytes: Held by this process, free parts included.
+        total_bytes: Of the device.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    total_bytes: int
+
+
+def read_memory(device: torch.device) -> DeviceMemory | None:
+    """Read the memory of a GPU; ``None`` for a CPU.
+
+    Raises:
+        RuntimeError: The device is lost.
+    """
+    if device.type != "cuda":
+        return None
+    return DeviceMemory(
+        allocated_bytes=torch.cuda.memory_allocated(device),
+        reserved_bytes=torch.cuda.memory_reserved(device),
+        total_bytes=torch.cuda.get_device_properties(device).total_memory,
+    )
+
+
 def free_cached_memory() -> None:
     """Return torch's cached memory to the device; do nothing if the device is lost."""
     if not torch.cuda.is_available():

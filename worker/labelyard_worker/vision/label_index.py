@@ -15,6 +15,7 @@ from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
 from labelyard.queues import Priority
 from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.metrics import LABEL_SETS, TEXT_CACHE
 from labelyard_worker.vision.ensembles import ensembles_of, group_ensembles, mean_direction
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
@@ -153,7 +154,9 @@ class LabelIndex:
 
     def _find_or_build(self, new: MatrixBuild, token: Token, priority: Priority) -> LabelMatrix:
         if (known := self._matrices.get(new.digest)) is not None:
+            LABEL_SETS.labels("hit").inc()
             return known
+        LABEL_SETS.labels("miss").inc()
         build = self._join(new, priority)
         try:
             while True:
@@ -231,11 +234,14 @@ class LabelIndex:
         wanted = list(dict.fromkeys(prompts))
         known = self.vectors.look_up(wanted)
         missing = [prompt for prompt in wanted if prompt not in known]
+        TEXT_CACHE.labels("memory").inc(len(known))
         if missing and self._store is not None:
             found = self._store.get_many(missing, is_registered=build.is_registered)
             self.vectors.remember(found)
             known |= found
+            TEXT_CACHE.labels("shared").inc(len(found))
             missing = [prompt for prompt in missing if prompt not in found]
+        TEXT_CACHE.labels("miss").inc(len(missing))
         if missing:
             self._encode(missing, known, build, token)
         return known

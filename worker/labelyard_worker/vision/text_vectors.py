@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from labelyard.queues import Priority
+from labelyard_worker.metrics import observe_batch
 from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.lru import ByteLru
@@ -69,6 +70,7 @@ class TextVectors:
             max_batch_size=PROMPTS_IN_A_PASS,
             queue_capacity=QUEUE_CAPACITY,
             is_mixed=False,  # a pass of 64 takes 5 times as long as one of 5
+            on_batch=partial(observe_batch, "text", max_size=PROMPTS_IN_A_PASS),
             name="labelyard-text",
         )
         self._batcher.start()

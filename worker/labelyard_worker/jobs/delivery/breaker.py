@@ -1,12 +1,14 @@
 """Circuit breaker of one host: stop calls to a failing host, and probe it now and then."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 # Failures in a row that open the circuit.
 OPEN_AFTER: Final = 5
 FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 120.0
+
+CircuitState = Literal["closed", "open", "probing"]
 
 
 @dataclass
@@ -27,6 +29,13 @@ class CircuitBreaker:
     def is_closed(self) -> bool:
         """Return whether calls are not restricted."""
         return self.failures < OPEN_AFTER
+
+    @property
+    def state(self) -> CircuitState:
+        """State of the circuit: open, or probing while one call tests the host."""
+        if self.is_closed:
+            return "closed"
+        return "probing" if self.is_probing else "open"
 
     def wait_s(self, *, now: float) -> float:
         """Return the seconds until a call may start; 0 means now."""

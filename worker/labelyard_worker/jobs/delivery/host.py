@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from labelyard.ledger.deliveries import DeliveryOutcome
-from labelyard_worker.jobs.delivery.breaker import CircuitBreaker
+from labelyard_worker.jobs.delivery.breaker import CircuitBreaker, CircuitState
 
 CALLS_PER_HOST: Final = 16
 # Deliveries of one host in this worker's memory; the rest waits in the ledger.
@@ -47,6 +47,11 @@ class Host:
     def is_failing(self) -> bool:
         """Return whether the circuit breaker is open."""
         return not self._breaker.is_closed
+
+    @property
+    def circuit(self) -> CircuitState:
+        """State of the host's circuit."""
+        return self._breaker.state
 
     async def call(
         self,

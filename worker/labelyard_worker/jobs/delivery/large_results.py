@@ -13,6 +13,7 @@ from labelyard.messages import MAX_SCORED_LABELS, ImageResult, Job, Result
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.objects import ObjectSender
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
+from labelyard_worker.metrics import DELIVERIES
 
 # Of a result in the ledger. 100,000 labels with names of 20 letters take 6 MB.
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
@@ -81,9 +82,11 @@ class LargeResults:
             # A client of its own: several threads may write at once.
             outcome = asyncio.run(replace(self._sender, _stores=OrderedDict()).send(job, result))
         except NotPermittedError as error:
+            DELIVERIES.labels("object", "refused").inc()
             raise InvalidMessageError(
                 f"the result is too large for the ledger, and its object is refused: {error}"
             ) from error
+        DELIVERIES.labels("object", outcome.kind).inc()
         if outcome.kind != "delivered":
             raise StorageUnavailableError(job.deliver.object_uri or "", outcome.reason)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,7 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Record
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.messages import Job
-from labelyard_worker import spans
+from labelyard_worker import metrics, spans
 from labelyard_worker.jobs.delivery.host import Host, PendingJobs
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
 from labelyard_worker.jobs.delivery.plan import (
@@ -98,6 +99,12 @@ class DeliveryPool:
     def has_room(self) -> bool:
         """Return whether this worker may hold the deliveries of another job in memory."""
         return len(self._tasks) < MAX_HELD and self._finish_by is None and self.is_alive
+
+    def count_circuits(self) -> Counter[str]:
+        """Count the hosts whose circuit is not closed, by state; thread-safe."""
+        states: Counter[str] = Counter(host.circuit for host in list(self._hosts.values()))
+        del states["closed"]
+        return states
 
     def plan(self, job: Job, names: tuple[str, ...]) -> Pending:
         """Choose the worker for the deliveries of a result that is about to be written.
@@ -226,6 +233,7 @@ class DeliveryPool:
             if host.is_idle:
                 self._hosts.pop(key, None)
         if outcome is not None:
+            metrics.DELIVERIES.labels(name, outcome.kind).inc()
             log_outcome(job.job_id, name, outcome)
         return outcome
 
@@ -233,7 +241,8 @@ class DeliveryPool:
         delivery.is_calling = True
         with spans.working_in(start_delivery_span(delivery, name)) as span:
             try:
-                outcome = await sender.send(delivery.job, delivery.result)
+                with metrics.DELIVERY_SECONDS.labels(name).time():
+                    outcome = await sender.send(delivery.job, delivery.result)
             except Exception as error:
                 fields = {"job_id": delivery.job.job_id, "delivery": name}
                 log.exception("delivery_broke", extra={"fields": fields})
