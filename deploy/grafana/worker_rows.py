@@ -138,6 +138,7 @@ INTAKE: Final = (
                 share("labelyard_image_cache_lookups_total", of="memory|shared|content"), "images"
             ),
             Query(share("labelyard_text_cache_lookups_total", of="memory|shared"), "prompts"),
+            Query(share("labelyard_label_set_lookups_total", of="hit"), "label sets"),
         ),
     ),
     Panel(

@@ -253,12 +253,13 @@ class _ImagePipeline:
         else:
             embeds = self._images.embeds_of(pixels.facts.sha256)
         if embeds is not None:
-            IMAGE_CACHE.labels("content").inc()
+            IMAGE_CACHE.labels("content").inc(self.known is None)
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
         if self._recalled is not None:
             uri = redact(self._recalled.uri)
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
+        IMAGE_CACHE.labels("miss").inc()
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
         answer = self._batcher.submit(pixels, priority=self._priority, span=self._span)
         self.cancel_with_image(answer)

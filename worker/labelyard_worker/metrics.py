@@ -87,8 +87,8 @@ PROMPTS_ENCODED: Final = _counter(
 )
 IMAGE_CACHE: Final = _counter(
     "labelyard_image_cache_lookups_total",
-    "Look-ups of an image's embedding by its address: memory and shared (Redis) are hits, miss is "
-    "none; content is a hit by digest after a miss, once the image was fetched.",
+    "Images by the place of their embedding: memory or shared (Redis), by their address; content, "
+    "by their bytes under another address; miss, if the model had to make it.",
     ("result",),
 )
 LABEL_SETS: Final = _counter(

@@ -198,7 +198,6 @@ class ImageCache:
             self._remember(shared)
             found |= shared
             IMAGE_CACHE.labels("shared").inc(len(shared))
-        IMAGE_CACHE.labels("miss").inc(len(addresses) - len(found))
         return found
 
     def embeds_of(self, sha256: str) -> Floats | None:
