@@ -32,6 +32,7 @@ from labelyard.publisher import Publisher
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
+from labelyard.tracing import submitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +161,14 @@ class Client(Administration):
         queue = submit_queue(queue)
         if LIFETIMES.has(prepared(job)):
             job = LIFETIMES.resolve(job, now=self._ledger.now())
-        with writing("job"):
-            opened = self._ledger.open(job, queue=queue)
-        is_published = not opened.is_new or self._publisher.publish(
-            job, queue=queue, published_at=opened.at
-        )
+        with submitting([job], queue=queue, settings=self.settings) as spans:
+            (job,) = spans.jobs
+            with writing("job"):
+                opened = self._ledger.open(job, queue=queue)
+            spans.note([opened])
+            is_published = not opened.is_new or self._publisher.publish(
+                job, queue=queue, published_at=opened.at
+            )
         return self._handle(job, opened, is_published=is_published)
 
     def submit_many(
@@ -190,10 +194,12 @@ class Client(Administration):
             if any(map(LIFETIMES.has, chunk)):
                 now = self._ledger.now()
                 chunk = [LIFETIMES.resolve(job, now=now) for job in chunk]
-            with writing("job"):
-                answers = self._ledger.open_many(chunk, queue=queue)
-            outgoing = bulk.add(chunk, answers, queue=queue)
-            is_published = self._publisher.publish_many(outgoing)
+            with submitting(chunk, queue=queue, settings=self.settings) as spans:
+                with writing("job"):
+                    answers = self._ledger.open_many(spans.jobs, queue=queue)
+                spans.note(answers)
+                outgoing = bulk.add(spans.jobs, answers, queue=queue)
+                is_published = self._publisher.publish_many(outgoing)
             bulk.raise_refusal()
             handles += [
                 self._handle(job, opened, is_published=is_published or not opened.is_new)

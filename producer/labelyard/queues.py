@@ -114,6 +114,11 @@ def is_amqp(broker_url: str) -> bool:
     return broker_url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
 
+def messaging_system(broker_url: str) -> str:
+    """Return the attribute ``messaging.system`` of spans."""
+    return "rabbitmq" if is_amqp(broker_url) else "redis"
+
+
 def kombu_queues(namespace: str, broker_url: str) -> "list[KombuQueue]":
     """Declare all queues for kombu and Celery, the most urgent first.
 

@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 
 from labelyard_worker.local.servers import SeaweedServer
 
-CALLERS_PREFIXES = ("LABELYARD_", "AWS_", "HF_", "TRANSFORMERS_")
+CALLERS_PREFIXES = ("LABELYARD_", "AWS_", "HF_", "OTEL_", "TRANSFORMERS_")
 FIXED_VARIABLES = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -17,7 +17,7 @@ FIXED_VARIABLES = {
 
 
 def isolate(environ: MutableMapping[str, str]) -> None:
-    """Remove the caller's variables of labelyard, AWS and model hubs; set those that tests need."""
+    """Remove the caller's variables of labelyard, AWS, traces and model hubs; set those that tests need."""
     for name in [name for name in environ if name.startswith(CALLERS_PREFIXES)]:
         del environ[name]
     environ.update(FIXED_VARIABLES)

@@ -8,7 +8,7 @@ from labelyard.errors import LabelyardError
 from labelyard.queues import queue_name
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.cpu_budget import garbage_left_alone
-from labelyard_worker.operations import logs
+from labelyard_worker.operations import logs, tracing
 from labelyard_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Runtime:
         self.settings = settings
         self._load = load
         self._services: Services | None = None
+        self._tracing = tracing.Tracing()
 
     @property
     def services(self) -> "Services":
@@ -41,6 +42,7 @@ class Runtime:
     def open(self) -> None:
         """Build everything before the first job is received, or end with the reason."""
         self.set_up_logging()  # Celery sends its signal for this only later
+        self._tracing.start(self.settings)
         try:
             # Here and not above: `celery inspect` and its like load the application, too, and
             # torch takes seconds.
@@ -78,6 +80,7 @@ class Runtime:
         if self._services is not None:
             self._services.close()
             self._services = None
+        self._tracing.close()
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job that Celery's remote control wants revoked."""

@@ -22,12 +22,13 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 MiB"
 DEVICE_LOST = "CUDA error: an illegal memory access was encountered"
 EDGE_PX = 8
 DIM = 8
+MAX_BATCH_SIZE = 16
 
 
 class Checkpoint:
     """A model without weights: an embedding is made of a picture's first colours."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch_size: int = MAX_BATCH_SIZE) -> None:
         self.info = ModelInfo(
             checkpoint="instant", fingerprint="sha256:instant", dtype="float32", device="cpu"
         )
@@ -38,7 +39,7 @@ class Checkpoint:
         self.logit_scale, self.logit_bias = 10.0, 0.0
         self.dim = DIM
         self.threads = ThreadPlan(streams=1, threads_per_stream=1, cores=1)
-        self.max_batch_size = 16
+        self.max_batch_size = max_batch_size
 
     def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Embed pictures, or obey an order to fail."""
@@ -68,8 +69,8 @@ class Checkpoint:
 
 
 def load_checkpoint(settings: WorkerSettings) -> Checkpoint:
-    """Make the model, whatever the settings name."""
-    return Checkpoint()
+    """Make the model, whatever checkpoint the settings name."""
+    return Checkpoint(min(settings.max_batch_size or MAX_BATCH_SIZE, MAX_BATCH_SIZE))
 
 
 def blank_pixels(spec: PixelSpec) -> Pixels:

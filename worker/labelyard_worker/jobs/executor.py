@@ -179,6 +179,7 @@ class Executor:
                 "labelyard.tenant": work.tenant,
                 "labelyard.attempt": started.attempt,
                 "labelyard.deaths": started.deaths,
+                "labelyard.queued_s": round(started.queued_s, 6),
                 "labelyard.worker": self.worker,
                 **work.attributes(None),
             },
