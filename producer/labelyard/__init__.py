@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ScoredLabel,
     )
     from labelyard.settings import ClientSettings
+    from labelyard.version import __version__
 
 __all__ = [
     "AsyncClient",
@@ -38,6 +39,7 @@ __all__ = [
     "Result",
     "ScoredLabel",
     "WorkerInfo",
+    "__version__",
 ]
 
 MODULE_BY_NAME = {
@@ -49,6 +51,7 @@ MODULE_BY_NAME = {
     "LabelyardError": "errors",
     "Record": "ledger",
     "WorkerInfo": "ledger.workers",
+    "__version__": "version",
 }
 
 

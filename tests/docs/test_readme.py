@@ -12,7 +12,8 @@ from typing import NamedTuple
 import boto3
 import pytest
 
-from labelyard_worker.local.stack import StackState, take_down
+from labelyard.local_stack import StackState
+from labelyard_worker.local.stack import take_down
 from tests.support.pictures import photo
 from tests.support.processes import processes_on
 from tests.support.shell import fresh_environment, shell

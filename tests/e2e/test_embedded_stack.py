@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labelyard_worker.local.stack import StackState
+from labelyard.local_stack import StackState
 from tests.support.pictures import photo
 from tests.support.processes import processes_on
 from tests.support.shell import shell

@@ -66,5 +66,5 @@ def test_a_start_that_is_refused_says_so_in_json(service: Service) -> None:
     )
 
     (event,) = events_in(done.stdout + done.stderr)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "LABELYARD_CONCURENCY: no such setting" in event["text"]

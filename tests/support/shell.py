@@ -16,7 +16,8 @@ def fresh_environment(home: Path, variables: Mapping[str, str] | None = None) ->
         name: value for name, value in os.environ.items() if not name.startswith(CALLERS_PREFIXES)
     }
     commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ours = {"PATH": commands, "XDG_DATA_HOME": str(home), "AWS_CONFIG_FILE": os.devnull}
+    homes = {"XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)}
+    ours = {"PATH": commands, **homes, "AWS_CONFIG_FILE": os.devnull}
     return {**kept, **ours, **(variables or {})}
 
 

@@ -7,6 +7,7 @@ from labelyard_worker.local.servers import SeaweedServer
 
 CALLERS_PREFIXES = ("LABELYARD_", "AWS_", "HF_", "OTEL_", "TRANSFORMERS_")
 FIXED_VARIABLES = {
+    "XDG_STATE_HOME": os.devnull,  # no local stack is found, and none of a test is
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",

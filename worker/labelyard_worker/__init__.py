@@ -10,4 +10,8 @@ def __getattr__(name: str) -> Any:
 
         globals()["app"] = app = make_app()
         return app
+    if name == "__version__":
+        import labelyard
+
+        return labelyard.__version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,20 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labelyard.errors import LabelyardError
+from labelyard.command_group import CommandError, new_app
+from labelyard.local_stack import StackState, default_data_dir, find_stack
 
 if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings
 
-app = typer.Typer(
-    name="labelyard-worker",
-    help="Run labelyard's worker, or the whole service on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-)
+HELP = """Run labelyard's worker, or the whole service on this machine.
+
+All settings are read from LABELYARD_* variables: see docs/settings.md.
+
+Exit codes: 0, done, or a worker ended after SIGTERM; 1, no stack or no healthy worker is
+there, or one could not start; 2, the command or a setting is wrong; 70, a worker lost its
+device or hung; 130, interrupted.
+"""
+
+app = new_app("labelyard-worker", summary=HELP)
 
 DataDir = Annotated[
-    Path | None, typer.Option("--data", help="Folder that keeps the stack's data.", file_okay=False)
+    Path | None, typer.Option("--data", help="Folder that keeps the stack's data", file_okay=False)
 ]
 
 # The worker makes no use of these: peers are the ledger's affair, not Celery's.
@@ -41,27 +46,21 @@ MALLOC_VARIABLES = {
 }
 
 
-def fail(message: str) -> typer.Exit:
-    """Print an error message, and return an exit with code 1."""
-    typer.echo(message, err=True)
-    return typer.Exit(1)
-
-
-def data_dir_or_default(data_dir: Path | None) -> Path:
-    """Take the folder that was named, or the default one."""
-    from labelyard_worker.local.stack import default_data_dir
-
-    return data_dir or default_data_dir()
+def no_stack(data_dir: Path) -> CommandError:
+    """Make the error of a command that needs a running stack."""
+    other = find_stack()
+    advice = f"add{data_option(other.data_dir)}" if other else "start one with labelyard-worker up"
+    return CommandError("no_stack", f"none runs on {data_dir}: {advice}")
 
 
 @app.command()
 def start(
     celery_options: Annotated[
-        list[str] | None, typer.Argument(help="Further options for 'celery worker', after --.")
+        list[str] | None, typer.Argument(help="Further options for 'celery worker', after --")
     ] = None,
     *,
     devices: Annotated[
-        str, typer.Option(help="One worker for each: 'all', 'cuda:0,cuda:1', 'cpu,cpu'.")
+        str, typer.Option(help="One worker for each: 'all', 'cuda:0,cuda:1', 'cpu,cpu'")
     ] = "",
 ) -> None:
     """Run one worker until SIGTERM, with the pool, the concurrency and the flags it needs."""
@@ -70,12 +69,9 @@ def start(
 
     if os.environ.get("LABELYARD_LOG_FORMAT") == "json":
         output.capture_output()  # before a setting is refused
-    try:
-        settings = read_settings()
-        if devices:
-            raise typer.Exit(start_fleet(settings, devices, celery_options or []))
-    except LabelyardError as error:
-        raise fail(str(error)) from error
+    settings = read_settings()
+    if devices:
+        raise typer.Exit(start_fleet(settings, devices, celery_options or []))
     command = [sys.executable, "-m", "celery", "-A", "labelyard_worker", "worker"]
     os.execve(  # noqa: S606 - our own command
         sys.executable,
@@ -106,16 +102,18 @@ def start_fleet(settings: "WorkerSettings", devices: str, celery_options: list[s
 def up(
     data: DataDir = None,
     *,
-    detach: Annotated[bool, typer.Option(help="Return when it is up; end it with 'down'.")] = False,
+    detach: Annotated[bool, typer.Option(help="Return when it is up; end it with 'down'")] = False,
 ) -> None:
     """Start Valkey, SeaweedFS and a worker, on 127.0.0.1 only."""
     from labelyard_worker.local import stack
     from labelyard_worker.local.servers import ServerStartError
     from labelyard_worker.operations import logs
 
-    data_dir = data_dir_or_default(data)
-    if stack.StackState.read(data_dir) is not None:
-        raise fail(f"a stack runs on {data_dir} already: end it with labelyard-worker down")
+    data_dir = data or default_data_dir()
+    if StackState.read(data_dir) is not None:
+        option = data_option(data_dir)
+        text = f"one runs on {data_dir} already: end it with labelyard-worker down{option}"
+        raise CommandError("stack_is_up", text)
     logs.set_up(level="info", form="text")
     try:
         if detach:
@@ -124,28 +122,39 @@ def up(
         else:
             stack.supervise(data_dir, on_up=lambda _: tell_how_to_reach(data_dir))
     except (ServerStartError, OSError) as error:
-        raise fail(str(error)) from error
+        raise CommandError("stack_failed", str(error)) from error
+
+
+def data_option(data_dir: Path) -> str:
+    """Write the option for a folder that is not the default one."""
+    return "" if data_dir == default_data_dir() else f" --data {shlex.quote(str(data_dir))}"
 
 
 def tell_how_to_reach(data_dir: Path) -> None:
     """Print the commands to type next."""
-    from labelyard_worker.local.stack import default_data_dir
-
-    option = "" if data_dir == default_data_dir() else f" --data {shlex.quote(str(data_dir))}"
+    option = data_option(data_dir)
     typer.echo(f"labelyard is up; its data is in {data_dir}")
-    typer.echo(f'  eval "$(labelyard-worker env{option})"')
     typer.echo('  labelyard classify PHOTO.jpg --labels "cat,dog,a bowl of soup"')
+    typer.echo(f'  eval "$(labelyard-worker env{option})"    # for your own programs')
     typer.echo(f"  labelyard-worker down{option}")
+
+
+def read_state(data_dir: Path) -> StackState:
+    """Read the state of the stack that runs on *data_dir*.
+
+    Raises:
+        CommandError: None runs there.
+    """
+    state = StackState.read(data_dir)
+    if state is None:
+        raise no_stack(data_dir)
+    return state
 
 
 @app.command()
 def env(data: DataDir = None) -> None:
     """Print export lines that lead producers and workers to the running stack."""
-    from labelyard_worker.local.stack import StackState
-
-    state = StackState.read(data_dir_or_default(data))
-    if state is None:
-        raise fail("no stack runs: start one with labelyard-worker up --detach")
+    state = read_state(data or default_data_dir())
     for name, value in state.variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
@@ -153,11 +162,7 @@ def env(data: DataDir = None) -> None:
 @app.command()
 def status(data: DataDir = None) -> None:
     """Show whether the stack runs and its worker takes jobs (exits with 1 if not)."""
-    from labelyard_worker.local.stack import StackState
-
-    state = StackState.read(data_dir_or_default(data))
-    if state is None:
-        raise fail("no stack runs")
+    state = read_state(data or default_data_dir())
     typer.echo(f"stack: process {state.pid}")
     for name, value in state.variables.items():
         if "SECRET" not in name:
@@ -170,8 +175,9 @@ def down(data: DataDir = None) -> None:
     """Stop the stack; what waits in its queues stays in its data."""
     from labelyard_worker.local.stack import take_down
 
-    if not take_down(data_dir_or_default(data)):
-        raise fail("no stack runs")
+    data_dir = data or default_data_dir()
+    if not take_down(data_dir):
+        raise no_stack(data_dir)
     typer.echo("stopped")
 
 
@@ -185,9 +191,9 @@ def probe(what: str, url: str) -> None:
     try:
         why = read_health(f"{url}/{what}")
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        raise fail(f"{what}: no worker answers at {url}: {error}") from error
+        raise CommandError(what, f"no worker answers at {url}: {error}") from error
     if why:
-        raise fail(f"{what}: " + "; ".join(why))
+        raise CommandError(what, "; ".join(why))
     typer.echo(f"{what}: yes")
 
 
@@ -201,7 +207,7 @@ def read_health(address: str) -> list[str]:
         return [str(reason) for reason in json.load(answer)["why"]]
 
 
-HealthUrl = Annotated[str, typer.Option("--url", help="Where the worker's health is answered.")]
+HealthUrl = Annotated[str, typer.Option("--url", help="Where the worker's health is answered")]
 
 
 def health_url() -> str:

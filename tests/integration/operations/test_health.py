@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer
+from typer.testing import CliRunner
 
+from labelyard.command_group import CommandError
 from labelyard.errors import BrokerUnavailableError, LedgerUnavailableError, ServiceConfigError
 from labelyard_worker import cli
 from labelyard_worker.broker.thread_pool import PoolUsage
@@ -187,35 +188,28 @@ def test_the_command_says_yes(server: Server, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "live: yes\n"
 
 
-def test_the_command_says_why_not_and_ends_with_1(
-    server: Server, parts: SimpleNamespace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_why_not_and_ends_with_1(server: Server, parts: SimpleNamespace) -> None:
     parts.executor.is_draining = True
 
-    with pytest.raises(typer.Exit) as ended:
-        cli.probe("ready", f"http://127.0.0.1:{server.port}")
+    ended = CliRunner().invoke(cli.app, ["ready", "--url", f"http://127.0.0.1:{server.port}"])
 
-    assert ended.value.exit_code == 1
-    assert capsys.readouterr().err == "ready: the worker is shutting down\n"
+    assert (ended.exit_code, ended.stderr) == (1, "ready: the worker is shutting down\n")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:-1", "nowhere"])
-def test_the_command_says_that_nobody_answers(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit):
-        cli.probe("live", url)
+def test_the_command_says_that_nobody_answers(url: str) -> None:
+    ended = CliRunner().invoke(cli.app, ["live", "--url", url])
 
-    assert capsys.readouterr().err.startswith(f"live: no worker answers at {url}")
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith(f"live: no worker answers at {url}")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "up"}'])
 @pytest.mark.parametrize("status", [200, 404])
-def test_the_command_is_not_fooled_by_another_server(
-    status: int, body: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_is_not_fooled_by_another_server(status: int, body: bytes) -> None:
     with (
         answering(lambda request: reply(request, status, body)) as port,
-        pytest.raises(typer.Exit),
+        pytest.raises(CommandError, match="live: no worker answers"),
     ):
         cli.probe("live", f"http://127.0.0.1:{port}")
-
-    assert "no worker answers" in capsys.readouterr().err

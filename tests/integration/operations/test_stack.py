@@ -13,18 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from labelyard.local_stack import StackState, default_data_dir, process_started_at
 from labelyard_worker import cli
 from labelyard_worker.local import stack as stack_module
 from labelyard_worker.local.servers import ServerStartError, ValkeyServer
-from labelyard_worker.local.stack import (
-    BUCKETS,
-    Stack,
-    StackState,
-    default_data_dir,
-    detach,
-    process_started_at,
-    take_down,
-)
+from labelyard_worker.local.stack import BUCKETS, Stack, detach, take_down
 from tests.support.processes import processes_on
 from tests.support.waiting import wait_until
 
@@ -112,7 +105,7 @@ def test_commands_that_need_a_stack_say_that_there_is_none(tmp_path: Path, comma
     done = run(cli.app, [command, "--data", str(tmp_path)])
 
     assert done.exit_code == 1
-    assert done.stderr.startswith("no stack runs")
+    assert done.stderr.startswith(f"no_stack: none runs on {tmp_path}")
 
 
 def test_env_prints_lines_that_a_shell_reads_back(tmp_path: Path) -> None:

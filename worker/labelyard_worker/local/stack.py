@@ -1,6 +1,5 @@
 """The whole service on one machine: Valkey, SeaweedFS and a worker, kept by one supervisor."""
 
-import json
 import logging
 import os
 import signal
@@ -8,13 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Self
 
+from labelyard.local_stack import StackState, announce, process_started_at, withdraw
 from labelyard_worker.local.servers import SeaweedServer, ServerStartError, ValkeyServer
 from labelyard_worker.local.worker_process import WorkerProcess
 
@@ -25,55 +23,6 @@ BUCKETS = ("labelyard-uploads", RESULTS_BUCKET)
 CHECK_EVERY_S = 0.2
 UP_WITHIN_S = 180.0
 DOWN_WITHIN_S = 60.0
-
-
-def default_data_dir() -> Path:
-    """Name the folder that a stack keeps its data in when no other is named."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "labelyard"
-
-
-@dataclass(frozen=True, slots=True)
-class StackState:
-    """State of a running stack, for ``env``, ``status`` and ``down``.
-
-    Attributes:
-        pid: Process id of the supervisor.
-        started_at: Its start in clock ticks since boot, which a later process with the same
-            pid does not share.
-        variables: Environment variables that lead producers and workers to the servers.
-        health_url: Address of the worker's health.
-    """
-
-    pid: int
-    started_at: int
-    variables: Mapping[str, str]
-    health_url: str
-
-    @classmethod
-    def read(cls, data_dir: Path) -> Self | None:
-        """Read the state of the stack that runs on *data_dir*; ``None`` if none does."""
-        try:
-            state = cls(**json.loads((data_dir / "stack.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return state if process_started_at(state.pid) == state.started_at else None
-
-    def write(self, data_dir: Path) -> None:
-        """Write the state to the data folder, readable by this user alone: it has credentials."""
-        unfinished = data_dir / "stack.json.new"
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(json.dumps(asdict(self), indent=2))
-        unfinished.replace(data_dir / "stack.json")
-
-
-def process_started_at(pid: int) -> int | None:
-    """Return the start of a process in clock ticks since boot; ``None`` if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
 
 
 class Stack:
@@ -92,7 +41,9 @@ class Stack:
     @property
     def variables(self) -> dict[str, str]:
         """Environment variables that lead producers and workers to the servers."""
+        namespace = os.environ.get("LABELYARD_NAMESPACE")
         return {
+            **({"LABELYARD_NAMESPACE": namespace} if namespace else {}),
             "LABELYARD_BROKER_URL": self.valkey.url_of(0),
             "LABELYARD_LEDGER_URL": self.valkey.url_of(1),
             "LABELYARD_EMBEDDINGS_URL": self.valkey.url_of(2),
@@ -195,10 +146,20 @@ def running_stack(data_dir: Path) -> Iterator[Stack]:
     try:
         stack.start()
         stack.state().write(stack.data_dir)
+        announce_stack(stack.data_dir)
         yield stack
     finally:
+        withdraw()
         (stack.data_dir / "stack.json").unlink(missing_ok=True)
         stack.stop()
+
+
+def announce_stack(data_dir: Path) -> None:
+    """Announce a stack to the command ``labelyard``, which without it needs the variables."""
+    try:
+        announce(data_dir)
+    except OSError as error:
+        log.warning("stack_not_announced", extra={"fields": {"error": str(error)}})
 
 
 def supervise(data_dir: Path, *, on_up: Callable[[Stack], None]) -> None:

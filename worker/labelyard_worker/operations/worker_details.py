@@ -3,10 +3,10 @@
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from typing import Final
 
+import labelyard
 from labelyard.ledger.workers import MAX_NAMED_BREAKERS, WorkerInfo, WorkerState
 from labelyard.queues import is_amqp
 from labelyard_worker.intake.pool import IntakePool
@@ -86,7 +86,7 @@ def worker_facts(
         checkpoint=model.checkpoint,
         fingerprint=model.fingerprint,
         dtype=model.dtype,
-        version=version("labelyard"),
+        version=labelyard.__version__,
         started_at=round(started_at, 3),
         concurrency=settings.concurrency,
         health_address="" if health_port is None else f"{settings.health_host}:{health_port}",
