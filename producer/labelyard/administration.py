@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 
-from labelyard.arguments import counted, job_id_of
+from labelyard.arguments import counted, job_id_of, span_s
 from labelyard.ledger import Backlog, BacklogKey, Ledger, State
 from labelyard.ledger.cancellation import cancel_open
 from labelyard.ledger.erasure import Erasure, erase_job
@@ -56,7 +56,8 @@ class Administration:
         Raises:
             InvalidMessageError: *lost_within_s* is negative.
         """
-        return read_workers(self._ledger, lost_within_s=lost_within_s)
+        span = span_s(lost_within_s, name="lost_within_s")
+        return read_workers(self._ledger, lost_within_s=span)
 
     def list_jobs(
         self,
@@ -147,9 +148,8 @@ class AsyncAdministration:
 
     async def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
         """List the live workers, by name; none is alive if the list is empty."""
-        return await asyncio.to_thread(
-            read_workers, self._threads_ledger, lost_within_s=lost_within_s
-        )
+        span = span_s(lost_within_s, name="lost_within_s")
+        return await asyncio.to_thread(read_workers, self._threads_ledger, lost_within_s=span)
 
     async def list_jobs(
         self,

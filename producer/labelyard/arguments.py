@@ -110,6 +110,18 @@ def wait_s(timeout_s: Any) -> float:
     return max(0.0, number)
 
 
+def span_s(value: Any, *, name: str) -> float:
+    """Return a length of time in seconds.
+
+    Raises:
+        InvalidMessageError: It is not a number from 0 on.
+    """
+    number = _number(value, name=name)
+    if not number >= 0:
+        raise InvalidMessageError(f"{name}: write a number of seconds from 0 on")
+    return number
+
+
 def lifetime_s(expires_in_s: Any) -> float:
     """Return the seconds that a job may take.
 

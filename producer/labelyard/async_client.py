@@ -18,7 +18,12 @@ from labelyard.arguments import (
     wait_s,
     writing,
 )
-from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
+from labelyard.async_registries import (
+    AsyncDeadLetters,
+    AsyncLabelSetRegistry,
+    AsyncSetAside,
+    AsyncTenants,
+)
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
@@ -34,6 +39,7 @@ from labelyard.publisher import Publisher
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
+from labelyard.tenants import Tenants
 from labelyard.tracing import submitting
 
 
@@ -70,6 +76,7 @@ class AsyncClient(AsyncAdministration):
         label_sets: Named label sets, to refer to from jobs.
         dead_letters: Jobs that killed or hung their workers.
         set_aside: Messages that no worker could run.
+        tenants: Weights and quotas of those who share the installation.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -92,6 +99,7 @@ class AsyncClient(AsyncAdministration):
         self.dead_letters: AsyncDeadLetters = AsyncDeadLetters(letters)
         set_aside = SetAside(self._threads_connection, self.settings, publisher=self._publisher)
         self.set_aside: AsyncSetAside = AsyncSetAside(set_aside)
+        self.tenants: AsyncTenants = AsyncTenants(Tenants(ledger, self._publisher))
 
     async def __aenter__(self) -> Self:
         return self

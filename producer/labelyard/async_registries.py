@@ -1,4 +1,4 @@
-"""Label sets, dead letters and messages set aside for asyncio: their calls run in threads."""
+"""Label sets, dead letters, set-aside messages and tenants for asyncio: calls run in threads."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from labelyard.ledger import Record
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import LabelSet
+from labelyard.tenants import TenantPolicy, Tenants, TenantUsage
 
 
 class AsyncLabelSetRegistry:
@@ -97,3 +98,45 @@ class AsyncSetAside:
     async def replay(self, entry_id: str) -> None:
         """Send a message again to the queue that brought it, and forget the entry."""
         await asyncio.to_thread(self._messages.replay, entry_id)
+
+
+class AsyncTenants:
+    """Policies of the tenants; see :class:`labelyard.tenants.Tenants`."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+
+    async def set(
+        self,
+        tenant: str,
+        *,
+        weight: float = 1.0,
+        max_open_images: int | None = None,
+        images_per_s: float | None = None,
+        prompts_per_s: float | None = None,
+    ) -> TenantPolicy:
+        """Replace the policy of *tenant*, and write all weights to the broker."""
+        return await asyncio.to_thread(
+            self._tenants.set,
+            tenant,
+            weight=weight,
+            max_open_images=max_open_images,
+            images_per_s=images_per_s,
+            prompts_per_s=prompts_per_s,
+        )
+
+    async def get(self, tenant: str) -> TenantPolicy:
+        """Read the policy that holds for *tenant*."""
+        return await asyncio.to_thread(self._tenants.get, tenant)
+
+    async def list(self) -> dict[str, TenantPolicy]:
+        """Read the policies of all tenants that have one, by name."""
+        return await asyncio.to_thread(self._tenants.list)
+
+    async def reset(self, tenant: str) -> None:
+        """Drop the policy of *tenant*, if it has one."""
+        await asyncio.to_thread(self._tenants.reset, tenant)
+
+    async def usage(self, tenant: str) -> TenantUsage:
+        """Read the use that *tenant* makes of its quotas."""
+        return await asyncio.to_thread(self._tenants.usage, tenant)

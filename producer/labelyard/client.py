@@ -32,6 +32,7 @@ from labelyard.publisher import Publisher
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
+from labelyard.tenants import Tenants
 from labelyard.tracing import submitting
 
 
@@ -76,6 +77,7 @@ class Client(Administration):
         label_sets: Named label sets, to refer to from jobs.
         dead_letters: Jobs that killed or hung their workers.
         set_aside: Messages that no worker could run.
+        tenants: Weights and quotas of those who share the installation.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -97,6 +99,7 @@ class Client(Administration):
         self.label_sets: LabelSetRegistry = LabelSetRegistry(connection, namespace=namespace)
         self.dead_letters: DeadLetters = DeadLetters(self._ledger, self._publisher)
         self.set_aside: SetAside = SetAside(connection, self.settings, publisher=self._publisher)
+        self.tenants: Tenants = Tenants(self._ledger, self._publisher)
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +152,7 @@ class Client(Administration):
         Raises:
             InvalidMessageError: Something is not as the contract wants it.
             QueueFullError: As many images wait as LABELYARD_MAX_QUEUED_IMAGES allows.
+            TenantQuotaError: A quota of the job's tenant is used up; it says when to try again.
             IdempotencyConflictError: The idempotency key was used for another job.
             LedgerUnavailableError: The ledger gave no answer: the job may have been accepted.
                 The error's ``job_id`` names it; to submit again without running it twice,
@@ -182,6 +186,7 @@ class Client(Administration):
         Raises:
             QueueFullError: Not all were accepted. Submit the same jobs again later: what
                 was accepted before is not run twice.
+            TenantQuotaError: The same, because a quota of a tenant is used up.
             IdempotencyConflictError: One of them has the id or key of another job.
             LedgerUnavailableError: The same, because the ledger gave no answer. The error's
                 ``job_ids`` may have been accepted.

@@ -26,6 +26,7 @@ LabelyardError
     ├── BrokerUnavailableError   broker_unavailable
     ├── LedgerUnavailableError   ledger_unavailable
     ├── QueueFullError           queue_full
+    ├── TenantQuotaError         tenant_quota_exceeded
     ├── IdempotencyConflictError idempotency_conflict
     ├── ResultTimeoutError       result_timeout
     ├── ResultUnreadableError    result_unreadable
@@ -251,6 +252,35 @@ class QueueFullError(ProducerError):
 
     code = "queue_full"
     is_retryable = True
+
+
+class TenantQuotaError(ProducerError):
+    """A quota of the tenant is used up, and its job was not accepted: submit it later.
+
+    Attributes:
+        reason: Which quota, its limit and its use, for a person.
+        quota: ``max_open_images``, ``images_per_s`` or ``prompts_per_s``.
+        limit: Value of the quota.
+        retry_after_s: Seconds after which the job may be accepted. For ``max_open_images`` that
+            depends on the workers: it is the pause after which asking again is cheap.
+    """
+
+    code = "tenant_quota_exceeded"
+    is_retryable = True
+
+    def __init__(
+        self, reason: str = "", quota: str = "", limit: float = 0.0, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(reason, quota, limit, retry_after_s)
+        self.reason = reason
+        self.quota = quota
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        """Return the code, the reason, and when to try again."""
+        text = f"{self.code}: {self.reason}" if self.reason else self.code
+        return f"{text}; retry after {self.retry_after_s:.3g} s" if self.quota else text
 
 
 class IdempotencyConflictError(ProducerError):

@@ -85,11 +85,11 @@ ObjectUri = Annotated[
     AfterValidator(_is_object_uri),
 ]
 
-_AS_NUMBER: Final = BeforeValidator(_as_number)
-Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _AS_NUMBER]
+AS_NUMBER: Final = BeforeValidator(_as_number)
+Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AS_NUMBER]
 Temperature = Annotated[
-    float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, allow_inf_nan=False), _AS_NUMBER
+    float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, allow_inf_nan=False), AS_NUMBER
 ]
-TopK = Annotated[int, Field(ge=1, le=MAX_LABELS), _AS_NUMBER]
+TopK = Annotated[int, Field(ge=1, le=MAX_LABELS), AS_NUMBER]
 Switch = StrictBool
 Instant = Annotated[AwareDatetime, AfterValidator(_is_instant_in_utc), BeforeValidator(_as_instant)]

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,7 @@ from labelyard.messages import Job
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
 
-STORES = ("label_sets", "dead_letters", "set_aside")
+STORES = ("label_sets", "dead_letters", "set_aside", "tenants")
 # Calls that end the client, or wait for as long as they are told.
 EXCLUDED = {"close"}
 SHORT_S = 0.01
@@ -76,6 +76,14 @@ GOOD: dict[str, Any] = {
     "message": SetAsideMessage(reason="r", queue="q", size_bytes=1, raw=b"x"),
     "limit": 10,
     "timeout_s": SHORT_S,
+    "state": "pending",
+    "tenant": "shop",
+    "since": datetime(2020, 1, 1, tzinfo=UTC),
+    "lost_within_s": 60.0,
+    "weight": 2.0,
+    "max_open_images": 1000,
+    "images_per_s": 50.0,
+    "prompts_per_s": 100.0,
 }
 OPTIONS = (
     "top_k",
@@ -227,7 +235,19 @@ def test_foreign_values_under_our_keys_are_errors_of_ours(
     """Another program wrote into the ledger's database."""
     with redis.Redis.from_url(urls["ledger_url"]) as foreign:
         foreign.flushdb()
-        for name in ("open_images", "totals", "dead", "set_aside", "label_set_names", "job:x"):
+        for name in (
+            "open_images",
+            "totals",
+            "dead",
+            "set_aside",
+            "label_set_names",
+            "job:x",
+            "backlog",
+            "jobs",
+            "open:bulk",
+            "tenants",
+            "rates:shop",
+        ):
             key = f"labelyard:{name}"
             if kind == "hash":
                 foreign.hset(key, "succeeded", "many")

@@ -27,6 +27,7 @@ from labelyard_worker.jobs.watchdog import Watchdog
 from labelyard_worker.maintenance.broker_view import BrokerView, connect_broker
 from labelyard_worker.maintenance.cancellation_listener import CancellationListener
 from labelyard_worker.maintenance.leader import LeaderElection
+from labelyard_worker.maintenance.leader_duties import LeaderDuties, duties_of
 from labelyard_worker.maintenance.presence import Presence, new_worker_name
 from labelyard_worker.maintenance.reconciler import Reconciler
 from labelyard_worker.operations import health
@@ -291,7 +292,7 @@ def _start_maintenance(
     running: RunningJobs,
     details: WorkerDetails,
 ) -> None:
-    """Start the maintenance threads: presence, cancellation listener and reconciler."""
+    """Start the maintenance threads: presence, cancellation listener, reconciler, duties."""
     presence = Presence(
         links.ledger,
         worker=links.worker,
@@ -309,7 +310,8 @@ def _start_maintenance(
         after_s=settings.reconcile_after_s,
         is_on=not settings.stock_celery,
     )
-    for thread in (presence, listener, reconciler):
+    duties = LeaderDuties(duties_of(links.ledger, links.publisher), leader=links.leader)
+    for thread in (presence, listener, reconciler, duties):
         stack.callback(thread.close)
         thread.start()
 

@@ -7,7 +7,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from labelyard.cli import dead, fleet, jobs, label_sets, listing, removal, set_aside, state, top
+from labelyard.cli import (
+    dead,
+    fleet,
+    jobs,
+    label_sets,
+    listing,
+    removal,
+    set_aside,
+    state,
+    tenants,
+    top,
+)
 from labelyard.command_group import HELP_OPTIONS, ErrorsAsLines, Version, new_app
 from labelyard.errors import BrokerUnavailableError, LabelyardError, LedgerUnavailableError
 from labelyard.local_stack import RunningStack, find_stack, has_addresses
@@ -99,3 +110,4 @@ app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")
 app.add_typer(label_sets.app, name="label-sets")
+app.add_typer(tenants.app, name="tenants")

@@ -101,6 +101,7 @@ class AsyncLedger:
 
         Raises:
             QueueFullError: As many images wait as are allowed.
+            TenantQuotaError: A quota of the job's tenant is used up.
             IdempotencyConflictError: The id is that of another job.
         """
         await self.check_durability()

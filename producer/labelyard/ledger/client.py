@@ -29,6 +29,7 @@ class Ledger(LedgerReader):
 
         Raises:
             QueueFullError: As many images wait as are allowed.
+            TenantQuotaError: A quota of the job's tenant is used up.
             IdempotencyConflictError: The id is that of another job.
         """
         self.check_durability()

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.records import State
 from labelyard.ledger.scripts import ScriptName
-from labelyard.messages import Job
+from labelyard.messages import Job, LabelSet
 from labelyard.queues import Queue
 from labelyard.settings import ConnectionSettings
 
@@ -131,12 +131,13 @@ class Commands:
             new_call_id(),
             job_digest(job),
             source,
+            job.label_set.count_prompts() if isinstance(job.label_set, LabelSet) else 0,
         )
 
     def open_refused(self, job_id: str, message: str) -> Command:
         """Open a record for a *message* that is not a job."""
         blank = (0, "default", Queue.INTERACTIVE, "", "", 0)
-        return self._of_record("open", job_id, message, *blank, new_call_id(), "", "adopt")
+        return self._of_record("open", job_id, message, *blank, new_call_id(), "", "adopt", 0)
 
     def start(
         self,

@@ -130,10 +130,32 @@ class LedgerKeys:
         Type: sorted set
         Holds: job ids, by the time of submission; the newest 200,000. An entry whose record is gone
             is dropped when it is listed.
-        Writer: the script that opens a job; `labelyard jobs`.
+        Writer: the script that opens a job; each listing of jobs, which drops entries.
         TTL: `open_ttl_s` after the last submit.
         """
         return f"{self.namespace}:jobs"
+
+    @cached_property
+    def tenants(self) -> str:
+        """Policies of tenants: weight and quotas.
+
+        Type: hash
+        Holds: a policy as JSON for each tenant that has one; that of `*` holds for all others.
+        Writer: `labelyard tenants set` and `reset`.
+        TTL: none: a policy is kept until an operator resets it.
+        """
+        return f"{self.namespace}:tenants"
+
+    def rates(self, tenant: str) -> str:
+        """Token buckets of a tenant with rates.
+
+        Type: hash
+        Holds: `images` and `prompts`: the tokens that were left, below 0 after a large job;
+            `images_at` and `prompts_at`: when that was.
+        Writer: the script that opens a job of a tenant with rates.
+        TTL: until the buckets are full again.
+        """
+        return f"{self.namespace}:rates:{tenant}"
 
     @cached_property
     def totals(self) -> str:

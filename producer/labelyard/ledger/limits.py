@@ -45,3 +45,16 @@ BULK_QUEUE: Final = Queue.BULK
 
 #: Entries of the index of jobs by time: about 25 MB of Redis. The oldest are dropped.
 JOB_INDEX_MAX_ENTRIES: Final = 200_000
+
+#: Seconds of a tenant's rate that may be used at once: the burst of images_per_s and prompts_per_s.
+BURST_S: Final = 1.0
+
+#: Seconds for which adopted messages may use up a tenant's rates in advance: they are charged, but
+#: never refused.
+MAX_ADOPTED_DEBT_S: Final = 60.0
+
+#: Pause in seconds after which a tenant with too many open images should submit again.
+OPEN_IMAGES_PAUSE_S: Final = 1.0
+
+#: Queue of urgent jobs; with the two above, all that hold jobs.
+INTERACTIVE_QUEUE: Final = Queue.INTERACTIVE

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from labelyard.errors import IdempotencyConflictError, LabelyardError, QueueFullError
+from labelyard.errors import (
+    IdempotencyConflictError,
+    LabelyardError,
+    QueueFullError,
+    TenantQuotaError,
+)
 from labelyard.ledger.records import State
 from labelyard.ledger.redis_errors import as_ours
 from labelyard.messages import Job
@@ -97,14 +102,27 @@ def read_opened(job_id: str, answer: list[str], *, limit: int) -> Opened:
 
     Raises:
         QueueFullError: As many images wait as are allowed.
+        TenantQuotaError: A quota of the job's tenant is used up.
         IdempotencyConflictError: The id is that of another job.
     """
-    verdict, state, at = answer
+    verdict, state, at, *quota = answer
     if verdict == "conflict":
         raise IdempotencyConflictError(f"{job_id}: another job was submitted under this id")
     if verdict == "full":
         raise QueueFullError(f"{state} images wait, limit {limit}")
+    if verdict == "refused":
+        raise _quota_error(state, *map(float, quota))
     return Opened(is_new=verdict == "opened", state=cast("State", state), at=float(at))
+
+
+def _quota_error(quota: str, limit: float, used: float, retry_after_s: float) -> TenantQuotaError:
+    """Make the error of a job that a quota refused."""
+    if quota == "max_open_images":
+        reason = f"the tenant has {used:g} open images, limit {limit:g} ({quota})"
+    else:
+        unit = quota.removesuffix("_per_s")
+        reason = f"a job with {used:g} {unit} exceeds the tenant's {limit:g} {unit} a second"
+    return TenantQuotaError(reason, quota, limit, retry_after_s)
 
 
 def read_opened_many(
@@ -118,6 +136,6 @@ def read_opened_many(
             continue
         try:
             opened.append(read_opened(job.job_id, answer, limit=limit))
-        except (QueueFullError, IdempotencyConflictError) as error:
+        except (QueueFullError, TenantQuotaError, IdempotencyConflictError) as error:
             opened.append(error)
     return opened

@@ -1,14 +1,15 @@
-"""In-memory parts of a client besides jobs: label sets, dead letters, messages set aside."""
+"""In-memory parts of a client besides jobs: label sets, dead letters, set-aside messages, tenants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from labelyard.errors import JobNotFoundError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
-from labelyard.ledger import Record
+from labelyard.ledger import Backlog, BacklogKey, Record
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import LabelSet
+from labelyard.tenants import EVERY_OTHER, TenantPolicy, Tenants, TenantUsage, tenant_name
 
 
 class FakeLabelSets(LabelSetRegistry):
@@ -117,6 +118,57 @@ class FakeSetAside(SetAside):
         """Forget the message, as if it had been sent again."""
         self.find(entry_id)
         self.remove([entry_id])
+
+
+class FakeTenants(Tenants):
+    """Policies of tenants, in memory; a fake refuses no job because of them."""
+
+    def __init__(self, backlog: Callable[[], Mapping[BacklogKey, Backlog]]) -> None:
+        self._policies: dict[str, TenantPolicy] = {}
+        self._backlog = backlog
+
+    def set(
+        self,
+        tenant: str,
+        *,
+        weight: float = 1.0,
+        max_open_images: int | None = None,
+        images_per_s: float | None = None,
+        prompts_per_s: float | None = None,
+    ) -> TenantPolicy:
+        """Replace the policy of *tenant*."""
+        policy = TenantPolicy(
+            weight=weight,
+            max_open_images=max_open_images,
+            images_per_s=images_per_s,
+            prompts_per_s=prompts_per_s,
+        )
+        self._policies[tenant_name(tenant)] = policy
+        return policy
+
+    def get(self, tenant: str) -> TenantPolicy:
+        """Read the policy that holds for *tenant*."""
+        every = self._policies.get(EVERY_OTHER, TenantPolicy())
+        return self._policies.get(tenant_name(tenant), every)
+
+    def list(self) -> dict[str, TenantPolicy]:
+        """Read the policies of all tenants that have one, by name."""
+        return dict(sorted(self._policies.items()))
+
+    def reset(self, tenant: str) -> None:
+        """Drop the policy of *tenant*, if it has one."""
+        self._policies.pop(tenant_name(tenant), None)
+
+    def usage(self, tenant: str) -> TenantUsage:
+        """Read the pending jobs of *tenant*; a fake's rates are unused."""
+        name, policy = tenant_name(tenant), self.get(tenant)
+        open_jobs = [one for key, one in self._backlog().items() if key.tenant == name]
+        return TenantUsage(
+            open_images=sum(one.images for one in open_jobs),
+            open_jobs=sum(one.jobs for one in open_jobs),
+            images_left=policy.images_per_s,
+            prompts_left=policy.prompts_per_s,
+        )
 
 
 def as_pending(record: Record) -> Record:

@@ -5,7 +5,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
-from labelyard.async_registries import AsyncDeadLetters, AsyncLabelSetRegistry, AsyncSetAside
+from labelyard.async_registries import (
+    AsyncDeadLetters,
+    AsyncLabelSetRegistry,
+    AsyncSetAside,
+    AsyncTenants,
+)
 from labelyard.client import Client, JobHandle
 from labelyard.errors import (
     IdempotencyConflictError,
@@ -27,6 +32,7 @@ from labelyard.testing.fake_stores import (
     FakeDeadLetters,
     FakeLabelSets,
     FakeSetAside,
+    FakeTenants,
     as_pending,
 )
 from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
@@ -45,6 +51,7 @@ class FakeClient(FakeAdministration, Client):
     label_sets: FakeLabelSets
     dead_letters: FakeDeadLetters
     set_aside: FakeSetAside
+    tenants: FakeTenants
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class FakeClient(FakeAdministration, Client):
         self.label_sets = FakeLabelSets()
         self.dead_letters = FakeDeadLetters(self.status, self._run_again)
         self.set_aside = FakeSetAside()
+        self.tenants = FakeTenants(self.backlog)
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
@@ -184,6 +192,7 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         self.label_sets: AsyncLabelSetRegistry = AsyncLabelSetRegistry(self.fake.label_sets)
         self.dead_letters: AsyncDeadLetters = AsyncDeadLetters(self.fake.dead_letters)
         self.set_aside: AsyncSetAside = AsyncSetAside(self.fake.set_aside)
+        self.tenants: AsyncTenants = AsyncTenants(self.fake.tenants)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""

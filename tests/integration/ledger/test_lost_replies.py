@@ -31,7 +31,7 @@ OVERDUE = JOB.model_copy(update={"expires_at": PAST})
 RECEIPT = Receipt(call="receipt-1", tenant=JOB.tenant, digest=job_digest(JOB))
 LIMITS: dict[str, Any] = {"quarantine_after": 2, "dead_after": 2}
 # Times, and what is drawn for each call.
-FLEETING = {"submitted_at", "published_at", "started_at", "finished_at", "events"}
+FLEETING = {"submitted_at", "published_at", "started_at", "finished_at", "events", "images_at"}
 DRAWN = {"opener", "start_call", "ender", "replayer", "purger"}
 
 Step = Callable[[Ledger], Any]
@@ -122,6 +122,12 @@ def missed(ledger: Ledger) -> None:
     ledger.client.delete("test:backlog", "test:open:bulk")
 
 
+def rated(ledger: Ledger) -> None:
+    """Give the job's tenant a rate."""
+    ledger.client.hset("test:tenants", JOB.tenant, '{"images_per_s": 10}')
+    ledger.client.expire("test:tenants", 60)
+
+
 def forget(ledger: Ledger) -> Any:
     return ledger.run(ledger.commands.forget(JOB.job_id))[1]
 
@@ -151,6 +157,7 @@ class Case:
 
 CASES = {
     "open": Case(nothing, lambda ledger: ledger.open(JOB, queue="bulk").is_new),
+    "open, with a rate": Case(rated, lambda ledger: ledger.open(JOB, queue="bulk").is_new),
     "open many": Case(
         nothing, lambda ledger: [one.is_new for one in ledger.open_many([JOB], queue="bulk")]
     ),

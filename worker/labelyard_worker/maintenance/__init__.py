@@ -4,6 +4,7 @@
 - ``cancellation_listener.py``: stops running jobs that were cancelled elsewhere.
 - ``leader.py``: elects the one worker that reconciles.
 - ``reconciler.py``: republishes due retries and lost messages, and expires overdue jobs.
+- ``leader_duties.py``: tenants' weights in the broker, and a backlog that agrees with the records.
 - ``broker_view.py``: snapshots of the broker's queues for the reconciler.
 
 The visibility heartbeat lives beside the messages that it renews, in ``broker/``; the watchdog

@@ -11,19 +11,27 @@
 -- ARGV[12]  opener: drawn for each call: a repeated call whose reply was lost has opened it too
 -- ARGV[13]  digest: digest of the job; '' = not known
 -- ARGV[14]  source: 'submit', or 'adopt' for a message that came without a record
+-- ARGV[15]  prompts: number of prompts that the job brings with it
 --
--- Returns {verdict, state, now}; the verdict is
+-- Returns {verdict, state, now, ...}; the verdict is
 --   'opened'    a new record
 --   'exists'    the same job
 --   'conflict'  another job, or another tenant's
 --   'ended'     an adopted job was final, and its record is gone
 --   'full'      the limit is reached; the number of open images stands in place of the state
+--   'refused'   a quota of the tenant is used up; its name stands in place of the state, and its
+--               limit, its use and the seconds until the job may pass follow
+--
+-- An adopted message is charged to its tenant's quotas, but not refused: the broker has accepted
+-- it.
 --
 -- @constants JOB_INDEX_MAX_ENTRIES
 -- @include _prelude.lua
+-- @include _quotas.lua
 local message, images, tenant, queue = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local expires_at, stream, limit = ARGV[9], ARGV[10], tonumber(ARGV[11])
 local opener, digest, source = ARGV[12], ARGV[13], ARGV[14]
+local prompts = tonumber(ARGV[15])
 
 local state = redis.call('HGET', JOB, 'state')
 if state then
@@ -34,6 +42,11 @@ local ended = redis.call('GET', TOMBSTONE)
 if ended and source == 'adopt' then return {'ended', ended, stamp} end
 if limit > 0 and (tonumber(redis.call('GET', OPEN_IMAGES)) or 0) + images > limit then
   return {'full', redis.call('GET', OPEN_IMAGES) or '0', stamp}
+end
+local refused = charge(tenant, images, prompts, source == 'submit')
+if refused then
+  local quota, most, used, wait_s = unpack(refused)
+  return {'refused', quota, stamp, tostring(most), tostring(used), string.format('%.6f', wait_s)}
 end
 redis.call('HSET', JOB, 'state', 'pending', 'message', message, 'images', images,
   'tenant', tenant, 'queue', queue, 'expires_at', expires_at, 'stream', stream,

@@ -1,0 +1,122 @@
+"""The leader repeats its duties: an emptied broker gets the weights, a lost record leaves no count."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from labelyard.ledger import Ledger, connect
+from labelyard.publisher import Publisher
+from labelyard.testing import sample_job
+from labelyard_worker.maintenance.leader import LeaderElection
+from labelyard_worker.maintenance.leader_duties import LeaderDuties, duties_of
+from labelyard_worker.settings import WorkerSettings
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.allow_persistent_keys("the broker keeps the weights of tenants")
+FAST_S = 0.01
+
+
+@pytest.fixture
+def settings(ledger_url: str, broker_url: str) -> WorkerSettings:
+    return WorkerSettings(ledger_url=ledger_url, broker_url=broker_url, namespace="test")
+
+
+@pytest.fixture
+def ledger(settings: WorkerSettings) -> Iterator[Ledger]:
+    with closing(connect(settings)) as client:
+        yield Ledger(client, settings)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    calls: list[dict[str, float]] = []
+    monkeypatch.setattr(Publisher, "write_weights", lambda _, weights: calls.append(weights))
+    return calls
+
+
+@pytest.fixture
+def leader(ledger: Ledger) -> LeaderElection:
+    return LeaderElection(ledger, worker="w1")
+
+
+@pytest.fixture
+def start(
+    ledger: Ledger, settings: WorkerSettings, leader: LeaderElection
+) -> Iterator[Callable[..., LeaderDuties]]:
+    with ExitStack() as stack:
+        publisher = stack.enter_context(closing(Publisher(settings)))
+
+        def start(**duties: Callable[[], object]) -> LeaderDuties:
+            one = LeaderDuties(
+                duties or duties_of(ledger, publisher),
+                leader=leader,
+                every_s=FAST_S,
+            )
+            stack.callback(one.close)
+            one.start()
+            return one
+
+        yield start
+
+
+def test_the_weights_are_written_again_and_again(
+    ledger: Ledger,
+    leader: LeaderElection,
+    start: Callable[..., LeaderDuties],
+    written: list[dict[str, float]],
+) -> None:
+    ledger.client.hset(ledger.keys.tenants, "shop", '{"weight": 3.0}')
+    leader.is_leader()
+
+    start()
+
+    wait_until(lambda: len(written) >= 2)
+    assert written[0] == {"shop": 3.0}
+
+
+def test_a_worker_does_its_duties_while_it_leads(
+    leader: LeaderElection, start: Callable[..., LeaderDuties]
+) -> None:
+    was_leading: list[bool] = []
+
+    start(duty=lambda: was_leading.append(leader.is_leading))
+    leader.is_leader()
+
+    wait_until(lambda: len(was_leading) >= 2)
+    assert all(was_leading)
+
+
+def test_a_lost_record_is_taken_out_of_the_backlog(
+    ledger: Ledger,
+    leader: LeaderElection,
+    start: Callable[..., LeaderDuties],
+    written: list[dict[str, float]],
+) -> None:
+    job = sample_job()
+    ledger.open(job, queue="bulk")
+    ledger.client.delete(ledger.keys.job(job.job_id))
+    leader.is_leader()
+
+    start()
+
+    wait_until(lambda: not ledger.backlog())
+    wait_until(lambda: ledger.open_images() == 0)
+
+
+def test_a_duty_that_fails_does_not_keep_the_next_one_from_its_turn(
+    leader: LeaderElection, start: Callable[..., LeaderDuties]
+) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise OSError("the broker is away")
+
+    def break_down() -> None:
+        raise ValueError("a fault of ours")
+
+    leader.is_leader()
+
+    start(first=fail, second=break_down, third=lambda: done.append("third"))
+
+    wait_until(lambda: len(done) >= 2)
