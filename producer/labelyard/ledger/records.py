@@ -56,7 +56,7 @@ class DeliveryState:
     next_try_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Record:
     """One job's record in the ledger. Times are seconds since the epoch, Redis' clock.
 
@@ -99,6 +99,11 @@ class Record:
     deliveries: Mapping[str, DeliveryState] = field(default_factory=dict)
     deaths_suspect: int = 0
     deaths_beside: int = 0
+
+    def __repr__(self) -> str:
+        """Return a summary; the message and the result are left out."""
+        who = f"job_id={self.job_id!r}, state={self.state!r}, tenant={self.tenant!r}"
+        return f"Record({who}, queue={self.queue!r}, images={self.images})"
 
     @property
     def is_final(self) -> bool:

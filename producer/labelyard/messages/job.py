@@ -1,6 +1,7 @@
 """Jobs as producers submit them: images, a label set, and where the result goes."""
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
@@ -25,6 +26,7 @@ from labelyard.fields import (
 )
 from labelyard.messages.labels import LabelSet
 from labelyard.messages.models import Message, refusal_of
+from labelyard.messages.short_forms import cut, first_of
 from labelyard.webhooks import WebhookAddress
 
 VERSION: Final = 1
@@ -104,6 +106,14 @@ class Job(Message):
     expires_at: Instant | None = None
     deliver: Deliver = Deliver()
     trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Yield a summary for ``repr`` and ``str``; :meth:`model_dump` has everything."""
+        yield "job_id", self.job_id
+        yield "tenant", self.tenant
+        names = (repr(cut(image.id)) for image in self.images)
+        yield "images", first_of(names, total=len(self.images))
+        yield "label_set", self.label_set
 
     @field_validator("images")
     @classmethod

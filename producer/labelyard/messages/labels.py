@@ -1,11 +1,13 @@
 """Label sets: labels, their prompts, and how scores are computed from them."""
 
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 
 from labelyard.fields import MAX_LABELS, Name, Prompt, Temperature, Template, Threshold
 from labelyard.messages.models import Message
+from labelyard.messages.short_forms import cut, first_of
 
 DEFAULT_TEMPLATE: Final = "This is a photo of {}."
 
@@ -56,6 +58,12 @@ class LabelSet(Message):
         if len({label.name for label in labels}) < len(labels):
             raise ValueError("two labels have the same name: name each label once")
         return labels
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Yield the first labels and the scoring, for ``repr`` and ``str``."""
+        names = (repr(cut(label.name)) for label in self.labels)
+        yield "labels", first_of(names, total=len(self.labels))
+        yield "scoring", self.scoring
 
     def count_prompts(self) -> int:
         """Count the sentences that the text tower encodes, after templates."""

@@ -1,12 +1,16 @@
 """Results as consumers read them: scores or an error for each image of a job."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
 from labelyard.errors import LabelyardError
 from labelyard.messages.job import VERSION
 from labelyard.messages.models import Report
+from labelyard.messages.result_html import result_html
+from labelyard.messages.result_rows import Row, image_row
+from labelyard.messages.short_forms import Shown, cut, first_of
 
 Status = Literal["succeeded", "partial", "failed"]
 
@@ -65,6 +69,17 @@ class ImageResult(Report):
     abstained: bool = False
     error: Failure | None = None
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Yield the id, and the best label or the error, for ``repr`` and ``str``."""
+        yield "id", cut(self.id)
+        if self.error is not None:
+            yield "error", self.error.code
+        elif self.abstained:
+            yield "abstained", True
+        elif self.labels:
+            yield "label", cut(self.labels[0].name)
+            yield "score", round(self.labels[0].score, 3)
+
 
 class ModelInfo(Report):
     """The model that scored, exactly enough to reproduce it."""
@@ -114,6 +129,39 @@ class Result(Report):
     error: Failure | None = None
     timing: Timing = Timing()
     object_uri: str | None = Field(default=None, exclude_if=lambda uri: uri is None)
+
+    def rows(self) -> list[Row]:
+        """Return a flat dict for each image, as ``pandas.DataFrame(result.rows())`` takes them.
+
+        Returns:
+            In the order of the images: ``job_id``, ``id``, ``uri``, ``status``, the best
+            ``label`` and its ``score``, ``matched`` (names with ``; `` between them),
+            ``abstained``, ``error`` (a code) and ``message``; then ``label_2``, ``score_2`` and
+            so on for the other labels. What an image does not have is ``None``.
+        """
+        return [image_row(image, job_id=self.job_id) for image in self.images]
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Yield a summary for ``repr`` and ``str``; :meth:`model_dump` has everything."""
+        yield "job_id", self.job_id
+        yield "status", self.status
+        if self.error is not None:
+            yield "error", self.error.code
+        yield "images", first_of(map(_summary, self.images), total=len(self.images))
+
+    def _repr_html_(self) -> str:
+        """Return a table, which notebooks show."""
+        return result_html(self)
+
+
+def _summary(image: ImageResult) -> str:
+    if image.error is not None:
+        outcome = image.error.code
+    elif image.abstained or not image.labels:
+        outcome = "none of these"
+    else:
+        outcome = f"{cut(image.labels[0].name)} {image.labels[0].score:.3f}"
+    return Shown(f"{cut(image.id)}: {outcome}")
 
 
 def status_of(images: tuple[ImageResult, ...]) -> Status:
