@@ -79,7 +79,7 @@ def test_a_lone_item_goes_at_once_and_the_next_batch_fills_meanwhile(
 
 def test_an_answer_says_how_it_was_batched(model: GatedModel, start: StartBatcher) -> None:
     sizes: list[int] = []
-    batcher = start(model, on_batch=lambda size, model_s: sizes.append(size))
+    batcher = start(model, on_pass=lambda done: sizes.append(done.size))
     batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
     answers = [batcher.submit(number, priority=Priority.BULK) for number in (2, 3)]

@@ -4,7 +4,6 @@ Celery is in ``tasks.py``; attempts, retries and the ledger are in ``jobs/``; th
 image's address to its embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 """
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.large_results import LargeResults
-from labelyard_worker.metrics import observe_stage
+from labelyard_worker.metrics import timed
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
@@ -74,10 +73,8 @@ class Classifier:
         self.embedder.keep(job.images, outcomes)
         raise_if_storage_is_away(outcomes)
         with self.large_results.turn(job, labels=labels.n_labels, token=token):
-            began_at = time.monotonic()
-            with spans.stage("score"):
+            with spans.stage("score"), timed("score", priority):
                 images = self._score_images(job, outcomes, labels)
-            observe_stage("score", time.monotonic() - began_at, priority)
             result = Result(
                 job_id=job.job_id,
                 status=status_of(images),

@@ -5,7 +5,9 @@ read when a worker is scraped are ``ScrapedGauge``; the collectors in ``operatio
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -287,6 +289,14 @@ TENANTS: Final = TenantLabels(100, beyond=OTHER)
 def observe_stage(stage: Stage, seconds: float, priority: Priority) -> None:
     """Observe the seconds of one image or job in a stage."""
     _STAGE_SECONDS[stage, priority].observe(seconds)
+
+
+@contextmanager
+def timed(stage: Stage, priority: Priority) -> Iterator[None]:
+    """Observe the block as one stage, unless it raises."""
+    began_at = time.monotonic()
+    yield
+    observe_stage(stage, time.monotonic() - began_at, priority)
 
 
 def observe_batch(tower: Tower, size: int, seconds: float, *, max_size: int) -> None:

@@ -11,7 +11,6 @@ from labelyard.errors import LedgerUnavailableError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
-from labelyard_worker import metrics
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
@@ -38,7 +37,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import run_in_temporary_thread
-from labelyard_worker.vision.forward_passes import report_pass
+from labelyard_worker.vision.forward_passes import report_image_pass
 from labelyard_worker.vision.image_cache import open_image_cache
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scorer import Scorer
@@ -228,8 +227,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
         max_batch_size=checkpoint.max_batch_size,
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,
-        on_pass=partial(report_pass, model=checkpoint.info),
-        on_batch=partial(metrics.observe_batch, "image", max_size=checkpoint.max_batch_size),
+        on_pass=partial(report_image_pass, model=checkpoint.info),
     )
     stack.callback(batcher.close, timeout_s=5.0)
     batcher.start()

@@ -59,7 +59,6 @@ class Batcher(Generic[Item, Result]):
         queue_capacity: int,
         streams: int = 1,
         longest_delay_s: float = 0.040,
-        on_batch: Callable[[int, float], None] | None = None,
         on_pass: Callable[[ForwardPass], None] = lambda _: None,
         is_mixed: bool = True,
         name: str = "model",
@@ -74,8 +73,7 @@ class Batcher(Generic[Item, Result]):
             streams: Calls of *run_model* at once.
             longest_delay_s: Most seconds that a thread waits for images that were
                 announced, while another thread keeps the device busy.
-            on_batch: Called with the size and the seconds of each batch, for metrics.
-            on_pass: Called with each forward pass, failed ones too, for traces.
+            on_pass: Called with each forward pass, failed ones too, for metrics and traces.
             is_mixed: Whether interactive and bulk items share batches.
             name: Of the threads, with a number behind it.
         """
@@ -86,7 +84,6 @@ class Batcher(Generic[Item, Result]):
         self._run_model = run_model
         self._queue_capacity = queue_capacity
         self._longest_delay_s = longest_delay_s
-        self._on_batch = on_batch
         self._on_pass = on_pass
         self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
         self._coming = 0
@@ -260,7 +257,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             del self._pass_started_at[threading.get_ident()]
         items = tuple(PassItem(request.span, request.queued_at) for request in batch)
-        done = ForwardPass(items, self.limit.current, started_at, time.monotonic(), error)
+        done = ForwardPass(items, self.limit.configured, started_at, time.monotonic(), error)
         self._on_pass(done)
         if error is None:
             self._resolve(batch, results, done)
@@ -274,8 +271,6 @@ class Batcher(Generic[Item, Result]):
             self.batches += 1
             self.images += len(batch)
             self.limit.went_well(len(batch))
-        if self._on_batch is not None:
-            self._on_batch(len(batch), done.model_s)
         for call, result in zip(batch, results, strict=True):
             wait_s = done.started_at - call.queued_at
             call.resolve(BatchAnswer(result, len(batch), wait_s, done.model_s))

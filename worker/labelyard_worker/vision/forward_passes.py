@@ -1,10 +1,11 @@
-"""Reports of forward passes over images, to traces and metrics."""
+"""Reports of forward passes, to metrics and traces."""
 
 import logging
 from dataclasses import dataclass
 
 from labelyard.messages import ModelInfo
 from labelyard_worker import spans
+from labelyard_worker.metrics import observe_batch
 from labelyard_worker.spans import Span
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,14 @@ class ForwardPass:
 
     Attributes:
         items: Items of the batch, in their order.
-        limit: Items that a batch could hold.
+        max_size: Items that a batch may hold.
         started_at: Monotonic time.
         ended_at: Monotonic time.
         error: Error that the model raised; the batch is tried again in halves.
     """
 
     items: tuple[PassItem, ...]
-    limit: int
+    max_size: int
     started_at: float
     ended_at: float
     error: Exception | None = None
@@ -57,15 +58,23 @@ class ForwardPass:
         return self.error is None or self.size == 1
 
 
-def report_pass(done: ForwardPass, *, model: ModelInfo) -> None:
+def report_text_pass(done: ForwardPass) -> None:
+    """Report a forward pass over prompts; called from model threads."""
+    if done.error is None:
+        observe_batch("text", done.size, done.model_s, max_size=done.max_size)
+
+
+def report_image_pass(done: ForwardPass, *, model: ModelInfo) -> None:
     """Report a forward pass of *model* and the waits that it ended; called from model threads."""
+    if done.error is None:
+        observe_batch("image", done.size, done.model_s, max_size=done.max_size)
     try:
-        _report_pass(done, model)
-    except Exception:  # it runs in a model thread, which would die of it
-        log.exception("pass_not_reported")
+        _trace_pass(done, model)
+    except Exception:  # of OpenTelemetry, or of an application's exporter: the thread would die
+        log.exception("pass_not_traced")
 
 
-def _report_pass(done: ForwardPass, model: ModelInfo) -> None:
+def _trace_pass(done: ForwardPass, model: ModelInfo) -> None:
     if done.ends_waits:
         for item in done.items:
             item.span.stage("batch_wait", started_at=item.queued_at, ended_at=done.started_at)
@@ -76,7 +85,7 @@ def _report_pass(done: ForwardPass, model: ModelInfo) -> None:
         error=done.error,
         attributes={
             "labelyard.batch.size": done.size,
-            "labelyard.batch.fill": round(done.size / done.limit, 4),
+            "labelyard.batch.fill": round(done.size / done.max_size, 4),
             "labelyard.device": model.device,
             "labelyard.dtype": model.dtype,
             "labelyard.checkpoint": model.checkpoint,

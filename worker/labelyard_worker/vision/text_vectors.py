@@ -11,9 +11,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from labelyard.queues import Priority
-from labelyard_worker.metrics import observe_batch
 from labelyard_worker.vision.batch_queue import BatchAnswer
 from labelyard_worker.vision.batcher import Batcher
+from labelyard_worker.vision.forward_passes import report_text_pass
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats
 
@@ -70,7 +70,7 @@ class TextVectors:
             max_batch_size=PROMPTS_IN_A_PASS,
             queue_capacity=QUEUE_CAPACITY,
             is_mixed=False,  # a pass of 64 takes 5 times as long as one of 5
-            on_batch=partial(observe_batch, "text", max_size=PROMPTS_IN_A_PASS),
+            on_pass=report_text_pass,
             name="labelyard-text",
         )
         self._batcher.start()
