@@ -212,4 +212,25 @@ WORKERS: Final = (
         unit="short",
         queries=(Query(fleet("labelyard_fleet_open_jobs"), "jobs"),),
     ),
+    Panel(
+        title="CPU of the worker process",
+        description="Cores that each worker process uses, its intake children apart; near the "
+        "number of its cores it is the bottleneck.",
+        unit="short",
+        queries=(
+            Query(
+                f"sum by (instance) (rate(process_cpu_seconds_total{{{WORKER}}}[$__rate_interval]))",
+                "{{instance}}",
+            ),
+        ),
+    ),
+    Panel(
+        title="Memory of the worker process",
+        description="Resident memory of each worker process, its intake children apart; it settles "
+        "within minutes.",
+        unit="bytes",
+        queries=(
+            Query(f"sum by (instance) (process_resident_memory_bytes{{{WORKER}}})", "{{instance}}"),
+        ),
+    ),
 )

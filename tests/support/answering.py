@@ -17,6 +17,12 @@ def answering(answer: Answer, *, tls: SSLContext | None = None) -> Iterator[int]
         def do_GET(self) -> None:
             answer(self)
 
+        def do_HEAD(self) -> None:
+            answer(self)
+
+        def do_PUT(self) -> None:
+            answer(self)
+
         def log_message(self, *args: object) -> None:
             pass
 

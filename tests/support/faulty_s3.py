@@ -55,28 +55,36 @@ class FaultyS3:
 
     def _forward(self, request: BaseHTTPRequestHandler) -> None:
         """Send the request on as it is, the signed Host header included."""
+        if request.headers.get("Expect"):
+            request.send_response_only(100)
+            request.end_headers()
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         connection = http.client.HTTPConnection("127.0.0.1", self._target_port, timeout=30)
         try:
-            connection.putrequest("GET", request.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                request.command, request.path, skip_host=True, skip_accept_encoding=True
+            )
             for name, value in request.headers.items():
-                connection.putheader(name, value)
-            connection.endheaders()
+                if name.lower() != "expect":
+                    connection.putheader(name, value)
+            connection.endheaders(body or None)
             answer = connection.getresponse()
-            body = answer.read()
+            payload = answer.read()
             request.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                     request.send_header(name, value)
-            request.send_header("Content-Length", str(len(body)))
+            length = answer.getheader("Content-Length") if request.command == "HEAD" else None
+            request.send_header("Content-Length", length or str(len(payload)))
             request.end_headers()
-            request.wfile.write(body)
+            request.wfile.write(payload)
         finally:
             connection.close()
 
 
 @contextmanager
 def faulty_s3(target_port: int) -> Iterator[tuple[FaultyS3, int]]:
-    """Run the proxy, and give its port; only GET passes."""
+    """Run the proxy, and give its port; GET, HEAD and PUT pass."""
     faults = FaultyS3(target_port)
     with answering(faults) as port:
         try:
