@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from celery.signals import task_postrun
 
 from labelyard.messages import Job, Result
 from labelyard.queues import Priority
-from labelyard_worker import services
+from labelyard_worker import intake_wiring, services
 from labelyard_worker.celery_app import make_app
 from labelyard_worker.classify import Classifier
 from labelyard_worker.intake.pool import IntakePool
@@ -88,13 +89,21 @@ def with_private_https(settings: WorkerSettings, _: TransferLimits) -> SourceCon
     return https.config_of(hosts=settings.https_hosts, allows_private=True)
 
 
-vars(services)["Classifier"] = NotedClassifier
+def replace(module: ModuleType, name: str, stand_in: object) -> None:
+    """Replace a name that *module* uses; one that it does not use would change nothing."""
+    if name not in vars(module):
+        raise AttributeError(f"{module.__name__} has no {name} any more")
+    vars(module)[name] = stand_in
+
+
+replace(services, "Classifier", NotedClassifier)
 if decoder := os.environ.get("TEST_DECODER"):
-    vars(services)["IntakePool"] = partial(IntakePool, decoder=decoder)
+    replace(intake_wiring, "IntakePool", partial(IntakePool, decoder=decoder))
 if "TEST_PRIVATE_HTTPS" in os.environ:
-    vars(registry)["SOURCES"] = tuple(
+    sources = (
         with_private_https if configure is https.configure else configure
         for configure in registry.SOURCES
     )
+    replace(registry, "SOURCES", tuple(sources))
 task_postrun.connect(on_postrun, weak=False)
 app = make_app()
