@@ -102,7 +102,7 @@ class AmqpBrokerConnection:
             for queue, declared in zip(Queue, self._queues, strict=True)
         }
 
-    def find(self, job_id: str, *, queue: str) -> MessageSearch:  # noqa: ARG002 - see the result
+    def find(self, job_id: str, *, queue: str, tenant: str) -> MessageSearch:  # noqa: ARG002 - see the result
         """Count the waiting messages: RabbitMQ does not let a message be looked at in its queue."""
         return MessageSearch(can_search=False, lengths=self.depths())
 

@@ -5,7 +5,7 @@ import uuid
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,13 +17,12 @@ from labelyard.outgoing import PERSISTENT, Outgoing
 from labelyard.queues import Queue, queue_name
 from labelyard.redis_connections import connection_options, socket_timeouts
 from labelyard.settings import ConnectionSettings
-from labelyard.tenant_lines.keys import PRIORITY_SUFFIXES, TURNS, BrokerKeys
+from labelyard.tenant_lines.counts import count_messages
+from labelyard.tenant_lines.keys import TURNS, BrokerKeys
 from labelyard.tenant_lines.scripts import SCRIPTS
 
 #: Exceptions that mean that Redis did not take a message or gave no answer.
 REDIS_ERRORS: Final = (RedisError, OSError, UnicodeError)
-#: kombu's hash of unacknowledged messages, below the namespace.
-UNACKED: Final = "unacked"
 #: Messages in one pipeline: it is built in memory before it is sent.
 PIPELINE_SIZE: Final = 1000
 
@@ -106,27 +105,19 @@ class RedisBrokerConnection:
         return key, envelope(message, key=key)
 
     def depths(self) -> dict[str, int]:
-        """Count the waiting messages of each queue, of all priorities."""
-        with self._client.pipeline(transaction=False) as pipeline:
-            for queue in Queue:
-                for suffix in PRIORITY_SUFFIXES:
-                    pipeline.llen(queue_name(self._namespace, queue) + suffix)
-            lengths: list[Any] = pipeline.execute()
-        steps = len(PRIORITY_SUFFIXES)
-        return {
-            queue.value: sum(lengths[place * steps : (place + 1) * steps])
-            for place, queue in enumerate(Queue)
-        }
+        """Count the waiting messages of each queue, of all priorities and tenants."""
+        return count_messages(self._client, self._keys)
 
-    def find(self, job_id: str, *, queue: str) -> MessageSearch:
-        """Search the unacknowledged messages and all lists, those of *queue* first."""
+    def find(self, job_id: str, *, queue: str, tenant: str) -> MessageSearch:
+        """Search the unacknowledged messages and all lists, those of *queue* and *tenant* first."""
         lists = {
-            queue_name(self._namespace, one) + suffix: one.value
+            key: one.value
             for one in sorted(Queue, key=lambda one: one != queue)
-            for suffix in PRIORITY_SUFFIXES
+            for key in self._keys.lists(one)
         }
-        unacked = queue_name(self._namespace, UNACKED)
-        search = search_redis(self._client, job_id, unacked=unacked, lists=lists)
+        search = search_redis(
+            self._client, job_id, unacked=self._keys.unacked, lists=lists, tenant=tenant
+        )
         return replace(search, lengths=self.depths())
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from labelyard.forking import abandon, call_in_child
 from labelyard.message_search import MessageSearch
 from labelyard.messages import Job
 from labelyard.outgoing import (
+    DEFAULT_TENANT,
     DELIVER_TASK,
     JOB_ID_HEADER,
     PUBLISHED_AT_HEADER,
@@ -58,8 +59,8 @@ class BrokerConnection(Protocol):
     def depths(self) -> dict[str, int]:
         """Count the waiting messages of each queue."""
 
-    def find(self, job_id: str, *, queue: str) -> MessageSearch:
-        """Search for the message of a job, first in *queue*."""
+    def find(self, job_id: str, *, queue: str, tenant: str) -> MessageSearch:
+        """Search for the message of a job, first in *queue* and in the line of *tenant*."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -167,16 +168,17 @@ class Publisher:
         """
         return self._try(lambda connection: connection.depths())
 
-    def find(self, job_id: str, *, queue: str) -> MessageSearch:
+    def find(self, job_id: str, *, queue: str, tenant: str = DEFAULT_TENANT) -> MessageSearch:
         """Search the broker for the message of a job, within bounds.
 
         Args:
             queue: Name of the queue that is searched first.
+            tenant: Tenant whose line in each queue is searched first.
 
         Raises:
             BrokerUnavailableError: The broker gave no answer.
         """
-        return self._try(lambda connection: connection.find(job_id, queue=queue))
+        return self._try(lambda connection: connection.find(job_id, queue=queue, tenant=tenant))
 
     def close(self) -> None:
         """Close all connections; the publisher can still be used, and opens new ones."""

@@ -14,8 +14,8 @@ LEFTOVERS_WITHIN_S = 2.0
 DATABASES = 16
 
 # kombu's own: it gives them no TTL. Its queues are lists, and no other key of the broker is one.
-# Turns go with the lists that they belong to; weights stay until others are written.
-BROKER_KEYS = ("*_kombu.binding.*", "*unacked*", "*:turns", "*.weights")
+# What is sorted by tenant goes with the lists that it belongs to; weights stay until others come.
+BROKER_KEYS = ("*_kombu.binding.*", "*unacked*", "*:turns", "*:known", "*sorted", "*.weights")
 BROKER_DATABASE = 0
 
 # One a process, kept by the standard library until the process ends; their children count.

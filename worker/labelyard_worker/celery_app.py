@@ -10,13 +10,13 @@ from celery import Celery
 
 from labelyard.queues import Queue, is_amqp, kombu_queues, queue_name
 from labelyard.redis_connections import SOCKET_OPTIONS
+from labelyard.tenant_lines.keys import BrokerKeys
 from labelyard_worker.broker import amqp_transport, transport
 from labelyard_worker.broker.loop_lag import LoopLagStep
 from labelyard_worker.broker.rabbitmq import with_prefetch
 from labelyard_worker.broker.remote_control import build_control_settings
 from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
 from labelyard_worker.jobs.signals import DrainSignals
-from labelyard_worker.maintenance.broker_view import unacked_key
 from labelyard_worker.settings import WorkerSettings, read_settings
 from labelyard_worker.tasks import add_tasks
 
@@ -106,6 +106,7 @@ def build_amqp_settings(settings: WorkerSettings) -> dict[str, Any]:
 def build_redis_options(settings: WorkerSettings) -> dict[str, Any]:
     """Build the options of the Redis transport."""
     namespace = settings.namespace
+    keys = BrokerKeys(namespace)
     options = {
         # A dead worker's messages come again after this; the heartbeat renews it.
         "visibility_timeout": settings.visibility_timeout_s,
@@ -114,9 +115,9 @@ def build_redis_options(settings: WorkerSettings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_restore_limit": 1000,
         # Services that share a Redis must not restore each other's messages.
-        "unacked_key": unacked_key(namespace),
-        "unacked_index_key": f"{namespace}.unacked_index",
-        "unacked_mutex_key": f"{namespace}.unacked_mutex",
+        "unacked_key": keys.unacked,
+        "unacked_index_key": keys.unacked_index,
+        "unacked_mutex_key": keys.unacked_mutex,
         "unacked_mutex_expire": 30,
         # A half-open connection hangs the event loop for ever without these.
         **SOCKET_OPTIONS,
@@ -127,6 +128,8 @@ def build_redis_options(settings: WorkerSettings) -> dict[str, Any]:
             # Only plain calls of our own tasks reach Celery.
             "has_gate": True,
             "follow_ups": settings.celery_follow_ups,
+            "weights_key": keys.weights,
+            "sorted_key": keys.sorted,
             "queue_order": [queue_name(namespace, queue) for queue in Queue],
             # Bulk jobs never take all slots; one suspect at a time.
             "inflight_limits": inflight_limits(settings),

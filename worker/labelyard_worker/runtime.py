@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import LabelyardError
 from labelyard.queues import queue_name
+from labelyard_worker.broker.line_merge import merge_lines
 from labelyard_worker.broker.old_lists import move_old_lists
 from labelyard_worker.cpu_budget import garbage_left_alone
 from labelyard_worker.operations import logs, tracing
@@ -50,6 +51,7 @@ class Runtime:
                 from labelyard_worker.services import open_services
             self._services = open_services(self.settings, load=self._load)
             move_old_lists(self.settings, self._services.links.ledger)
+            merge_lines(self.settings)
         except LabelyardError as error:
             self.close()
             raise SystemExit(f"labelyard-worker cannot start: {error}") from error

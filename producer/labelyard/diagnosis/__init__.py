@@ -9,6 +9,8 @@ from labelyard.diagnosis.situations import DiagnosisSettings, Evidence, Situatio
 from labelyard.errors import BrokerUnavailableError
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.inspection import inspect_job
+from labelyard.message_search import FoundMessage
+from labelyard.outgoing import DEFAULT_TENANT
 from labelyard.publisher import Publisher
 from labelyard.queues import Queue
 
@@ -62,11 +64,13 @@ def diagnose(job_id: str, settings: DiagnosisSettings | None = None) -> Diagnosi
     job_id, settings = job_id_of(job_id), settings or DiagnosisSettings.read()
     with connect(settings) as client:
         inspection = inspect_job(Ledger(client, settings), job_id)
-    queue = inspection.record.queue if inspection.record else Queue.INTERACTIVE
+    record = inspection.record
+    queue = record.queue if record else Queue.INTERACTIVE
+    tenant = record.tenant if record else DEFAULT_TENANT
     publisher = Publisher(settings, timeout_s=settings.publish_timeout_s)
     search, fault = None, ""
     try:
-        search = publisher.find(job_id, queue=queue)
+        search = publisher.find(job_id, queue=queue, tenant=tenant)
     except BrokerUnavailableError as error:
         fault = str(error)
     finally:
@@ -128,11 +132,21 @@ def _worker_fields(evidence: Evidence) -> dict[str, Any] | None:
 def _message_fields(evidence: Evidence) -> list[dict[str, Any]]:
     timeout_s = evidence.settings.visibility_timeout_s
     return [
-        {"place": one.place, "queue": one.queue, "ahead": one.ahead}
+        {"place": one.place, "queue": one.queue, "ahead": one.ahead, **_line_fields(one)}
         if one.place == "queued"
         else {"place": one.place, "comes_again_in_s": round(timeout_s - one.held_for_s, 3)}
         for one in (evidence.search.messages if evidence.search else ())
     ]
+
+
+def _line_fields(message: FoundMessage) -> dict[str, Any]:
+    if not message.line:
+        return {}
+    return {
+        "line": message.line,
+        "lines_ahead": message.lines_ahead,
+        "next_line": message.next_line,
+    }
 
 
 def _broker_fields(evidence: Evidence) -> dict[str, Any]:

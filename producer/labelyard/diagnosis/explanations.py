@@ -13,6 +13,7 @@ from labelyard.diagnosis.phrases import (
 )
 from labelyard.diagnosis.situations import Evidence, Situation
 from labelyard.ledger.records import DeliveryState
+from labelyard.message_search import FoundMessage
 
 
 def explain(situation: Situation, evidence: Evidence) -> Explanation:
@@ -83,10 +84,21 @@ def _queued(evidence: Evidence) -> Explanation:
         where = f"behind {count_of(message.ahead, 'message')}"
     else:
         where = "as the next one"
+    if message and message.line:
+        where += f" of tenant {message.line}; {_turn_of(message)}"
     return Explanation(
         f"The job's message waits in the queue {message.queue if message else queue}, {where}.",
         worker_needed(evidence) or ("Wait, or start more workers.",),
     )
+
+
+def _turn_of(message: FoundMessage) -> str:
+    """Describe whose turn it is in a queue that is sorted by tenant."""
+    if not message.lines_ahead:
+        return "it is this tenant's turn"
+    others = count_of(message.lines_ahead, "tenant")
+    verb = "comes" if message.lines_ahead == 1 else "come"
+    return f"{others} {verb} first, it is the turn of {message.next_line}"
 
 
 def _unacknowledged(evidence: Evidence) -> Explanation:

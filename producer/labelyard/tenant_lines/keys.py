@@ -64,6 +64,27 @@ class BrokerKeys:
         """
         return self.queue(queue) + TURNS
 
+    def known(self, queue: str) -> str:
+        """Number of messages in a queue's list that are known to be of one tenant.
+
+        Type: string
+        Holds: how many of the oldest ones. While they are one tenant's, the list is not sorted.
+        Writer: workers' claims.
+        TTL: none: it goes with the list.
+        """
+        return f"{self.queue(queue)}:known"
+
+    @cached_property
+    def sorted(self) -> str:
+        """Lists whose messages are sorted into lines.
+
+        Type: set
+        Holds: names of lists.
+        Writer: workers' claims.
+        TTL: none: a list leaves it with its last line.
+        """
+        return f"{self.namespace}.sorted"
+
     @cached_property
     def weights(self) -> str:
         """Weights of the tenants.

@@ -26,11 +26,15 @@ from labelyard.testing import sample_result
 from labelyard_worker.broker.claim import CLAIM
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.settings import WorkerSettings
+from tests.support.claiming import Claims
 
 pytestmark = pytest.mark.usefixtures("service_environment")
 
 WORKER = "gpu-1-77-abcdef"
-UNACKED = ("labelyard.unacked", "labelyard.unacked_index")
+
+CLAIM_KEYS = tuple(
+    f"labelyard.{name}" for name in ("unacked", "unacked_index", "weights", "sorted")
+)
 
 
 @dataclass
@@ -48,13 +52,13 @@ class StuckJobRig:
     def claim(self, *, queue: str = "labelyard.interactive") -> str:
         """Claim the next message as a worker does; return its delivery tag."""
         tag = uuid.uuid4().hex
-        claimed = self.broker.eval(CLAIM, 3, *UNACKED, queue, tag, queue)
+        claimed = self.broker.eval(CLAIM, 5, *CLAIM_KEYS, queue, tag, 1, json.dumps(queue), "")
         assert claimed is not None
         return tag
 
     def acknowledge(self, tag: str) -> None:
-        self.broker.hdel(UNACKED[0], tag)
-        self.broker.zrem(UNACKED[1], tag)
+        self.broker.hdel(CLAIM_KEYS[0], tag)
+        self.broker.zrem(CLAIM_KEYS[1], tag)
 
     def start(self, job_id: str, *, worker: str = WORKER) -> None:
         """Begin an attempt, or count the death of the one before."""
@@ -102,6 +106,37 @@ def test_a_queued_job_shows_its_queue_and_the_messages_before_it(rig: StuckJobRi
     assert message == {"place": "queued", "queue": "interactive", "ahead": 1}
     assert "queue interactive, behind 1 message." in diagnosis.summary
     assert diagnosis.advice == (START_WORKER,)
+
+
+def test_a_job_in_its_tenants_line_shows_whose_turn_it_is(rig: StuckJobRig) -> None:
+    claims = Claims(rig.broker, queues=("interactive",), namespace="labelyard")
+    claims.push_many(*[{"tenant": name} for name in "abab"], queue="interactive")
+    rig.submit(tenant="shop-eu")
+    job_id = rig.submit(tenant="shop-eu")
+    claims.push_many({"tenant": "a"}, queue="interactive")
+    claims.claim()
+
+    diagnosis = why(job_id)
+
+    [message] = diagnosis.fields()["messages"]
+    turn = {"line": "shop-eu", "lines_ahead": 1, "next_line": "b"}
+    assert message == {"place": "queued", "queue": "interactive", "ahead": 1, **turn}
+    assert (
+        "behind 1 message of tenant shop-eu; 1 tenant comes first, it is the turn of b"
+        in diagnosis.summary
+    )
+
+
+def test_a_job_in_a_long_line_is_not_lost(rig: StuckJobRig) -> None:
+    claims = Claims(rig.broker, queues=("interactive",), namespace="labelyard")
+    claims.push_many(*[{"tenant": name} for name in ("a", "shop-eu")], queue="interactive")
+    for _ in range(2):
+        claims.push_many(*[{"tenant": "a"}] * 1500, queue="interactive")
+    job_id = [rig.submit(tenant="shop-eu") for _ in range(10)][-1]
+    for _ in range(16):
+        claims.claim()
+
+    assert why(job_id).situation is Situation.QUEUED
 
 
 def test_no_worker_is_asked_for_while_one_leads(rig: StuckJobRig) -> None:

@@ -4,7 +4,8 @@ On Redis, in the order of a message's life:
 
 - ``transport.py``: kombu's Redis transport with our parts; ``poller.py`` drives its channels.
 - ``channel.py``: sends claims and reads their replies; ``empty_queues.py`` lets it idle.
-- ``claim.py``: the script that pops a message and records it as unacknowledged.
+- ``claim.py``: the script that pops a message and records it as unacknowledged; tenants take turns
+  (``labelyard/tenant_lines``). ``line_merge.py`` undoes the sorting for stock workers.
 - ``receipt.py``: hands the message over to Celery; undeliverable ones go to ``malformed.py``.
 - ``qos.py``: bookkeeping of unacknowledged messages; ``acks.py`` acknowledges them in groups,
   ``restore.py`` returns one to its queue, ``visibility.py`` stamps and finds overdue ones,

@@ -6,6 +6,7 @@ sent at kombu's own hooks ``_brpop_start`` and ``_brpop_read``; publishing stays
 Why an idle worker wakes at once without polling: ``docs/decisions/0001-atomic-claim-wakeup.md``.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from itertools import count
 from queue import Empty
@@ -14,9 +15,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 from kombu.transport import redis as kombu_redis
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
+from labelyard.tenant_lines.scripts import SCRIPTS
 from labelyard_worker.broker.claim import CLAIM, CLAIM_SHA, AtomicClaimError
 from labelyard_worker.broker.empty_queues import EmptyQueues
 from labelyard_worker.broker.qos import UnackedMessages
@@ -38,6 +41,8 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         has_gate: Transport option: whether only calls of our own tasks are delivered, and
             all other messages as calls of the task that sets them aside; see :meth:`is_gated`.
         follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
+        weights_key: Transport option: key of the tenants' weights.
+        sorted_key: Transport option: key of the set of lists that are sorted by tenant.
         claimed: Queue of each message that was claimed and is not yet delivered.
         consumed_queues: Queues that had a consumer on this channel.
         empty_queues: Queues that need no claim until the server pushes a change.
@@ -48,12 +53,16 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
     inflight_limits: Mapping[str, int] = {}
     has_gate = False
     follow_ups: Collection[str] = ()
+    weights_key = "weights"
+    sorted_key = "sorted"
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
         "queue_order",
         "inflight_limits",
         "has_gate",
         "follow_ups",
+        "weights_key",
+        "sorted_key",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,7 +76,11 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         self._tag_prefix = uuid4().hex
         self._tag_numbers = count()
         self._tag = ""
-        self._searched: list[tuple[str, str]] = []
+        self._searched: list[str] = []
+        # Whether the claim on its way arms tracking. Claims of a busy channel do not: each write
+        # of another worker to a list would be pushed to it.
+        self._is_arming = False
+        self._is_caching_reply_due = False
         super().__init__(*args, **kwargs)
         if not self.ack_emulation:
             raise AtomicClaimError("The atomic claim needs the transport option ack_emulation=True")
@@ -98,16 +111,23 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         queues = self.list_claimable_queues()
         if not queues or self.empty_queues.covers(queues):
             return
-        self._searched = self._list_searched(queues)
+        self._searched = queues
         self.empty_queues.clear()
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
-        connection.send_command(*self._build_claim())
+        commands: list[tuple[str | int, ...]] = [self._build_claim()]
+        self._is_caching_reply_due = self._is_arming
+        if self._is_arming:
+            commands.insert(0, ("CLIENT", "CACHING", "YES"))
+        connection.send_packed_command(connection.pack_commands(commands))
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to a claim, and hand over the claimed message."""
         connection = self.client.connection
         try:
+            if self._is_caching_reply_due:
+                self._is_caching_reply_due = False
+                connection.read_response()
             reply = self.client.parse_response(connection, "EVAL", **options)
             self._is_script_loaded = True
         except NoScriptError:  # the server restarted: send the script itself with the next claim
@@ -120,15 +140,18 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
             self._in_poll = None
             self._flush_brpop_reauth()
         if not reply:
-            self._rest(connection)
+            if self._is_arming:
+                self._rest(connection)
+            self._is_arming = True  # ask once more: a push is needed from now on
             raise Empty
+        self._is_arming = False
         self._claims += 1
         self._hand_over(*reply)
         return True
 
     def _hand_over(self, place: int, raw: bytes) -> None:
         """Hand a claimed message to its consumer; ``UnackedMessages.append`` takes its queue."""
-        queue, delivery_tag = self._searched[place][0], self._tag
+        queue, delivery_tag = self._searched[place], self._tag
         self._queue_cycle.rotate(queue)
         if queue not in self._no_ack_queues:
             self.claimed[delivery_tag] = queue
@@ -152,30 +175,55 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
             if queue not in limits or self.qos.count_in_flight(queue) < limits[queue]
         ]
 
-    def _list_searched(self, queues: list[str]) -> list[tuple[str, str]]:
-        """Pair each queue with each of its lists (one for each priority) in search order."""
-        steps = self.priority_steps
-        if self.queue_order:
-            pairs = [(queue, step) for queue in queues for step in steps]
-        else:
-            pairs = [(queue, step) for step in steps for queue in queues]
-        return [(queue, self._q_for_pri(queue, step)) for queue, step in pairs]
-
-    def _build_claim(self) -> list[str | int]:
+    def _build_claim(self) -> tuple[str | int, ...]:
         """Build the command by hand: kombu's prefixed client knows one key of a script only."""
-        names = [self.unacked_key, self.unacked_index_key]
-        lists = (key for _, key in self._searched)
-        keys = [self.global_keyprefix + key for key in (*names, *lists)]
-        queues = ["" if queue in self._no_ack_queues else queue for queue, _ in self._searched]
+        keys = (
+            self.unacked_key,
+            self.unacked_index_key,
+            self.weights_key,
+            self.sorted_key,
+            *self._searched,
+        )
+        names = [
+            "" if queue in self._no_ack_queues else json.dumps(queue) for queue in self._searched
+        ]
         # Another tag after each claim, also if its reply was lost: it may have claimed.
         self._tag = f"{self._tag_prefix}.{next(self._tag_numbers)}"
-        script = ("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)
-        return [*script, len(keys), *keys, self._tag, *queues]
+        return (
+            *(("EVALSHA", CLAIM_SHA) if self._is_script_loaded else ("EVAL", CLAIM)),
+            len(keys),
+            *(self.global_keyprefix + key for key in keys),
+            self._tag,
+            int(bool(self.queue_order)),
+            *names,
+            *self._priority_suffixes,
+        )
+
+    @property
+    def _priority_suffixes(self) -> list[str]:
+        """Return the endings of a queue's lists, one for each priority, most urgent first."""
+        return [self._q_for_pri("", step) for step in self.priority_steps]
+
+    def _lists_of(self, queue: str) -> list[str]:
+        return [f"{self.global_keyprefix}{queue}{suffix}" for suffix in self._priority_suffixes]
+
+    def _size(self, queue: str) -> int:
+        """Count the messages of *queue*: of all priorities, and of the tenants' lines."""
+        lists = self._lists_of(queue)
+        with Redis(connection_pool=self.pool) as client:
+            lengths: Any = client.eval(SCRIPTS["lengths"], len(lists), *lists)
+        return sum(lengths)
+
+    def _purge(self, queue: str) -> int:
+        """Delete the messages of *queue*, and return how many there were."""
+        keys = [self.global_keyprefix + self.sorted_key, *self._lists_of(queue)]
+        with Redis(connection_pool=self.pool) as client:
+            purged: Any = client.eval(SCRIPTS["purge"], len(keys), *keys)
+        return int(purged)
 
     def _rest(self, connection: Any) -> None:
         """Send no claims until the server pushes a change, or ``fallback_s`` is over."""
-        searched = {queue for queue, _ in self._searched}
-        self.empty_queues.remember(searched, at_most_s=self.fallback_s)
+        self.empty_queues.remember(self._searched, at_most_s=self.fallback_s)
         # A push that came in the same packet is in the parser, where no poll sees it.
         while not self.empty_queues.is_invalidated and connection.can_read(timeout=0):
             self.read_push()
@@ -193,7 +241,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         """Enable server pushes for changes of the lists that a claim found empty."""
         connection._parser.set_invalidation_push_handler(self.empty_queues.invalidate)  # noqa: SLF001
         try:
-            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
+            connection.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
             connection.read_response()
         except ResponseError as error:
             raise AtomicClaimError(

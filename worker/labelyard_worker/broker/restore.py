@@ -12,16 +12,10 @@ from typing import Any, Final
 
 from redis import Redis
 
+from labelyard.tenant_lines.scripts import SCRIPTS
+
 log = logging.getLogger(__name__)
 
-# KEYS: unacknowledged messages, their index by time, the list. ARGV: tag, message, push command.
-# HDEL comes first: a script that has begun to write may finish at maxmemory.
-RESTORE: Final = """
-local is_here = redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-if is_here == 1 then redis.call(ARGV[3], KEYS[3], ARGV[2]) end
-return is_here
-"""
 # A record is [message,exchange,routing key]: ours without spaces, kombu's with them.
 _TAIL: Final = re.compile(rb',\s*"(?:[^"\\]|\\.)*",\s*("(?:[^"\\]|\\.)*")\]\s*\Z')
 _TAIL_BYTES: Final = 2048
@@ -29,11 +23,12 @@ _HIGHEST_PRIORITY: Final = 9
 
 
 def restore(channel: Any, tag: str, *, is_next: bool) -> None:
-    """Move the message *tag* back to the list that it came from.
+    """Move the message *tag* back to the queue that it came from.
 
     Args:
         channel: Channel of our transport.
-        is_next: Whether it is claimed before all queued messages.
+        is_next: Whether it is claimed before all queued messages; of its tenant, if the queue is
+            sorted by tenant.
     """
     prefix = channel.global_keyprefix
     unacked = prefix + channel.unacked_key
@@ -46,7 +41,8 @@ def restore(channel: Any, tag: str, *, is_next: bool) -> None:
         to_list = prefix + channel._q_for_pri(queue, priority)  # noqa: SLF001 - kombu's name
         index = prefix + channel.unacked_index_key
         push = "RPUSH" if is_next else "LPUSH"
-        client.eval(RESTORE, 3, unacked, index, to_list, tag, message, push)
+        keys = (unacked, index, prefix + channel.sorted_key, to_list)
+        client.eval(SCRIPTS["restore"], len(keys), *keys, tag, message, push)
 
 
 def read_record(record: bytes) -> tuple[bytes, str, int]:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +12,13 @@ import redis
 from labelyard.errors import LedgerUnavailableError
 from labelyard.ledger import Ledger
 from labelyard.ledger.maintenance import MaintenanceLedger
-from labelyard.publisher import PUBLISHED_AT_HEADER, Publisher
-from labelyard.queues import Queue, is_amqp, queue_name
+from labelyard.publisher import Publisher
+from labelyard.queues import Queue, is_amqp
 from labelyard.redis_connections import SOCKET_OPTIONS
 from labelyard.settings import ConnectionSettings
+from labelyard.tenant_lines.counts import count_messages
+from labelyard.tenant_lines.keys import BrokerKeys
+from labelyard.tenant_lines.scripts import SCRIPTS
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,9 @@ class QueueSnapshot:
 
     Attributes:
         is_empty: Whether no message is queued.
-        next_published_at: When the next message was published, by the ledger's clock; 0 if
-            unknown. Queues are first in, first out: all messages published before it have
-            left the queue.
+        next_published_at: When the oldest message was published, by the ledger's clock; 0 if
+            unknown. Lists and tenants' lines are first in, first out: all messages published
+            before it have left the queue.
     """
 
     is_empty: bool
@@ -48,15 +50,6 @@ class BrokerSnapshot:
 
 # Parsing a message of any content raises nothing else.
 UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
-
-
-def read_published_at(message: bytes | str | None) -> float:
-    """Read when a message was published; 0 if it has no such header."""
-    try:
-        at = float(json.loads(message or "")["headers"][PUBLISHED_AT_HEADER])
-    except UNREADABLE:
-        return 0.0
-    return at if math.isfinite(at) else 0.0
 
 
 def read_job_ids(unacked: Iterable[bytes | str]) -> frozenset[str]:
@@ -85,16 +78,13 @@ class BrokerView(Protocol):
 
 
 class RedisBrokerView:
-    """View of kombu's lists and hashes on Redis."""
+    """View of kombu's lists and hashes, and of the tenants' lines, on Redis."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._client = redis.Redis.from_url(
             settings.broker_url, **SOCKET_OPTIONS
         )  # bytes: a message need not be UTF-8
-        self._unacked_key = unacked_key(settings.namespace)
-        self._queues: dict[str, str] = {
-            queue: queue_name(settings.namespace, queue) for queue in Queue
-        }
+        self._keys = BrokerKeys(settings.namespace)
 
     def note_received(self, queue: str, published_at: float) -> None:
         """Do nothing: each snapshot holds the next message."""
@@ -105,22 +95,20 @@ class RedisBrokerView:
         Raises:
             redis.RedisError: The broker gave no answer.
         """
+        lists = [self._keys.queue(queue) for queue in Queue]
         with self._client.pipeline(transaction=True) as pipeline:
-            for queue in self._queues.values():
-                pipeline.lindex(queue, -1)
-            pipeline.hvals(self._unacked_key)
-            *oldest, unacked = pipeline.execute()
+            pipeline.eval(SCRIPTS["oldest"], len(lists), *lists)
+            pipeline.hvals(self._keys.unacked)
+            oldest, unacked = pipeline.execute()
         views: dict[str, QueueSnapshot] = {
-            name: QueueSnapshot(
-                is_empty=message is None, next_published_at=read_published_at(message)
-            )
-            for name, message in zip(self._queues, oldest, strict=True)
+            queue.value: QueueSnapshot(is_empty=not at, next_published_at=float(at or 0))
+            for queue, at in zip(Queue, oldest, strict=True)
         }
         return BrokerSnapshot(queues=views, unacked_job_ids=read_job_ids(unacked))
 
     def count_queued(self) -> int:
         """Count the queued messages of all queues."""
-        return sum(int(self._client.llen(queue)) for queue in self._queues.values())
+        return sum(count_messages(self._client, self._keys).values())
 
     def close(self) -> None:
         """Close the connection."""
@@ -176,11 +164,6 @@ class AmqpBrokerView:
     def close(self) -> None:
         """Close the connection."""
         self._publisher.close()
-
-
-def unacked_key(namespace: str) -> str:
-    """Name kombu's record of unacknowledged messages."""
-    return f"{namespace}.unacked"
 
 
 def connect_broker(settings: ConnectionSettings, ledger: Ledger) -> BrokerView:

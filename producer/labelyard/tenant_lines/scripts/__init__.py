@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Final, Literal
 
-ScriptName = Literal["write_weights"]
+ScriptName = Literal[
+    "claim", "restore", "lengths", "oldest", "search", "purge", "merge", "write_weights"
+]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 
 

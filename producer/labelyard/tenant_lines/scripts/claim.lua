@@ -1,0 +1,170 @@
+-- Pop the next message and record it as unacknowledged, in one step; tenants take turns.
+--
+-- KEYS[1]  unacknowledged messages (hash)
+-- KEYS[2]  their index by time (sorted set)
+-- KEYS[3]  weights of the tenants (hash)
+-- KEYS[4]  lists whose messages are sorted into lines (set)
+-- KEYS[5..]  queues to search, in order: the list of each
+-- ARGV[1]  delivery tag
+-- ARGV[2]  1 to search all priorities of a queue before the next queue, 0 to search by priority
+-- ARGV[3..]  name of each queue as JSON, empty if it needs no acknowledgement; then the suffix of
+--   the list of each priority
+-- Returns {place of the queue, message}, or nil if all lists are empty.
+--
+-- An idle caller sends CLIENT CACHING YES first: EXISTS then arms CLIENT TRACKING, and the next
+-- write to one of the empty lists is pushed to it.
+-- The script does not parse the message: the tag is the claimant's, and the record names the queue
+-- that the message came from and returns to. The message is stamped with the server's own time:
+-- workers' clocks may disagree by more than the visibility timeout.
+-- RPOP comes before any other write: at maxmemory Redis refuses a script's first write that takes
+-- memory, but lets a script that has begun to write finish, so neither a line nor the record is
+-- ever refused.
+--
+-- @include _lines.lua
+local UNACKED, INDEX, WEIGHTS, SORTED = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local FIRST_QUEUE, FIRST_SUFFIX = 5, #KEYS - 1
+local MOST_AT_ONCE = 256  -- messages that one claim looks at or moves: about 1 ms
+local CHUNK_BYTES = 65536  -- read at once, about: messages may be large
+local LOOK_EVERY = 16  -- claims
+local MIN_WEIGHT, MAX_WEIGHT = 0.01, 1000
+
+-- Return how many messages to read next, the longest of the last ones having *longest* bytes.
+local function chunk_of(left, longest)
+  return math.min(left, math.max(1, math.floor(CHUNK_BYTES / longest)))
+end
+
+-- Move *raw*, if given, and the oldest messages of a list to the lines of their tenants.
+local function sort_messages(list, turns, clock, raw)
+  local of_tenant, left, longest = {}, MOST_AT_ONCE, raw and #raw or 2048
+  local messages = raw and {raw} or {}
+  repeat
+    for _, message in ipairs(messages) do
+      local tenant = tenant_of(message)
+      local sorted = of_tenant[tenant]
+      if sorted then sorted[#sorted + 1] = message else of_tenant[tenant] = {message} end
+      longest = math.max(longest, #message)
+    end
+    left = left - #messages
+    messages = left > 0 and redis.call('RPOP', list, chunk_of(left, longest))
+  until not messages
+  for tenant, sorted in pairs(of_tenant) do
+    local line = line_of(turns, tenant)
+    redis.call('LPUSH', list .. LINE .. line, unpack(sorted))
+    redis.call('ZADD', turns, 'NX', clock, line)
+  end
+end
+
+-- Charge a line for a message: its images divided by its tenant's weight.
+local function charge(turns, line, at, raw)
+  local tenant = is_shared(line) and tenant_of(raw) or line
+  local weights = redis.call('HMGET', WEIGHTS, tenant, '*')
+  local weight = tonumber(weights[1] or weights[2]) or 1
+  local cost = images_of(raw) / math.min(MAX_WEIGHT, math.max(MIN_WEIGHT, weight))
+  redis.call('ZADD', turns, at, '', at + cost, line)
+end
+
+-- Pop from a list that is sorted: from the line with the smallest virtual time.
+local function pop_sorted(list)
+  local turns, raw = list .. TURNS, redis.call('RPOP', list)
+  local first = redis.call('ZRANGE', turns, 0, 2, 'WITHSCORES')
+  if raw then
+    sort_messages(list, turns, first[2] or 0, raw)
+    first = redis.call('ZRANGE', turns, 0, 2, 'WITHSCORES')
+  end
+  while first[3] do
+    local line = first[3]
+    raw = redis.call('RPOP', list .. LINE .. line)
+    if raw then
+      if first[5] then charge(turns, line, first[4], raw) end  -- a lone line is not charged
+      return raw
+    end
+    redis.call('ZREM', turns, line)  -- empty; kept until now for what it was charged
+    first = redis.call('ZRANGE', turns, 0, 2, 'WITHSCORES')
+  end
+  redis.call('DEL', turns)
+  redis.call('SREM', SORTED, list)
+  return false
+end
+
+-- Look at messages behind the *known* ones. Sort the list if another tenant than that of *raw*,
+-- which was popped just now, has one; else note how many are known.
+local function look(list, known, raw)
+  local length = redis.call('LLEN', list)
+  if length == 0 then return redis.call('DEL', list .. KNOWN) end
+  local tenant, longest = tenant_of(raw), #raw
+  known = math.min(known, length)
+  local left = math.min(MOST_AT_ONCE, length - known)
+  while left > 0 do
+    local count = chunk_of(left, longest)
+    local messages = redis.call('LRANGE', list, -known - count, -known - 1)
+    for i = #messages, 1, -1 do
+      if tenant_of(messages[i]) ~= tenant then
+        local turns = list .. TURNS
+        redis.call('DEL', list .. KNOWN)
+        redis.call('SADD', SORTED, list)
+        redis.call('ZADD', turns, 0, '')
+        sort_messages(list, turns, 0, false)
+        return charge(turns, line_of(turns, tenant), 0, raw)
+      end
+      longest = math.max(longest, #messages[i])
+    end
+    known, left = known + count, left - count
+  end
+  if known < length then known = known - (known - 1) % LOOK_EVERY end  -- look again at once
+  redis.call('SET', list .. KNOWN, known)
+end
+
+-- Pop from a list that is not sorted: the oldest messages, as many as its counter says, are known
+-- to be of one tenant, and nothing is moved until one of another tenant is found.
+local function pop_unsorted(list)
+  local raw = redis.call('RPOP', list)
+  if not raw then return false end
+  local known = redis.call('DECR', list .. KNOWN)
+  if known < 0 or known % LOOK_EVERY == 0 then look(list, math.max(0, known), raw) end
+  return raw
+end
+
+local is_sorted, has_sorted = {}, false
+for _, list in ipairs(redis.call('SMEMBERS', SORTED)) do is_sorted[list], has_sorted = true, true end
+
+-- Pop from the list of a queue and priority, and record the message.
+local function claim(place, list)
+  local raw
+  if has_sorted and is_sorted[list] then raw = pop_sorted(list) else raw = pop_unsorted(list) end
+  if not raw then return nil end
+  local queue = ARGV[place - 2]
+  if queue ~= '' then
+    redis.call('HSET', UNACKED, ARGV[1], '[' .. raw .. ',"",' .. queue .. ']')
+    local clock = redis.call('TIME')
+    redis.call('ZADD', INDEX, clock[1] .. '.' .. string.format('%06d', clock[2]), ARGV[1])
+  end
+  return {place - FIRST_QUEUE, raw}
+end
+
+local found
+if ARGV[2] == '1' then
+  for place = FIRST_QUEUE, #KEYS do
+    local lists, has_messages = {}, false
+    for suffix = FIRST_SUFFIX, #ARGV do
+      local list = KEYS[place] .. ARGV[suffix]
+      lists[#lists + 1] = list
+      has_messages = has_messages or is_sorted[list]
+    end
+    if redis.call('EXISTS', unpack(lists)) > 0 or has_messages then
+      for _, list in ipairs(lists) do
+        found = claim(place, list)
+        if found then return found end
+      end
+    end
+  end
+else
+  for suffix = FIRST_SUFFIX, #ARGV do
+    for place = FIRST_QUEUE, #KEYS do
+      local list = KEYS[place] .. ARGV[suffix]
+      found = claim(place, list)
+      if found then return found end
+      redis.call('EXISTS', list)
+    end
+  end
+end
+return false
