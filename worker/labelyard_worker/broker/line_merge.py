@@ -39,7 +39,8 @@ def merge_lines(settings: WorkerSettings) -> int:
 def _merge(client: Redis, sorted_key: str, key: str) -> int:
     total = 0
     while True:
-        moved: Any = client.eval(SCRIPTS["merge"], 2, sorted_key, key, AT_ONCE)
+        reply: Any = client.eval(SCRIPTS["merge"], 2, sorted_key, key, AT_ONCE)
+        moved = int(reply)
         total += moved
         if moved < AT_ONCE:
             return total
