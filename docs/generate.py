@@ -1,6 +1,6 @@
-"""Writes the generated pages of ``docs/``: settings, ledger keys, metrics and the schemas.
+"""Writes the generated pages of ``docs/``: settings, ledger keys, metrics, doctor, schemas.
 
-It also writes deploy/grafana/labelyard.json. ``make docs`` runs it. A test fails when a page is not what it would write.
+It also writes deploy/grafana/labelyard.json, and the names of all settings for the doctor. ``make docs`` runs it. A test fails when a page is not what it would write.
 """
 
 import ast
@@ -13,11 +13,13 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from deploy.grafana import dashboard
+from docs.doctor_page import PAGE, doctor_page
 from docs.key_page import key_page
 from docs.metrics_page import metrics_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from labelyard.doctor.settings import NAMES_FILE
 from labelyard.schemas import MODEL_BY_NAME, schema_text
 from labelyard.settings import PREFIX, ClientSettings, ConnectionSettings
 from labelyard_worker.settings import WorkerSettings
@@ -36,6 +38,7 @@ Lists are written with commas: `LABELYARD_ALLOWED_BUCKETS=photos,results`. Times
 Credentials, and all else that concerns S3, come from the usual AWS variables and files.
 """
 
+SETTING_NAMES: Final = DOCS.parent / "producer/labelyard/doctor" / NAMES_FILE
 GROUPS: Final = f"{WorkerSettings.__module__}."
 
 
@@ -153,8 +156,16 @@ def pages() -> dict[Path, str]:
         DOCS / "ledger-keys.md": key_page(),
         dashboard.PATH: dashboard.dashboard_text(),
         DOCS / "metrics.md": metrics_page(),
+        PAGE: doctor_page(),
+        SETTING_NAMES: setting_names(),
         **schemas,
     }
+
+
+def setting_names() -> str:
+    """Write the names of all settings, by which a producer's doctor finds misspelt variables."""
+    names = {*ClientSettings.model_fields, *WorkerSettings.model_fields}
+    return "".join(f"{name}\n" for name in sorted(names))
 
 
 def main() -> None:

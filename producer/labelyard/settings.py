@@ -13,7 +13,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from labelyard.errors import ServiceConfigError
 from labelyard.fields import Tenant
@@ -31,8 +31,16 @@ def _none_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _split(value: Any) -> Any:
+    """Read ``a,b`` as a tuple, as an operator would write it in an environment file."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
 # An empty variable means the same as an unset one, as for the AWS variables.
 Optional = Annotated[str | None, BeforeValidator(_none_if_empty)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 def _variable(path: Sequence[str]) -> str:

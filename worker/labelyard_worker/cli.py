@@ -225,3 +225,17 @@ def live(url: HealthUrl = "") -> None:
 def ready(url: HealthUrl = "") -> None:
     """Check whether the worker takes jobs (exits with 1 if not)."""
     probe("ready", url or health_url())
+
+
+@app.command()
+def doctor(
+    time_limit_s: Annotated[
+        float, typer.Option(min=1, help="Seconds for the whole examination")
+    ] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Examine servers, settings, model and device (exits with 1 if a fault is serious)."""
+    from labelyard.cli.doctor import print_report
+    from labelyard_worker.operations.doctor import examine_worker
+
+    print_report(examine_worker(time_limit_s=time_limit_s), as_json=as_json)

@@ -9,6 +9,7 @@ import typer
 
 from labelyard.cli import (
     dead,
+    doctor,
     fleet,
     jobs,
     label_sets,
@@ -106,6 +107,7 @@ app.command()(state.status)
 app.command()(fleet.workers)
 app.command()(top.top)
 app.command()(state.why)
+app.command()(doctor.doctor)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

@@ -385,6 +385,16 @@ class LedgerKeys:
         """
         return f"{self.namespace}:barrier"
 
+    def doctor(self, token: str) -> str:
+        """Key that `labelyard doctor` tries the user's rights on.
+
+        Type: string
+        Holds: `1`.
+        Writer: `labelyard doctor`, which deletes it at once.
+        TTL: a minute.
+        """
+        return f"{self.namespace}:doctor:{token}"
+
 
 class CacheKeys:
     """Keys of one namespace in the Redis of cached embeddings (``LABELYARD_EMBEDDINGS_URL``).

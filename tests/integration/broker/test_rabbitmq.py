@@ -15,6 +15,7 @@ import pytest
 from labelyard.client import Client, JobHandle
 from labelyard.diagnosis import DiagnosisSettings, Situation, diagnose
 from labelyard.diagnosis.phrases import START_WORKER
+from labelyard.doctor import DoctorSettings, Severity, examine
 from labelyard.messages import Job
 from labelyard.publisher import Outgoing
 from labelyard.queues import Queue, queue_name
@@ -348,3 +349,55 @@ def test_a_diagnosis_says_what_rabbitmq_does_not_show(yard: Yard) -> None:
     assert "1 wait in the queue interactive" in diagnosis.summary
     assert diagnosis.fields()["broker"]["can_search"] is False
     assert diagnosis.advice == (START_WORKER,)
+
+
+def examine_broker(yard: Yard, *, namespace: str = "labelyard", url: str = "") -> dict[str, Any]:
+    """Return what the doctor finds about RabbitMQ, without what is sound."""
+    settings = DoctorSettings(
+        broker_url=url or yard.rabbit.url, ledger_url=yard.ledger_url, namespace=namespace
+    )
+    found = examine(settings, environ={}).findings
+    return {one.code: one for one in found if one.group == "rabbitmq"}
+
+
+def test_the_doctor_examines_rabbitmq_and_declares_nothing(yard: Yard) -> None:
+    with yard.client():
+        sound = examine_broker(yard)
+    new = examine_broker(yard, namespace="new")
+    queues = yard.rabbit.control("list_queues", "name")
+
+    assert "rabbitmq_reached" in sound
+    assert {one.severity for one in (*sound.values(), *new.values())} == {Severity.OK}
+    assert "rabbitmq_queue_new" in new
+    assert "new." not in queues
+    assert "doctor-" not in queues
+
+
+def test_the_doctor_finds_a_queue_of_other_arguments(yard: Yard) -> None:
+    name = queue_name("conflict", Queue.BULK)
+    with amqp.Connection(host=f"{HOST}:{yard.rabbit.port}") as connection:
+        channel = connection.channel()
+        channel.queue_declare(name, durable=True, auto_delete=False)
+        found = examine_broker(yard, namespace="conflict")
+        channel.queue_delete(name)
+
+    finding = found["rabbitmq_queue_differs"]
+    assert finding.severity is Severity.SERIOUS
+    assert f"rabbitmqctl delete_queue {name}" in finding.advice
+
+
+def test_the_doctor_finds_what_rabbitmq_refuses(yard: Yard) -> None:
+    url = yard.rabbit.url
+    yard.rabbit.control("add_user", "reader", "secret-of-reader")
+    yard.rabbit.control("set_permissions", "reader", "", "", ".*")
+
+    refused = examine_broker(yard, url=url.replace("guest:guest", "guest:wrong-password"))
+    limited = examine_broker(yard, url=url.replace("guest:guest", "reader:secret-of-reader"))
+    away = examine_broker(yard, url="amqp://guest:guest@127.0.0.1:9//")
+
+    assert refused["rabbitmq_login_refused"].severity is Severity.SERIOUS
+    assert "LABELYARD_BROKER_URL" in refused["rabbitmq_login_refused"].advice
+    assert "wrong-password" not in str(refused)
+    assert "set_permissions" in limited["rabbitmq_rights_missing"].advice
+    assert set(away) == {"rabbitmq_unreachable"}
+    assert "LABELYARD_BROKER_URL" in away["rabbitmq_unreachable"].advice
