@@ -1,9 +1,11 @@
 """Any mix of callers, failures and priorities: every caller is answered, once, in fair order."""
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -65,6 +67,45 @@ def test_within_a_priority_the_first_to_come_goes_first(
 
     for priority in (Priority.INTERACTIVE, Priority.BULK):
         items = [call.item for call in order if call.priority == priority]
+        assert items == sorted(items)
+
+
+@given(
+    tenants=st.lists(st.sampled_from("abcd"), max_size=80),
+    arriving=st.lists(st.sampled_from("abcd"), max_size=40),
+)
+def test_tenants_take_turns_and_keep_their_own_order(
+    tenants: list[str], arriving: list[str]
+) -> None:
+    """Of two tenants with images queued, neither is served twice before the other."""
+    numbers = count()
+    queue: BatchQueue[int, int] = BatchQueue()
+    queued: list[BatchRequest[int, int]] = []
+    served: list[BatchRequest[int, int]] = []
+
+    def join(tenant: str) -> None:
+        queued.append(BatchRequest(next(numbers), Priority.BULK, tenant=tenant))
+        queue.join(queued[-1])
+
+    for tenant in tenants:
+        join(tenant)
+    ahead: Counter[tuple[str, str]] = Counter()  # of the first tenant, since the second's turn
+    while len(queue):
+        assert queue.oldest_queued_at() == min(call.queued_at for call in queued)
+        [call] = queue.take(1)
+        queued.remove(call)
+        served.append(call)
+        for other in "abcd":
+            is_waiting = any(one.tenant == other for one in queued)
+            ahead[call.tenant, other] += is_waiting
+            ahead[other, call.tenant] = 0
+            assert other == call.tenant or ahead[call.tenant, other] <= 1
+        if arriving:
+            join(arriving.pop())
+
+    assert len(served) == next(numbers)
+    for tenant in "abcd":
+        items = [call.item for call in served if call.tenant == tenant]
         assert items == sorted(items)
 
 

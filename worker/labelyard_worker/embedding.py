@@ -151,6 +151,7 @@ class Embedder:
             self._known,
             known,
             priority=priority,
+            tenant=job.tenant,
             budget=self._intake.budget,
             recalled=image if is_recall else None,
             span=span,
@@ -203,6 +204,7 @@ class _ImagePipeline:
         known: KnownImage | None,
         *,
         priority: Priority,
+        tenant: str,
         budget: PixelBudget,
         recalled: ImageRef | None = None,
         span: Span = NO_SPAN,
@@ -214,6 +216,7 @@ class _ImagePipeline:
         self._batcher = batcher
         self._images = images
         self._priority = priority
+        self._tenant = tenant
         self._budget = budget
         self._asked_at = time.monotonic()
         self._pixels: Pixels | None = None
@@ -261,7 +264,9 @@ class _ImagePipeline:
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
         IMAGE_CACHE.labels("miss").inc()
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
-        answer = self._batcher.submit(pixels, priority=self._priority, span=self._span)
+        answer = self._batcher.submit(
+            pixels, priority=self._priority, span=self._span, tenant=self._tenant
+        )
         self.cancel_with_image(answer)
         answer.add_done_callback(self._on_embeds)
 

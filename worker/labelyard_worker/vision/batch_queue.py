@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -47,6 +47,7 @@ class BatchRequest(Generic[Item, Result]):
     item: Item
     priority: Priority
     span: Span = NO_SPAN
+    tenant: str = ""
     queued_at: float = field(default_factory=time.monotonic)
     answer: "Future[BatchAnswer[Result]]" = field(default_factory=Future)
 
@@ -61,8 +62,43 @@ class BatchRequest(Generic[Item, Result]):
             self.answer.set_exception(error)
 
 
+class TenantTurns(Generic[Item, Result]):
+    """Queued requests of one priority: tenants in turn, in order within a tenant.
+
+    Each operation takes the same time however many tenants and requests there are.
+    """
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[str, deque[BatchRequest[Item, Result]]] = OrderedDict()
+        self._arrivals: OrderedDict[BatchRequest[Item, Result], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Count the queued requests."""
+        return len(self._arrivals)
+
+    def append(self, call: BatchRequest[Item, Result]) -> None:
+        """Queue a request behind the others of its tenant; a new tenant's turn is the last."""
+        self._lines.setdefault(call.tenant, deque()).append(call)
+        self._arrivals[call] = None
+
+    def popleft(self) -> BatchRequest[Item, Result]:
+        """Take the next request of the tenant whose turn it is."""
+        tenant, line = next(iter(self._lines.items()))
+        call = line.popleft()
+        del self._arrivals[call]
+        if line:
+            self._lines.move_to_end(tenant)
+        else:
+            del self._lines[tenant]
+        return call
+
+    def oldest_queued_at(self) -> float:
+        """Return the time at which the oldest request was queued; at least one is queued."""
+        return next(iter(self._arrivals)).queued_at
+
+
 class BatchQueue(Generic[Item, Result]):
-    """Queue of requests: interactive before bulk, in order within each; bulk never starves.
+    """Queue of requests: interactive before bulk, tenants in turn within each; bulk never starves.
 
     Args:
         is_mixed: Whether calls of both priorities go together. If not, an interactive batch
@@ -71,8 +107,8 @@ class BatchQueue(Generic[Item, Result]):
 
     def __init__(self, *, is_mixed: bool = True) -> None:
         self._is_mixed = is_mixed
-        self._interactive: deque[BatchRequest[Item, Result]] = deque()
-        self._bulk: deque[BatchRequest[Item, Result]] = deque()
+        self._interactive: TenantTurns[Item, Result] = TenantTurns()
+        self._bulk: TenantTurns[Item, Result] = TenantTurns()
         self._in_a_row = 0
 
     def __len__(self) -> int:
@@ -80,13 +116,13 @@ class BatchQueue(Generic[Item, Result]):
         return len(self._interactive) + len(self._bulk)
 
     def join(self, call: BatchRequest[Item, Result]) -> None:
-        """Queue a request behind the others of its priority."""
+        """Queue a request behind the others of its priority and tenant."""
         (self._interactive if call.priority == Priority.INTERACTIVE else self._bulk).append(call)
 
     def take(self, most: int) -> list[BatchRequest[Item, Result]]:
         """Take up to *most* requests, without those whose caller gave up."""
         taken: list[BatchRequest[Item, Result]] = []
-        line: deque[BatchRequest[Item, Result]] = deque()
+        line: TenantTurns[Item, Result] = TenantTurns()
         while len(taken) < most and len(self):
             if self._is_mixed or not line:
                 if taken and not self._is_mixed:
@@ -99,9 +135,9 @@ class BatchQueue(Generic[Item, Result]):
 
     def oldest_queued_at(self) -> float:
         """Return the time at which the oldest request was queued."""
-        return min(line[0].queued_at for line in (self._interactive, self._bulk) if line)
+        return min(line.oldest_queued_at() for line in (self._interactive, self._bulk) if line)
 
-    def _next_line(self) -> deque[BatchRequest[Item, Result]]:
+    def _next_line(self) -> TenantTurns[Item, Result]:
         """Return the priority whose turn it is; at least one request is queued."""
         is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
         if self._bulk and is_bulks_turn:

@@ -134,12 +134,13 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify_all()
 
     def submit(
-        self, item: Item, *, priority: Priority, span: Span = NO_SPAN
+        self, item: Item, *, priority: Priority, span: Span = NO_SPAN, tenant: str = ""
     ) -> "Future[BatchAnswer[Result]]":
         """Queue *item*; cancel the future to take it back.
 
         Args:
             span: Span that the item's forward pass is linked with.
+            tenant: Tenant whose turn it takes.
 
         Raises:
             BatcherFullError: *queue_capacity* items wait already.
@@ -148,10 +149,15 @@ class Batcher(Generic[Item, Result]):
         """
         with self._changed:
             self._coming = max(0, self._coming - 1)
-        return self.submit_all([item], priority=priority, span=span)[0]
+        return self.submit_all([item], priority=priority, span=span, tenant=tenant)[0]
 
     def submit_all(
-        self, items: Sequence[Item], *, priority: Priority, span: Span = NO_SPAN
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority,
+        span: Span = NO_SPAN,
+        tenant: str = "",
     ) -> "list[Future[BatchAnswer[Result]]]":
         """Queue *items*, none or all, so that an idle thread takes them together.
 
@@ -166,7 +172,7 @@ class Batcher(Generic[Item, Result]):
             if len(self._line) + len(items) > self._queue_capacity:
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
             calls: list[BatchRequest[Item, Result]] = [
-                BatchRequest(item, priority, span) for item in items
+                BatchRequest(item, priority, span, tenant) for item in items
             ]
             for call in calls:
                 self._line.join(call)
