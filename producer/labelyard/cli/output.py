@@ -1,6 +1,7 @@
 """Output of the commands: tables for people, a JSON object a line for programs."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,13 +110,12 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         console.print(Text(sentence))
     shown = {"job_id", "situation", "summary", "advice"}
     facts = diagnosis.fields().items()
-    print_fields(
-        {
-            name: value
-            for name, value in facts
-            if name not in shown and value not in (None, "", [], {})
-        }
-    )
+    print_fields(known_fields({name: value for name, value in facts if name not in shown}))
+
+
+def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not empty."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
 
 
 def instant(at: float | None) -> str | None:

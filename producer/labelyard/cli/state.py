@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 import typer
 
 from labelyard.cli.inputs import AsJson
-from labelyard.cli.output import print_diagnosis, print_fields, print_json, record_fields
+from labelyard.cli.output import (
+    known_fields,
+    print_diagnosis,
+    print_fields,
+    print_json,
+    record_fields,
+)
 from labelyard.cli.service_advice import advise
 from labelyard.cli.service_page import page_lines
 from labelyard.cli.service_state import read_service
@@ -27,7 +33,10 @@ def status(
             state = read_service(client)
     if job_id:
         for fields in described:
-            (print_json if as_json else print_fields)(fields)
+            if as_json:
+                print_json(fields)
+            else:
+                print_fields(known_fields(fields))
         return
     if as_json:
         print_json({**state.fields(), "advice": advise(state)})

@@ -23,7 +23,9 @@ def ago(seconds: float | None) -> str:
 
 
 def lasted(seconds: float) -> str:
-    """Write a duration for people, in days from the second one on."""
+    """Write a duration for people: tenths of a second if it is short, days if it is long."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
     return f"{seconds / 86_400:.0f} days" if seconds >= 2 * 86_400 else span(seconds)
 
 

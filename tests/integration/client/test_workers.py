@@ -14,6 +14,7 @@ from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 from labelyard_worker.jobs.cancellation import RunningJobs, Token
+from labelyard_worker.maintenance import presence as presence_thread
 from labelyard_worker.maintenance.presence import Presence
 from tests.support.waiting import wait_until
 
@@ -87,13 +88,25 @@ def test_a_live_worker_is_listed_with_its_details_and_running_jobs(
 
 
 def test_a_change_of_a_worker_is_shown_within_its_next_sign_of_life(
-    client: Client, ledger: Ledger
+    client: Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(presence_thread, "DETAILS_EVERY_S", 3600)
     with presence(ledger, "w1") as details:
         wait_until(client.workers)
         details["state"] = "draining"
 
         wait_until(lambda: [one.state for one in client.workers()] == ["draining"])
+
+
+def test_details_that_the_ledger_lost_are_written_again(
+    client: Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_thread, "DETAILS_EVERY_S", 0)
+    with presence(ledger, "w1"):
+        wait_until(client.workers)
+        ledger.client.delete(ledger.keys.worker_details("w1"))
+
+        wait_until(lambda: client.workers()[0].state == "ready")
 
 
 def test_a_worker_that_shut_down_leaves_nothing(client: Client, ledger: Ledger) -> None:
