@@ -2,7 +2,7 @@
 
 import pytest
 
-from labelyard.cli.service_state import LedgerFigures, ServiceState
+from labelyard.cli.service_state import ServiceFigures, ServiceState
 from labelyard.cli.top import History
 from labelyard.cli.top_page import Rates, Sample, top_lines
 from labelyard.ledger import Backlog, BacklogKey
@@ -12,7 +12,7 @@ from labelyard.ledger.workers import WorkerInfo
 def sample(
     at: float, *, jobs: int = 0, images: int = 0, cancelled: int = 0, tenants: int = 1
 ) -> Sample:
-    figures = LedgerFigures(
+    figures = ServiceFigures(
         open_images=7,
         totals={"succeeded": jobs, "cancelled": cancelled},
         image_totals={"succeeded": images, "cancelled": 64 * cancelled},

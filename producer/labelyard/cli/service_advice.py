@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from labelyard.cli.service_state import SOUND, LedgerFigures, ServiceState
+from labelyard.cli.service_state import SOUND, ServiceFigures, ServiceState
 from labelyard.cli.words import ago, count, lasted
 from labelyard.diagnosis.phrases import START_WORKER, count_of
 from labelyard.queues import Queue
@@ -37,7 +37,7 @@ def _advise_on_servers(state: ServiceState) -> Iterator[str]:
         )
 
 
-def _advise_on_workers(figures: LedgerFigures) -> Iterator[str]:
+def _advise_on_workers(figures: ServiceFigures) -> Iterator[str]:
     states = Counter(worker.state for worker in figures.live)
     if not figures.live:
         yield START_WORKER
@@ -62,7 +62,7 @@ def _advise_on_workers(figures: LedgerFigures) -> Iterator[str]:
         )
 
 
-def _advise_on_fleet(figures: LedgerFigures) -> Iterator[str]:
+def _advise_on_fleet(figures: ServiceFigures) -> Iterator[str]:
     """Compare the workers with each other."""
     known = [worker for worker in figures.live if worker.state != "unknown"]
     models = Counter(f"{worker.checkpoint} ({worker.dtype})" for worker in known)
@@ -86,7 +86,7 @@ def _advise_on_fleet(figures: LedgerFigures) -> Iterator[str]:
         )
 
 
-def _advise_on_jobs(figures: LedgerFigures) -> Iterator[str]:
+def _advise_on_jobs(figures: ServiceFigures) -> Iterator[str]:
     late_s = figures.oldest_open.get(Queue.INTERACTIVE, 0.0)
     if figures.live and late_s > LATE_S:
         yield (

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from labelyard.cli.fleet import device_of
 from labelyard.cli.service_advice import advise
-from labelyard.cli.service_state import SOUND, LedgerFigures, ServiceState
+from labelyard.cli.service_state import SOUND, ServiceFigures, ServiceState
 from labelyard.cli.tables import Column, pair_lines, table_lines
 from labelyard.cli.words import count, lasted
 from labelyard.diagnosis.phrases import count_of
@@ -46,7 +46,7 @@ def page_lines(state: ServiceState, *, width: int | None) -> list[Text]:
     return [*lines, Text(), *advice_lines(advise(state))]
 
 
-def worker_lines(figures: LedgerFigures, *, width: int | None) -> list[Text]:
+def worker_lines(figures: ServiceFigures, *, width: int | None) -> list[Text]:
     """Draw the workers, those that are alike in one row."""
     alike = Counter(
         (worker.state, worker.checkpoint, worker.dtype, device_of(worker), worker.version)
@@ -81,7 +81,7 @@ def advice_lines(sentences: Sequence[str]) -> list[Text]:
     return [Text("What to do", style="bold"), *(Text(f"- {one}") for one in sentences)]
 
 
-def _counts(figures: LedgerFigures) -> Iterator[tuple[str, str]]:
+def _counts(figures: ServiceFigures) -> Iterator[tuple[str, str]]:
     yield "open", f"{_jobs(figures.open_jobs)}, {count_of(figures.open_images, 'image')}"
     ended = {state: number for state, number in figures.totals.items() if state in FINAL_STATES}
     yield "ended", _listed(ended) or "no job yet"

@@ -15,7 +15,7 @@ SOUND: Final = "ok"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerFigures:
+class ServiceFigures:
     """Figures of the ledger at one moment.
 
     Attributes:
@@ -90,7 +90,7 @@ class ServiceState:
 
     ledger: str = SOUND
     broker: str = SOUND
-    figures: LedgerFigures | None = None
+    figures: ServiceFigures | None = None
     queues: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -124,13 +124,13 @@ def read_service(client: Client) -> ServiceState:
     return ServiceState(ledger=ledger, broker=broker, figures=figures, queues=queues)
 
 
-def read_figures(client: Client) -> LedgerFigures:
+def read_figures(client: Client) -> ServiceFigures:
     """Read the ledger's figures.
 
     Raises:
         LedgerUnavailableError: The ledger gave no answer.
     """
-    return LedgerFigures(
+    return ServiceFigures(
         open_images=client.open_images(),
         totals=client.totals(),
         image_totals=client.image_totals(),
@@ -144,7 +144,7 @@ def read_figures(client: Client) -> LedgerFigures:
     )
 
 
-def _figures_fields(figures: LedgerFigures) -> dict[str, Any]:
+def _figures_fields(figures: ServiceFigures) -> dict[str, Any]:
     return {
         "open_images": figures.open_images,
         "open_jobs": figures.open_jobs,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from labelyard.cli.fleet import breakers_of, device_of
 from labelyard.cli.service_page import queue_lines
-from labelyard.cli.service_state import SOUND, LedgerFigures, ServiceState
+from labelyard.cli.service_state import SOUND, ServiceFigures, ServiceState
 from labelyard.cli.tables import Column, table_lines
 from labelyard.cli.words import ago, count
 
@@ -88,7 +88,7 @@ def top_lines(
 
 
 def _headlines(
-    figures: LedgerFigures | None, rates: Rates | None, *, width: int | None
+    figures: ServiceFigures | None, rates: Rates | None, *, width: int | None
 ) -> list[Text]:
     """Write the main figures, in as many lines as they need."""
     if figures is None:
@@ -122,7 +122,7 @@ def _faults(state: ServiceState) -> list[Text]:
     return lines
 
 
-def _worker_lines(figures: LedgerFigures, *, width: int | None) -> list[Text]:
+def _worker_lines(figures: ServiceFigures, *, width: int | None) -> list[Text]:
     if not figures.workers:
         return [Text("no workers", style="yellow")]
     busiest = sorted(figures.workers, key=lambda worker: (-len(worker.running), worker.name))
@@ -141,7 +141,7 @@ def _worker_lines(figures: LedgerFigures, *, width: int | None) -> list[Text]:
     return table_lines(WORKER_COLUMNS, rows, width=width, has_note=False)
 
 
-def _tenant_lines(figures: LedgerFigures, *, width: int | None) -> list[Text]:
+def _tenant_lines(figures: ServiceFigures, *, width: int | None) -> list[Text]:
     tenants = list(figures.by_tenant().items())
     rows = [(tenant, count(one.jobs), count(one.images)) for tenant, one in tenants[:TENANTS_SHOWN]]
     lines = table_lines(TENANT_COLUMNS, rows, width=width, has_note=False)
