@@ -133,10 +133,10 @@ class ErrorsAsLines(TyperGroup):
         except _CLICK_ERROR as error:
             sys.exit(self._print_usage_error(error))
         except LabelyardError as error:
-            typer.echo(self.explain(error), err=True)
+            _print_lines(self.explain(error), error)
             sys.exit(exit_code(error))
         except CommandError as error:
-            typer.echo(str(error), err=True)
+            _print_lines(str(error), error)
             sys.exit(error.exit_code)
         except (KeyboardInterrupt, typer.Abort):
             sys.exit(EXIT_INTERRUPTED)
@@ -154,6 +154,12 @@ class ErrorsAsLines(TyperGroup):
         else:
             typer.echo(f"usage_error: {error.format_message()}", err=True)
         return EXIT_REFUSED
+
+
+def _print_lines(line: str, error: Exception) -> None:
+    """Print an error's line, and below it the notes that the command added."""
+    for one in (line, *getattr(error, "__notes__", ())):
+        typer.echo(one, err=True)
 
 
 def new_app(name: str, *, summary: str, group: type[ErrorsAsLines] = ErrorsAsLines) -> typer.Typer:

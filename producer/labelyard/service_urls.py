@@ -80,3 +80,12 @@ def _check_redis(parts: SplitResult) -> None:
 
 LedgerUrl = Annotated[str, AfterValidator(check_ledger_url)]
 BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
+
+
+def without_password(url: str) -> str:
+    """Replace the password in an address by ``***``, and leave out what follows a ``?``."""
+    parts = urlsplit(url)
+    who, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = who.partition(":")
+    hidden = f"{user}:***@" if colon else who + at
+    return parts._replace(netloc=hidden + host, query="", fragment="").geturl()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import sys
 import urllib.error
@@ -15,6 +14,7 @@ import typer
 
 from labelyard.command_group import CommandError, new_app
 from labelyard.local_stack import StackState, default_data_dir, find_stack
+from labelyard.service_urls import without_password
 
 if TYPE_CHECKING:
     from labelyard_worker.settings import WorkerSettings
@@ -179,11 +179,6 @@ def down(data: DataDir = None) -> None:
     if not take_down(data_dir):
         raise no_stack(data_dir)
     typer.echo("stopped")
-
-
-def without_password(address: str) -> str:
-    """Replace the password in an address by ``***``."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", address)
 
 
 def probe(what: str, url: str) -> None:

@@ -1,38 +1,18 @@
-"""Inputs of the command line, parsed: pictures, labels, files."""
+"""Inputs of the command line, parsed: pictures and their addresses."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from labelyard.cli.progress import ProgressLine
 from labelyard.errors import InvalidMessageError
-from labelyard.label_sets import as_label_set
-from labelyard.messages import LabelSet
-from labelyard.refusals import sentences_of
 from labelyard.settings import ClientSettings
-from labelyard.submission import Labels
 from labelyard.uploads import upload_files
-
-PROGRESS_FROM: Final = 10
 
 Images = Annotated[
     list[str], typer.Argument(metavar="PATH_OR_URI...", help="Files, s3://… or https://…")
-]
-LabelText = Annotated[
-    str, typer.Option("--labels", help="Labels parted by commas, or name@sha256:…")
-]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option("--labels-file", help="A label a line, or a label set as JSON (.json)"),
-]
-Templates = Annotated[
-    list[str] | None,
-    typer.Option("--template", help="Sentence with {} for the label; several are averaged"),
 ]
 Uris = Annotated[
     list[str] | None, typer.Argument(metavar="URI...", help="s3://… or https://…, as classified")
@@ -42,51 +22,6 @@ UrisFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line")]
 TimeoutS = Annotated[float, typer.Option("--timeout-s", min=0, help="Seconds to wait")]
-
-
-def read_labels(text: str, file: Path | None, templates: Sequence[str] | None) -> Labels:
-    """Read the labels from the one place that was named.
-
-    Raises:
-        InvalidMessageError: Both places, or neither, were named, or they hold no labels.
-    """
-    if bool(text) == bool(file):
-        raise InvalidMessageError("name the labels with --labels or with --labels-file")
-    options: dict[str, Any] = {"templates": tuple(templates)} if templates else {}
-    if "@sha256:" in text:
-        if options:
-            raise InvalidMessageError("a registered label set has its own templates")
-        return text
-    if file is None:
-        return as_label_set([part.strip() for part in text.split(",") if part.strip()], **options)
-    return _label_set_in(file, **options)
-
-
-def read_label_set(file: Path) -> LabelSet:
-    """Read a label set from a file: one name a line, or JSON.
-
-    Raises:
-        InvalidMessageError: It cannot be read, or holds no label set.
-    """
-    return _label_set_in(file)
-
-
-def _label_set_in(file: Path, **options: Any) -> LabelSet:
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix == ".json":
-            return as_label_set(LabelSet.model_validate_json(text), **options)
-    except ValidationError as error:
-        refusal = sentences_of(error, whole="the label set")
-        raise InvalidMessageError(f"{_shown(file)}: {refusal}") from error
-    except (OSError, UnicodeError, RecursionError) as error:
-        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
-    return as_label_set([line.strip() for line in text.splitlines() if line.strip()], **options)
-
-
-def _shown(file: Path) -> str:
-    """Write a path that may hold bytes which are not text."""
-    return str(file).encode(errors="backslashreplace").decode()
 
 
 def read_uris(uris: Sequence[str], file: Path | None) -> Iterator[str]:
@@ -112,17 +47,24 @@ def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield items[start : start + size]
 
 
-def image_refs(images: Sequence[str], settings: ClientSettings) -> list[tuple[str, str]]:
+def is_local(image: str) -> bool:
+    """Return whether an image is named by a path, and must be uploaded."""
+    return "://" not in image
+
+
+def image_refs(
+    images: Sequence[str], settings: ClientSettings, *, progress: ProgressLine
+) -> list[tuple[str, str]]:
     """Return an id and an address for each image; local files are uploaded.
 
     Raises:
         InvalidMessageError: A local file cannot be read.
     """
-    paths = {image: _existing_file(image) for image in images if "://" not in image}
+    paths = {image: _existing_file(image) for image in images if is_local(image)}
     uris: dict[str, str] = {}
     if paths:
-        with _progress(len(paths)) as advance:
-            uploaded = upload_files(list(paths.values()), settings, on_done=advance)
+        with progress.track("uploading", total=len(paths)) as advance:
+            uploaded = upload_files(list(paths.values()), settings, on_done=lambda: advance(1))
         uris = dict(zip(paths, uploaded, strict=True))
     return [(image, uris.get(image, image)) for image in dict.fromkeys(images)]
 
@@ -134,13 +76,3 @@ def _existing_file(image: str) -> Path:
     if not path.is_file():
         raise InvalidMessageError(f"{image}: there is no such file")
     return path
-
-
-@contextmanager
-def _progress(files: int) -> Iterator[Callable[[], None]]:
-    """Show how far the uploads are, when there are many."""
-    columns = (TextColumn("uploading"), BarColumn(), MofNCompleteColumn())
-    is_shown = files >= PROGRESS_FROM
-    with Progress(*columns, console=Console(stderr=True), disable=not is_shown) as progress:
-        task = progress.add_task("uploading", total=files)
-        yield lambda: progress.advance(task)

@@ -9,20 +9,31 @@ import typer
 from labelyard.cli.inputs import (
     AsJson,
     Images,
-    LabelsFile,
-    LabelText,
-    Templates,
     TimeoutS,
     Uris,
     UrisFile,
     batched,
     image_refs,
-    read_labels,
+    is_local,
     read_uris,
 )
-from labelyard.cli.output import print_json, print_outcome
-from labelyard.client import Client, JobHandle
-from labelyard.messages import MAX_IMAGES, Job
+from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions, submit_jobs
+from labelyard.cli.label_options import (
+    Abstain,
+    LabelChoice,
+    LabelNames,
+    LabelsFile,
+    LabelText,
+    LabelThreshold,
+    ScoringName,
+    Templates,
+)
+from labelyard.cli.output import print_json
+from labelyard.cli.progress import ProgressLine
+from labelyard.cli.result_output import AsCsv, AsJsonLines, OutputFile, open_writer
+from labelyard.client import Client
+from labelyard.command_group import EXIT_FAILED
+from labelyard.messages import MAX_IMAGES, Job, LabelSet
 from labelyard.queues import Queue, SubmitQueueName
 from labelyard.submission import Labels
 
@@ -40,35 +51,77 @@ ExpiresInS = Annotated[
 def classify(
     images: Images,
     labels: LabelText = "",
+    label: LabelNames = None,
     labels_file: LabelsFile = None,
     template: Templates = None,
+    abstain: Abstain = None,
+    threshold: LabelThreshold = None,
+    scoring: ScoringName = None,
     top_k: TopK = 5,
     timeout_s: TimeoutS = 60.0,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
+    as_jsonl: AsJsonLines = False,
+    as_csv: AsCsv = False,
+    output: OutputFile = None,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    quiet: Quiet = False,
 ) -> None:
     """Classify pictures and print their labels. Local files are uploaded first."""
-    label_set = read_labels(labels, labels_file, template)
-    with Client() as client:
-        jobs = _jobs(client, images, label_set, top_k=top_k, expires_in_s=None)
-        _print_outcomes(client, _submit(client, jobs, queue), timeout_s, as_json=as_json)
+    label_set = LabelChoice(
+        text=labels,
+        names=label,
+        file=labels_file,
+        templates=template,
+        abstain=abstain,
+        threshold=threshold,
+        scoring=scoring,
+    ).read()
+    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
+    progress = ProgressLine(is_shown=not quiet)
+    columns = count_columns(label_set, top_k=top_k)
+    with (
+        Client() as client,
+        open_writer(
+            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=columns
+        ) as writer,
+        JobWait(client, writer, progress, options) as wait_for,
+    ):
+        jobs = make_jobs(client, images, label_set, progress, top_k=top_k, expires_in_s=None)
+        wait_for.wait(wait_for.submit(jobs, queue))
 
 
 def submit(
     images: Images,
     labels: LabelText = "",
+    label: LabelNames = None,
     labels_file: LabelsFile = None,
     template: Templates = None,
+    abstain: Abstain = None,
+    threshold: LabelThreshold = None,
+    scoring: ScoringName = None,
     top_k: TopK = 5,
     expires_in_s: ExpiresInS = None,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Submit pictures and print the ids of their jobs: 64 pictures go into a job."""
-    label_set = read_labels(labels, labels_file, template)
+    label_set = LabelChoice(
+        text=labels,
+        names=label,
+        file=labels_file,
+        templates=template,
+        abstain=abstain,
+        threshold=threshold,
+        scoring=scoring,
+    ).read()
+    progress = ProgressLine(is_shown=not quiet)
     with Client() as client:
-        jobs = _jobs(client, images, label_set, top_k=top_k, expires_in_s=expires_in_s)
-        for job, handle in zip(jobs, _submit(client, jobs, queue), strict=True):
+        jobs = make_jobs(
+            client, images, label_set, progress, top_k=top_k, expires_in_s=expires_in_s
+        )
+        for job, handle in zip(jobs, submit_jobs(client, jobs, queue), strict=True):
             if as_json:
                 images_of = [{"id": image.id, "uri": image.uri} for image in job.images]
                 print_json({"job_id": handle.id, "images": images_of})
@@ -80,51 +133,105 @@ def rescore(
     uris: Uris = None,
     uris_file: UrisFile = None,
     labels: LabelText = "",
+    label: LabelNames = None,
     labels_file: LabelsFile = None,
     template: Templates = None,
+    abstain: Abstain = None,
+    threshold: LabelThreshold = None,
+    scoring: ScoringName = None,
     top_k: TopK = 5,
     timeout_s: TimeoutS = 600.0,
     queue: QueueName = Queue.BULK.value,
     as_json: AsJson = False,
+    as_jsonl: AsJsonLines = False,
+    as_csv: AsCsv = False,
+    output: OutputFile = None,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score pictures that were classified before against other labels, without reading them."""
-    label_set = read_labels(labels, labels_file, template)
+    label_set = LabelChoice(
+        text=labels,
+        names=label,
+        file=labels_file,
+        templates=template,
+        abstain=abstain,
+        threshold=threshold,
+        scoring=scoring,
+    ).read()
     images = read_uris(uris or [], uris_file)
-    has_failed = False
-    with Client() as client:
+    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
+    columns = count_columns(label_set, top_k=top_k)
+    with (
+        Client() as client,
+        open_writer(
+            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=columns
+        ) as writer,
+        JobWait(client, writer, ProgressLine(is_shown=not quiet), options) as wait_for,
+    ):
         while some := list(islice(images, MAX_IMAGES * JOBS_AT_ONCE)):
             jobs = [
                 client.prepare(part, label_set, top_k=top_k, rescore=True)
                 for part in batched(some, MAX_IMAGES)
             ]
-            handles = _submit(client, jobs, queue)
-            has_failed |= not _have_outcomes(client, handles, timeout_s, as_json=as_json)
-    if has_failed:
-        raise typer.Exit(1)
+            wait_for.has_more = len(jobs) == JOBS_AT_ONCE
+            wait_for.wait(wait_for.submit(jobs, queue))
 
 
-def result(job_id: JobIds, as_json: AsJson = False) -> None:
+def result(
+    job_id: JobIds,
+    as_json: AsJson = False,
+    as_jsonl: AsJsonLines = False,
+    as_csv: AsCsv = False,
+    output: OutputFile = None,
+) -> None:
     """Print the results of jobs that are final."""
-    with Client() as client:
-        _print_outcomes(client, job_id, 0.0, as_json=as_json)
+    with (
+        Client() as client,
+        open_writer(
+            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=None
+        ) as writer,
+    ):
+        outcomes = [writer.write(one) for one in client.as_completed(job_id, timeout_s=0.0)]
+    if not all(outcomes):
+        raise typer.Exit(EXIT_FAILED)
 
 
-def wait(job_id: JobIds, timeout_s: TimeoutS = 60.0, as_json: AsJson = False) -> None:
+def wait(
+    job_id: JobIds,
+    timeout_s: TimeoutS = 60.0,
+    as_json: AsJson = False,
+    as_jsonl: AsJsonLines = False,
+    as_csv: AsCsv = False,
+    output: OutputFile = None,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    quiet: Quiet = False,
+) -> None:
     """Wait for jobs, and print their results."""
-    with Client() as client:
-        _print_outcomes(client, job_id, timeout_s, as_json=as_json)
+    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
+    with (
+        Client() as client,
+        open_writer(
+            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=None
+        ) as writer,
+        JobWait(client, writer, ProgressLine(is_shown=not quiet), options) as wait_for,
+    ):
+        wait_for.wait(job_id)
 
 
-def _jobs(
+def make_jobs(
     client: Client,
     images: Sequence[str],
     labels: Labels,
+    progress: ProgressLine,
     *,
     top_k: int,
     expires_in_s: float | None,
 ) -> list[Job]:
-    """Make as many jobs as *images* need."""
-    refs = iter(image_refs(images, client.settings))
+    """Make as many jobs as *images* need; local files are uploaded."""
+    if any(map(is_local, images)):
+        client.open_images()  # before a thousand files are uploaded for nothing
+    refs = iter(image_refs(images, client.settings, progress=progress))
     jobs = []
     while some := list(islice(refs, MAX_IMAGES)):
         if expires_in_s is None:
@@ -134,29 +241,6 @@ def _jobs(
     return jobs
 
 
-def _submit(client: Client, jobs: list[Job], queue: SubmitQueueName) -> list[JobHandle]:
-    handles = client.submit_many(jobs, queue=queue)
-    if not all(handle.is_published for handle in handles):
-        typer.echo(
-            "broker_unavailable: the jobs are accepted, and sent when the broker is back", err=True
-        )
-    return handles
-
-
-def _print_outcomes(
-    client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
-) -> None:
-    """Print results as they come; exit with 1 unless every image has its labels."""
-    if not _have_outcomes(client, jobs, timeout_s, as_json=as_json):
-        raise typer.Exit(1)
-
-
-def _have_outcomes(
-    client: Client, jobs: Sequence[str | JobHandle], timeout_s: float, *, as_json: bool
-) -> bool:
-    """Print results as they come; return whether every image has its labels."""
-    outcomes = [
-        print_outcome(record, as_json=as_json)
-        for record in client.as_completed(jobs, timeout_s=timeout_s)
-    ]
-    return all(outcomes)
+def count_columns(labels: Labels, *, top_k: int) -> int:
+    """Count the labels that a result names for an image, at most."""
+    return min(top_k, len(labels.labels)) if isinstance(labels, LabelSet) else top_k

@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from labelyard.cli.inputs import AsJson, read_label_set
+from labelyard.cli.inputs import AsJson
+from labelyard.cli.label_options import read_label_set
 from labelyard.cli.output import print_json
 from labelyard.cli.removal import for_each
 from labelyard.cli.tables import Column, print_columns

@@ -27,20 +27,6 @@ def print_error(error: LabelyardError) -> None:
     typer.echo(str(error), err=True)
 
 
-def print_outcome(record: Record, *, as_json: bool) -> bool:
-    """Print a job's result or error; returns whether every image has its labels."""
-    try:
-        result = record.outcome()
-    except LabelyardError as error:
-        print_error(error)
-        return False
-    if as_json:
-        typer.echo(result.model_dump_json())
-    else:
-        print_result(result)
-    return result.status == "succeeded"
-
-
 def print_result(result: Result) -> None:
     """Print a table for each image."""
     console = Console()

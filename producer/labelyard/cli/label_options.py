@@ -1,0 +1,162 @@
+"""Options that name the labels of a job, and how they are scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from labelyard.errors import InvalidMessageError
+from labelyard.label_sets import as_label_set
+from labelyard.messages import LabelSet
+from labelyard.messages.labels import Scoring
+from labelyard.refusals import sentences_of
+from labelyard.submission import Labels
+
+LabelText = Annotated[
+    str, typer.Option("--labels", help="Labels parted by commas, or name@sha256:…")
+]
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="One label, which may hold a comma; give it again for more"),
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option("--labels-file", help="A label a line, or a label set as JSON (.json)"),
+]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option("--template", help="Sentence with {} for the label; several are averaged"),
+]
+Abstain = Annotated[
+    list[str] | None,
+    typer.Option("--abstain", help="Sentence that means none of these; give it again for more"),
+]
+LabelThreshold = Annotated[
+    float | None,
+    typer.Option("--threshold", min=0, max=1, help="Score from which a label is matched"),
+]
+ScoringName = Annotated[
+    Scoring | None,
+    typer.Option("--scoring", help="One label fits (softmax), or each by itself (sigmoid)"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChoice:
+    """The labels and the scoring that a command line names.
+
+    Attributes:
+        text: Of ``--labels``.
+        names: Of each ``--label``.
+        file: Of ``--labels-file``.
+        templates: Of each ``--template``.
+        abstain: Of each ``--abstain``.
+        threshold: Of ``--threshold``, for every label.
+        scoring: Of ``--scoring``.
+    """
+
+    text: str
+    names: list[str] | None
+    file: Path | None
+    templates: list[str] | None
+    abstain: list[str] | None
+    threshold: float | None
+    scoring: Scoring | None
+
+    def read(self) -> Labels:
+        """Read the labels from the one place that is named.
+
+        Raises:
+            InvalidMessageError: No place or two places are named, they hold no labels, or an
+                option does not go with them.
+        """
+        named = bool(self.text or self.names)
+        if named == bool(self.file):
+            raise InvalidMessageError("name the labels with --labels, --label or --labels-file")
+        for sentence in self.abstain or ():
+            _check_sentence(sentence)
+        if "@sha256:" in self.text:
+            if self.names:
+                raise InvalidMessageError(
+                    "--labels names a registered label set: --label cannot add to it"
+                )
+            self._refuse_options("a registered label set")
+            return self.text
+        if self.file is not None and self.file.suffix == ".json":
+            self._refuse_options("a label set as JSON")
+            return read_label_set(self.file)
+        names = _lines_of(self.file) if self.file is not None else self._names()
+        labels: Any = names
+        if self.threshold is not None:
+            labels = [{"name": name, "threshold": self.threshold} for name in names]
+        return as_label_set(labels, **self._options())
+
+    def _names(self) -> list[str]:
+        parts = map(str.strip, self.text.split(","))
+        return [*filter(None, parts), *(self.names or ())]
+
+    def _options(self) -> Mapping[str, Any]:
+        options: dict[str, Any] = {}
+        if self.templates:
+            options["templates"] = tuple(self.templates)
+        if self.abstain:
+            options["abstain"] = tuple(self.abstain)
+        if self.scoring is not None:
+            options["scoring"] = self.scoring
+        return options
+
+    def _refuse_options(self, whose: str) -> None:
+        if self._options() or self.threshold is not None:
+            raise InvalidMessageError(
+                f"{whose} has its own templates, thresholds, scoring and abstain: change them there"
+            )
+
+
+def read_label_set(file: Path) -> LabelSet:
+    """Read a label set from a file: one name a line, or JSON.
+
+    Raises:
+        InvalidMessageError: It cannot be read, or holds no label set.
+    """
+    if file.suffix != ".json":
+        return as_label_set(_lines_of(file))
+    try:
+        return LabelSet.model_validate_json(_text_of(file))
+    except ValidationError as error:
+        refusal = sentences_of(error, whole="the label set")
+        raise InvalidMessageError(f"{_shown(file)}: {refusal}") from error
+    except RecursionError as error:
+        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
+
+
+def _lines_of(file: Path) -> list[str]:
+    return [line.strip() for line in _text_of(file).splitlines() if line.strip()]
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        raise InvalidMessageError(f"{_shown(file)} is a folder: name a file of labels") from error
+    except (OSError, UnicodeError) as error:
+        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
+
+
+def _shown(file: Path) -> str:
+    """Write a path that may hold bytes which are not text."""
+    return str(file).encode(errors="backslashreplace").decode()
+
+
+def _check_sentence(sentence: str) -> None:
+    """Refuse a number: a score is a threshold, and *abstain* is compared with the picture."""
+    try:
+        float(sentence)
+    except ValueError:
+        return
+    raise InvalidMessageError(
+        f'--abstain {sentence}: write a sentence that means none of these, such as "a photo of '
+        f'something else"; a score is given with --threshold {sentence}'
+    )
