@@ -14,13 +14,16 @@ from labelyard.ledger.keys import LedgerKeys
 from labelyard.publisher import Publisher
 from labelyard.queues import Queue, queue_name
 from labelyard.settings import ClientSettings
+from labelyard.tenant_lines.counts import count_messages
+from labelyard.tenant_lines.keys import TURNS, BrokerKeys
 from labelyard_worker.local.servers import HOST, ValkeyServer
 from tests.support.rabbitmq import RabbitServer
 
 NAMESPACE: Final = "labelyard"
 KEYS: Final = LedgerKeys(NAMESPACE)
 REDIS_OPTIONS: Final = {"auto-aof-rewrite-min-size": "16mb"}
-UNACKED_KEY: Final = f"{NAMESPACE}.unacked"
+BROKER_KEYS: Final = BrokerKeys(NAMESPACE)
+UNACKED_KEY: Final = BROKER_KEYS.unacked
 # RabbitMQ's own value for how much of the machine's memory it may use.
 USUAL_MEMORY_SHARE: Final = "0.4"
 
@@ -73,10 +76,7 @@ class RedisBroker(ValkeyServer):
 
     def depths(self) -> dict[str, int]:
         """Count the queued messages of each queue."""
-        lengths: dict[str, Any] = {
-            queue: self.admin.llen(queue_name(NAMESPACE, queue)) for queue in Queue
-        }
-        return lengths
+        return count_messages(self.admin, BROKER_KEYS)
 
     def unacked(self) -> int:
         """Count the unacknowledged messages."""
@@ -86,8 +86,10 @@ class RedisBroker(ValkeyServer):
     def job_ids(self) -> set[str]:
         """List the jobs whose messages are queued or unacknowledged."""
         waiting: list[Any] = []
-        for queue in Queue:
-            waiting += self.admin.lrange(queue_name(NAMESPACE, queue), 0, -1)
+        for key in (key for queue in Queue for key in BROKER_KEYS.lists(queue)):
+            lines: Any = self.admin.zrange(f"{key}{TURNS}", 0, -1)  # the empty name has no line
+            for one in (key, *(f"{key}:line:{line}" for line in lines)):
+                waiting += self.admin.lrange(one, 0, -1)
         unacked: Any = self.admin.hvals(UNACKED_KEY)
         ids = {json.loads(message)["headers"]["id"] for message in waiting}
         return ids | {json.loads(entry)[0]["headers"]["id"] for entry in unacked}

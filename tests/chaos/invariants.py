@@ -174,8 +174,10 @@ def check_webhooks(findings: Findings, environment: Environment, traffic: Traffi
 def count_leftovers(environment: Environment) -> dict[str, int]:
     """Count the entries left in queues and counters."""
     open_images: Any = environment.ledger_admin.get(KEYS.open_images)
+    backlog: Any = environment.ledger_admin.hlen(KEYS.backlog)
     return {
         **{f"queue_{queue}": depth for queue, depth in environment.broker.depths().items()},
         "unacked": environment.broker.unacked(),
         "open_images": int(open_images or 0),
+        "backlog_fields": int(backlog),
     }

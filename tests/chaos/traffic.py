@@ -26,6 +26,8 @@ OPEN_JOBS: Final = 160
 JOBS_PER_TICK: Final = 24
 TICK_S: Final = 0.2
 READS_AT_ONCE: Final = 200
+# Weights of the tenants that share the installation.
+TEAMS: Final = {f"team-{number}": weight for number, weight in enumerate((3, 0.5, *[1] * 8))}
 
 
 @dataclass
@@ -91,7 +93,9 @@ class Traffic:
         ]
 
     def start(self) -> None:
-        """Start submitting and reading."""
+        """Set the tenants' weights; start submitting and reading."""
+        for team, weight in TEAMS.items():
+            self._client.tenants.set(team, weight=weight)
         for thread in self._threads:
             thread.start()
 
@@ -182,7 +186,7 @@ class Traffic:
         uris = rng.choices(self._stage.uris, k=rng.choice((1, 1, 1, 2, 3)))
         if rng.random() < 0.02:
             uris.append(MISSING_URI)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"tenant": rng.choice(list(TEAMS))}
         if rng.random() < 0.03:
             options["expires_in_s"] = rng.uniform(0.05, 2.0)
         if rng.random() < 0.03:
