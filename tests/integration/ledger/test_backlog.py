@@ -68,6 +68,17 @@ def test_the_age_of_a_queue_is_that_of_its_oldest_open_job(ledger: Ledger) -> No
     assert ledger.oldest_open()["bulk"] < 900
 
 
+def test_a_replayed_dead_letter_is_open_again_and_young(ledger: Ledger) -> None:
+    job_id = opened(ledger)
+    ledger.client.zincrby(ledger.keys.open_by_age("bulk"), -1000, f"shop:2:{job_id}")
+    ledger.finish(job_id, sample_result("failed"), is_dead=True)
+
+    ledger.replay(job_id)
+
+    assert ledger.backlog() == {SHOP: Backlog(images=2, jobs=1)}
+    assert ledger.oldest_open()["bulk"] < 900
+
+
 def test_a_record_that_is_lost_while_its_job_is_open_is_taken_out_of_every_count(
     ledger: Ledger,
 ) -> None:
