@@ -13,7 +13,12 @@ from docs.doctor_page import TITLES, all_kinds
 
 from labelyard.doctor import DoctorSettings, FindingKind, Severity
 from labelyard.doctor.examination import guarded, run_sections
-from labelyard.doctor.permissions import CONSUME_TRIALS, LEDGER_TRIALS, PUBLISH_TRIALS
+from labelyard.doctor.permissions import (
+    CONSUME_TRIALS,
+    LEDGER_TRIALS,
+    PUBLISH_TRIALS,
+    TRACKING_COMMANDS,
+)
 from labelyard.doctor.redis_settings import RedisInstance, check_instance
 from labelyard.doctor.servers import RedisRole
 from labelyard.doctor.settings import check_variables, known_variables
@@ -96,17 +101,27 @@ def test_each_command_of_the_scripts_is_tried() -> None:
     """A new command in a script needs a trial, or a user without it goes unnoticed."""
     called = re.compile(r"redis\.p?call\('(\w+)'")
     ledger = {name for text in SCRIPTS.values() for name in called.findall(text)}
-    broker_files = [
-        *(ROOT / "worker/labelyard_worker/broker").rglob("*.py"),
-        *(ROOT / "producer/labelyard").glob("*.py"),
-    ]
-    broker = {name for path in broker_files for name in called.findall(path.read_text("utf-8"))}
+    packages = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
+    files = {path for one in packages for kind in ("py", "lua") for path in one.rglob(f"*.{kind}")}
+    broker = {
+        name
+        for path in files - set((ROOT / "producer/labelyard/ledger").rglob("*"))
+        for name in called.findall(path.read_text("utf-8"))
+    }
 
     tried_first = {"SET", "DEL"}
     tried = {trial.call[0] for trial in LEDGER_TRIALS} | tried_first
     tried_broker = {trial.call[0] for trial in (*PUBLISH_TRIALS, *CONSUME_TRIALS)} | tried_first
     assert ledger - tried == set()
     assert broker - tried_broker == set()
+    assert {"HGET", "ZADD"} <= ledger & broker
+
+
+def test_the_commands_of_a_worker_that_waits_are_tried() -> None:
+    channel = (ROOT / "worker/labelyard_worker/broker/channel.py").read_text("utf-8")
+
+    sent = re.findall(r'"CLIENT"(?:, "[A-Z]+")+', channel)
+    assert {tuple(re.findall("[A-Z]+", one)) for one in sent} == set(TRACKING_COMMANDS)
 
 
 INFO = {

@@ -85,11 +85,13 @@ LEDGER_TRIALS: Final = _trials(
     "HGET KEY f",
     "HMGET KEY f",
     "HGETALL KEY",
+    "HVALS KEY",
     "HINCRBY KEY f 1",
     "HDEL KEY f",
     "ZADD KEY 1 m",
     "ZSCORE KEY m",
     "ZCARD KEY",
+    "ZCOUNT KEY 0 1",
     "ZRANGE KEY 0 0",
     "ZREVRANGE KEY 0 0",
     "ZRANGEBYSCORE KEY 0 1",
@@ -104,23 +106,43 @@ LEDGER_TRIALS: Final = _trials(
     "SCRIPT|LOAD " + SCRIPT.replace(" ", "\0"),
     "PUBLISH CHANNEL 1",
 )
+#: Commands that a worker wakes up by.
+TRACKING_COMMANDS: Final = (
+    ("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"),
+    ("CLIENT", "CACHING", "YES"),
+)
 #: Commands of producers on a Redis broker.
 PUBLISH_TRIALS: Final = _trials("LLEN KEY", "LPUSH KEY m")
 #: Commands of workers on a Redis broker: claim, record, acknowledge, restore, and ``why``.
 CONSUME_TRIALS: Final = _trials(
+    "GET KEY",
+    "EXISTS KEY",
+    "EXPIRE KEY 60",
+    "TTL KEY",
+    "DECR KEY",
     "RPOP KEY",
+    "LPOP KEY",
     "RPUSH KEY m",
     "LINDEX KEY 0",
     "LRANGE KEY 0 0",
     "LREM KEY 0 m",
     "HSET KEY f 1",
     "HGET KEY f",
+    "HMGET KEY f",
+    "HGETALL KEY",
+    "HINCRBY KEY f 1",
     "HDEL KEY f",
+    "SADD KEY m",
+    "SMEMBERS KEY",
+    "SISMEMBER KEY m",
+    "SREM KEY m",
     "ZADD KEY 1 m",
     "ZREM KEY m",
+    "ZCARD KEY",
     "ZSCORE KEY m",
     "ZRANGE KEY 0 0",
     "ZRANGEBYSCORE KEY 0 1",
+    "ZPOPMIN KEY",
     "TIME",
 )
 
@@ -156,7 +178,7 @@ def check_broker_rights(
         try:
             try_client_tracking(role)
         except NoPermissionError:
-            refused |= {"+client|tracking"}
+            refused |= {"+client|tracking +client|caching"}
         except (RedisError, OSError) as error:
             yield CLIENT_TRACKING_UNSUPPORTED.at(place=role.place, why=describe(error))
     yield from _findings(WORKER_COMMANDS_REFUSED, role, exam, refused, pattern=pattern)
@@ -229,7 +251,7 @@ def _right_in(error: Exception, right: str) -> str:
 
 
 def try_client_tracking(role: RedisRole) -> None:
-    """Switch on CLIENT TRACKING for a connection of its own, as a worker does.
+    """Switch on CLIENT TRACKING for a connection of its own, with the commands of a claim.
 
     Raises:
         RedisError: The server, its proxy or the user's rights do not allow it.
@@ -238,8 +260,9 @@ def try_client_tracking(role: RedisRole) -> None:
         pool = client.connection_pool
         connection: Any = pool.get_connection()
         try:
-            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
-            connection.read_response()
+            for command in TRACKING_COMMANDS:
+                connection.send_command(*command)
+                connection.read_response()
         finally:
             connection.disconnect()
             pool.release(connection)

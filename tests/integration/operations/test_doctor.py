@@ -272,7 +272,7 @@ FAULTS = [
         "worker_commands_refused",
         WARNING,
         user("broker", "+@all", "-client|tracking", "-rpop", "~*", "&*"),
-        "ACL SETUSER broker-user +client|tracking +rpop",
+        "ACL SETUSER broker-user +client|tracking +client|caching +rpop",
     ),
     Fault(
         "redis_config_hidden",
