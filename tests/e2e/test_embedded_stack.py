@@ -38,6 +38,7 @@ def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: 
     result = json.loads(classified.stdout)
     uri = result["images"][0]["uri"]
     again = shell(home, f'eval "$(labelyard-worker env)"; labelyard classify {uri} {labels}')
+    doctor = shell(home, 'eval "$(labelyard-worker env)"; labelyard doctor --json')
     status = shell(home, "labelyard-worker status && labelyard-worker up")
 
     assert up.returncode == 0, up.stderr
@@ -45,6 +46,8 @@ def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: 
     assert uri.startswith("s3://labelyard-uploads/")
     assert result["images"][0]["labels"][0]["name"] == "a cup of coffee"
     assert json.loads(again.stdout)["images"][0]["labels"] == result["images"][0]["labels"]
+    counts = json.loads(doctor.stdout)["counts"]
+    assert (doctor.returncode, counts["serious"], counts["warning"]) == (0, 0, 0), doctor.stdout
     assert "ready: yes" in status.stdout
     assert status.returncode == 1
     assert "runs on" in status.stderr

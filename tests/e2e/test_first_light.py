@@ -8,8 +8,10 @@ import pytest
 from labelyard import Client
 from labelyard.messages import Deliver, ImageRef, Label, LabelSet
 from labelyard_worker.local.photographs import EVERYDAY_LABELS
+from labelyard_worker.local.worker_process import WorkerProcess
 from tests.support.pictures import photo
-from tests.support.service import READY_WITHIN_S, Service
+from tests.support.service import PICTURES, READY_WITHIN_S, Service
+from tests.support.shell import shell
 from tests.support.waiting import wait_until
 
 SHOWN = {
@@ -44,6 +46,23 @@ def test_a_worker_describes_itself(client: Client):
     assert worker.device == "cpu"
     assert worker.checkpoint
     assert worker.health_address.startswith("127.0.0.1:")
+
+
+def test_the_doctor_finds_no_fault_beside_a_worker_and_measures_the_model(
+    service: Service, worker: WorkerProcess
+):
+    variables = {**service.variables, "LABELYARD_HEALTH_PORT": str(worker.port)}
+    variables |= {"LABELYARD_ALLOWED_BUCKETS": PICTURES}
+
+    examined = shell(
+        service.folder, "labelyard-worker doctor --json --time-limit-s 120", variables=variables
+    )
+
+    report = json.loads(examined.stdout)
+    counts, codes = report["counts"], {one["code"] for one in report["findings"]}
+    assert (examined.returncode, counts["serious"], counts["warning"]) == (0, 0, 0), report
+    assert counts["unchecked"] == 0
+    assert codes >= {"fleet_lives", "health_port_ours", "model_measured", "s3_bucket_usable"}
 
 
 @pytest.mark.usefixtures("worker")
