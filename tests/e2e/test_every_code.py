@@ -220,6 +220,15 @@ def queue_full(stage: Stage) -> str:
         return code_raised(lambda: client.submit(["s3://a/c"], labels=LABELS))
 
 
+def tenant_quota_exceeded(stage: Stage) -> str:
+    with stage.service.client(namespace="shared") as client:
+        client.tenants.set("shop", max_open_images=0)
+        try:
+            return code_raised(lambda: client.submit(["s3://a/b"], labels=LABELS, tenant="shop"))
+        finally:
+            client.tenants.reset("shop")
+
+
 def idempotency_conflict(stage: Stage) -> str:
     stage.client.submit(["s3://a/b"], labels=LABELS, idempotency_key="order-1")
     return code_raised(
@@ -292,6 +301,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         broker_unavailable,
         ledger_unavailable,
         queue_full,
+        tenant_quota_exceeded,
         idempotency_conflict,
         result_timeout,
         result_unreadable,

@@ -1,5 +1,6 @@
 """Uses of the public API that mypy checks and nobody runs."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import assert_type
 
@@ -17,7 +18,9 @@ from labelyard import (
     Record,
     Result,
 )
-from labelyard.ledger import State
+from labelyard.ledger import Backlog, BacklogKey, State
+from labelyard.ledger.listing import JobSummary
+from labelyard.tenants import TenantPolicy
 from labelyard.testing import AsyncFakeClient, FakeClient, answer_by_scores
 
 
@@ -52,6 +55,15 @@ def waits(client: Client, job: JobHandle) -> None:
         assert_type([(label.name, label.score) for label in image.labels], list[tuple[str, float]])
 
 
+def administers(client: Client) -> None:
+    assert_type(client.backlog(), Mapping[BacklogKey, Backlog])
+    assert_type(client.list_jobs(state="pending", queue="bulk").jobs, tuple[JobSummary, ...])
+    assert_type(client.cancel_all(tenant="shop"), int)
+    assert_type(client.forget("id").object_uri, str)
+    assert_type(client.tenants.set("shop", weight=3, max_open_images=10), TenantPolicy)
+    client.list_jobs(queue="control")  # type: ignore[arg-type]
+
+
 async def awaits(client: AsyncClient) -> None:
     job = await client.submit(["s3://a/b.jpg"], ["cat"], expires_in_s=60)
     assert_type(job, AsyncJobHandle)
@@ -62,6 +74,7 @@ async def awaits(client: AsyncClient) -> None:
 
 
 async def fakes_stand_in() -> None:
+    administers(FakeClient())
     submits(FakeClient(answer_by_scores({"s3://a/b.jpg": {"cat": 1.0}})))
     await awaits(AsyncFakeClient(FakeClient(answer=None)))
 
