@@ -158,3 +158,89 @@ def test_a_probe_that_hangs_does_not_hold_up_the_others() -> None:
         assert time.monotonic() - started_at < 20
     let_go.set()
     wait_until(lambda: not any(t.name == "labelyard-probe" for t in threading.enumerate()))
+
+
+LARGE = b"x" * 5_000_000
+
+
+def pages_server(**pages: probe_server.Page) -> ProbeServer:
+    """Serve pages beside a probe that says yes."""
+    return ProbeServer(
+        {"/live": list},
+        pages={f"/{name}": page for name, page in pages.items()},
+        host="127.0.0.1",
+        port=0,
+    )
+
+
+def test_a_page_has_the_type_and_text_that_the_peer_accepts() -> None:
+    with closing(pages_server(metrics=lambda accept: (f"text/{accept}", b"a 1\n"))) as server:
+        request = b"%s /metrics?a=b HTTP/1.1\r\nHost: a\r\nACCEPT : open \r\n\r\n"
+        got, head = (exchange(server, request % method) for method in (b"GET", b"HEAD"))
+
+    assert got.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/open\r\ncontent-length: 4\r\n")
+    assert got.endswith(b"\r\n\r\na 1\n")
+    assert head == got.removesuffix(b"a 1\n")
+
+
+def test_a_page_that_raises_is_an_error_without_its_text() -> None:
+    def fail(accept: str) -> tuple[str, bytes]:
+        raise ValueError("a secret")
+
+    with closing(pages_server(metrics=fail)) as server:
+        answer = exchange(server, b"GET /metrics HTTP/1.1\r\n\r\n")
+
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"ValueError" in answer
+        assert b"secret" not in answer
+        assert is_alive(server)
+
+
+def test_scrapers_that_do_not_read_leave_probes_and_other_scrapers_answered() -> None:
+    with closing(pages_server(metrics=lambda _: ("text/plain", LARGE))) as server, ExitStack() as s:
+        for _ in range(20):
+            s.enter_context(connect(server)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+
+        assert is_alive(server)
+        assert exchange(server, b"GET /metrics HTTP/1.1\r\n\r\n").endswith(LARGE)
+
+
+def test_pages_that_hang_leave_probes_answered() -> None:
+    let_go = threading.Event()
+    with (
+        closing(pages_server(metrics=lambda _: ("text/plain", b"%d" % let_go.wait(30)))) as server,
+        ExitStack() as scrapers,
+    ):
+        for _ in range(10):
+            scrapers.enter_context(connect(server)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+
+        assert is_alive(server)
+        let_go.set()
+        wait_until(lambda: not any(t.name == "labelyard-probe" for t in threading.enumerate()))
+
+
+def test_pages_are_answered_in_parallel() -> None:
+    both = threading.Barrier(2, timeout=PROBE_WITHIN_S)
+    answers: list[bytes] = []
+
+    def page(accept: str) -> tuple[str, bytes]:
+        both.wait()
+        return "text/plain", b"together"
+
+    with closing(pages_server(metrics=page)) as server:
+        request = b"GET /metrics HTTP/1.1\r\n\r\n"
+        scrapers = [
+            threading.Thread(target=lambda: answers.append(exchange(server, request)))
+            for _ in range(2)
+        ]
+        for scraper in scrapers:
+            scraper.start()
+        for scraper in scrapers:
+            scraper.join()
+
+    assert [answer.endswith(b"together") for answer in answers] == [True, True]
+
+
+def test_an_unknown_path_lists_probes_and_pages() -> None:
+    with closing(pages_server(metrics=lambda _: ("", b""))) as server:
+        assert b'["/live", "/metrics"]' in exchange(server, b"GET / HTTP/1.1\r\n\r\n")
