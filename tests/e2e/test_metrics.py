@@ -111,7 +111,8 @@ def fill_the_queue(instant: InstantService, client: Client, watch: Watch) -> Non
     watch.wait_for("labelyard_fleet_backlog_images", queue="bulk", tenant="slow-20")
     for job in jobs:
         job.cancel()
-    wait_until(lambda: watch.scrape().value("labelyard_fleet_open_jobs") == 0, within_s=TIMEOUT_S)
+    backlog = "labelyard_fleet_backlog_images"
+    wait_until(lambda: not watch.scrape().value(backlog, tenant="slow-20"), within_s=TIMEOUT_S)
 
 
 def lose_jobs(instant: InstantService, client: Client, watch: Watch) -> None:

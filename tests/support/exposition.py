@@ -15,14 +15,14 @@ from prometheus_client import (
     generate_latest,
 )
 
-from labelyard_worker import metrics
+from labelyard_worker import metrics, observations
 
 # Values of the labels that queries look for; any other label gets one value of its own.
 VALUES: Final = {
     "outcome": ("succeeded", "partial", "image_not_found", "delivered", "failed", "postponed"),
     "verdict": ("finish", "retry", "postpone", "count_death"),
     "code": ("", "storage_unavailable"),
-    "stage": metrics.STAGES,
+    "stage": observations.STAGES,
     "priority": ("interactive", "bulk"),
     "queue": ("interactive", "bulk"),
     "tower": ("image", "text"),

@@ -20,7 +20,7 @@ from labelyard.errors import all_errors
 from labelyard.ledger import Backlog, BacklogKey
 from labelyard.messages import ModelInfo
 from labelyard.queues import Priority
-from labelyard_worker import metrics
+from labelyard_worker import metrics, observations
 from labelyard_worker.broker import loop_lag
 from labelyard_worker.broker.loop_lag import LoopLag
 from labelyard_worker.broker.thread_pool import PoolUsage
@@ -71,14 +71,14 @@ def test_many_threads_name_no_tenant_too_many() -> None:
 def test_codes_are_those_of_our_errors_and_any_other_is_one() -> None:
     ours = {error.code for error in all_errors()}
 
-    assert {metrics.code_label(code) for code in ours} == ours
-    assert metrics.code_label("MemoryError") == metrics.OTHER
-    assert metrics.code_label("") == ""
+    assert {observations.code_label(code) for code in ours} == ours
+    assert observations.code_label("MemoryError") == metrics.OTHER
+    assert observations.code_label("") == ""
 
 
 def test_a_job_counts_once_and_each_of_its_images_by_its_code() -> None:
     tenant = "counts-once"
-    metrics.count_job(tenant, "partial", ["succeeded", "image_not_found", "succeeded", "?"])
+    observations.count_job(tenant, "partial", ["succeeded", "image_not_found", "succeeded", "?"])
 
     assert count(metrics.JOBS, tenant, "partial") == 1
     codes = ("succeeded", "image_not_found", metrics.OTHER)
@@ -150,7 +150,7 @@ def test_each_metric_has_our_prefix_and_each_gauge_an_exporter() -> None:
 def test_a_stage_is_observed_under_its_priority() -> None:
     before = parse(Exposition([]).page("")[1].decode())
 
-    metrics.observe_stage("score", 0.2, Priority.BULK)
+    observations.observe_stage("score", 0.2, Priority.BULK)
 
     after = parse(Exposition([]).page("")[1].decode())
     name = "labelyard_stage_duration_seconds"

@@ -31,7 +31,7 @@ from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.large_results import LargeResults
-from labelyard_worker.metrics import timed
+from labelyard_worker.observations import timed
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer

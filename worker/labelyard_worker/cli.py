@@ -157,6 +157,8 @@ def env(data: DataDir = None) -> None:
     state = read_state(data or default_data_dir())
     for name, value in state.variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+    # To standard error: an interactive zsh evaluates no comments.
+    typer.echo(f"metrics: {state.health_url}/metrics (LABELYARD_HEALTH_PORT)", err=True)
 
 
 @app.command()
@@ -167,6 +169,7 @@ def status(data: DataDir = None) -> None:
     for name, value in state.variables.items():
         if "SECRET" not in name:
             typer.echo(f"  {name}={without_password(value)}")
+    typer.echo(f"metrics: {state.health_url}/metrics (LABELYARD_HEALTH_PORT)")
     probe("ready", state.health_url)
 
 

@@ -14,7 +14,7 @@ from labelyard_worker import spans
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakePool
-from labelyard_worker.metrics import IMAGE_CACHE, observe_stage
+from labelyard_worker.observations import IMAGE_CACHE_RESULTS, observe_stage
 from labelyard_worker.pixels import Pixels, Unchanged
 from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision.batch_queue import BatchAnswer
@@ -256,13 +256,14 @@ class _ImagePipeline:
         else:
             embeds = self._images.embeds_of(pixels.facts.sha256)
         if embeds is not None:
-            IMAGE_CACHE.labels("content").inc(self.known is None)
+            if self.known is None:
+                IMAGE_CACHE_RESULTS["content"].inc()
             self._answer(Embedded(to_known_image(pixels, embeds), intake_s=self._intake_s))
             return
         if self._recalled is not None:
             uri = redact(self._recalled.uri)
             raise ImageNotEmbeddedError(uri, "it is another picture by now: classify it first")
-        IMAGE_CACHE.labels("miss").inc()
+        IMAGE_CACHE_RESULTS["miss"].inc()
         self._is_expected = False  # the batcher takes it off, whether it accepts it or not
         answer = self._batcher.submit(
             pixels, priority=self._priority, span=self._span, tenant=self._tenant

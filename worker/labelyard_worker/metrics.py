@@ -5,19 +5,13 @@ read when a worker is scraped are ``ScrapedGauge``; the collectors in ``operatio
 """
 
 import itertools
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
-
-from labelyard.errors import all_errors
-from labelyard.queues import Priority
-from labelyard_worker.tenant_labels import TenantLabels
 
 #: Registry of a worker process, apart from the one that an application in the same process has.
 REGISTRY: Final = CollectorRegistry()
@@ -271,62 +265,10 @@ FLEET_GAUGES: Final = (
     *(FLEET_DEAD_LETTERS, FLEET_SET_ASIDE, FLEET_WORKERS, FLEET_DELIVERIES),
 )
 
-Tower = Literal["image", "text"]
-Stage = Literal["queued", "fetch", "decode", "batch_wait", "model", "score"]
-STAGES: Final[tuple[Stage, ...]] = ("queued", "fetch", "decode", "batch_wait", "model", "score")
-# labels() takes a lock and builds a tuple: about as long as the observation itself.
-_STAGE_SECONDS: Final = {
-    (stage, priority): STAGE_SECONDS.labels(stage, priority.value)
-    for stage, priority in itertools.product(STAGES, Priority)
-}
-_CODES: Final = frozenset(error.code for error in all_errors())
-
-
-#: The tenants of this process; ``limit`` is LABELYARD_METRICS_MAX_TENANTS.
-TENANTS: Final = TenantLabels(100, beyond=OTHER)
-
-
-def observe_stage(stage: Stage, seconds: float, priority: Priority) -> None:
-    """Observe the seconds of one image or job in a stage."""
-    _STAGE_SECONDS[stage, priority].observe(seconds)
-
-
-@contextmanager
-def timed(stage: Stage, priority: Priority) -> Iterator[None]:
-    """Observe the block as one stage, unless it raises."""
-    began_at = time.monotonic()
-    yield
-    observe_stage(stage, time.monotonic() - began_at, priority)
-
-
-def observe_batch(tower: Tower, size: int, seconds: float, *, max_size: int) -> None:
-    """Observe one forward pass."""
-    BATCH_SIZE.labels(tower).observe(size)
-    BATCH_FILL.labels(tower).observe(size / max_size)
-    BATCH_SECONDS.labels(tower).observe(seconds)
-    PROMPTS_ENCODED.inc(size if tower == "text" else 0)
-
-
-def count_job(tenant: str, outcome: str, images: Iterable[str]) -> None:
-    """Count a job that became final, and its images by outcome: ``succeeded`` or a code."""
-    value = TENANTS.value(tenant)
-    JOBS.labels(value, outcome).inc()
-    for image in images:
-        IMAGES.labels(value, image if image == "succeeded" else code_label(image)).inc()
-
-
-def code_label(code: str) -> str:
-    """Return the label of an error code; a code that is not ours, as a task may raise, is one."""
-    return code if not code or code in _CODES else OTHER
-
 
 def _start_at_zero() -> None:
     """Give counters with few label values their series, or the first event would not be a rise."""
     start: tuple[tuple[Counter | Histogram, tuple[tuple[str, ...], ...]], ...] = (
-        (BATCH_SIZE, (("image", "text"),)),
-        (BATCH_FILL, (("image", "text"),)),
-        (BATCH_SECONDS, (("image", "text"),)),
-        (IMAGE_CACHE, (("memory", "shared", "content", "miss"),)),
         (LABEL_SETS, (("hit", "miss"),)),
         (TEXT_CACHE, (("memory", "shared", "miss"),)),
         (DELIVERIES, (("object", "webhook"), ("delivered", "failed", "postponed", "refused"))),

@@ -117,6 +117,16 @@ def test_env_prints_lines_that_a_shell_reads_back(tmp_path: Path) -> None:
     assert subprocess.check_output(["sh", "-c", script], text=True) == "x y"
 
 
+@pytest.mark.parametrize("command", ["env", "status"])
+def test_env_and_status_name_the_address_of_the_metrics(tmp_path: Path, command: str) -> None:
+    state = state_of(os.getpid())
+    state.write(tmp_path)
+
+    done = run(cli.app, [command, "--data", str(tmp_path)])
+
+    assert f"metrics: {state.health_url}/metrics (LABELYARD_HEALTH_PORT)" in done.output
+
+
 def test_status_shows_no_secret_and_ends_with_1_when_no_worker_answers(tmp_path: Path) -> None:
     state_of(os.getpid()).write(tmp_path)
 

@@ -25,7 +25,7 @@ from labelyard_worker.intake.frames import Frame, MalformedFrameError
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest
-from labelyard_worker.metrics import observe_stage
+from labelyard_worker.observations import observe_stage
 from labelyard_worker.pixels import Pixels
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest, Shares
 from labelyard_worker.intake.source_health import SourceHealth, StorageAwayError
 from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
-from labelyard_worker.metrics import observe_stage
+from labelyard_worker.observations import observe_stage
 from labelyard_worker.pixels import Unchanged
 
 log = logging.getLogger(__name__)

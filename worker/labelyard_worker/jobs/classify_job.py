@@ -11,7 +11,7 @@ from labelyard.queues import Queue
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.jobs.work import ReceivedMessage, Work
-from labelyard_worker.metrics import observe_stage
+from labelyard_worker.observations import observe_stage
 from labelyard_worker.spans import Attributes
 
 Classify = Callable[[Job, Queue, Token], Result]

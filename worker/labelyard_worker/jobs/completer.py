@@ -10,7 +10,7 @@ from labelyard.errors import JobDeadLetteredError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Started
 from labelyard.messages import Failure
 from labelyard.queues import Queue
-from labelyard_worker import metrics
+from labelyard_worker import metrics, observations
 from labelyard_worker.jobs.delivery.plan import Delivery
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.errors import MessageReturnedError
@@ -83,7 +83,7 @@ class Completer:
             WorkerError: The same, and the worker must stop.
         """
         action = ended.verdict.action
-        metrics.ATTEMPTS.labels(action, metrics.code_label(ended.failure_code)).inc()
+        metrics.ATTEMPTS.labels(action, observations.code_label(ended.failure_code)).inc()
         match action:
             case "finish":
                 self._finish(ended.work, ended.result)
@@ -129,8 +129,9 @@ class Completer:
         description = work.describe(result)
         if is_first:
             outcome = "dead_lettered" if is_dead else str(description.get("status", "succeeded"))
-            metrics.count_job(work.tenant, outcome, work.image_outcomes(result))
-            metrics.DEAD_LETTERS.inc(is_dead)
+            observations.count_job(work.tenant, outcome, work.image_outcomes(result))
+            if is_dead:
+                metrics.DEAD_LETTERS.inc()
         fields = {"job_id": work.job_id, "first": is_first, **description}
         log.info("job_done", extra={"fields": fields})
         if is_first and delivery and pending.deliverer and self._deliveries:
@@ -198,7 +199,7 @@ class Completer:
         job_id = ended.work.job_id
         is_expired = self._ledger_retry.call(lambda: self._ledger.expire(job_id))
         if is_expired:
-            metrics.count_job(ended.work.tenant, "expired", ())
+            observations.count_job(ended.work.tenant, "expired", ())
             return
         if self._ledger_retry.call(lambda: self._ledger.state(job_id)) == "running":
             self._release(ended, delay_s=EARLY_S)

@@ -12,7 +12,7 @@ from labelyard.ledger import Ledger, Started
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES, SetAside, SetAsideMessage
 from labelyard.messages import Failure
 from labelyard.settings import ConnectionSettings
-from labelyard_worker import metrics
+from labelyard_worker import metrics, observations
 from labelyard_worker.jobs.ledger_retry import LedgerRetry
 from labelyard_worker.jobs.work import Work
 
@@ -82,7 +82,7 @@ class InvalidMessages:
         text = raw.decode("utf-8", "replace")
         failure = Failure.of(error)
         if self._ledger_retry.call(lambda: self._ledger.refuse(job_id, text, failure)):
-            metrics.count_job(metrics.OTHER, "failed", ())  # no tenant can be read from it
+            observations.count_job(metrics.OTHER, "failed", ())  # no tenant can be read from it
 
 
 def id_in(body: Any) -> str:

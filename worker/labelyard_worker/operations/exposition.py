@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
 from labelyard.ledger import Ledger
-from labelyard_worker import metrics
+from labelyard_worker import metrics, observations
 from labelyard_worker.operations.fleet_gauges import FleetGauges
 from labelyard_worker.operations.worker_gauges import WorkerGauges
 from labelyard_worker.settings import WorkerSettings
@@ -61,6 +61,6 @@ def open_exposition(
     publisher: "Publisher",
 ) -> Exposition:
     """Build the page of the metrics: the worker's own, and the fleet's while it leads."""
-    most = metrics.TENANTS.limit = settings.metrics_max_tenants
+    most = observations.TENANTS.limit = settings.metrics_max_tenants
     of_worker = WorkerGauges(health, leader, checkpoint)
     return Exposition([of_worker, FleetGauges(ledger, publisher, leader, max_tenants=most)])

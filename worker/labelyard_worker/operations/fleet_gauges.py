@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerFigures:
+class FleetReading:
     """One reading of the ledger."""
 
     backlog: Mapping[BacklogKey, Backlog]
@@ -47,9 +47,7 @@ class FleetGauges:
         self._max_tenants = max_tenants
         maintenance = MaintenanceLedger(ledger)
         self._figures = CachedRead(
-            lambda: LedgerFigures(
-                ledger.backlog(), ledger.oldest_open(), maintenance.count_fleet()
-            ),
+            lambda: FleetReading(ledger.backlog(), ledger.oldest_open(), maintenance.count_fleet()),
             name="labelyard-fleet-ledger",
         )
         self._depths = CachedRead(publisher.depths, name="labelyard-fleet-broker")
@@ -67,7 +65,7 @@ class FleetGauges:
         if depths is not None:
             yield metrics.FLEET_QUEUE.family({(queue,): count for queue, count in depths.items()})
 
-    def _ledger_gauges(self, figures: LedgerFigures) -> Iterable[Metric]:
+    def _ledger_gauges(self, figures: FleetReading) -> Iterable[Metric]:
         folded = fold_backlog(figures.backlog, max_tenants=self._max_tenants)
         yield metrics.FLEET_BACKLOG.family(folded)
         oldest_s = figures.oldest_s

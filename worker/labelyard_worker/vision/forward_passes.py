@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from labelyard.messages import ModelInfo
 from labelyard_worker import spans
-from labelyard_worker.metrics import observe_batch
+from labelyard_worker.observations import observe_batch
 from labelyard_worker.spans import Span
 
 log = logging.getLogger(__name__)

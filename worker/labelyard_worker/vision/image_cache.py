@@ -22,7 +22,7 @@ from redis.retry import Retry
 from labelyard.ledger.keys import CacheKeys
 from labelyard.messages import ImageRef, ModelInfo
 from labelyard.redis_connections import SOCKET_OPTIONS, socket_timeouts
-from labelyard_worker.metrics import IMAGE_CACHE
+from labelyard_worker.observations import IMAGE_CACHE_RESULTS
 from labelyard_worker.pixels import PREPROCESSING_VERSION, FileVersion, ImageFacts, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.lru import ByteLru
@@ -191,13 +191,15 @@ class ImageCache:
         """Return the known images among *images*, by :func:`address_of`."""
         addresses = {address_of(image) for image in images}
         found = {a: known for a in addresses if (known := self._recall(a)) is not None}
-        IMAGE_CACHE.labels("memory").inc(len(found))
+        if found:
+            IMAGE_CACHE_RESULTS["memory"].inc(len(found))
         missing = sorted(addresses - found.keys())
         if self._shared is not None and missing:
             shared = self._shared.look_up(missing)
             self._remember(shared)
             found |= shared
-            IMAGE_CACHE.labels("shared").inc(len(shared))
+            if shared:
+                IMAGE_CACHE_RESULTS["shared"].inc(len(shared))
         return found
 
     def embeds_of(self, sha256: str) -> Floats | None:
