@@ -1,4 +1,4 @@
-"""Measure what metrics cost a worker: the observations of a job, and a scrape.
+"""Measure the CPU time of metrics: the observations of a job, and a scrape.
 
     python -m benchmarks.metrics_cost --jobs 20000 --tenants 100
 

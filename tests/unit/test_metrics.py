@@ -209,6 +209,23 @@ def test_an_old_answer_is_not_given_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert (first, cached.get()) == ("old", "new")
 
 
+def test_an_old_answer_is_not_given_while_a_new_one_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(cached_read.time, "monotonic", lambda: clock.now)
+    let_go = threading.Event()
+    let_go.set()
+    cached = CachedRead(lambda: let_go.wait(30), name="labelyard-test-read", within_s=0.02)
+    assert cached.get()
+    clock.now += cached_read.FRESH_S
+    let_go.clear()
+
+    assert cached.get() is None
+    let_go.set()
+    wait_until(lambda: no_thread("labelyard-test-read"))
+
+
 def test_a_timer_that_fires_late_is_observed_as_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(loop_lag.time, "monotonic", lambda: clock.now)

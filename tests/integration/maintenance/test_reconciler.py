@@ -21,6 +21,7 @@ from labelyard_worker.maintenance import reconciler as reconciler_module
 from labelyard_worker.maintenance.broker_view import BrokerSnapshot, QueueSnapshot, RedisBrokerView
 from labelyard_worker.maintenance.leader import LeaderElection
 from labelyard_worker.maintenance.reconciler import Reconciler, is_orphan
+from labelyard_worker.metrics import REPUBLISHED
 from labelyard_worker.settings import WorkerSettings
 from tests.support.waiting import wait_until
 
@@ -129,6 +130,21 @@ def test_a_retry_is_not_sent_before_it_is_due(rig: ReconcilerRig) -> None:
 
     assert rig.reconciler.send_due() == 0
     assert rig.sent_ids("bulk") == []
+
+
+def test_jobs_sent_again_are_counted_by_reason(rig: ReconcilerRig) -> None:
+    def counts() -> list[float]:
+        return [REPUBLISHED.labels(reason)._value.get() for reason in ("retry", "lost")]
+
+    rig.ledger.retry(rig.open().job_id, worker="w1", delay_s=0)
+    for _ in range(2):
+        rig.open()
+    before = counts()
+
+    rig.reconciler.send_due()
+    rig.reconciler.send_lost()
+
+    assert [now - then for then, now in zip(before, counts(), strict=True)] == [1, 2]
 
 
 def test_a_retry_that_nobody_wants_any_more_is_dropped(rig: ReconcilerRig) -> None:

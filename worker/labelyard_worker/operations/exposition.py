@@ -1,4 +1,4 @@
-"""Exposition: the page ``/metrics``, in the format that the scraper asks for."""
+"""Page ``/metrics``: all metrics of a worker, in the format of the scraper's choice."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
