@@ -136,7 +136,7 @@ def test_jobs_sent_again_are_counted_by_reason(rig: ReconcilerRig) -> None:
     def counts() -> list[float]:
         return [REPUBLISHED.labels(reason)._value.get() for reason in ("retry", "lost")]
 
-    rig.ledger.retry(rig.open().job_id, worker="w1", delay_s=0)
+    rig.ledger.retry(rig.open("interactive").job_id, worker="w1", delay_s=0)
     for _ in range(2):
         rig.open()
     before = counts()
