@@ -56,19 +56,22 @@ MODEL: Final = (
         ),
     ),
     Panel(
-        title="Batch fill and time in use",
-        description="How full the image tower's batches are, and the share of time in which a "
-        "pass runs: full and always in use is a worker at its limit.",
+        title="Batch fill",
+        description="Items of a forward pass divided by the most that it may have: full batches "
+        "are a worker with enough work.",
         unit="percentunit",
+        queries=(Query(mean("labelyard_batch_fill_ratio", "tower"), "{{tower}}"),),
+    ),
+    Panel(
+        title="Forward passes at once",
+        description="Forward passes that run at the same time, on average over all workers: near "
+        "the number of their streams the model is the bottleneck.",
+        unit="short",
         queries=(
             Query(
-                mean("labelyard_batch_fill_ratio", "tower"),
-                "{{tower}} fill",
-            ),
-            Query(
                 f"sum by (tower) (rate(labelyard_batch_duration_seconds_sum{{{WORKER}}}"
-                f"[$__rate_interval])) / scalar(count(labelyard_job_slots{{{WORKER}}}))",
-                "{{tower}} in use",
+                "[$__rate_interval]))",
+                "{{tower}}",
             ),
         ),
     ),
