@@ -25,6 +25,17 @@ MIB = 1024 * 1024
 BatchFor = Callable[[Checkpoint, int], list[Pixels]]
 
 
+def test_memory_of_a_gpu_is_read_and_a_cpu_has_none(device: torch.device) -> None:
+    before = devices.read_memory(device)
+    held = torch.zeros(8 * MIB, dtype=torch.uint8, device=device)
+    after = devices.read_memory(device)
+
+    assert (before is None, after is None) == (device.type == "cpu",) * 2
+    if before is not None and after is not None:
+        assert after.allocated_bytes >= before.allocated_bytes + len(held)
+        assert after.allocated_bytes <= after.reserved_bytes <= after.total_bytes
+
+
 def test_a_batch_that_cannot_fit_is_halved_and_nothing_fails(
     load: Load, device: torch.device, batch_for: BatchFor
 ) -> None:
