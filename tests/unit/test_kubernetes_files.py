@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 VERSIONS = ("1.30", "1.37")
 OVERLAYS = ("cpu", "gpu")
 # Kinds that an operator brings; no schema of Kubernetes knows them.
-CUSTOM = {"PodMonitor": "monitoring.coreos.com/v1", "ScaledObject": "keda.sh/v1alpha1"}
+CUSTOM = {"ServiceMonitor": "monitoring.coreos.com/v1", "ScaledObject": "keda.sh/v1alpha1"}
 NO_KUBECTL = "kubectl is not installed: overlays are not rendered"
 
 Manifest = dict[str, Any]
@@ -102,7 +102,7 @@ def test_overlay_chooses_the_device_and_rolls_the_pods_if_a_setting_changes(
         ("Deployment", ("selector", "matchLabels")),
         ("PodDisruptionBudget", ("selector", "matchLabels")),
         ("NetworkPolicy", ("podSelector", "matchLabels")),
-        ("PodMonitor", ("selector", "matchLabels")),
+        ("Service", ("selector",)),
     ],
 )
 def test_selector_matches_our_pods_and_not_all_pods(kind: str, path: tuple[str, ...]) -> None:
@@ -113,6 +113,13 @@ def test_selector_matches_our_pods_and_not_all_pods(kind: str, path: tuple[str, 
 
     assert selector
     assert selector.items() <= POD["metadata"]["labels"].items()
+
+
+def test_service_monitor_selects_the_service_of_the_workers() -> None:
+    selector = BASE["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+
+    assert selector
+    assert selector.items() <= BASE["Service"]["metadata"]["labels"].items()
 
 
 def test_pod_is_killed_later_than_its_worker_has_drained() -> None:
@@ -131,14 +138,19 @@ def test_settings_are_those_of_a_worker() -> None:
 
 def test_probes_and_prometheus_use_the_port_that_the_worker_opens() -> None:
     [port] = CONTAINER["ports"]
-    [endpoint] = BASE["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    [endpoint] = BASE["ServiceMonitor"]["spec"]["endpoints"]
+    [service_port] = BASE["Service"]["spec"]["ports"]
     probes = {name: CONTAINER[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
 
     assert str(port["containerPort"]) == SETTINGS["LABELYARD_HEALTH_PORT"]
     assert {probe["httpGet"]["port"] for probe in probes.values()} == {port["name"]}
     assert probes["liveness"]["httpGet"]["path"] == "/live"
     assert probes["readiness"]["httpGet"]["path"] == "/ready"
-    assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+    assert (endpoint["port"], endpoint["path"]) == (service_port["name"], "/metrics")
+    assert (service_port["targetPort"], service_port["port"]) == (
+        port["name"],
+        port["containerPort"],
+    )
     assert [one["port"] for one in BASE["NetworkPolicy"]["spec"]["ingress"][0]["ports"]] == [
         port["name"]
     ]
