@@ -1,6 +1,6 @@
 """Runs the commands of ``docs/commands.md`` and writes their output below them.
 
-``python -m docs.command_page`` does so in the environment it is started in: a stack that runs, as
+``python -m docs.command_page`` does so, for another page as well if it is named, in the environment it is started in: a stack that runs, as
 ``eval "$(labelyard-worker env)"`` shows the way to it. Lines that begin with ``$`` in blocks of
 ``console`` are run in one shell; comments of the form ``<!-- run: … -->`` are run unseen.
 """
@@ -106,4 +106,5 @@ def _run_lines(shell: Shell, block: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rerun(PAGE.read_text(encoding="utf-8"), os.environ), encoding="utf-8")
+    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    page.write_text(rerun(page.read_text(encoding="utf-8"), os.environ), encoding="utf-8")

@@ -32,9 +32,7 @@ def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: 
     labels = '--labels "cat,dog,a cup of coffee" --json'
 
     up = shell(home, "labelyard-worker up --detach")
-    classified = shell(
-        home, f'eval "$(labelyard-worker env)"; labelyard classify mine.jpg {labels}'
-    )
+    classified = shell(home, f"labelyard classify mine.jpg {labels}")
     result = json.loads(classified.stdout)
     uri = result["images"][0]["uri"]
     again = shell(home, f'eval "$(labelyard-worker env)"; labelyard classify {uri} {labels}')
@@ -42,8 +40,10 @@ def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: 
     status = shell(home, "labelyard-worker status && labelyard-worker up")
 
     assert up.returncode == 0, up.stderr
-    assert "labelyard is up" in up.stdout
+    assert "the local stack is up" in up.stdout
+    assert classified.stderr.startswith(f"using the local stack on {home / 'labelyard'}\n")
     assert uri.startswith("s3://labelyard-uploads/")
+    assert "using" not in again.stderr
     assert result["images"][0]["labels"][0]["name"] == "a cup of coffee"
     assert json.loads(again.stdout)["images"][0]["labels"] == result["images"][0]["labels"]
     counts = json.loads(doctor.stdout)["counts"]
@@ -54,7 +54,10 @@ def test_a_stack_goes_up_classifies_survives_its_supervisor_and_goes_down(home: 
 
     kill_supervisor(home)
     wait_until(lambda: processes_on(home) == [], within_s=GONE_WITHIN_S)
-    assert shell(home, "labelyard-worker status").returncode == 1
+    gone = shell(home, "labelyard-worker status || labelyard status x")
+    assert gone.returncode == 3
+    assert "no_stack: " in gone.stderr
+    assert "no LABELYARD_*_URL is set, and no local stack runs" in gone.stderr
 
     job_id = result["job_id"]
     kept = shell(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import labelyard
 from tests.support.pictures import photo
 from tests.support.service import PICTURES, Service
 from tests.support.shell import fresh_environment
@@ -188,7 +189,9 @@ def test_the_wheel_alone_submits_and_waits_and_the_extra_adds_every_command(
     assert size <= MAX_INSTALLED_BYTES
 
     bare.install("install", "-q", f"{bare.wheel}[cli]")
-    assert "why" in done(bare, "--help")
+    assert "why" in done(bare, "-h")
+    assert done(bare, "--version") == f"labelyard {labelyard.__version__}\n"
+    assert bare.run("python", "-m", "labelyard", "--version").stdout == done(bare, "--version")
     every_command_answers(bare)
     commands_do_their_work(bare, uri)
 
@@ -207,6 +210,7 @@ def commands_do_their_work(bare: BareEnvironment, uri: str) -> None:
     job_id = done(bare, "submit", uri, *labels).strip()
     assert "a cat" in done(bare, "classify", "cat.png", *labels)
     assert "a cat" in done(bare, "wait", job_id)
+    assert "succeeded,a cat," in done(bare, "classify", "cat.png", *labels, "--csv", "-q")
     assert job_id in done(bare, "result", job_id, "--json")
     assert "succeeded" in done(bare, "status", job_id)
     assert "interactive" in done(bare, "status", "--json")

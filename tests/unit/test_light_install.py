@@ -105,6 +105,30 @@ def test_the_command_without_its_extra_says_what_to_install(missing: str) -> Non
     ]
 
 
+INTERRUPTED_IMPORT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Interrupting(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize("package", ["labelyard", "labelyard_worker"])
+def test_ctrl_c_while_the_command_loads_is_no_traceback(package: str) -> None:
+    program = f"{INTERRUPTED_IMPORT}\nfrom {package}.__main__ import main; main()"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_the_worker_without_its_extra_says_what_to_install() -> None:
     ended = run_without({"typer"}, "from labelyard_worker.__main__ import main; main()")
 

@@ -241,5 +241,5 @@ def test_without_servers_and_stack_the_error_says_how_to_start_one(
     lines = run("status", "a").splitlines()
 
     assert len(lines) == 1
-    assert lines[0].startswith("ledger_unavailable: nobody answers: no LABELYARD_*_URL is set")
+    assert lines[0].startswith("ledger_unavailable: nobody answers; no LABELYARD_*_URL is set")
     assert "labelyard-worker up" in lines[0]

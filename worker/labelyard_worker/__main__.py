@@ -17,6 +17,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"{ADVICE}\n")
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     app()
 
 

@@ -133,7 +133,7 @@ def data_option(data_dir: Path) -> str:
 def tell_how_to_reach(data_dir: Path) -> None:
     """Print the commands to type next."""
     option = data_option(data_dir)
-    typer.echo(f"labelyard is up; its data is in {data_dir}")
+    typer.echo(f"the local stack is up; its data is in {data_dir}")
     typer.echo('  labelyard classify PHOTO.jpg --labels "cat,dog,a bowl of soup"')
     typer.echo(f'  eval "$(labelyard-worker env{option})"    # for your own programs')
     typer.echo(f"  labelyard-worker down{option}")

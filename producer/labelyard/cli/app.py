@@ -78,7 +78,7 @@ class LabelyardGroup(ErrorsAsLines):
         """Write an error as one line, with a remedy if no server was ever named."""
         is_away = isinstance(error, LedgerUnavailableError | BrokerUnavailableError)
         if is_away and not has_addresses(os.environ) and find_stack() is None:
-            return f"{error}: {NO_SERVERS}"
+            return f"{str(error).rstrip('.')}; {NO_SERVERS}"
         return super().explain(error)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Self
 
 import typer
 
+from labelyard.cli.interrupts import lasting_interrupts
 from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
 from labelyard.client import Client, JobHandle
@@ -105,12 +106,14 @@ class JobWait:
         self._is_submitting = False
         self._has_failed = False
         self._summary = Summary(time.monotonic())
+        self._interrupts = ExitStack()
         self._ending = ExitStack()
         self._advance: Callable[[int], None] | None = None
         self._look = threading.Timer(NO_WORKER_AFTER_S, self._look_for_workers)
         self._look.daemon = True
 
     def __enter__(self) -> Self:
+        self._interrupts.enter_context(lasting_interrupts())
         return self
 
     def __exit__(
@@ -119,6 +122,7 @@ class JobWait:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._interrupts.close()
         self._look.cancel()
         if self._look.is_alive():
             self._look.join(LOOK_WITHIN_S)

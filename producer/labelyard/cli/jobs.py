@@ -184,8 +184,10 @@ def result(
     as_jsonl: AsJsonLines = False,
     as_csv: AsCsv = False,
     output: OutputFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Print the results of jobs that are final."""
+    _ = quiet  # there is no summary; the group reads it for its own line
     with (
         Client() as client,
         open_writer(

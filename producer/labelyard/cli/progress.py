@@ -24,8 +24,8 @@ class ProgressLine:
 
     def __init__(self, *, is_shown: bool) -> None:
         self._console = Console(stderr=True)
-        #: Whether there is a bar: never in a file, a pipe or a log.
-        self.is_shown: bool = is_shown and self._console.is_terminal
+        #: Whether there is a bar: never in a file, a pipe, a log or a dumb terminal.
+        self.is_shown: bool = is_shown and self._console.is_interactive
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

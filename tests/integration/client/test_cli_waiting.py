@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from labelyard import Client, ClientSettings
-from labelyard.cli import job_wait
+from labelyard.cli import interrupts, job_wait
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.workers import WorkerInfo
@@ -141,6 +141,27 @@ def test_ctrl_c_cancels_the_jobs_if_that_is_wanted() -> None:
         [job] = client.list_jobs().jobs
     assert (ended.returncode, job.state) == (130, "cancelled")
     assert ended.stderr == f"interrupted: 1 job cancelled: {job.job_id}\n"
+
+
+class Interrupted:
+    """Object whose destructor is interrupted, as those of redis-py's parsers may be."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_not_lost_in_a_destructor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "AGAIN_AFTER_S", 0.01)
+
+    def wait_for_ever() -> None:
+        with interrupts.lasting_interrupts():
+            del [Interrupted()][0]
+            threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_ever()
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def on_a_terminal(*command: str) -> tuple[str, str]:
