@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from labelyard.messages import ModelInfo
 from labelyard_worker.celery_app import make_app
@@ -23,6 +24,7 @@ class InstantCheckpoint(Checkpoint):
         self.info = ModelInfo(
             checkpoint="instant", fingerprint="sha256:instant", dtype="float32", device="cpu"
         )
+        self.device = torch.device("cpu")
         self.pixel_spec = PixelSpec(resize="exact", height=EDGE_PX, width=EDGE_PX)
         self.scoring = "softmax"
         self.logit_scale, self.logit_bias = 10.0, 0.0

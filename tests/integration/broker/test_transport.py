@@ -481,8 +481,9 @@ def test_a_full_broker_loses_nothing_that_it_accepted(own_valkey: ValkeyServer) 
         assert client.hlen("unacked") == 50
 
 
+@pytest.mark.parametrize("refused", ["tracking", "caching"])
 def test_a_broker_that_refuses_tracking_is_refused_with_the_way_out(
-    own_valkey: ValkeyServer,
+    own_valkey: ValkeyServer, refused: str
 ) -> None:
     with redis.Redis.from_url(own_valkey.url) as client:
         client.acl_setuser(
@@ -491,7 +492,7 @@ def test_a_broker_that_refuses_tracking_is_refused_with_the_way_out(
             passwords=["+secret"],
             keys=["*"],
             channels=["*"],
-            commands=["+@all", "-client|tracking"],
+            commands=["+@all", f"-client|{refused}"],
         )
     url = own_valkey.url.replace("redis://", "redis://worker:secret@")
 

@@ -241,12 +241,13 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         """Enable server pushes for changes of the lists that a claim found empty."""
         connection._parser.set_invalidation_push_handler(self.empty_queues.invalidate)  # noqa: SLF001
         try:
-            connection.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-            connection.read_response()
+            for command in (("TRACKING", "ON", "OPTIN", "NOLOOP"), ("CACHING", "YES")):
+                connection.send_command("CLIENT", *command)
+                connection.read_response()
         except ResponseError as error:
             raise AtomicClaimError(
                 f"The broker refused CLIENT TRACKING ({error}); "
-                "it needs Redis 6 or newer or Valkey, and an ACL with +client|tracking"
+                "it needs Redis 6 or newer or Valkey, and an ACL with +client|tracking and +client|caching"
             ) from error
         self.empty_queues.clear()
         self._tracked_sock = connection._sock  # noqa: SLF001
