@@ -17,7 +17,7 @@ from labelyard.messages.models import Message
 from labelyard.publisher import MAX_WEIGHT, MIN_WEIGHT, Publisher
 from labelyard.queues import JOB_QUEUES
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Stands for all tenants without a policy of their own.
 EVERY_OTHER: Final = "*"
