@@ -175,7 +175,7 @@ def code_of_refused_start(stage: Stage, **variables: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode in (1, 2)  # 2 if a setting is refused before the worker is there
     assert "Traceback" not in done.stderr
     return code_before_a_colon(done.stderr.splitlines()[-1])
 
