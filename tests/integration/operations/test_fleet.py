@@ -130,6 +130,6 @@ def test_wrong_devices_end_the_command_with_one_line() -> None:
         check=False,
     )
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'gpu:0' is not a device" in done.stderr
     assert len(done.stderr.splitlines()) == 1
