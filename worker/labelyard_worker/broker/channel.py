@@ -241,8 +241,11 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         """Enable server pushes for changes of the lists that a claim found empty."""
         connection._parser.set_invalidation_push_handler(self.empty_queues.invalidate)  # noqa: SLF001
         try:
-            for command in (("TRACKING", "ON", "OPTIN", "NOLOOP"), ("CACHING", "YES")):
-                connection.send_command("CLIENT", *command)
+            for command in (
+                ("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"),
+                ("CLIENT", "CACHING", "YES"),
+            ):
+                connection.send_command(*command)
                 connection.read_response()
         except ResponseError as error:
             raise AtomicClaimError(

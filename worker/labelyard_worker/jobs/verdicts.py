@@ -21,6 +21,7 @@ from labelyard.errors import (
     ResultTimeoutError,
     ResultUnreadableError,
     ServiceConfigError,
+    TenantQuotaError,
     TransientError,
     WorkerError,
 )
@@ -55,6 +56,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     BrokerUnavailableError: "retry",
     LedgerUnavailableError: "retry",
     QueueFullError: "retry",
+    TenantQuotaError: "retry",
     ResultTimeoutError: "retry",
     IdempotencyConflictError: "fail",
     ResultUnreadableError: "fail",
