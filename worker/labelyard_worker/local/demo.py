@@ -104,7 +104,7 @@ def print_next_steps(console: Console) -> None:
     for line in (
         "keep a stack up       .venv/bin/labelyard-worker up --detach",
         (
-            'classify your own     eval "$(.venv/bin/labelyard-worker env)" && '
+            "classify your own     "
             '.venv/bin/labelyard classify PHOTO.jpg --labels "cat,dog,a bowl of soup"'
         ),
         "read on               README.md, docs/architecture.md",
