@@ -122,7 +122,7 @@ def settle(scene: Scene) -> None:
 def verdicts(
     panels: Sequence[PanelData | Mapping[str, Any]], comparison: BacklogComparison
 ) -> dict[str, Any]:
-    """Say which panels moved, and at how many moments the backlog agreed."""
+    """Return the panels that moved, and the number of moments at which the backlog agreed."""
     by_verdict: dict[str, list[str]] = {"moves": [], "constant": [], "empty": []}
     for one in panels:
         if isinstance(one, PanelData):

@@ -65,7 +65,7 @@ def read_panels(
 
 
 def filled_in(expression: str) -> str:
-    """Put in what Grafana would: every value of each choice, and a window."""
+    """Replace Grafana's variables in a query: each choice by all its values, the window by one."""
     return re.sub(
         r"\$(\w+)",
         lambda found: f"{WINDOW_S}s" if found[1] == "__rate_interval" else ".*",

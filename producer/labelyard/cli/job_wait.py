@@ -187,7 +187,7 @@ class JobWait:
         )
 
     def _outcome_of_interrupt(self) -> str:
-        """Write what becomes of the jobs, which are cancelled if that is wanted."""
+        """Cancel the open jobs if that is wanted, and return the line about them."""
         if not self._open:
             return "no job is left open"
         return self._cancel() if self._options.cancels else self._how_to_go_on()

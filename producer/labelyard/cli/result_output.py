@@ -48,7 +48,7 @@ class ResultWriter(ABC):
         return result.status == "succeeded"
 
     def close(self) -> None:  # noqa: B027 - most have nothing left to write
-        """Write what was kept back."""
+        """Write the rows that are still buffered."""
 
     @abstractmethod
     def _write_result(self, result: Result, record: Record) -> None: ...

@@ -76,7 +76,7 @@ class BrokerKeys:
 
     @cached_property
     def sorted(self) -> str:
-        """Lists whose messages are sorted into lines.
+        """Index of the lists with messages that are sorted into lines.
 
         Type: set
         Holds: names of lists.
