@@ -1,0 +1,1 @@
+"""Runs: planning, scoring of shards, and the files that they write."""

@@ -1,0 +1,1 @@
+"""Output files of runs: results, errors, embeddings and summaries."""

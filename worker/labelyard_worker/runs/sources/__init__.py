@@ -1,0 +1,1 @@
+"""Sources of runs: manifests and listings, as planned lines in bounded memory."""
