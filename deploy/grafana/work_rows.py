@@ -178,10 +178,13 @@ RECOVERY: Final = (
     ),
     Panel(
         title="Pending deliveries",
-        description="Final jobs whose result is not delivered yet; it grows while a receiver is "
-        "away.",
+        description="Final jobs whose result is not delivered yet, a line that grows while a "
+        "receiver is away; and dead letters, which were given up or refused.",
         unit="short",
-        queries=(Query(fleet("labelyard_fleet_pending_deliveries"), "jobs"),),
+        queries=(
+            Query(fleet("labelyard_fleet_pending_deliveries"), "pending"),
+            Query(fleet("labelyard_fleet_dead_deliveries"), "dead"),
+        ),
     ),
     Panel(
         title="Time of a delivery",

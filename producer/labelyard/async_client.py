@@ -23,6 +23,7 @@ from labelyard.async_registries import (
     AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
+    AsyncWebhooks,
 )
 from labelyard.errors import JobNotFoundError
 from labelyard.label_sets import LabelSetRegistry
@@ -32,6 +33,7 @@ from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
+from labelyard.ledger.webhooks import Webhooks
 from labelyard.lifetimes import LIFETIMES
 from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
@@ -77,6 +79,7 @@ class AsyncClient(AsyncAdministration):
         dead_letters: Jobs that killed or hung their workers.
         set_aside: Messages that no worker could run.
         tenants: Weights and quotas of those who share the installation.
+        webhooks: Webhooks that have not arrived, to list and to replay.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -100,6 +103,7 @@ class AsyncClient(AsyncAdministration):
         set_aside = SetAside(self._threads_connection, self.settings, publisher=self._publisher)
         self.set_aside: AsyncSetAside = AsyncSetAside(set_aside)
         self.tenants: AsyncTenants = AsyncTenants(Tenants(ledger, self._publisher))
+        self.webhooks: AsyncWebhooks = AsyncWebhooks(Webhooks(ledger))
 
     async def __aenter__(self) -> Self:
         return self

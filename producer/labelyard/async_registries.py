@@ -1,12 +1,15 @@
-"""Label sets, dead letters, set-aside messages and tenants for asyncio: calls run in threads."""
+"""Label sets, dead letters, set-aside messages, tenants and webhooks for asyncio, in threads."""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Record
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
+from labelyard.ledger.undelivered import DeliveryKind, UndeliveredList, UndeliveredState
+from labelyard.ledger.webhooks import Webhooks
 from labelyard.messages import LabelSet
 from labelyard.tenants import TenantPolicy, Tenants, TenantUsage
 
@@ -140,3 +143,71 @@ class AsyncTenants:
     async def usage(self, tenant: str) -> TenantUsage:
         """Read the use that *tenant* makes of its quotas."""
         return await asyncio.to_thread(self._tenants.usage, tenant)
+
+
+class AsyncWebhooks:
+    """Webhooks that have not arrived; see :class:`labelyard.ledger.webhooks.Webhooks`."""
+
+    def __init__(self, webhooks: Webhooks) -> None:
+        self._webhooks = webhooks
+
+    async def list(
+        self,
+        *,
+        state: UndeliveredState | None = None,
+        tenant: str | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+        kind: DeliveryKind = "webhook",
+        limit: int = 100,
+    ) -> UndeliveredList:
+        """List deliveries that have not arrived: the newest dead letters, then those due soonest."""
+        return await asyncio.to_thread(
+            self._webhooks.list,
+            state=state,
+            tenant=tenant,
+            host=host,
+            since=since,
+            kind=kind,
+            limit=limit,
+        )
+
+    async def replay(self, job_id: str, *, kind: DeliveryKind = "webhook") -> None:
+        """Have the webhook of a job called now, and retried for a day as that of a new result."""
+        await asyncio.to_thread(self._webhooks.replay, job_id, kind=kind)
+
+    async def replay_all(
+        self,
+        *,
+        state: UndeliveredState = "dead",
+        tenant: str | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+        kind: DeliveryKind = "webhook",
+    ) -> int:
+        """Have all webhooks in *state* called now, for example once their receiver is back."""
+        return await asyncio.to_thread(
+            self._webhooks.replay_all,
+            state=state,
+            tenant=tenant,
+            host=host,
+            since=since,
+            kind=kind,
+        )
+
+    async def purge(self, job_id: str) -> None:
+        """Drop the dead deliveries of a job for good; its result stays readable for its TTL."""
+        await asyncio.to_thread(self._webhooks.purge, job_id)
+
+    async def purge_all(
+        self,
+        *,
+        tenant: str | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+        kind: DeliveryKind = "webhook",
+    ) -> int:
+        """Drop all dead deliveries that match, and return their number."""
+        return await asyncio.to_thread(
+            self._webhooks.purge_all, tenant=tenant, host=host, since=since, kind=kind
+        )

@@ -26,6 +26,7 @@ from labelyard.ledger.listener_thread import ListenerThread
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
 from labelyard.ledger.sightings import Sightings
+from labelyard.ledger.webhooks import Webhooks
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
@@ -78,6 +79,7 @@ class Client(Administration):
         dead_letters: Jobs that killed or hung their workers.
         set_aside: Messages that no worker could run.
         tenants: Weights and quotas of those who share the installation.
+        webhooks: Webhooks that have not arrived, to list and to replay.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -100,6 +102,7 @@ class Client(Administration):
         self.dead_letters: DeadLetters = DeadLetters(self._ledger, self._publisher)
         self.set_aside: SetAside = SetAside(connection, self.settings, publisher=self._publisher)
         self.tenants: Tenants = Tenants(self._ledger, self._publisher)
+        self.webhooks: Webhooks = Webhooks(self._ledger)
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,11 @@ LabelyardError
 │   ├── ModelLoadError           model_load
 │   └── DeviceFailedError        device_failed
 ├── ServiceConfigError           service_config
+├── WebhookError                 the receiver of a webhook; the request is not to be trusted
+│   ├── WebhookHeadersError      webhook_headers
+│   ├── WebhookSignatureError    webhook_signature
+│   ├── WebhookTimestampError    webhook_timestamp
+│   └── WebhookBodyError         webhook_body
 └── ProducerError                whoever submits and waits
     ├── BrokerUnavailableError   broker_unavailable
     ├── LedgerUnavailableError   ledger_unavailable
@@ -36,6 +41,7 @@ LabelyardError
     └── JobDeadLetteredError     job_dead_lettered
 
 A ServiceConfigError concerns the operator of a worker or of a producer; it is never retried.
+A WebhookError never leaves the receiver that called ``labelyard.webhooks.verify``.
 
 A code is never renamed and never changes its meaning. Errors cross the broker as
 ``cls(*args)``, so each passes exactly what it took to ``super().__init__`` and
@@ -198,6 +204,36 @@ class ServiceConfigError(LabelyardError):
     """A setting is wrong; the message names it, and a value that works."""
 
     code = "service_config"
+
+
+class WebhookError(LabelyardError):
+    """A webhook did not pass ``labelyard.webhooks.verify``: answer 400, and do not use it."""
+
+    code = "webhook_error"
+
+
+class WebhookHeadersError(WebhookError):
+    """A header of the webhook's signature is missing or malformed."""
+
+    code = "webhook_headers"
+
+
+class WebhookSignatureError(WebhookError):
+    """No signature of the webhook was made with a secret that the receiver knows."""
+
+    code = "webhook_signature"
+
+
+class WebhookTimestampError(WebhookError):
+    """The webhook was signed too long ago, or in the future: a repetition, or a wrong clock."""
+
+    code = "webhook_timestamp"
+
+
+class WebhookBodyError(WebhookError):
+    """The webhook is signed, and its body is not what a worker sends."""
+
+    code = "webhook_body"
 
 
 class ProducerError(LabelyardError):

@@ -37,6 +37,9 @@ SETTINGS: Final = {
     "dead_after": "1",
     "drain_s": "20",
     "webhook_hosts": "127.0.0.1",
+    "delivery_first_pause_s": "0.1",
+    "delivery_longest_pause_s": "0.5",
+    "delivery_breaker_pause_s": "0.2",
     "webhook_secret": WEBHOOK_SECRET,
     "celery_follow_ups": "shop.after@shop",
 }

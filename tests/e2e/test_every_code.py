@@ -16,8 +16,9 @@ from labelyard import Client, errors
 from labelyard.errors import LabelyardError, all_errors
 from labelyard.ledger.set_aside import SetAsideMessage
 from labelyard.messages import Result, new_job_id
+from labelyard.webhooks import sign, verify
 from labelyard_worker.local.embedded import choose_ports
-from tests.e2e.instant import NAMESPACE, InstantService
+from tests.e2e.instant import NAMESPACE, WEBHOOK_SECRET, InstantService
 from tests.support import broken_pictures, poison
 from tests.support.apps import orders
 from tests.support.apps.durability_worker import send
@@ -278,6 +279,25 @@ def job_dead_lettered(stage: Stage) -> str:
     return stage.job_code(tenant=orders.RAISES_MEMORY_ERROR)
 
 
+def webhook_headers(stage: Stage) -> str:
+    return code_raised(lambda: verify({}, b"{}", WEBHOOK_SECRET))
+
+
+def webhook_signature(stage: Stage) -> str:
+    signed = sign(b"{}", WEBHOOK_SECRET, message_id="a")
+    return code_raised(lambda: verify(signed, b"[]", WEBHOOK_SECRET))
+
+
+def webhook_timestamp(stage: Stage) -> str:
+    signed = sign(b"{}", WEBHOOK_SECRET, message_id="a", at=1e9)
+    return code_raised(lambda: verify(signed, b"{}", WEBHOOK_SECRET))
+
+
+def webhook_body(stage: Stage) -> str:
+    signed = sign(b"[]", WEBHOOK_SECRET, message_id="a")
+    return code_raised(lambda: verify(signed, b"[]", WEBHOOK_SECRET))
+
+
 SCENARIOS: dict[str, Callable[[Stage], str]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -309,6 +329,10 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         job_cancelled,
         job_expired,
         job_dead_lettered,
+        webhook_headers,
+        webhook_signature,
+        webhook_timestamp,
+        webhook_body,
     )
 }
 

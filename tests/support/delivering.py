@@ -10,7 +10,7 @@ from labelyard.messages import Deliver, Job
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.jobs.delivery.plan import deliveries_of
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
-from labelyard_worker.jobs.delivery.senders import senders_of
+from labelyard_worker.jobs.delivery.senders import schedule_of, senders_of
 from labelyard_worker.settings import WorkerSettings
 from tests.support.waiting import wait_until
 
@@ -27,6 +27,8 @@ class DeliveryRig:
             worker=worker,
             ledger=self.ledger,
             senders=senders_of(settings),
+            schedule=schedule_of(settings),
+            breaker_pause_s=settings.delivery_breaker_pause_s,
             poll_every_s=0.05,
         )
         self.worker = worker

@@ -26,12 +26,18 @@ class Receiver:
         hooks: Calls, in their order.
         statuses: Answers to the next calls; then 204.
         headers: Sent with each answer.
+        fails_with: Status of every answer while it is set.
     """
 
     url: str = ""
     hooks: list[Hook] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    fails_with: int | None = None
+
+    def next_status(self) -> int:
+        """Return the status of the next answer."""
+        return self.fails_with or (self.statuses.pop(0) if self.statuses else 204)
 
 
 @contextmanager
@@ -46,7 +52,7 @@ def running_receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             receiver.hooks.append(Hook(self.path, dict(self.headers.items()), body))
-            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+            self.send_response(receiver.next_status())
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from labelyard_worker.jobs.delivery.breaker import (
     FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
+    MAX_GROWTH,
     OPEN_AFTER,
     CircuitBreaker,
 )
@@ -93,4 +93,4 @@ def test_whatever_happens_a_call_may_go_again_within_the_longest_pause(steps: li
                 breaker.give_up_probe()
     breaker.give_up_probe()
 
-    assert breaker.wait_s(now=now + LONGEST_PAUSE_S) == 0
+    assert breaker.wait_s(now=now + MAX_GROWTH * FIRST_PAUSE_S) == 0

@@ -8,7 +8,7 @@ import pytest
 from docs.key_page import entries
 
 from labelyard.ledger import Pending, Receipt, limits
-from labelyard.ledger.commands import Command, Commands
+from labelyard.ledger.commands import Command, Commands, RetrySchedule
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
 from labelyard.queues import Queue
@@ -38,8 +38,12 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "take_deliveries": lambda commands: commands.take_deliveries(worker="w1", lease_s=1, limit=1),
     "hold_deliveries": lambda commands: commands.hold_deliveries("the-job", worker="w1", lease_s=1),
     "settle_deliveries": lambda commands: commands.settle_deliveries(
-        "the-job", worker="w1", outcomes={}, jitter=0.5
+        "the-job", worker="w1", outcomes={}, jitter=0.5, schedule=RetrySchedule()
     ),
+    "replay_deliveries": lambda commands: commands.replay_deliveries(
+        "the-job", kind="webhook", states=("dead",)
+    ),
+    "purge_deliveries": lambda commands: commands.purge_deliveries("the-job"),
     "lead": lambda commands: commands.lead(worker="w1", ttl_s=1),
     "take_due": lambda commands: commands.take_due(lease_s=1, limit=1),
     "list_overdue": lambda commands: commands.list_overdue(limit=1),

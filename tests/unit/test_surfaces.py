@@ -10,7 +10,7 @@ from labelyard.testing import AsyncFakeClient, FakeClient
 
 CLIENT, ASYNC_CLIENT = Client(), AsyncClient()
 FAKE, ASYNC_FAKE = FakeClient(), AsyncFakeClient()
-STORES = ("label_sets", "dead_letters", "set_aside", "tenants")
+STORES = ("label_sets", "dead_letters", "set_aside", "tenants", "webhooks")
 # What a call returns is its own client's handle.
 HANDLES = {
     "'AsyncJobHandle'": "'JobHandle'",

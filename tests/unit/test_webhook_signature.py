@@ -1,5 +1,8 @@
 """Webhooks are signed after the Standard Webhooks specification."""
 
+import base64
+import hashlib
+import hmac
 import uuid
 
 import pytest
@@ -7,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelyard.errors import ServiceConfigError
-from labelyard.webhooks import webhook_id
-from labelyard_worker.jobs.delivery.signature import sign, webhook_key
+from labelyard.webhooks import sign, webhook_id
+from labelyard_worker.jobs.delivery.signature import webhook_keys
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 JOB_IDS = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -17,10 +20,7 @@ JOB_IDS = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 def test_the_signature_is_that_of_the_specifications_own_example() -> None:
     """Standard Webhooks 1.0.0, the test vector of its reference libraries."""
     headers = sign(
-        b'{"test": 2432232314}',
-        message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
-        at=1614265330,
-        key=webhook_key(SECRET),
+        b'{"test": 2432232314}', SECRET, message_id="msg_p5jXN8AQM9LWM0D4loKWxJek", at=1614265330
     )
 
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
@@ -29,9 +29,25 @@ def test_the_signature_is_that_of_the_specifications_own_example() -> None:
 @pytest.mark.parametrize("secret", ["MfKQ9r8GKYqrTwjU", "whsec_not base64!"])
 def test_a_secret_of_another_form_stops_the_start_unseen(secret: str) -> None:
     with pytest.raises(ServiceConfigError, match="LABELYARD_WEBHOOK_SECRET") as raised:
-        webhook_key(secret)
+        webhook_keys(secret)
 
     assert secret not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_each_of_two_secrets_signs() -> None:
+    other = f"whsec_{base64.b64encode(b'another key of 24 bytes.').decode()}"
+
+    keys = webhook_keys(f"{SECRET}, {other}")
+
+    headers = sign(b"{}", keys, message_id="a", at=1)
+    expected = [hmac.digest(key, b"a.1.{}", hashlib.sha256) for key in keys]
+    written = " ".join(f"v1,{base64.b64encode(one).decode()}" for one in expected)
+    assert (len(keys), headers["webhook-signature"]) == (2, written)
+
+
+def test_without_a_secret_there_is_no_key() -> None:
+    assert webhook_keys(None) == webhook_keys("") == ()
 
 
 @given(JOB_IDS)

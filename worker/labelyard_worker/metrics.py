@@ -259,10 +259,15 @@ FLEET_WORKERS: Final = ScrapedGauge(
 FLEET_DELIVERIES: Final = ScrapedGauge(
     "labelyard_fleet_pending_deliveries", "Jobs with a result that is not delivered yet."
 )
+FLEET_DEAD_DELIVERIES: Final = ScrapedGauge(
+    "labelyard_fleet_dead_deliveries",
+    "Jobs with an object or a webhook that was refused or given up, and is kept to be replayed.",
+)
 #: Gauges of the whole fleet, which the leader exports.
 FLEET_GAUGES: Final = (
     *(FLEET_UP, FLEET_BACKLOG, FLEET_OPEN_JOBS, FLEET_OLDEST, FLEET_QUEUE),
     *(FLEET_DEAD_LETTERS, FLEET_SET_ASIDE, FLEET_WORKERS, FLEET_DELIVERIES),
+    FLEET_DEAD_DELIVERIES,
 )
 
 

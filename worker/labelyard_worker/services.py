@@ -19,7 +19,7 @@ from labelyard_worker.intake_wiring import start_intake, with_checkpoint_decode
 from labelyard_worker.jobs.cancellation import RunningJobs
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
-from labelyard_worker.jobs.delivery.senders import object_sender_of, senders_of
+from labelyard_worker.jobs.delivery.senders import object_sender_of, schedule_of, senders_of
 from labelyard_worker.jobs.drain import Drain
 from labelyard_worker.jobs.executor import Executor
 from labelyard_worker.jobs.watchdog import Watchdog
@@ -129,7 +129,11 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
     classifier = _open_classifier(settings, stack, engine, links.ledger)
     watchdog = _open_watchdog(settings, stack, engine)
     deliveries = DeliveryPool(
-        worker=links.worker, ledger=links.ledger, senders=senders_of(settings)
+        worker=links.worker,
+        ledger=links.ledger,
+        senders=senders_of(settings),
+        schedule=schedule_of(settings),
+        breaker_pause_s=settings.delivery_breaker_pause_s,
     )
     stack.callback(deliveries.close)
     deliveries.start()

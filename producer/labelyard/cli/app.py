@@ -19,6 +19,7 @@ from labelyard.cli import (
     state,
     tenants,
     top,
+    webhooks,
 )
 from labelyard.command_group import HELP_OPTIONS, ErrorsAsLines, Version, new_app
 from labelyard.errors import BrokerUnavailableError, LabelyardError, LedgerUnavailableError
@@ -113,3 +114,4 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")
 app.add_typer(label_sets.app, name="label-sets")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(webhooks.app, name="webhooks")

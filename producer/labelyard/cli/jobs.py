@@ -33,9 +33,9 @@ from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import AsCsv, AsJsonLines, OutputFile, open_writer
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED
-from labelyard.messages import MAX_IMAGES, Job, LabelSet
+from labelyard.messages import MAX_IMAGES, Deliver, Job, LabelSet
 from labelyard.queues import Queue, SubmitQueueName
-from labelyard.submission import Labels
+from labelyard.submission import JobOptions, Labels
 
 # Enough to keep several workers busy, few enough to hold in memory.
 JOBS_AT_ONCE = 64
@@ -45,6 +45,10 @@ TopK = Annotated[int, typer.Option("--top-k", min=1, help="Labels shown for an i
 QueueName = Annotated[SubmitQueueName, typer.Option("--queue", help="Interactive work goes first")]
 ExpiresInS = Annotated[
     float | None, typer.Option("--expires-in-s", help="After this nobody wants the result")
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", help="Receiver that gets each job's result by POST"),
 ]
 
 
@@ -102,6 +106,7 @@ def submit(
     scoring: ScoringName = None,
     top_k: TopK = 5,
     expires_in_s: ExpiresInS = None,
+    webhook: Webhook = None,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -119,7 +124,13 @@ def submit(
     progress = ProgressLine(is_shown=not quiet)
     with Client() as client:
         jobs = make_jobs(
-            client, images, label_set, progress, top_k=top_k, expires_in_s=expires_in_s
+            client,
+            images,
+            label_set,
+            progress,
+            top_k=top_k,
+            expires_in_s=expires_in_s,
+            webhook=webhook,
         )
         for job, handle in zip(jobs, submit_jobs(client, jobs, queue), strict=True):
             if as_json:
@@ -229,17 +240,20 @@ def make_jobs(
     *,
     top_k: int,
     expires_in_s: float | None,
+    webhook: str | None = None,
 ) -> list[Job]:
     """Make as many jobs as *images* need; local files are uploaded."""
     if any(map(is_local, images)):
         client.open_images()  # before a thousand files are uploaded for nothing
     refs = iter(image_refs(images, client.settings, progress=progress))
+    options: JobOptions = {"top_k": top_k}
+    if expires_in_s is not None:
+        options["expires_in_s"] = expires_in_s
+    if webhook is not None:
+        options["deliver"] = Deliver(webhook=webhook)
     jobs = []
     while some := list(islice(refs, MAX_IMAGES)):
-        if expires_in_s is None:
-            jobs.append(client.prepare(some, labels, top_k=top_k))
-        else:
-            jobs.append(client.prepare(some, labels, top_k=top_k, expires_in_s=expires_in_s))
+        jobs.append(client.prepare(some, labels, **options))
     return jobs
 
 

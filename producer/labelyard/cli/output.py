@@ -80,6 +80,7 @@ def delivery_fields(delivery: DeliveryState) -> dict[str, Any]:
         "attempts": delivery.attempts,
         "reason": delivery.reason,
         "next_try_at": instant(delivery.next_try_at),
+        "is_dead": delivery.is_dead,
     }
 
 

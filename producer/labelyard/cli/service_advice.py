@@ -104,6 +104,11 @@ def _advise_on_jobs(figures: ServiceFigures) -> Iterator[str]:
             f"{count_of(figures.dead_letters, 'dead letter')}: `labelyard dead list`, then replay "
             "or purge."
         )
+    if dead := figures.deliveries.get("dead", 0):
+        yield (
+            f"{count_of(dead, 'result')} could not be delivered: `labelyard webhooks list --state "
+            "dead` has the reasons (`--kind object` those of objects), then replay or purge."
+        )
     if figures.set_aside or figures.set_aside_dropped:
         yield (
             f"{count_of(figures.set_aside, 'message')} could not be read and were set aside "

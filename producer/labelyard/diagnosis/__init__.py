@@ -91,6 +91,7 @@ def _record_fields(evidence: Evidence) -> dict[str, Any]:
             "attempts": one.attempts,
             "reason": one.reason,
             "next_try_in_s": _until(one.next_try_at, ledger.now),
+            "is_dead": one.is_dead,
         }
         for name, one in record.deliveries.items()
     }

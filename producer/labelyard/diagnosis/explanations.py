@@ -271,6 +271,25 @@ def _delivery(name: str, delivery: DeliveryState, *, now: float) -> str:
     return f"{name} ({count_of(delivery.attempts, 'attempt')}, {next_try}{reason})"
 
 
+def _undelivered(evidence: Evidence) -> Explanation:
+    record, job_id = evidence.record, evidence.job_id
+    dead = {name: one for name, one in record.deliveries.items() if one.is_dead}
+    named = "; ".join(
+        f"{name} ({'refused' if one.state == 'refused' else 'given up'} after "
+        f"{count_of(one.attempts, 'attempt')}, last reason: {one.reason or 'not recorded'})"
+        for name, one in dead.items()
+    )
+    kinds = ["" if name == "webhook" else f" --kind {name}" for name in dead]
+    replays = " and ".join(f"`labelyard webhooks replay {job_id}{kind}`" for kind in kinds)
+    return Explanation(
+        f"The job is {record.state}, and its result was not delivered: {named}.",
+        (
+            f"Have it delivered with {replays} once the cause is gone.",
+            f"The result can be read meanwhile: `labelyard result {job_id}`.",
+        ),
+    )
+
+
 def _dead_letter(evidence: Evidence) -> Explanation:
     record, job_id = evidence.record, evidence.job_id
     return Explanation(
@@ -322,6 +341,7 @@ EXPLANATIONS: Final[Mapping[Situation, Callable[[Evidence], Explanation]]] = {
     Situation.ABANDONED: _abandoned,
     Situation.WORKER_DIED: _worker_died,
     Situation.DELIVERING: _delivering,
+    Situation.UNDELIVERED: _undelivered,
     Situation.DEAD_LETTER: _dead_letter,
     Situation.FINISHED: _finished,
 }

@@ -53,6 +53,7 @@ class Situation(StrEnum):
     ABANDONED = "abandoned"
     WORKER_DIED = "worker_died"
     DELIVERING = "delivering"
+    UNDELIVERED = "undelivered"
     DEAD_LETTER = "dead_letter"
     FINISHED = "finished"
 
@@ -119,6 +120,8 @@ def _when_final(ledger: Inspection, record: Record) -> Situation:
         return Situation.DELIVERING
     if ledger.set_aside and record.state == "failed" and not record.is_job:
         return Situation.SET_ASIDE
+    if any(one.is_dead for one in record.deliveries.values()):
+        return Situation.UNDELIVERED
     return Situation.FINISHED
 
 

@@ -7,11 +7,12 @@ head of its file in ``scripts/`` lists them.
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.limits import DELIVER_FOR_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from labelyard.ledger.records import State
 from labelyard.ledger.scripts import ScriptName
 from labelyard.messages import Job, LabelSet
@@ -70,6 +71,21 @@ class Pending:
     names: tuple[str, ...] = ()
     deliverer: str = ""
     due_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """Times of the attempts at a delivery that fails.
+
+    Attributes:
+        first_pause_s: Seconds before the second attempt; each further pause is twice as long.
+        longest_pause_s: Longest pause, ``Retry-After`` of the receiver included.
+        deliver_for_s: Seconds after which the delivery is given up and becomes a dead letter.
+    """
+
+    first_pause_s: float = FIRST_PAUSE_S
+    longest_pause_s: float = LONGEST_PAUSE_S
+    deliver_for_s: float = DELIVER_FOR_S
 
 
 NO_RECEIPT: Final = Receipt()
@@ -241,10 +257,33 @@ class Commands:
         return self._of_record("hold_deliveries", job_id, worker, lease_s)
 
     def settle_deliveries(
-        self, job_id: str, *, worker: str, outcomes: Mapping[str, Any], jitter: float
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        outcomes: Mapping[str, Any],
+        jitter: float,
+        schedule: RetrySchedule,
     ) -> Command:
         """Write how attempts at a job's deliveries ended."""
-        return self._of_record("settle_deliveries", job_id, worker, json.dumps(outcomes), jitter)
+        return self._of_record(
+            "settle_deliveries",
+            job_id,
+            worker,
+            json.dumps(outcomes),
+            jitter,
+            schedule.first_pause_s,
+            schedule.longest_pause_s,
+            schedule.deliver_for_s,
+        )
+
+    def replay_deliveries(self, job_id: str, *, kind: str, states: Iterable[str]) -> Command:
+        """Have a delivery tried now."""
+        return self._of_record("replay_deliveries", job_id, kind, ",".join(states), new_call_id())
+
+    def purge_deliveries(self, job_id: str) -> Command:
+        """Drop a job from the dead deliveries."""
+        return self._of_record("purge_deliveries", job_id, new_call_id())
 
     def lead(self, *, worker: str, ttl_s: float) -> Command:
         """Become the leader, or stay it."""

@@ -4,18 +4,22 @@ A finished job's record names the deliveries that are still pending (``undeliver
 how each went (``deliveries``). The key ``pending_deliveries`` holds these jobs by the
 time at which a worker should take them. A worker that takes a job moves it a lease ahead and
 writes its own name into the record, so that one worker at a time delivers a job, and a
-dead worker's deliveries are taken over when its lease ends.
+dead worker's deliveries are taken over when its lease ends. The key ``dead_deliveries`` holds the
+jobs with a delivery that was refused or given up; see ``webhooks.py`` for what people do with them.
 """
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from labelyard.ledger.commands import RetrySchedule
 from labelyard.ledger.limits import DELIVERY_LEASE_S
 
 if TYPE_CHECKING:
     from labelyard.ledger.client import Ledger
+
+RETRY_FOR_A_DAY: Final = RetrySchedule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,18 @@ class DeliveryLedger:
     Every method raises LedgerUnavailableError when Redis gives no answer.
     """
 
-    def __init__(self, ledger: "Ledger", *, worker: str, lease_s: float = DELIVERY_LEASE_S) -> None:
+    def __init__(
+        self,
+        ledger: "Ledger",
+        *,
+        worker: str,
+        lease_s: float = DELIVERY_LEASE_S,
+        schedule: RetrySchedule = RETRY_FOR_A_DAY,
+    ) -> None:
         self._ledger = ledger
         self._worker = worker
         self._lease_s = lease_s
+        self._schedule = schedule
 
     def take(self, limit: int) -> Taken:
         """Take up to *limit* jobs whose deliveries are due."""
@@ -89,5 +101,6 @@ class DeliveryLedger:
             worker=self._worker,
             outcomes={name: outcome.fields() for name, outcome in outcomes.items()},
             jitter=random.random(),
+            schedule=self._schedule,
         )
         return bool(self._ledger.run(command)[0] != "pending")

@@ -39,7 +39,7 @@ class LedgerKeys:
         Holds: state, message, attempts, deaths, the worker that runs it, result.
         Writer: the client that submits the job, then the workers; each change is one script.
         TTL: `open_ttl_s` while the job is open; `result_ttl_s` once it is final, at least 26 hours
-            while deliveries are pending; `open_ttl_s` for a dead letter.
+            while deliveries are pending; `open_ttl_s` for a dead letter and a dead delivery.
         """
         return f"{self.namespace}:job:{job_id}"
 
@@ -203,11 +203,22 @@ class LedgerKeys:
         return f"{self.namespace}:owed"
 
     @cached_property
+    def dead_deliveries(self) -> str:
+        """Final jobs with an object or a webhook that was refused, or failed until its time was over.
+
+        Type: sorted set
+        Holds: job ids, by the time at which the delivery became a dead letter; the newest 10,000.
+        Writer: the workers that deliver; `labelyard webhooks replay` and `purge`.
+        TTL: `open_ttl_s` after the last one.
+        """
+        return f"{self.namespace}:dead_deliveries"
+
+    @cached_property
     def delivery_totals(self) -> str:
         """Number of deliveries that ended in each way.
 
         Type: hash
-        Holds: a number each for `delivered`, `refused` and `given_up`.
+        Holds: a number each for `delivered`, `refused`, `given_up`, and `dropped` dead letters.
         Writer: the workers that deliver.
         TTL: `open_ttl_s` after the last change.
         """

@@ -23,15 +23,23 @@ SUSPECT_TTL_S: Final = 86_400
 #: Seconds that a worker holds a finished job's deliveries without renewing its lease.
 DELIVERY_LEASE_S: Final = 60
 
-#: Seconds after its job finished for which a failed delivery is tried again; then it is given up.
+#: Default of the seconds after its job finished for which a failed delivery is tried again; then
+#: it is a dead letter.
 DELIVER_FOR_S: Final = 86_400
 
-#: Longest pause in seconds between two attempts at a delivery, ``Retry-After`` of the receiver included.
+#: Default of the seconds before the second attempt at a delivery; each further pause is twice as long.
+FIRST_PAUSE_S: Final = 2.0
+
+#: Default of the longest pause in seconds between two attempts, ``Retry-After`` of the receiver
+#: included.
 LONGEST_PAUSE_S: Final = 3_600
 
-#: Seconds that a record outlives its finish while deliveries are pending: as long as they are
-#: tried, and two pauses.
+#: Seconds that a record outlives its finish at least while deliveries are pending: as long as they
+#: are tried, and two pauses.
 PENDING_DELIVERY_TTL_S: Final = DELIVER_FOR_S + 2 * LONGEST_PAUSE_S
+
+#: Jobs that are kept as dead deliveries: 2.5 kB of Redis each and its result. The oldest are dropped.
+MAX_DEAD_DELIVERIES: Final = 10_000
 
 #: Entries of an event stream, about: Redis trims whole blocks.
 STREAM_MAX_ENTRIES: Final = 100_000

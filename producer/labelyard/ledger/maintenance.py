@@ -48,6 +48,7 @@ class FleetCounts(NamedTuple):
         dead_letters: Dead letters that are kept.
         set_aside: Messages that are set aside.
         pending_deliveries: Jobs with a result that is not delivered yet.
+        dead_deliveries: Jobs with a delivery that was refused or given up.
         workers: Workers that have renewed their presence in time.
     """
 
@@ -55,6 +56,7 @@ class FleetCounts(NamedTuple):
     dead_letters: int
     set_aside: int
     pending_deliveries: int
+    dead_deliveries: int
     workers: int
 
 
@@ -220,6 +222,7 @@ class MaintenanceLedger:
             for key in (keys.open, keys.dead_letters, keys.set_aside_index):
                 pipeline.zcard(key)
             pipeline.zcard(keys.pending_deliveries)
+            pipeline.zcard(keys.dead_deliveries)
             pipeline.zcount(keys.workers, now - PRESENCE_S, "+inf")
             return FleetCounts(*(int(count) for count in pipeline.execute()))
 

@@ -13,8 +13,8 @@ from labelyard.ledger.redis_errors import ledger_errors_as_ours, read_count
 from labelyard.ledger.sightings import NO_SIGHTINGS, Sightings
 from labelyard.settings import ConnectionSettings
 
-# Ways in which a delivery can end for good.
-DELIVERY_ENDS = ("delivered", "refused", "given_up")
+# Ways in which a delivery can end, and dead letters that were dropped for newer ones.
+DELIVERY_ENDS = ("delivered", "refused", "given_up", "dropped")
 
 
 class LedgerReader(LedgerConnection):
@@ -88,13 +88,15 @@ class LedgerReader(LedgerConnection):
             self.sightings.forget(one for one, state in zip(missing, ended, strict=True) if state)
 
     def deliveries(self) -> dict[str, int]:
-        """Count deliveries: ``pending`` jobs now, and how many ever ended in each way."""
+        """Count jobs with ``pending`` and ``dead`` deliveries now, and how many ever ended how."""
         with ledger_errors_as_ours(), self.client.pipeline(transaction=False) as pipeline:
             pipeline.zcard(self.keys.pending_deliveries)
+            pipeline.zcard(self.keys.dead_deliveries)
             pipeline.hgetall(self.keys.delivery_totals)
-            pending, ended = pipeline.execute()
+            pending, dead, ended = pipeline.execute()
         return {
             "pending": int(pending),
+            "dead": int(dead),
             **{name: read_count(ended.get(name)) for name in DELIVERY_ENDS},
         }
 

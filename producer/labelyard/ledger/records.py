@@ -48,12 +48,20 @@ class DeliveryState:
         reason: Why the last attempt failed, or why the first one waits; no addresses.
         next_try_at: Seconds since the epoch, Redis' clock; ``None`` if nothing is to come,
             or if it is due.
+        died_at: When it was refused or given up, by the same clock; ``None`` if it was not, and in
+            records of earlier versions.
     """
 
     state: Literal["pending", "failed", "delivered", "refused"] = "pending"
     attempts: int = 0
     reason: str = ""
     next_try_at: float | None = None
+    died_at: float | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether it is a dead letter: refused, or given up after its last attempt."""
+        return self.state == "refused" or (self.state == "failed" and self.next_try_at is None)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -251,4 +259,5 @@ def _read_delivery(state: Mapping[str, Any]) -> DeliveryState:
         attempts=int(state["attempts"]),
         reason=state.get("reason", ""),
         next_try_at=state.get("next_try_at"),
+        died_at=state.get("died_at"),
     )

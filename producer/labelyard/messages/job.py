@@ -27,7 +27,7 @@ from labelyard.fields import (
 from labelyard.messages.labels import LabelSet
 from labelyard.messages.models import Message, refusal_of
 from labelyard.messages.short_forms import cut, first_of
-from labelyard.webhooks import WebhookAddress
+from labelyard.webhook_address import WebhookAddress
 
 VERSION: Final = 1
 MAX_IMAGES: Final = 64

@@ -11,6 +11,7 @@ from labelyard.arguments import counted
 from labelyard.ledger import Backlog, BacklogKey, Record, State
 from labelyard.ledger.erasure import Erasure
 from labelyard.ledger.listing import JobFilter, JobList, JobSummary
+from labelyard.ledger.reading import DELIVERY_ENDS
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.queues import JobQueue
 from labelyard.testing.fake_stores import FakeDeadLetters
@@ -68,7 +69,7 @@ class FakeAdministration(Administration):
 
     def deliveries(self) -> dict[str, int]:
         """Count deliveries of results; a fake makes none."""
-        return dict.fromkeys(("pending", "delivered", "refused", "given_up"), 0)
+        return dict.fromkeys(("pending", "dead", *DELIVERY_ENDS), 0)
 
     def workers(self, *, lost_within_s: float = 0.0) -> list[WorkerInfo]:
         """Return the workers that the test has put into :attr:`fleet`."""

@@ -10,6 +10,7 @@ from labelyard.async_registries import (
     AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
+    AsyncWebhooks,
 )
 from labelyard.client import Client, JobHandle
 from labelyard.errors import (
@@ -35,6 +36,7 @@ from labelyard.testing.fake_stores import (
     FakeTenants,
     as_pending,
 )
+from labelyard.testing.fake_webhooks import FakeWebhooks
 from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
 
 
@@ -52,6 +54,7 @@ class FakeClient(FakeAdministration, Client):
     dead_letters: FakeDeadLetters
     set_aside: FakeSetAside
     tenants: FakeTenants
+    webhooks: FakeWebhooks
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class FakeClient(FakeAdministration, Client):
         self.dead_letters = FakeDeadLetters(self.status, self._run_again)
         self.set_aside = FakeSetAside()
         self.tenants = FakeTenants(self.backlog)
+        self.webhooks = FakeWebhooks()
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
@@ -193,6 +197,7 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         self.dead_letters: AsyncDeadLetters = AsyncDeadLetters(self.fake.dead_letters)
         self.set_aside: AsyncSetAside = AsyncSetAside(self.fake.set_aside)
         self.tenants: AsyncTenants = AsyncTenants(self.fake.tenants)
+        self.webhooks: AsyncWebhooks = AsyncWebhooks(self.fake.webhooks)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""

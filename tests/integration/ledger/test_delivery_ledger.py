@@ -122,9 +122,11 @@ def test_a_delivery_that_fails_for_a_day_is_given_up_visibly(rig: DeliveryRig) -
     assert (rig.record(job).undelivered, rig.due_in_s(job)) == ((), None)
     assert rig.ledger.deliveries() == {
         "pending": 0,
+        "dead": 1,
         "delivered": 0,
         "refused": 0,
         "given_up": 1,
+        "dropped": 0,
     }
 
 

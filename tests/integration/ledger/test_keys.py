@@ -10,6 +10,7 @@ from docs.key_page import entries
 
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.ledger import Ledger, Pending, connect
+from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
@@ -21,7 +22,7 @@ from labelyard.testing import sample_job, sample_result
 TYPES = {"zset": "sorted set"}
 LIMITS: dict[str, Any] = {"quarantine_after": 9, "dead_after": 9}
 # No server of this test writes them, or nothing does any more.
-NOT_WRITTEN_HERE = {"barrier", "delivery_totals", "doctor", "refused"}
+NOT_WRITTEN_HERE = {"barrier", "doctor", "refused"}
 
 
 @pytest.fixture
@@ -54,6 +55,11 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     ledger.start(running.job_id, worker="w1", isolation="alone", **LIMITS)
     result = sample_result("failed", job=dead)
     ledger.finish(dead.job_id, result, pending=Pending(("webhook",)), is_dead=True)
+    deliveries = DeliveryLedger(ledger, worker="w1")
+    deliveries.take(1)
+    deliveries.settle(dead.job_id, {"webhook": DeliveryOutcome("refused", "status 410")})
+    ledger.client.zadd(ledger.keys.pending_deliveries, {"another": 9e9})
+    ledger.client.expire(ledger.keys.pending_deliveries, 60)
     ledger.cancel(cancelled.job_id)
     ledger.client.zadd(ledger.keys.expiring, {running.job_id: 9e9})
     ledger.client.expire(ledger.keys.expiring, 60)

@@ -19,6 +19,7 @@ from labelyard.ledger import Isolation, Ledger, Pending, Receipt, connect
 from labelyard.ledger.commands import job_digest
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.ledger.maintenance import MaintenanceLedger
+from labelyard.ledger.webhooks import Webhooks
 from labelyard.messages import Deliver, Failure
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
@@ -32,7 +33,9 @@ RECEIPT = Receipt(call="receipt-1", tenant=JOB.tenant, digest=job_digest(JOB))
 LIMITS: dict[str, Any] = {"quarantine_after": 2, "dead_after": 2}
 # Times, and what is drawn for each call.
 FLEETING = {"submitted_at", "published_at", "started_at", "finished_at", "events", "images_at"}
+FLEETING |= {"delivery_replayed_at"}
 DRAWN = {"opener", "start_call", "ender", "replayer", "purger"}
+DRAWN |= {"delivery_replayer", "delivery_purger"}
 
 Step = Callable[[Ledger], Any]
 
@@ -95,6 +98,12 @@ def owing(ledger: Ledger) -> None:
 
 def settle(ledger: Ledger, outcome: DeliveryOutcome) -> bool:
     return DeliveryLedger(ledger, worker="w1").settle(JOB.job_id, {"webhook": outcome})
+
+
+def undelivered(ledger: Ledger) -> None:
+    """Finish a job whose webhook is refused."""
+    owing(ledger)
+    settle(ledger, DeliveryOutcome("refused", "410"))
 
 
 def due(ledger: Ledger) -> None:
@@ -217,6 +226,10 @@ CASES = {
     "delivery refused": Case(
         owing, lambda ledger: settle(ledger, DeliveryOutcome("refused", "410"))
     ),
+    "delivery replayed": Case(
+        undelivered, lambda ledger: Webhooks(ledger).replay(JOB.job_id) is None
+    ),
+    "delivery purged": Case(undelivered, lambda ledger: Webhooks(ledger).purge(JOB.job_id) is None),
     "delivery held": Case(
         owing, lambda ledger: DeliveryLedger(ledger, worker="w1").hold(JOB.job_id)
     ),
@@ -250,8 +263,8 @@ def state_of(client: redis.Redis) -> dict[str, Any]:
 
 
 def timeless(value: str) -> str:
-    """Leave out when a delivery is tried next, which is partly random."""
-    return re.sub(r'"next_try_at":[0-9.e+]+', "", value)
+    """Leave out when a delivery is tried next, which is partly random, and when it was given up."""
+    return re.sub(r'"(?:next_try|died)_at":[0-9.e+]+', "", value)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

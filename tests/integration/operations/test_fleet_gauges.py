@@ -86,6 +86,7 @@ def test_each_figure_is_that_of_the_ledger_and_the_broker(rig: FleetRig) -> None
         "set_aside_messages": {(): 1},
         "workers": {(): 1},
         "pending_deliveries": {(): 0},
+        "dead_deliveries": {(): 0},
     }
 
 

@@ -23,6 +23,7 @@ from labelyard.errors import (
     ServiceConfigError,
     TenantQuotaError,
     TransientError,
+    WebhookError,
     WorkerError,
 )
 from labelyard.ledger import backoff_s
@@ -49,6 +50,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     WorkerError: "stop_worker",
     HandedBackError: "hand_back",
     ServiceConfigError: "fail",
+    WebhookError: "fail",
     JobCancelledError: "drop",
     JobExpiredError: "expire",
     # Errors of the ledger and the broker, which an attempt needs too: for label sets, or to

@@ -13,12 +13,15 @@ from pathlib import Path
 from types import FrameType
 
 from labelyard.local_stack import StackState, announce, process_started_at, withdraw
+from labelyard.webhooks import new_secret
 from labelyard_worker.local.servers import SeaweedServer, ServerStartError, ValkeyServer
 from labelyard_worker.local.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 RESULTS_BUCKET = "labelyard-results"
+# Webhooks go to receivers on this machine, such as that of `labelyard webhooks listen`.
+LOOPBACK_HOST = "127.0.0.1"
 BUCKETS = ("labelyard-uploads", RESULTS_BUCKET)
 CHECK_EVERY_S = 0.2
 UP_WITHIN_S = 180.0
@@ -37,6 +40,7 @@ class Stack:
         self.valkey = ValkeyServer(self.data_dir / "valkey", is_protected=True)
         self.seaweed = SeaweedServer(self.data_dir / "seaweedfs")
         self.worker: WorkerProcess | None = None
+        self._webhook_secret = new_secret()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -48,6 +52,10 @@ class Stack:
             "LABELYARD_LEDGER_URL": self.valkey.url_of(1),
             "LABELYARD_EMBEDDINGS_URL": self.valkey.url_of(2),
             "LABELYARD_RESULT_BUCKETS": os.environ.get("LABELYARD_RESULT_BUCKETS", RESULTS_BUCKET),
+            "LABELYARD_WEBHOOK_HOSTS": os.environ.get("LABELYARD_WEBHOOK_HOSTS", LOOPBACK_HOST),
+            "LABELYARD_WEBHOOK_SECRET": os.environ.get(
+                "LABELYARD_WEBHOOK_SECRET", self._webhook_secret
+            ),
             "AWS_ENDPOINT_URL": self.seaweed.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.seaweed.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,

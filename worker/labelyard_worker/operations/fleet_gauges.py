@@ -76,6 +76,7 @@ class FleetGauges:
         yield metrics.FLEET_SET_ASIDE.of(counts.set_aside)
         yield metrics.FLEET_WORKERS.of(counts.workers)
         yield metrics.FLEET_DELIVERIES.of(counts.pending_deliveries)
+        yield metrics.FLEET_DEAD_DELIVERIES.of(counts.dead_deliveries)
 
 
 def fold_backlog(

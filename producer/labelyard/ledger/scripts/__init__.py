@@ -33,6 +33,8 @@ ScriptName = Literal[
     "take_deliveries",
     "hold_deliveries",
     "settle_deliveries",
+    "replay_deliveries",
+    "purge_deliveries",
     "lead",
     "take_due",
     "list_overdue",

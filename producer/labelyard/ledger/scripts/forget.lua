@@ -28,6 +28,7 @@ for id in string.gmatch(events or '', '%S+') do
 end
 redis.call('ZREM', DEAD_LETTERS, ID)
 redis.call('ZREM', PENDING_DELIVERIES, ID)
+redis.call('ZREM', NAMESPACE .. ':dead_deliveries', ID)
 redis.call('ZREM', NAMESPACE .. ':jobs', ID)
 redis.call('DEL', JOB)
 bury(state)

@@ -19,8 +19,9 @@ if queue == QUARANTINE_QUEUE then queue = BULK_QUEUE end
 redis.call('HSET', JOB, 'state', 'pending', 'queue', queue, 'attempts', 0, 'deaths', 0,
   'deaths_alone', 0, 'published_at', stamp, 'replayer', replayer)
 redis.call('HDEL', JOB, 'result', 'finished_at', 'runner', 'last_death', 'undelivered',
-  'deliveries', 'deliverer', 'deaths_suspect', 'deaths_beside', 'alone', 'forgiven')
+  'deliveries', 'deliverer', 'delivery_replayed_at', 'deaths_suspect', 'deaths_beside', 'alone', 'forgiven')
 redis.call('ZREM', PENDING_DELIVERIES, ID)
+redis.call('ZREM', NAMESPACE .. ':dead_deliveries', ID)
 redis.call('DEL', TOMBSTONE)
 redis.call('ZADD', OPEN, now, ID)
 keep(OPEN)

@@ -1,32 +1,40 @@
 -- Write how attempts at a job's deliveries ended, and when the next ones are due.
 --
 -- KEYS, ARGV[1..4]  see _prelude.lua
--- ARGV[5]  worker: the worker that delivered
--- ARGV[6]  outcomes: JSON object by delivery, each with kind, reason and perhaps retry_in_s
--- ARGV[7]  jitter: a random number from 0 to 1
+-- ARGV[5]   worker: the worker that delivered
+-- ARGV[6]   outcomes: JSON object by delivery, each with kind, reason and perhaps retry_in_s
+-- ARGV[7]   jitter: a random number from 0 to 1
+-- ARGV[8]   first_pause_s: seconds before the second attempt
+-- ARGV[9]   longest_pause_s: longest pause between two attempts
+-- ARGV[10]  deliver_for_s: seconds for which a failed delivery is tried again
 --
 -- Returns {'settled'} (nothing is pending any more), {'pending'} or {'missing'}.
 --
--- The pause doubles with each attempt: 2 s, 4 s, 8 s. A worker whose lease was lost can only add
+-- The pause doubles with each attempt: 2 s, 4 s, 8 s. A delivery that is refused, or fails after
+-- the last try, is a dead letter: its record is kept. A worker whose lease was lost can only add
 -- deliveries that succeeded.
 --
--- @constants DELIVER_FOR_S, LONGEST_PAUSE_S
 -- @include _prelude.lua
+-- @include _dead_deliveries.lua
 local worker, outcomes, jitter = ARGV[5], cjson.decode(ARGV[6]), tonumber(ARGV[7])
+local first_pause_s, longest_pause_s = tonumber(ARGV[8]), tonumber(ARGV[9])
+local deliver_for_s = tonumber(ARGV[10])
 
-local finished_at = tonumber(redis.call('HGET', JOB, 'finished_at'))
+local finished_at, replayed_at = unpack(
+  redis.call('HMGET', JOB, 'finished_at', 'delivery_replayed_at'))
 if not finished_at then
   redis.call('ZREM', PENDING_DELIVERIES, ID)
   return {'missing'}
 end
+local try_until = tonumber(replayed_at or finished_at) + deliver_for_s
 local is_mine = redis.call('HGET', JOB, 'deliverer') == worker
 local states = cjson.decode(redis.call('HGET', JOB, 'deliveries') or '{}')
-local left, due = {}, nil
+local left, due, has_died = {}, nil, false
 
-local function count(state)
-  local key = NAMESPACE .. ':deliveries'
-  redis.call('HINCRBY', key, state, 1)
-  keep(key)
+local function die(state, how)
+  state.died_at = now
+  has_died = true
+  count_delivery(how)
 end
 
 local function apply(state, outcome)
@@ -36,13 +44,14 @@ local function apply(state, outcome)
   end
   if outcome.kind ~= 'postponed' or state.attempts == 0 then state.reason = outcome.reason end
   state.next_try_at = nil
-  if state.state == 'delivered' or state.state == 'refused' then return count(state.state) end
-  if now - finished_at >= DELIVER_FOR_S then
+  if state.state == 'delivered' then return count_delivery('delivered') end
+  if state.state == 'refused' then return die(state, 'refused') end
+  if now >= try_until then
     state.state = 'failed'
-    return count('given_up')
+    return die(state, 'given_up')
   end
-  local pause_s = outcome.retry_in_s or math.pow(2, state.attempts) * (0.75 + 0.5 * jitter)
-  state.next_try_at = now + math.min(LONGEST_PAUSE_S, pause_s)
+  local pause_s = first_pause_s * math.pow(2, math.max(0, state.attempts - 1)) * (0.75 + 0.5 * jitter)
+  state.next_try_at = now + math.min(longest_pause_s, outcome.retry_in_s or pause_s)
 end
 
 for name in string.gmatch(redis.call('HGET', JOB, 'undelivered') or '', '[^,]+') do
@@ -58,18 +67,17 @@ for name in string.gmatch(redis.call('HGET', JOB, 'undelivered') or '', '[^,]+')
   end
 end
 redis.call('HSET', JOB, 'undelivered', table.concat(left, ','), 'deliveries', cjson.encode(states))
+if has_died then add_dead_delivery() end
 if #left > 0 then
   if is_mine then
     redis.call('HDEL', JOB, 'deliverer')
     redis.call('ZADD', PENDING_DELIVERIES, due, ID)
     keep(PENDING_DELIVERIES)
+    outlive(math.ceil(try_until - now + 2 * longest_pause_s))
   end
   return {'pending'}
 end
 redis.call('ZREM', PENDING_DELIVERIES, ID)
 redis.call('HDEL', JOB, 'deliverer')
-local ttl_s = math.ceil(math.max(60, finished_at + RESULT_TTL - now))
-if not redis.call('ZSCORE', DEAD_LETTERS, ID) and redis.call('TTL', JOB) > ttl_s then
-  redis.call('EXPIRE', JOB, ttl_s)
-end
+release_record(ID, math.ceil(math.max(60, tonumber(finished_at) + RESULT_TTL - now)))
 return {'settled'}

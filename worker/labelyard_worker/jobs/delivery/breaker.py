@@ -1,12 +1,13 @@
 """Circuit breaker of one host: stop calls to a failing host, and probe it now and then."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 # Failures in a row that open the circuit.
 OPEN_AFTER: Final = 5
 FIRST_PAUSE_S: Final = 10.0
-LONGEST_PAUSE_S: Final = 120.0
+# The longest pause is so many times the first.
+MAX_GROWTH: Final = 12
 
 CircuitState = Literal["closed", "open", "probing"]
 
@@ -15,15 +16,22 @@ CircuitState = Literal["closed", "open", "probing"]
 class CircuitBreaker:
     """State of one host's circuit; call from one thread.
 
+    Attributes:
+        first_pause_s: Seconds for which the open circuit lets no call go at first.
+
     Closed, every call may go. After OPEN_AFTER failures in a row it is open: no call goes
     for a pause. Then one call goes as a probe; success closes the circuit, failure opens
     it again for twice the pause.
     """
 
+    first_pause_s: float = FIRST_PAUSE_S
     failures: int = 0
     opened_until: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
+    pause_s: float = field(init=False)
     is_probing: bool = False
+
+    def __post_init__(self) -> None:
+        self.pause_s = self.first_pause_s
 
     @property
     def is_closed(self) -> bool:
@@ -52,7 +60,7 @@ class CircuitBreaker:
     def succeed(self) -> None:
         """Note an answer that shows the host to be well."""
         self.failures = 0
-        self.pause_s = FIRST_PAUSE_S
+        self.pause_s = self.first_pause_s
         self.is_probing = False
 
     def fail(self, *, now: float) -> None:
@@ -61,7 +69,7 @@ class CircuitBreaker:
         self.is_probing = False
         self.failures += 1
         if was_probe:
-            self.pause_s = min(LONGEST_PAUSE_S, 2 * self.pause_s)
+            self.pause_s = min(MAX_GROWTH * self.first_pause_s, 2 * self.pause_s)
         if was_probe or self.failures == OPEN_AFTER:
             self.opened_until = now + self.pause_s
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from labelyard.ledger.deliveries import DeliveryOutcome
-from labelyard_worker.jobs.delivery.breaker import CircuitBreaker, CircuitState
+from labelyard_worker.jobs.delivery.breaker import FIRST_PAUSE_S, CircuitBreaker, CircuitState
 
 CALLS_PER_HOST: Final = 16
 # Deliveries of one host in this worker's memory; the rest waits in the ledger.
@@ -31,12 +31,17 @@ class PendingJobs:
 class Host:
     """One receiver or bucket: its free slots and its circuit breaker, in this worker."""
 
-    def __init__(self, backlog: PendingJobs) -> None:
+    def __init__(self, backlog: PendingJobs, *, pause_s: float = FIRST_PAUSE_S) -> None:
+        """Make a host without failures.
+
+        Args:
+            pause_s: Seconds for which it is left alone at first once it fails.
+        """
         self.held = 0
         self._backlog = backlog
         self._last_fault = ""
         self._slots = asyncio.Semaphore(CALLS_PER_HOST)
-        self._breaker = CircuitBreaker()
+        self._breaker = CircuitBreaker(pause_s)
 
     @property
     def is_idle(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Final, Self
 from labelyard.buckets import is_bucket_name
 from labelyard.errors import ServiceConfigError
 from labelyard.messages import Job
-from labelyard.webhooks import WebhookAddress
+from labelyard.webhook_address import WebhookAddress
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 TENANT: Final = "{tenant}"

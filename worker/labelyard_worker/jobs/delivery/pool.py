@@ -18,9 +18,11 @@ from typing import Final, TypeVar
 
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Record
-from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
+from labelyard.ledger.commands import RetrySchedule
+from labelyard.ledger.deliveries import RETRY_FOR_A_DAY, DeliveryLedger, DeliveryOutcome
 from labelyard.messages import Job
 from labelyard_worker import metrics, spans
+from labelyard_worker.jobs.delivery.breaker import FIRST_PAUSE_S
 from labelyard_worker.jobs.delivery.host import Host, PendingJobs
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError
 from labelyard_worker.jobs.delivery.plan import (
@@ -57,17 +59,22 @@ class DeliveryPool:
         worker: str,
         ledger: Ledger,
         senders: Mapping[str, Sender],
+        schedule: RetrySchedule = RETRY_FOR_A_DAY,
+        breaker_pause_s: float = FIRST_PAUSE_S,
         poll_every_s: float = POLL_EVERY_S,
     ) -> None:
         """Prepare; nothing is delivered before :meth:`start`.
 
         Args:
+            schedule: Times of the attempts at a delivery that fails.
+            breaker_pause_s: Seconds for which a failing host is left alone at first.
             poll_every_s: Seconds between two reads of due deliveries in the ledger.
         """
         self.worker = worker
         self._poll_every_s = poll_every_s
         self._records = ledger
-        self._ledger = DeliveryLedger(ledger, worker=worker)
+        self._ledger = DeliveryLedger(ledger, worker=worker, schedule=schedule)
+        self._breaker_pause_s = breaker_pause_s
         self._senders = senders
         self._hosts: dict[str, Host] = {}
         self._backlog = PendingJobs()
@@ -224,7 +231,8 @@ class DeliveryPool:
         except NotPermittedError as error:
             outcome: DeliveryOutcome | None = DeliveryOutcome("refused", str(error))
         else:
-            host = self._hosts.setdefault(key, Host(self._backlog))
+            host = self._hosts.get(key) or Host(self._backlog, pause_s=self._breaker_pause_s)
+            self._hosts[key] = host
             outcome = await host.call(
                 lambda: self._send(sender, delivery, name),
                 worker_slots=self._slots,

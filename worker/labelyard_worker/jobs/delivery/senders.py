@@ -1,11 +1,12 @@
-"""Build the senders of deliveries from the worker's settings."""
+"""Build the senders of deliveries, and the times of their attempts, from the worker's settings."""
 
+from labelyard.ledger.commands import RetrySchedule
 from labelyard_worker.intake.sources.s3_clients import open_store
 from labelyard_worker.intake.sources.s3_settings import resolve_s3
 from labelyard_worker.jobs.delivery.objects import ObjectSender
 from labelyard_worker.jobs.delivery.permissions import ResultPlaces, WebhookHosts
 from labelyard_worker.jobs.delivery.plan import Sender
-from labelyard_worker.jobs.delivery.signature import webhook_key
+from labelyard_worker.jobs.delivery.signature import webhook_keys
 from labelyard_worker.jobs.delivery.webhook import WebhookSender
 from labelyard_worker.settings import WorkerSettings
 
@@ -20,10 +21,19 @@ def senders_of(settings: WorkerSettings) -> dict[str, Sender]:
         "object": object_sender_of(settings),
         "webhook": WebhookSender(
             hosts=WebhookHosts.parse(settings.webhook_hosts),
-            key=webhook_key(settings.webhook_secret),
+            keys=webhook_keys(settings.webhook_secret),
             timeout_s=settings.webhook_timeout_s,
         ),
     }
+
+
+def schedule_of(settings: WorkerSettings) -> RetrySchedule:
+    """Read the times of the attempts at a delivery that fails."""
+    return RetrySchedule(
+        first_pause_s=settings.delivery_first_pause_s,
+        longest_pause_s=settings.delivery_longest_pause_s,
+        deliver_for_s=settings.deliver_for_s,
+    )
 
 
 def object_sender_of(settings: WorkerSettings) -> ObjectSender:

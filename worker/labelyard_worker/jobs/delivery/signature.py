@@ -1,12 +1,10 @@
-"""Write a webhook's body and sign it after the Standard Webhooks specification."""
+"""Body of a webhook, and the keys that sign it."""
 
-import base64
-import hashlib
-import hmac
 import json
 
 from labelyard.errors import ServiceConfigError
 from labelyard.messages import Result
+from labelyard.webhooks.signature import SECRET_PREFIX, secret_keys
 
 
 def webhook_body(result: Result) -> bytes:
@@ -15,38 +13,20 @@ def webhook_body(result: Result) -> bytes:
     return json.dumps(event, separators=(",", ":")).encode()
 
 
-def webhook_key(secret: str | None) -> bytes:
-    """Read a Standard Webhooks secret; empty if there is none.
+def webhook_keys(secret: str | None) -> tuple[bytes, ...]:
+    """Read the Standard Webhooks secrets of the setting; none if it is not set.
 
     Raises:
-        ServiceConfigError: The secret is not ``whsec_`` followed by base64.
+        ServiceConfigError: One is not ``whsec_`` followed by base64; it is not repeated.
     """
-    if secret is None:
-        return b""
+    secrets = [part.strip() for part in (secret or "").split(",") if part.strip()]
+    if not secrets:
+        return ()
     try:
-        if not secret.startswith("whsec_"):
-            raise ValueError(secret[:6])
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except ValueError as error:
+        if not all(one.startswith(SECRET_PREFIX) for one in secrets):
+            raise ServiceConfigError("webhook secret: write whsec_ first")
+        return secret_keys(secrets)
+    except ServiceConfigError:
         raise ServiceConfigError(
             "LABELYARD_WEBHOOK_SECRET: write whsec_ and the key in base64"
-        ) from error
-
-
-def sign(body: bytes, *, message_id: str, at: int, key: bytes) -> dict[str, str]:
-    """Return the headers that sign a webhook.
-
-    Args:
-        at: Seconds since the epoch.
-
-    Source:
-        Standard Webhooks 1.0.0, "Signature scheme": HMAC-SHA256 of
-        ``id.timestamp.body``, base64, behind ``v1,``.
-    """
-    signed = b".".join((message_id.encode(), str(at).encode(), body))
-    signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(at),
-        "webhook-signature": f"v1,{signature}",
-    }
+        ) from None

@@ -14,9 +14,10 @@ import h11
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard.ledger.limits import LONGEST_PAUSE_S
 from labelyard.messages import Job, Result
-from labelyard.webhooks import WebhookAddress, webhook_id
+from labelyard.webhook_address import WebhookAddress, webhook_id
+from labelyard.webhooks.signature import signature_headers
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, WebhookHosts
-from labelyard_worker.jobs.delivery.signature import sign, webhook_body
+from labelyard_worker.jobs.delivery.signature import webhook_body
 from labelyard_worker.spans import trace_headers
 
 READ_BYTES: Final = 16 * 1024
@@ -34,12 +35,12 @@ class WebhookSender:
 
     Attributes:
         hosts: Receivers that may be called.
-        key: Secret that signs; without one nothing is called.
+        keys: Secrets that sign; without one nothing is called.
         timeout_s: Seconds for one whole call: name, connection, TLS, request, answer.
     """
 
     hosts: WebhookHosts
-    key: bytes
+    keys: tuple[bytes, ...]
     timeout_s: float
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
@@ -57,7 +58,7 @@ class WebhookSender:
             address = WebhookAddress.parse(job.deliver.webhook or "")
         except ValueError as error:
             raise NotPermittedError(str(error)) from error
-        if not self.key:
+        if not self.keys:
             raise NotPermittedError("LABELYARD_WEBHOOK_SECRET is not set")
         self.hosts.check(address)
         return address
@@ -67,7 +68,9 @@ class WebhookSender:
         address = self._address_of(job)
         body = webhook_body(result)
         headers = {
-            **sign(body, message_id=webhook_id(job.job_id), at=int(time.time()), key=self.key),
+            **signature_headers(
+                body, message_id=webhook_id(job.job_id), at=int(time.time()), keys=self.keys
+            ),
             **trace_headers(job.trace),
         }
         try:

@@ -17,7 +17,7 @@ from labelyard.doctor.examination import Examination, guarded, run_sections, sec
 from labelyard.doctor.settings import SETTING_REFUSED
 from labelyard.errors import ServiceConfigError
 from labelyard_worker.jobs.delivery.permissions import ResultPlaces, WebhookHosts
-from labelyard_worker.jobs.delivery.signature import webhook_key
+from labelyard_worker.jobs.delivery.signature import webhook_keys
 from labelyard_worker.operations.doctor import contradictions, kinds
 from labelyard_worker.operations.doctor.contradictions import check_worker_settings
 from labelyard_worker.operations.doctor.machine import examine_machine
@@ -68,7 +68,7 @@ def examine_worker_settings(
             settings.result_buckets, readable=settings.allowed_buckets
         ),
         "webhook_hosts": lambda: WebhookHosts.parse(settings.webhook_hosts),
-        "webhook_secret": lambda: webhook_key(settings.webhook_secret),
+        "webhook_secret": lambda: webhook_keys(settings.webhook_secret),
     }
     for parse in starts.values():
         try:
