@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import ClassVar, Final
 
 from labelyard.errors import ServiceConfigError, WebhookError
 from labelyard.webhook_address import WebhookAddress
@@ -142,7 +142,7 @@ class WebhookListener:
 class WebhookRequest(BaseHTTPRequestHandler):
     """One request to a listener."""
 
-    timeout = READ_TIMEOUT_S
+    timeout: ClassVar[float | None] = READ_TIMEOUT_S
     answer: Callable[[Mapping[str, str], bytes], int]
 
     def do_POST(self) -> None:
