@@ -41,7 +41,7 @@ class ShardFiles(Protocol):
         """Add a manifest line that names no image."""
 
     def finish(self) -> list[OutputFile]:
-        """Return the files: the results, the errors (even if there are none), the embeddings."""
+        """Return the files: results and errors, even if there are none; embeddings, if there are."""
 
     def summary(self, *, seconds: float) -> ShardSummary:
         """Summarise the lines that were added."""
