@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from labelyard.async_client import AsyncClient, AsyncJobHandle
     from labelyard.client import Client, JobHandle
     from labelyard.errors import LabelyardError
+    from labelyard.events import AsyncEvent, AsyncEventGap, Event, EventGap
     from labelyard.ledger import Record
     from labelyard.ledger.workers import WorkerInfo
     from labelyard.messages import (
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "AsyncEvent",
+    "AsyncEventGap",
     "AsyncJobHandle",
     "Client",
     "ClientSettings",
     "Deliver",
+    "Event",
+    "EventGap",
     "ImageRef",
     "ImageResult",
     "Job",
@@ -44,9 +49,13 @@ __all__ = [
 
 MODULE_BY_NAME = {
     "AsyncClient": "async_client",
+    "AsyncEvent": "events",
+    "AsyncEventGap": "events",
     "AsyncJobHandle": "async_client",
     "Client": "client",
     "ClientSettings": "settings",
+    "Event": "events",
+    "EventGap": "events",
     "JobHandle": "client",
     "LabelyardError": "errors",
     "Record": "ledger",

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from labelyard.arguments import counted, job_id_of, span_s
+from labelyard.events.models import EventContent
+from labelyard.events.recent import read_recent
 from labelyard.ledger import Backlog, BacklogKey, Ledger, State
 from labelyard.ledger.cancellation import cancel_open
 from labelyard.ledger.erasure import Erasure, erase_job
@@ -101,6 +103,10 @@ class Administration:
         wanted = JobFilter.checked(tenant=tenant, queue=queue)
         return cancel_open(self._ledger, tenant=wanted.tenant, queue=wanted.queue)
 
+    def recent_events(self, *, limit: int = 100) -> list[EventContent]:
+        """Read the newest events, the newest last, without a group: nothing is acknowledged."""
+        return read_recent(self._ledger, limit=counted(limit))
+
     def forget(self, job_id: str) -> Erasure:
         """Erase a job: its message, its result, and every entry of the ledger that names it.
 
@@ -172,6 +178,10 @@ class AsyncAdministration:
         return await asyncio.to_thread(
             cancel_open, self._threads_ledger, tenant=wanted.tenant, queue=wanted.queue
         )
+
+    async def recent_events(self, *, limit: int = 100) -> list[EventContent]:
+        """Read the newest events, the newest last, without a group: nothing is acknowledged."""
+        return await asyncio.to_thread(read_recent, self._threads_ledger, limit=counted(limit))
 
     async def forget(self, job_id: str) -> Erasure:
         """Erase a job: its message, its result, and every entry of the ledger that names it."""

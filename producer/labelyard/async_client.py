@@ -20,17 +20,23 @@ from labelyard.arguments import (
 )
 from labelyard.async_registries import (
     AsyncDeadLetters,
+    AsyncEventGroups,
     AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
     AsyncWebhooks,
 )
 from labelyard.errors import JobNotFoundError
+from labelyard.events.async_stream import AsyncEventStream
+from labelyard.events.groups import EventGroups
+from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
+from labelyard.ledger.async_client import connect_async
 from labelyard.ledger.completion import final_records_async
 from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.event_stream import AsyncLedgerEvents
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
 from labelyard.ledger.webhooks import Webhooks
@@ -80,6 +86,7 @@ class AsyncClient(AsyncAdministration):
         set_aside: Messages that no worker could run.
         tenants: Weights and quotas of those who share the installation.
         webhooks: Webhooks that have not arrived, to list and to replay.
+        event_groups: Groups that read the event stream.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -104,6 +111,7 @@ class AsyncClient(AsyncAdministration):
         self.set_aside: AsyncSetAside = AsyncSetAside(set_aside)
         self.tenants: AsyncTenants = AsyncTenants(Tenants(ledger, self._publisher))
         self.webhooks: AsyncWebhooks = AsyncWebhooks(Webhooks(ledger))
+        self.event_groups: AsyncEventGroups = AsyncEventGroups(EventGroups(ledger))
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,6 +235,17 @@ class AsyncClient(AsyncAdministration):
         async with aclosing(records):
             async for record in records:
                 yield record
+
+    def events(self, group: str, **options: Unpack[EventOptions]) -> AsyncEventStream:
+        """Read the events of records that became final, as a consumer of *group*.
+
+        To be used in an ``async for`` loop; see :meth:`labelyard.Client.events`.
+        """
+        return AsyncEventStream(ConsumerOptions.checked(group, **options), self._open_events)
+
+    async def _open_events(self) -> AsyncLedgerEvents:
+        here = await self._connections.here()
+        return AsyncLedgerEvents(here.ledger, connect_async(self.settings))
 
     async def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job."""

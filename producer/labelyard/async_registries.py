@@ -1,9 +1,12 @@
-"""Label sets, dead letters, set-aside messages, tenants and webhooks for asyncio, in threads."""
+"""Stores of a client besides jobs, for asyncio: calls run in threads."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from labelyard.events.groups import EventGroup, EventGroups
+from labelyard.events.models import EventKind
+from labelyard.events.options import GroupStart
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Record
 from labelyard.ledger.dead_letters import DeadLetters
@@ -211,3 +214,32 @@ class AsyncWebhooks:
         return await asyncio.to_thread(
             self._webhooks.purge_all, tenant=tenant, host=host, since=since, kind=kind
         )
+
+
+class AsyncEventGroups:
+    """Groups that read the event stream; see :class:`labelyard.events.groups.EventGroups`."""
+
+    def __init__(self, groups: EventGroups) -> None:
+        self._groups = groups
+
+    async def list(self) -> list[EventGroup]:
+        """List the groups, by name."""
+        return await asyncio.to_thread(self._groups.list)
+
+    async def create(
+        self,
+        name: str,
+        *,
+        start: GroupStart = "new",
+        tenants: Iterable[str] | None = None,
+        kinds: Iterable[EventKind] | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> None:
+        """Make a group before its first consumer comes; one that exists is left as it is."""
+        await asyncio.to_thread(
+            self._groups.create, name, start=start, tenants=tenants, kinds=kinds, tags=tags
+        )
+
+    async def delete(self, name: str) -> None:
+        """Delete a group with its position and its pending events."""
+        await asyncio.to_thread(self._groups.delete, name)

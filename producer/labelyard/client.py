@@ -17,11 +17,15 @@ from labelyard.arguments import (
     writing,
 )
 from labelyard.errors import JobNotFoundError
+from labelyard.events.groups import EventGroups
+from labelyard.events.options import ConsumerOptions, EventOptions
+from labelyard.events.stream import EventStream
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger.completion import final_records
 from labelyard.ledger.connection import PIPELINE_SIZE
 from labelyard.ledger.dead_letters import DeadLetters
+from labelyard.ledger.event_stream import LedgerEvents
 from labelyard.ledger.listener_thread import ListenerThread
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.set_aside import SetAside
@@ -80,6 +84,7 @@ class Client(Administration):
         set_aside: Messages that no worker could run.
         tenants: Weights and quotas of those who share the installation.
         webhooks: Webhooks that have not arrived, to list and to replay.
+        event_groups: Groups that read the event stream.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -103,6 +108,7 @@ class Client(Administration):
         self.set_aside: SetAside = SetAside(connection, self.settings, publisher=self._publisher)
         self.tenants: Tenants = Tenants(self._ledger, self._publisher)
         self.webhooks: Webhooks = Webhooks(self._ledger)
+        self.event_groups: EventGroups = EventGroups(self._ledger)
 
     def __enter__(self) -> Self:
         return self
@@ -265,6 +271,26 @@ class Client(Administration):
         return final_records(
             self._ledger, self._listener, job_ids_of(jobs), timeout_s=wait_s(timeout_s)
         )
+
+    def events(self, group: str, **options: Unpack[EventOptions]) -> EventStream:
+        """Read the events of jobs, runs and shards that became final, as a consumer of *group*.
+
+        Each event goes to one consumer of each group, at least once: if it is not acknowledged,
+        it is given to another consumer after a while.
+
+        Args:
+            group: Name of the group; it is made if it does not exist.
+            options: See :class:`labelyard.events.options.EventOptions`.
+
+        Returns:
+            To be used in a ``for`` loop, whose exceptions are those of
+            :meth:`labelyard.events.stream.EventStream.__iter__`.
+
+        Raises:
+            InvalidMessageError: An option is not as it should be.
+        """
+        checked = ConsumerOptions.checked(group, **options)
+        return EventStream(checked, lambda: LedgerEvents(self._ledger, connect(self.settings)))
 
     def status(self, job_id: str) -> Record:
         """Read all that the ledger knows of a job.

@@ -38,7 +38,8 @@ LabelyardError
     ├── JobNotFoundError         job_not_found
     ├── JobCancelledError        job_cancelled
     ├── JobExpiredError          job_expired
-    └── JobDeadLetteredError     job_dead_lettered
+    ├── JobDeadLetteredError     job_dead_lettered
+    └── EventGroupNotFoundError  event_group_not_found
 
 A ServiceConfigError concerns the operator of a worker or of a producer; it is never retried.
 A WebhookError never leaves the receiver that called ``labelyard.webhooks.verify``.
@@ -360,6 +361,12 @@ class JobDeadLetteredError(ProducerError):
     """The job killed or hung its workers and was set aside: see ``labelyard dead show``."""
 
     code = "job_dead_lettered"
+
+
+class EventGroupNotFoundError(ProducerError):
+    """No group of consumers has this name: it was never made, or it was deleted."""
+
+    code = "event_group_not_found"
 
 
 def all_errors(root: type[LabelyardError] = LabelyardError) -> Iterator[type[LabelyardError]]:

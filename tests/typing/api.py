@@ -6,10 +6,14 @@ from typing import assert_type
 
 from labelyard import (
     AsyncClient,
+    AsyncEvent,
+    AsyncEventGap,
     AsyncJobHandle,
     Client,
     ClientSettings,
     Deliver,
+    Event,
+    EventGap,
     ImageRef,
     Job,
     JobHandle,
@@ -64,6 +68,19 @@ def administers(client: Client) -> None:
     client.list_jobs(queue="control")  # type: ignore[arg-type]
 
 
+def consumes(client: Client) -> None:
+    for event in client.events("indexer", start="oldest", kinds=["job"], timeout_s=1):
+        if event.kind == "gap":
+            assert_type(event, EventGap)
+            assert_type(event.lost, int | None)
+        else:
+            assert_type(event, Event)
+            assert_type(event.result, Result | None)
+        event.ack()
+    client.events("indexer", begin="oldest")  # type: ignore[call-arg]
+    client.events("indexer", start="newest")  # type: ignore[arg-type]
+
+
 async def awaits(client: AsyncClient) -> None:
     job = await client.submit(["s3://a/b.jpg"], ["cat"], expires_in_s=60)
     assert_type(job, AsyncJobHandle)
@@ -71,6 +88,9 @@ async def awaits(client: AsyncClient) -> None:
     assert_type(await client.wait([job], timeout_s=1), list[Record])
     async for record in client.as_completed([job], timeout_s=1):
         assert_type(record, Record)
+    async for event in client.events("indexer"):
+        assert_type(event, AsyncEvent | AsyncEventGap)
+        await event.ack()
 
 
 async def fakes_stand_in() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from labelyard import AsyncClient, Client, LabelSet
 from labelyard.errors import (
+    EventGroupNotFoundError,
     ImageTooLargeError,
     InvalidMessageError,
     JobCancelledError,
@@ -244,3 +245,41 @@ def test_messages_that_a_test_sets_aside_can_be_found_and_replayed() -> None:
     assert client.set_aside.remove([message.id]) == []
     with pytest.raises(JobNotFoundError):
         client.set_aside.find(message.id)
+
+
+def test_a_fake_writes_an_event_for_each_final_job_and_can_lose_some() -> None:
+    fake = FakeClient(answer=None)
+    jobs = [fake.submit(["s3://a/b.jpg"], ["cat"]) for _ in range(4)]
+    fake.event_groups.create("indexer")
+    fake.cancel(jobs[0].id)
+    fake.finish(jobs[1].id, sample_result(job=fake.jobs[1]))
+
+    events = list(fake.events("indexer", ack="manual", consumer="a"))
+    again = list(fake.events("indexer", consumer="a"))
+
+    assert [event.id for event in events if event.kind == "job"] == [jobs[0].id, jobs[1].id]
+    assert [event.deliveries for event in again if event.kind == "job"] == [2, 2]
+    assert [event.state for event in fake.recent_events()] == ["cancelled", "succeeded"]
+    fake.expire(jobs[2].id)
+    fake.event_log.lose("indexer")
+    fake.expire(jobs[3].id)
+    [gap, event] = fake.events("indexer")
+    assert (gap.kind, event.kind) == ("gap", "job")
+    assert gap.kind == "gap"
+    assert gap.lost == 1
+    [group] = fake.event_groups.list()
+    assert (group.pending, group.waiting, group.gap) == (0, 0, None)
+
+
+def test_the_events_of_an_asynchronous_fake_are_read_in_a_loop() -> None:
+    async def scenario() -> list[str]:
+        client = AsyncFakeClient()
+        job = await client.submit(["s3://a/b.jpg"], ["cat"], tenant="shop")
+        await client.submit(["s3://a/b.jpg"], ["cat"], tenant="other")
+        found = [event async for event in client.events("g", start="oldest", tenants=["shop"])]
+        assert [event.id for event in found if event.kind == "job"] == [job.id]
+        with pytest.raises(EventGroupNotFoundError):
+            await client.event_groups.delete("h")
+        return [event.tenant for event in await client.recent_events(limit=9)]
+
+    assert asyncio.run(scenario()) == ["shop", "other"]

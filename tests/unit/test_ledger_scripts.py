@@ -9,6 +9,7 @@ from docs.key_page import entries
 
 from labelyard.ledger import Pending, Receipt, limits
 from labelyard.ledger.commands import Command, Commands, RetrySchedule
+from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
 from labelyard.queues import Queue
@@ -16,6 +17,7 @@ from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job
 
 JOB = sample_job(job_id="the-job")
+EVENTS = EventCommands(LedgerKeys("test"), open_ttl_s=60)
 CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "open": lambda commands: commands.open(JOB, queue=Queue.BULK, is_limited=True),
     "start": lambda commands: commands.start(
@@ -56,6 +58,15 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "drop_lost": lambda commands: commands.drop_lost(Queue.BULK, offset=0, limit=1),
     "add_missed": lambda commands: commands.add_missed(offset=0, limit=1),
     "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
+    "join_events": lambda _: EVENTS.join("group", start="new", after="", where="{}"),
+    "read_events": lambda _: EVENTS.read(
+        "group", consumer="c", limit=1, claim_after_s=1, is_claiming=True, own_after=""
+    ),
+    "hold_events": lambda _: EVENTS.hold("group", consumer="c", event_ids=["1-1"]),
+    "leave_events": lambda _: EVENTS.leave("group", consumer="c", is_releasing=True),
+    "ack_gap": lambda _: EVENTS.ack_gap("group", gap_id="1"),
+    "delete_event_group": lambda _: EVENTS.delete("group"),
+    "trim_events": lambda _: EVENTS.trim(max_entries=1, max_age_s=60, result_max_bytes=1),
 }
 COMMANDS = Commands(ClientSettings(namespace="test"))
 
@@ -63,7 +74,8 @@ COMMANDS = Commands(ClientSettings(namespace="test"))
 def documented(file_name: str, table: str) -> list[str]:
     """Return the indices of KEYS or ARGV that the head of a script describes, with its prelude's."""
     text = source_of(file_name)
-    inherited = documented("_prelude.lua", table) if "-- @include _prelude.lua" in text else []
+    preludes = re.findall(r"^-- @include (_prelude|_event_groups)\.lua$", text, flags=re.MULTILINE)
+    inherited = [index for one in preludes for index in documented(f"{one}.lua", table)]
     return inherited + re.findall(rf"^-- {table}\[([\d.]+)\]  ", text, flags=re.MULTILINE)
 
 

@@ -10,11 +10,13 @@ from labelyard.testing import AsyncFakeClient, FakeClient
 
 CLIENT, ASYNC_CLIENT = Client(), AsyncClient()
 FAKE, ASYNC_FAKE = FakeClient(), AsyncFakeClient()
-STORES = ("label_sets", "dead_letters", "set_aside", "tenants", "webhooks")
+STORES = ("label_sets", "dead_letters", "set_aside", "tenants", "webhooks", "event_groups")
 # What a call returns is its own client's handle.
 HANDLES = {
     "'AsyncJobHandle'": "'JobHandle'",
     "AsyncIterator": "Iterator",
+    "labelyard.events.async_stream.AsyncEventStream": "labelyard.events.stream.EventStream",
+    "AsyncEventStream": "EventStream",
     "AsyncJobHandle": "JobHandle",
     "async_client": "client",
 }
@@ -59,9 +61,9 @@ def test_the_parameters_are_the_same(one: object, other: object, name: str) -> N
     assert signature(getattr(other, name)) == signature(getattr(one, name))
 
 
-def test_every_call_of_the_asynchronous_client_is_awaited_but_for_two() -> None:
+def test_every_call_of_the_asynchronous_client_is_awaited_but_for_three() -> None:
     calls = {each for each in surface(ASYNC_CLIENT) if callable(getattr(ASYNC_CLIENT, each))}
 
     plain = {name for name in calls if not inspect.iscoroutinefunction(getattr(ASYNC_CLIENT, name))}
 
-    assert plain == {"prepare", "as_completed"}
+    assert plain == {"prepare", "as_completed", "events"}

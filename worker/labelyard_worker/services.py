@@ -312,7 +312,7 @@ def _start_maintenance(
         after_s=settings.reconcile_after_s,
         is_on=not settings.stock_celery,
     )
-    duties = LeaderDuties(duties_of(links.ledger, links.publisher), leader=links.leader)
+    duties = LeaderDuties(duties_of(links.ledger, links.publisher, settings), leader=links.leader)
     for thread in (presence, listener, reconciler, duties):
         stack.callback(thread.close)
         thread.start()

@@ -10,6 +10,8 @@ import typer
 from labelyard.cli import (
     dead,
     doctor,
+    event_groups,
+    events,
     fleet,
     jobs,
     label_sets,
@@ -108,6 +110,7 @@ app.command()(state.status)
 app.command()(fleet.workers)
 app.command()(top.top)
 app.command()(state.why)
+app.command()(events.events)
 app.command()(doctor.doctor)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
@@ -115,3 +118,4 @@ app.add_typer(set_aside.app, name="set-aside")
 app.add_typer(label_sets.app, name="label-sets")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(event_groups.app, name="event-groups")

@@ -47,6 +47,21 @@ STREAM_MAX_ENTRIES: Final = 100_000
 #: Longest result that an event holds; that of a longer one is read from the record.
 STREAM_RESULT_MAX_BYTES: Final = 65_536
 
+#: Events that the namespace's event stream keeps, about, unless a worker's settings say otherwise.
+EVENTS_MAX_ENTRIES: Final = 100_000
+
+#: Longest result in bytes that an event of that stream holds, unless a worker's settings say otherwise.
+EVENT_RESULT_MAX_BYTES: Final = 2_048
+
+#: Seconds for which an event is kept at most, unless a worker's settings say otherwise.
+EVENTS_MAX_AGE_S: Final = 7 * 86_400
+
+#: Numbers of erased events that are remembered; beyond them an erased event counts as lost.
+ERASED_EVENTS_MAX: Final = 10_000
+
+#: Groups of consumers that a namespace can have.
+MAX_EVENT_GROUPS: Final = 100
+
 #: Queue of a suspect's next message, and that of a suspect which is replayed as a dead letter.
 QUARANTINE_QUEUE: Final = Queue.QUARANTINE
 BULK_QUEUE: Final = Queue.BULK

@@ -8,12 +8,14 @@ from datetime import datetime
 
 from labelyard.administration import Administration, AsyncAdministration
 from labelyard.arguments import counted
+from labelyard.events.models import EventContent
 from labelyard.ledger import Backlog, BacklogKey, Record, State
 from labelyard.ledger.erasure import Erasure
 from labelyard.ledger.listing import JobFilter, JobList, JobSummary
 from labelyard.ledger.reading import DELIVERY_ENDS
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.queues import JobQueue
+from labelyard.testing.fake_events import FakeEventLog
 from labelyard.testing.fake_stores import FakeDeadLetters
 
 
@@ -23,6 +25,7 @@ class FakeAdministration(Administration):
     _records: dict[str, Record]
     fleet: list[WorkerInfo]
     dead_letters: FakeDeadLetters
+    event_log: FakeEventLog
 
     @abstractmethod
     def status(self, job_id: str) -> Record:
@@ -102,10 +105,15 @@ class FakeAdministration(Administration):
         chosen = [one for one in self._open_records() if wanted.matches(_summary(one))]
         return sum(self.cancel(record.job_id) for record in chosen)
 
+    def recent_events(self, *, limit: int = 100) -> list[EventContent]:
+        """Read the newest events, the newest last."""
+        return self.event_log.recent(limit=counted(limit))
+
     def forget(self, job_id: str) -> Erasure:
         """Erase a job."""
         deliver = self.status(job_id).job().deliver
         self.cancel(job_id)
+        self.event_log.erase(job_id)
         del self._records[job_id]
         if job_id in self.dead_letters.buried:
             self.dead_letters.purge(job_id)
@@ -165,6 +173,10 @@ class AsyncFakeAdministration(AsyncAdministration):
     async def cancel_all(self, *, tenant: str | None = None, queue: JobQueue | None = None) -> int:
         """Cancel all pending jobs."""
         return self.fake.cancel_all(tenant=tenant, queue=queue)
+
+    async def recent_events(self, *, limit: int = 100) -> list[EventContent]:
+        """Read the newest events, the newest last."""
+        return self.fake.recent_events(limit=limit)
 
     async def forget(self, job_id: str) -> Erasure:
         """Erase a job."""

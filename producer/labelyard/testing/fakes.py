@@ -3,10 +3,12 @@
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
+from typing import Unpack
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
 from labelyard.async_registries import (
     AsyncDeadLetters,
+    AsyncEventGroups,
     AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
@@ -22,6 +24,9 @@ from labelyard.errors import (
     ResultTimeoutError,
     UnknownLabelSetError,
 )
+from labelyard.events.async_stream import AsyncEventStream
+from labelyard.events.options import ConsumerOptions, EventOptions
+from labelyard.events.stream import EventStream
 from labelyard.ledger import Record, State
 from labelyard.ledger.commands import job_digest
 from labelyard.ledger.workers import WorkerInfo
@@ -29,6 +34,7 @@ from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.settings import ClientSettings
 from labelyard.testing.fake_administration import AsyncFakeAdministration, FakeAdministration
+from labelyard.testing.fake_events import AsyncFakeEventLog, FakeEventGroups, FakeEventLog
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
     FakeLabelSets,
@@ -48,6 +54,7 @@ class FakeClient(FakeAdministration, Client):
         fleet: The workers that :meth:`workers` lists; one that is ready, unless the test
             replaces it.
         refuse_with: Raised by the next submits, as a full queue or a lost ledger would.
+        event_log: Events of the jobs that became final.
     """
 
     label_sets: FakeLabelSets
@@ -55,6 +62,7 @@ class FakeClient(FakeAdministration, Client):
     set_aside: FakeSetAside
     tenants: FakeTenants
     webhooks: FakeWebhooks
+    event_groups: FakeEventGroups
 
     def __init__(
         self,
@@ -77,6 +85,8 @@ class FakeClient(FakeAdministration, Client):
         self.set_aside = FakeSetAside()
         self.tenants = FakeTenants(self.backlog)
         self.webhooks = FakeWebhooks()
+        self.event_log: FakeEventLog = FakeEventLog()
+        self.event_groups = FakeEventGroups(self.event_log)
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
@@ -127,6 +137,11 @@ class FakeClient(FakeAdministration, Client):
             if not record.is_final:
                 raise ResultTimeoutError(f"{record.job_id}: not final after {timeout_s:g} s")
             yield record
+
+    def events(self, group: str, **options: Unpack[EventOptions]) -> EventStream:
+        """Read the events of final jobs; the loop ends when there are no more."""
+        checked = ConsumerOptions.checked(group, **options)
+        return EventStream(replace(checked, timeout_s=0.0), lambda: self.event_log)
 
     def status(self, job_id: str) -> Record:
         """Read a job's record."""
@@ -181,9 +196,9 @@ class FakeClient(FakeAdministration, Client):
     def _settle(self, job_id: str, state: State, result: Result | None = None) -> None:
         record = self.status(job_id)
         if not record.is_final:
-            self._records[job_id] = replace(
-                record, state=state, result=result, finished_at=time.time()
-            )
+            final = replace(record, state=state, result=result, finished_at=time.time())
+            self._records[job_id] = final
+            self.event_log.add(final)
 
 
 class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
@@ -198,6 +213,7 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         self.set_aside: AsyncSetAside = AsyncSetAside(self.fake.set_aside)
         self.tenants: AsyncTenants = AsyncTenants(self.fake.tenants)
         self.webhooks: AsyncWebhooks = AsyncWebhooks(self.fake.webhooks)
+        self.event_groups: AsyncEventGroups = AsyncEventGroups(self.fake.event_groups)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -222,6 +238,14 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         job_ids = [job if isinstance(job, str) else job.id for job in jobs]
         for record in self.fake.as_completed(job_ids, timeout_s=timeout_s):
             yield record
+
+    def events(self, group: str, **options: Unpack[EventOptions]) -> AsyncEventStream:
+        """Read the events of final jobs; the loop ends when there are no more."""
+        checked = replace(ConsumerOptions.checked(group, **options), timeout_s=0.0)
+        return AsyncEventStream(checked, self._open_events)
+
+    async def _open_events(self) -> AsyncFakeEventLog:  # type: ignore[override]
+        return AsyncFakeEventLog(self.fake.event_log)
 
     async def status(self, job_id: str) -> Record:
         """Read a job's record."""

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from docs.key_page import entries
 
+from labelyard.events.groups import EventGroups
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.ledger import Ledger, Pending, connect
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
+from labelyard.ledger.erasure import erase_job
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
@@ -66,6 +68,11 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     SetAside(ledger.client, settings).add(SetAsideMessage("odd", "q", 1, b"x"))
     registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
     registry.register("pets", as_label_set(["a cat", "a dog"]))
+    EventGroups(ledger).create("indexer")
+    erased = sample_job()
+    ledger.open(erased, queue=Queue.BULK)
+    ledger.cancel(erased.job_id)
+    erase_job(ledger, erased.job_id)
 
 
 def test_each_key_in_redis_is_on_the_page_with_its_type_and_its_ttl(

@@ -32,7 +32,10 @@ OVERDUE = JOB.model_copy(update={"expires_at": PAST})
 RECEIPT = Receipt(call="receipt-1", tenant=JOB.tenant, digest=job_digest(JOB))
 LIMITS: dict[str, Any] = {"quarantine_after": 2, "dead_after": 2}
 # Times, and what is drawn for each call.
-FLEETING = {"submitted_at", "published_at", "started_at", "finished_at", "events", "images_at"}
+FLEETING = {
+    *("submitted_at", "published_at", "started_at", "finished_at", "images_at"),
+    *("events", "event_ids", "last", "created_ms"),
+}
 FLEETING |= {"delivery_replayed_at"}
 DRAWN = {"opener", "start_call", "ender", "replayer", "purger"}
 DRAWN |= {"delivery_replayer", "delivery_purger"}

@@ -49,7 +49,7 @@ def start(
 
         def start(**duties: Callable[[], object]) -> LeaderDuties:
             one = LeaderDuties(
-                duties or duties_of(ledger, publisher),
+                duties or duties_of(ledger, publisher, settings),
                 leader=leader,
                 every_s=FAST_S,
             )

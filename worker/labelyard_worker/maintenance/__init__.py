@@ -4,7 +4,8 @@
 - ``cancellation_listener.py``: stops running jobs that were cancelled elsewhere.
 - ``leader.py``: elects the one worker that reconciles.
 - ``reconciler.py``: republishes due retries and lost messages, and expires overdue jobs.
-- ``leader_duties.py``: tenants' weights in the broker, and a backlog that agrees with the records.
+- ``leader_duties.py``: tenants' weights in the broker, a backlog that agrees with
+  the records, and the bounds of the event stream.
 - ``broker_view.py``: snapshots of the broker's queues for the reconciler.
 
 The visibility heartbeat lives beside the messages that it renews, in ``broker/``; the watchdog

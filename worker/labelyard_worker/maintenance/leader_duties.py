@@ -10,9 +10,11 @@ from redis.exceptions import RedisError
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger
 from labelyard.ledger.backlog import BacklogRecount
+from labelyard.ledger.event_commands import EventCommands
 from labelyard.publisher import Publisher
 from labelyard.tenants import write_weights
 from labelyard_worker.maintenance.leader import LeaderElection
+from labelyard_worker.settings.events import EventSettings
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +77,22 @@ class LeaderDuties:
             log.exception("leader_duty_failed", extra={"fields": {"duty": name}})
 
 
-def duties_of(ledger: Ledger, publisher: Publisher) -> dict[str, Callable[[], object]]:
+def duties_of(
+    ledger: Ledger, publisher: Publisher, events: EventSettings
+) -> dict[str, Callable[[], object]]:
     """Return the duties of a leader.
 
     - The weights of tenants are written to the broker, because one that was emptied lacks them.
     - The backlog is compared with the records, a bounded number of entries at a time.
+    - The bounds of the event stream are written to the ledger, whose scripts keep them; old events
+      are dropped.
     """
     recount = BacklogRecount(ledger)
+    bounds = EventCommands(ledger.keys, open_ttl_s=ledger.commands.open_ttl_s).trim(
+        max_entries=events.events_max_entries,
+        max_age_s=events.events_max_age_s,
+        result_max_bytes=events.event_result_max_bytes,
+    )
 
     def correct_backlog() -> None:
         if entries := recount.step():
@@ -90,4 +101,5 @@ def duties_of(ledger: Ledger, publisher: Publisher) -> dict[str, Callable[[], ob
     return {
         "tenant_weights": lambda: write_weights(ledger, publisher),
         "backlog": correct_backlog,
+        "events": lambda: ledger.run(bounds),
     }

@@ -9,6 +9,7 @@ from labelyard.settings import ClientSettings, ConnectionSettings, refuse_unknow
 from labelyard_worker.settings.broker import BrokerSettings, ReconcilerSettings
 from labelyard_worker.settings.caches import CacheSettings
 from labelyard_worker.settings.delivery import DeliverySettings
+from labelyard_worker.settings.events import EventSettings
 from labelyard_worker.settings.intake import IntakeSettings, SourceSettings
 from labelyard_worker.settings.jobs import JobSettings
 from labelyard_worker.settings.measuring import REPLACED_VARIABLES, MeasuringSettings
@@ -26,6 +27,7 @@ class WorkerSettings(
     BrokerSettings,
     ReconcilerSettings,
     DeliverySettings,
+    EventSettings,
     OperationsSettings,
     MeasuringSettings,
     ConnectionSettings,

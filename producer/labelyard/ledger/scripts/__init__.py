@@ -43,6 +43,13 @@ ScriptName = Literal[
     "remove_set_aside",
     "drop_lost",
     "add_missed",
+    "join_events",
+    "read_events",
+    "hold_events",
+    "leave_events",
+    "ack_gap",
+    "delete_event_group",
+    "trim_events",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)

@@ -19,6 +19,7 @@
 -- whose reply was lost, so every script recognises its own repetition.
 --
 -- @constants FORGIVEN_TIMES, STREAM_MAX_ENTRIES, STREAM_RESULT_MAX_BYTES
+-- @include _events.lua
 local JOB, OPEN, DUE, EXPIRING = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local OPEN_IMAGES, TOTALS, DEAD_LETTERS, PENDING_DELIVERIES = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local TOMBSTONE, BACKLOG = KEYS[9], KEYS[10]
@@ -108,7 +109,8 @@ local function is_other_job(tenant, digest)
 end
 
 local function finalise(state, result, ttl)
-  local images, queue, tenant = unpack(redis.call('HMGET', JOB, 'images', 'queue', 'tenant'))
+  local images, queue, tenant, tag, event_ids = unpack(
+    redis.call('HMGET', JOB, 'images', 'queue', 'tenant', 'tag', 'event_ids'))
   leave_suspicion()
   redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result)
   redis.call('HDEL', JOB, 'runner')
@@ -134,6 +136,11 @@ local function finalise(state, result, ttl)
     local event = redis.call('XADD', stream, 'MAXLEN', '~', STREAM_MAX_ENTRIES, '*', unpack(entry))
     redis.call('HSET', JOB, 'events', (events or '') .. ' ' .. event)
     redis.call('EXPIRE', stream, OPEN_TTL)
+  end
+  local event_id = add_event(NAMESPACE, OPEN_TTL, now, {kind = 'job', id = ID, state = state,
+    tenant = tenant, tag = tag, images = images, result = result})
+  if event_id ~= '' then
+    redis.call('HSET', JOB, 'event_ids', (event_ids and event_ids .. ' ' or '') .. event_id)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)
   if state == 'cancelled' or state == 'expired' then

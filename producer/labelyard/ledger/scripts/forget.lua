@@ -11,8 +11,8 @@
 -- message that the broker still has from bringing the job back.
 --
 -- @include _prelude.lua
-local state, queue, tenant, images, stream, events = unpack(
-  redis.call('HMGET', JOB, 'state', 'queue', 'tenant', 'images', 'stream', 'events'))
+local state, queue, tenant, images, stream = unpack(
+  redis.call('HMGET', JOB, 'state', 'queue', 'tenant', 'images', 'stream'))
 if not state then
   local ended = redis.call('GET', TOMBSTONE)
   if ended then return {'gone', ended} end
@@ -23,9 +23,11 @@ if not FINAL[state] then
   finalise(state, '', RESULT_TTL)
 end
 leave_backlog(queue, tenant, images)
+local events, event_ids = unpack(redis.call('HMGET', JOB, 'events', 'event_ids'))
 for id in string.gmatch(events or '', '%S+') do
   redis.call('XDEL', NAMESPACE .. ':stream:' .. stream, id)
 end
+for id in string.gmatch(event_ids or '', '%S+') do erase_event(NAMESPACE, OPEN_TTL, id) end
 redis.call('ZREM', DEAD_LETTERS, ID)
 redis.call('ZREM', PENDING_DELIVERIES, ID)
 redis.call('ZREM', NAMESPACE .. ':dead_deliveries', ID)
