@@ -17,6 +17,7 @@ from labelyard.cli import (
     label_sets,
     listing,
     removal,
+    runs,
     set_aside,
     state,
     tenants,
@@ -119,3 +120,4 @@ app.add_typer(label_sets.app, name="label-sets")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(event_groups.app, name="event-groups")
+app.add_typer(runs.app, name="run")
