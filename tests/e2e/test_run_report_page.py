@@ -131,7 +131,7 @@ def test_ten_thousand_pictures_make_a_page_of_bounded_size(browser: Browser, pag
     images = browser.evaluate("document.images.length")
     assert 300 < images <= 600
     assert browser.evaluate("[...document.images].every((one) => one.loading === 'lazy')")
-    # Only what is near the screen is laid out: labels further down have no boxes for pictures.
+    # Most labels are folded, so that few pictures are laid out and decoded.
     drawn = (
         "[...document.images].filter((one) => one.checkVisibility({contentVisibilityAuto: true}))"
     )
