@@ -186,6 +186,16 @@ def test_output_that_is_not_finished_or_not_whole_is_named(tmp_path: Path) -> No
     assert "summary.json counts 50 pictures, the result files have 40" in report_of(partly).text
 
 
+def test_failures_are_named_even_if_the_files_of_errors_are_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [scored(1, ("a cat", 0.9)), failed(2), failed(3)])
+    (run / "errors-00000.jsonl").unlink()
+
+    shown = report_of(run)
+
+    assert "2 of 3 lines (67 %) failed, 2 of them with image_not_found" in shown.text
+    assert "image_not_found: the picture of line 3" in shown.text
+
+
 @pytest.mark.parametrize("document", ["", "[]", "{", '{"run_id": 1, "images": "x"}', "null"])
 def test_a_manifest_or_summary_that_is_not_one_is_left_out(tmp_path: Path, document: str) -> None:
     run = write_run(tmp_path / "run", generated(50))
@@ -289,11 +299,10 @@ def test_thumbnails_are_shown_for_what_a_folder_has_and_others_are_named(
     assert written.size_bytes < 1_000_000
 
 
-@pytest.mark.parametrize("make", pictures.GOOD_PICTURES.values(), ids=list(pictures.GOOD_PICTURES))
-def test_every_format_but_tiff_becomes_a_small_thumbnail(make: object) -> None:
-    content = make((1200, 800))  # type: ignore[operator]
-    if content[:2] in (b"II", b"MM"):
-        pytest.skip("TIFF is not decoded: libtiff writes to standard error")
+@pytest.mark.parametrize("name", sorted(pictures.GOOD_PICTURES.keys() - {"plain.tiff"}))
+def test_every_format_but_tiff_becomes_a_small_thumbnail(name: str) -> None:
+    """libtiff writes to standard error, so TIFF is left out."""
+    content = pictures.GOOD_PICTURES[name]((1200, 800))  # type: ignore[call-arg]
 
     address = shrink(content, max_bytes=20_000)
 

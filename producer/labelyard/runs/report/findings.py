@@ -65,11 +65,12 @@ def _about_output(tally: RunTally, facts: RunFacts) -> Iterator[ReportFinding]:
 
 def _about_pictures(tally: RunTally) -> Iterator[ReportFinding]:
     lines = tally.total + tally.bad_lines
-    if tally.error_lines:
-        code, number = max(tally.codes.items(), key=lambda item: item[1])
-        is_many = tally.error_lines > MANY_FAILED * lines
+    errors = tally.known_errors
+    if errors.total:
+        code, number = errors.ranked()[0]
+        is_many = errors.total > MANY_FAILED * lines
         text = (
-            f"{count(tally.error_lines)} of {count(lines)} lines ({percent(tally.error_lines, lines)}) "
+            f"{count(errors.total)} of {count(lines)} lines ({percent(errors.total, lines)}) "
             f"failed, {count(number)} of them with {code}."
         )
         title = "Many failures" if is_many else "Some failures"

@@ -78,13 +78,13 @@ class LabelTally:
 
     def __init__(self, name: str, *, examples: int, threshold: float | None = None) -> None:
         """Start without pictures; keep up to *examples* for each reason."""
-        self.name = name
-        self.first = 0
-        self.matched = 0
-        self.best_bins = [0] * BINS
-        self.other_bins = [0] * BINS
-        self.threshold = threshold
-        self.strips = Strips(examples)
+        self.name: str = name
+        self.first: int = 0
+        self.matched: int = 0
+        self.best_bins: list[int] = [0] * BINS
+        self.other_bins: list[int] = [0] * BINS
+        self.threshold: float | None = threshold
+        self.strips: Strips = Strips(examples)
 
     def add(self, line: ResultLine, score: float, *, rank: int, priority: float) -> None:
         """Count the label's score on one picture.

@@ -84,7 +84,7 @@ def _contents(data: ReportData) -> Mapping[str, Child]:
         "errors": sections.errors(tally),
         "duplicates": sections.duplicates(tally, gallery.groups, pictures),
         "speed": sections.speed(data.throughput),
-        "about": sections.about(facts, seed=tally.seed, version=__version__),
+        "about": sections.about(facts, tally, version=__version__),
     }
 
 

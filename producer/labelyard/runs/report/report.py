@@ -156,7 +156,7 @@ def _read_all(
                     if error is None:
                         tally.unreadable += 1
                     else:
-                        tally.add_error(error)
+                        tally.errors.add(error)
 
 
 @contextmanager

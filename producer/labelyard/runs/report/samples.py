@@ -74,8 +74,8 @@ class HeavyHitters(Generic[Key]):
 
     def __init__(self, capacity: int) -> None:
         """Keep at most *capacity* keys."""
-        self.capacity = capacity
-        self.is_exact = True
+        self.capacity: int = capacity
+        self.is_exact: bool = True
         self._counts: Counter[Key] = Counter()
 
     def add(self, key: Key) -> bool:
@@ -110,7 +110,7 @@ class DistinctSample:
 
     def __init__(self, capacity: int = 2**16) -> None:
         """Keep at most *capacity* digests."""
-        self.capacity = capacity
+        self.capacity: int = capacity
         self._halvings = 0
         self._counts: dict[int, int] = {}
 

@@ -124,9 +124,10 @@ def abstained(
 
 def errors(tally: RunTally) -> Markup:
     """Draw the errors by code, each with examples."""
-    if not tally.codes:
+    known = tally.known_errors
+    ranked = known.ranked()
+    if not ranked:
         return tag("p", "No line failed.")
-    ranked = sorted(tally.codes.items(), key=lambda item: (-item[1], item[0]))
     most = ranked[0][1]
     blocks = [
         tag(
@@ -137,7 +138,7 @@ def errors(tally: RunTally) -> Markup:
                 tag("span", plural(number, "line"), class_="meta"),
                 bar(number / most, class_="bar bad"),
             ),
-            tag("ul", map(_error_line, tally.error_examples[code].items()), class_="examples"),
+            tag("ul", map(_error_line, known.examples(code)), class_="examples"),
             class_="code",
             open=place == 0,
         )
@@ -210,14 +211,20 @@ def missing_pictures(shown: int, missing: Counter[str]) -> Markup | None:
     )
 
 
-def about(facts: RunFacts, *, seed: int, version: str) -> Markup:
+def about(facts: RunFacts, tally: RunTally, *, version: str) -> Markup:
     """Draw the facts of the manifest, and how the page was made."""
+    sets = {
+        f"label set {place}": f"{digest}, {plural(number, 'picture')}"
+        for place, (digest, number) in enumerate(
+            sorted(tally.label_sets.items(), key=lambda item: -item[1])[:5], 1
+        )
+    }
     rows = [
         tag("div", tag("dt", foreign(name, limit=120)), tag("dd", foreign(value, limit=400)))
-        for name, value in list(facts.details.items())[:MAX_DETAILS]
+        for name, value in [*list(facts.details.items())[:MAX_DETAILS], *sets.items()]
     ]
     made = (
-        f"Made by labelyard {version} from the files at the address above, with seed {seed}: the same "
-        "files and seed give the same choice of pictures. Counts are of all lines."
+        f"Made by labelyard {version} from the files at the address above, with seed {tally.seed}: "
+        "the same files and seed give the same choice of pictures. Counts are of all lines."
     )
     return join(tag("dl", rows, class_="details") if rows else None, tag("p", made, class_="note"))

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from labelyard.runs.lines import ErrorLine, ResultLine
+from labelyard.runs.lines import ResultLine
+from labelyard.runs.report.error_tally import ErrorTally
 from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.label_tally import BINS, LabelTally, bin_of, keep
 from labelyard.runs.report.result_lines import best_of
@@ -12,12 +13,10 @@ from labelyard.runs.report.samples import DistinctSample, HeavyHitters, LowestIt
 
 #: Labels that are counted by themselves; beyond it the rarer half is counted together.
 MAX_LABELS: Final = 1_000
-MAX_CODES: Final = 100
 MAX_PAIRS: Final = 1_024
 MAX_REPEATED: Final = 16_384
 #: Two labels whose scores on a picture differ by less than this compete for it.
 CLOSE: Final = 0.1
-MAX_MESSAGE_CHARS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,8 @@ class RunTally:
         total: Result lines.
         failed: Those of them without scores.
         bad_lines: Manifest lines that name no picture: errors that no result line has.
+        errors: Lines of the files of errors, which have those of failed pictures, too.
+        failures: Errors of the failed pictures, as their result lines have them.
         unreadable: Lines of the output that could not be read.
         top_bins: Scores of the best labels, in ``BINS`` bins.
         labels: The labels, by name.
@@ -61,21 +62,26 @@ class RunTally:
             seed: Decides which pictures are sampled.
             thresholds: Labels of the run's label set with their thresholds.
         """
-        self.seed = seed
-        self.limits = limits
-        self.total = self.failed = self.abstained = self.matched = 0
-        self.error_lines = self.unreadable = self.pooled_labels = self.close = 0
-        self.top_bins = [0] * BINS
+        self.seed: int = seed
+        self.limits: Limits = limits
+        self.total: int = 0
+        self.failed: int = 0
+        self.abstained: int = 0
+        self.matched: int = 0
+        self.close: int = 0
+        self.unreadable: int = 0
+        self.pooled_labels: int = 0
+        self.top_bins: list[int] = [0] * BINS
         self._thresholds = dict(thresholds)
         self.labels: dict[str, LabelTally] = {}
         for name in list(thresholds)[:MAX_LABELS]:
             self._label(name)
         self.none_of_these: LowestItems[PictureExample] = LowestItems(limits.abstained)
-        self.codes: dict[str, int] = {}
-        self.error_examples: dict[str, LowestItems[ErrorLine]] = {}
+        self.errors: ErrorTally = ErrorTally(seed=seed, examples=limits.errors)
+        self.failures: ErrorTally = ErrorTally(seed=seed, examples=limits.errors)
         self.pairs: HeavyHitters[tuple[str, str]] = HeavyHitters(MAX_PAIRS)
         self.pair_examples: dict[tuple[str, str], LowestItems[PictureExample]] = {}
-        self.pictures = DistinctSample()
+        self.pictures: DistinctSample = DistinctSample()
         self.repeated: HeavyHitters[str] = HeavyHitters(MAX_REPEATED)
         self.repeated_examples: dict[str, PictureExample] = {}
         self.label_sets: dict[str, int] = {}
@@ -88,13 +94,20 @@ class RunTally:
     @property
     def bad_lines(self) -> int:
         """Manifest lines that name no picture."""
-        return max(0, self.error_lines - self.failed)
+        return max(0, self.errors.total - self.failed)
+
+    @property
+    def known_errors(self) -> ErrorTally:
+        """Errors of all lines; those of the results if the files of errors are missing."""
+        return self.errors if self.errors.total >= self.failures.total else self.failures
 
     def add(self, line: ResultLine) -> None:
         """Count a result line."""
         self.total += 1
         if line.status == "failed":
             self.failed += 1
+            if error := line.to_error_line():
+                self.failures.add(error)
             return
         drawn = priority(self.seed, f"{line.custom_id}\0{line.line}")
         for rank, label in enumerate(line.labels):
@@ -111,16 +124,6 @@ class RunTally:
             self.label_sets[line.label_set] = self.label_sets.get(line.label_set, 0) + 1
         if len(self.labels) > 2 * MAX_LABELS:
             self._pool_rare_labels()
-
-    def add_error(self, line: ErrorLine) -> None:
-        """Count an error line."""
-        self.error_lines += 1
-        code = line.code if line.code in self.codes or len(self.codes) < MAX_CODES else "other"
-        self.codes[code] = self.codes.get(code, 0) + 1
-        examples = self.error_examples.setdefault(code, LowestItems(self.limits.errors))
-        drawn = priority(self.seed, f"{line.custom_id}\0{line.line}")
-        kept = line.model_copy(update={"message": line.message[:MAX_MESSAGE_CHARS]})
-        examples.offer((drawn, 0.0), f"{line.line}\0{line.custom_id}", kept)
 
     def ranked_labels(self) -> list[LabelTally]:
         """Return the labels, those that are best for the most pictures first."""
