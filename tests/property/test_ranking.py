@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as st_numpy
 from labelyard.messages import Label, LabelSet, Scoring
 from labelyard_worker.vision import scorer as scorer_module
 from labelyard_worker.vision.gpu_scoring import GpuSelector
-from labelyard_worker.vision.ranking import rank_labels
+from labelyard_worker.vision.ranking import rank_arrays
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import (
     Floats,
@@ -34,7 +34,8 @@ def test_the_best_are_those_of_a_full_stable_sort(logits: Floats, top_k: int) ->
     matrix = LabelMatrix.of(label_set, vectors, digest="", trained_scoring="softmax")
     expected = np.argsort(-logits, kind="stable")[:top_k]
 
-    (found,) = rank_labels(select_labels(logits[None], matrix, top_k=top_k), matrix, top_k=top_k)
+    selection = select_labels(logits[None], matrix, top_k=top_k)
+    (found,) = rank_arrays(selection, matrix, top_k=top_k).to_image_scores(matrix.names)
 
     assert [int(label.name) for label in found.labels] == expected.tolist()
 

@@ -128,7 +128,8 @@ def test_embeddings_are_halves_of_a_fixed_size(
     table = pq.read_table(tmp_path / "e")
 
     assert (
-        str(table.schema.field("embedding").type) == f"fixed_size_list<element: halffloat>[{DIM}]"
+        str(table.schema.field("embedding").type)
+        == f"fixed_size_list<element: halffloat not null>[{DIM}]"
     )
     found = np.stack(table["embedding"].to_numpy())
     wanted = np.stack([embedding_of(number) for number in table["line"].to_pylist()])

@@ -6,9 +6,10 @@ The host and the GPU only select the labels that may be named; the rules are wri
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelyard.messages import ScoredLabel
-from labelyard_worker.vision.scoring import LabelMatrix, Selection
+from labelyard_worker.vision.scoring import Indices, LabelMatrix, Selection
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,59 @@ class ImageScores:
     abstained: bool
 
 
-def rank_labels(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> list[ImageScores]:
+@dataclass(frozen=True, eq=False, slots=True)
+class Ranking:
+    """Ranked labels of many images, as arrays.
+
+    Attributes:
+        labels: Indices of the best labels of each image, best first, image after image.
+        scores: Their scores, of the same shape.
+        ends: Index behind each image's last entry in ``labels``, shape (images,).
+        matched: Indices of the labels that reached their threshold, best first.
+        matched_ends: Index behind each image's last entry in ``matched``, shape (images,).
+        is_abstained: Whether an *abstain* prompt fitted better, shape (images,).
+    """
+
+    labels: Indices
+    scores: NDArray[np.float64]
+    ends: Indices
+    matched: Indices
+    matched_ends: Indices
+    is_abstained: NDArray[np.bool_]
+
+    def to_image_scores(self, names: tuple[str, ...]) -> list[ImageScores]:
+        """Return one object for each image.
+
+        Args:
+            names: Of the labels, in the order of the set.
+        """
+        labels = [
+            ScoredLabel(name=names[label], score=score)
+            for label, score in zip(self.labels.tolist(), self.scores.tolist(), strict=True)
+        ]
+        matched = [names[label] for label in self.matched.tolist()]
+        found, start, matched_start = [], 0, 0
+        for end, matched_end, is_abstained in zip(
+            self.ends.tolist(), self.matched_ends.tolist(), self.is_abstained.tolist(), strict=True
+        ):
+            found.append(
+                ImageScores(
+                    tuple(labels[start:end]),
+                    tuple(matched[matched_start:matched_end]),
+                    is_abstained,
+                )
+            )
+            start, matched_start = end, matched_end
+        return found
+
+
+def rank_arrays(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> Ranking:
     """Rank the selected labels of each image; equal labels keep the order of the set.
 
     Args:
         selection: At least one label of every image.
         matrix: Label set that the selection was made from.
         top_k: Number of labels to name.
-
-    Returns:
-        One entry for each image, in their order.
 
     Raises:
         FloatingPointError: An embedding is not finite.
@@ -44,26 +88,25 @@ def rank_labels(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> lis
         raise FloatingPointError("a score is not finite: an embedding holds NaN or infinity")
     order = np.lexsort((-selection.logits, selection.images))  # stable: ties stay as selected
     labels, scores = selection.labels[order], selection.scores[order]
-    ends = np.bincount(selection.images).cumsum()  # each image has a label at least
-    starts = np.concatenate(([0], ends[:-1]))
+    counts = np.bincount(selection.images)  # each image has a label at least
+    ends = counts.cumsum()
+    starts = ends - counts
     best = order[starts]
     is_abstained = selection.abstain[best] > selection.logits[best]
     thresholds = matrix.thresholds[labels]
     is_matched = scores >= thresholds  # never true against NaN
     is_matched[starts] |= np.isnan(thresholds[starts])
-    ranked, shares, hits = labels.tolist(), scores.tolist(), is_matched.tolist()
-    found = []
-    for start, end, abstained in zip(
-        starts.tolist(), ends.tolist(), is_abstained.tolist(), strict=True
-    ):
-        last = min(end, start + top_k)
-        best_labels = zip(ranked[start:last], shares[start:last], strict=True)
-        all_labels = zip(ranked[start:end], hits[start:end], strict=True)
-        found.append(
-            ImageScores(
-                tuple(ScoredLabel(name=matrix.names[n], score=score) for n, score in best_labels),
-                () if abstained else tuple(matrix.names[n] for n, is_hit in all_labels if is_hit),
-                abstained,
-            )
-        )
-    return found
+    is_matched &= ~np.repeat(is_abstained, counts)
+    places = np.arange(len(labels)) - np.repeat(starts, counts)
+    is_named = places < top_k
+    matched_counts = np.bincount(
+        np.repeat(np.arange(len(counts)), counts)[is_matched], minlength=len(counts)
+    )
+    return Ranking(
+        labels=labels[is_named],
+        scores=scores[is_named],
+        ends=np.minimum(counts, top_k).cumsum(),
+        matched=labels[is_matched],
+        matched_ends=matched_counts.cumsum(),
+        is_abstained=is_abstained,
+    )

@@ -10,7 +10,7 @@ import torch
 from labelyard.errors import BatcherFullError
 from labelyard.messages import ModelInfo
 from labelyard_worker.vision.gpu_scoring import GpuSelector
-from labelyard_worker.vision.ranking import ImageScores, rank_labels
+from labelyard_worker.vision.ranking import ImageScores, Ranking, rank_arrays
 from labelyard_worker.vision.scoring import (
     MAX_LOGIT,
     Floats,
@@ -94,8 +94,18 @@ class Scorer:
         """
         if not len(image_embeds):
             return []
-        selection = self._select(np.stack(image_embeds), labels, top_k=top_k)
-        return rank_labels(selection, labels, top_k=top_k)
+        return self.rank(np.stack(image_embeds), labels, top_k=top_k).to_image_scores(labels.names)
+
+    def rank(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> Ranking:
+        """Score images against a label set, without an object for each image.
+
+        Args:
+            image_embeds: Unit-length vectors, shape (images, dim).
+            labels: As for :meth:`score`, which raises the same errors.
+            top_k: As for :meth:`score`.
+        """
+        selection = self._select(image_embeds, labels, top_k=top_k)
+        return rank_arrays(selection, labels, top_k=top_k)
 
     def _select(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
         """Select on the GPU; on the host if the set is small, or the GPU has no memory left."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from labelyard_worker.runs.files.parquet_tables import ParquetWriter
+    from labelyard_worker.runs.files.scored_batches import ScoredBatch
 
 JSONL_TYPE: Final = "application/jsonl"
 PARQUET_TYPE: Final = "application/vnd.apache.parquet"
@@ -48,6 +49,14 @@ class ShardOutput:
             self._errors.add(error)
         elif self._embeddings is not None and embedding is not None:
             self._embeddings.add(result, embedding)
+
+    def add_scored(self, batch: "ScoredBatch") -> None:
+        """Add images that succeeded, many at once."""
+        if isinstance(self._results, JsonlWriter):
+            self._results.add_text(batch.to_json_lines())
+        else:
+            self._results.add_batch(batch.to_table())
+        batch.count(self._counts)
 
     def add_error(self, error: ErrorLine) -> None:
         """Add a manifest line that names no image."""
