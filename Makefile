@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?=
 BROKER ?= redis
 # Much of the suite waits for servers to start, to fail and to come back.
-JOBS ?= 2
+JOBS ?= 3
 # Of the wheelhouse: where it goes, for which Python, and what that machine has (torch==2.11,numpy).
 DEST ?= .wheels
 PYTHON_VERSION ?= 3.12

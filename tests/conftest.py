@@ -34,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+#: Folders whose tests start servers and workers, and take longest.
+SLOW_FOLDERS = ("chaos", "e2e", "docs", "model", "cuda", "integration")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that may take longest first, or one process would end long after the others.
@@ -45,7 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("timeout")
         limit = float(marker.args[0]) if marker else 0.0
         limits[item.path] = max(limit, limits.get(item.path, 0.0))
-    items.sort(key=lambda item: -limits[item.path])
+    items.sort(key=lambda item: (-limits[item.path], _folder_rank(item.path)))
+
+
+def _folder_rank(path: Path) -> int:
+    folder = path.relative_to(Path(__file__).parent).parts[0]
+    return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
 
 @pytest.fixture(autouse=True)

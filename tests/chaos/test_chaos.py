@@ -11,7 +11,7 @@ from tests.chaos.slots import Exit
 from tests.support.rabbitmq import NOT_INSTALLED, is_installed
 
 # Of RabbitMQ each start takes seconds.
-SECONDS = {"redis": 25.0, "rabbitmq": 40.0}
+SECONDS = {"redis": 20.0, "rabbitmq": 30.0}
 BROKERS = [
     "redis",
     pytest.param(

@@ -14,7 +14,7 @@ import torch
 pytestmark = [pytest.mark.cuda, pytest.mark.timeout(170)]
 
 ROOT = Path(__file__).parent.parent.parent
-LARGEST = {"cuda": 8, "cpu": 2}  # each batch size is compiled by itself
+LARGEST = {"cuda": 8, "cpu": 1}  # each batch size is compiled by itself, half a minute on a CPU
 WITHIN_S = 160.0
 
 

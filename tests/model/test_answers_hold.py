@@ -1,4 +1,4 @@
-"""Decoding and number formats that save time change no answer, on 500 photographs.
+"""Decoding and number formats that save time change no answer, on hundreds of photographs.
 
 What is shown, and what is not: the photographs are cuts of the 18 that come in wheels,
 enlarged to between 1 and 2 megapixels, with noise in place of the detail that enlarging
@@ -10,6 +10,7 @@ do; that bounds the rounding, but says nothing of labels that people would choos
 """
 
 import io
+import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,8 @@ from tests.support.checkpoints import make_clip
 
 pytestmark = pytest.mark.timeout(900)  # the first test makes the photographs
 
-COUNT = 500
-EMULATED_COUNT = 120  # emulated bfloat16 took six times as long as float32
+COUNT = int(os.environ.get("ANSWERS_HOLD_COUNT", "180"))  # 500 for the figures in the docs
+EMULATED_COUNT = min(120, COUNT)  # emulated bfloat16 took six times as long as float32
 BATCH_SIZE = 16
 AGREEMENT = 0.99
 LARGEST_MOVE = 0.02

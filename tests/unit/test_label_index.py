@@ -185,7 +185,7 @@ def test_memory_holds_no_more_than_its_bound() -> None:
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
-            for number in range(30):
+            for number in range(12):
                 index.matrix(as_label_set([f"{number} {n}" for n in range(1_000)]))
                 encoder.calls.clear()
             gc.collect()

@@ -22,6 +22,7 @@ from labelyard_worker.jobs.errors import MessageReturnedError
 from labelyard_worker.jobs.invalid_messages import id_in
 from labelyard_worker.jobs.work import ReadWork, ReceivedMessage
 from labelyard_worker.runtime import Runtime
+from labelyard_worker.waiting_jobs import WAITING_JOBS
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class MessageRunner:
                     raise Reject(f"{job_id} is {status}", requeue=True)
                 if time.monotonic() >= again_at:
                     break
-                time.sleep(FOLLOW_EVERY_S)
+                with WAITING_JOBS.waiting():
+                    time.sleep(FOLLOW_EVERY_S)
             else:
                 return {"job_id": job_id, "status": status}
         raise AssertionError

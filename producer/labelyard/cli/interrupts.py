@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that arises in a destructor."""
+"""Ctrl-C that is neither lost in a destructor nor cuts the making of an object in two."""
 
 import signal
 import threading
@@ -9,6 +9,14 @@ from typing import Final
 
 #: Seconds after which an interrupt that had no effect is raised again.
 AGAIN_AFTER_S: Final = 1.0
+#: The same if it came at a moment at which it must not be raised.
+SOON_S: Final = 0.05
+#: Python drops a KeyboardInterrupt that arises in a destructor. One that arises in a constructor
+#: leaves half an object, whose own destructor then complains on standard error: asyncio's event
+#: loop did, beside a client's first wait.
+DEFERRING: Final = frozenset({"__del__", "__init__"})
+#: Interrupts that are deferred at most: a constructor may hang, too.
+MAX_DEFERRED: Final = 40
 
 
 @contextmanager
@@ -23,13 +31,17 @@ def lasting_interrupts() -> Iterator[None]:
         yield
         return
     interrupted = False
+    deferred = 0
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
-        nonlocal interrupted
+        nonlocal interrupted, deferred
         interrupted = True
+        if _must_defer(frame) and deferred < MAX_DEFERRED:
+            deferred += 1
+            signal.setitimer(signal.ITIMER_REAL, SOON_S)
+            return
         signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER_S)
-        if not _is_in_destructor(frame):
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     alarm = signal.signal(signal.SIGALRM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
@@ -42,9 +54,9 @@ def lasting_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGALRM, alarm)
 
 
-def _is_in_destructor(frame: FrameType | None) -> bool:
+def _must_defer(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_name in DEFERRING:
             return True
         frame = frame.f_back
     return False

@@ -11,11 +11,13 @@ from labelyard.publisher import Publisher
 from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 from labelyard.tenant_lines.counts import count_messages
+from labelyard_worker.broker import claim_gate
 from labelyard_worker.broker.channel import RedisChannel
 from labelyard_worker.broker.line_merge import merge_lines
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.maintenance.broker_view import QueueSnapshot, RedisBrokerView
 from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.waiting_jobs import WAITING_JOBS
 from tests.support.claiming import KEYS, NAMESPACE, Claims, message_of, tenant_of
 from tests.support.inbox import inbox
 from tests.support.waiting import wait_until
@@ -303,10 +305,45 @@ def test_an_idle_consumer_wakes_for_a_message_that_is_returned(
         assert broker_redis.hlen("unacked") == 2
 
 
+def test_a_consumer_claims_few_jobs_while_tenants_take_turns_and_waiting_ones_do_not_count(
+    broker_url: str, broker_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_gate, "OPEN_AFTER_S", 600.0)
+    for headers in (A, B) * 10:
+        broker_redis.lpush("bulk", message_of(0, **headers))
+    with inbox(broker_url) as consumer:
+
+        def received_after_three_turns() -> int:
+            for _ in range(3):
+                consumer.turn()
+            return len(consumer.messages)
+
+        consumer.await_messages(2)
+        assert received_after_three_turns() == 2
+
+        consumer.messages[0].ack()
+        assert received_after_three_turns() == 3
+        with WAITING_JOBS.waiting():
+            assert received_after_three_turns() == 4
+        assert received_after_three_turns() == 4
+
+
+def test_a_consumer_of_one_tenants_messages_claims_all_that_it_may(
+    broker_url: str, broker_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_gate, "OPEN_AFTER_S", 600.0)
+    for _ in range(10):
+        broker_redis.lpush("bulk", message_of(0, **A))
+
+    with inbox(broker_url) as consumer:
+        assert len(consumer.await_messages(10)) == 10
+
+
 def test_a_busy_consumer_is_not_told_of_other_claims(
     broker_url: str, broker_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each push costs the event loop a read."""
+    monkeypatch.setattr(claim_gate, "COMPUTING_JOBS", 1000)
     pushes: list[int] = []
     read = RedisChannel.read_push
     monkeypatch.setattr(RedisChannel, "read_push", lambda self: (pushes.append(1), read(self)))

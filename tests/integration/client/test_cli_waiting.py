@@ -151,7 +151,7 @@ class Interrupted:
 
 
 def test_ctrl_c_is_not_lost_in_a_destructor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupts, "AGAIN_AFTER_S", 0.01)
+    monkeypatch.setattr(interrupts, "SOON_S", 0.01)
 
     def wait_for_ever() -> None:
         with interrupts.lasting_interrupts():
@@ -162,6 +162,29 @@ def test_ctrl_c_is_not_lost_in_a_destructor(monkeypatch: pytest.MonkeyPatch) -> 
         wait_for_ever()
 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class HalfMade:
+    """Object that is interrupted while it is made."""
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        signal.raise_signal(signal.SIGINT)
+        self.is_whole = True
+
+
+def test_ctrl_c_leaves_no_object_half_made() -> None:
+    made: list[HalfMade] = []
+
+    def make_and_wait() -> None:
+        with interrupts.lasting_interrupts():
+            made.append(HalfMade())
+            threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_and_wait()
+
+    assert [one.is_whole for one in made] == [True]
 
 
 def on_a_terminal(*command: str) -> tuple[str, str]:

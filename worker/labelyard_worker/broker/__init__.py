@@ -3,7 +3,8 @@
 On Redis, in the order of a message's life:
 
 - ``transport.py``: kombu's Redis transport with our parts; ``poller.py`` drives its channels.
-- ``channel.py``: sends claims and reads their replies; ``empty_queues.py`` lets it idle.
+- ``channel.py``: sends claims and reads their replies; ``empty_queues.py`` lets it idle, and
+  ``claim_gate.py`` holds claims back while enough jobs compute and tenants take turns.
 - ``claim.py``: the script that pops a message and records it as unacknowledged; tenants take turns
   (``labelyard/tenant_lines``). ``line_merge.py`` undoes the sorting for stock workers.
 - ``receipt.py``: hands the message over to Celery; undeliverable ones go to ``malformed.py``.

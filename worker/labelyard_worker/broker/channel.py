@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
 
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,6 +22,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from labelyard.tenant_lines.scripts import SCRIPTS
 from labelyard_worker.broker.claim import CLAIM, CLAIM_SHA, AtomicClaimError
+from labelyard_worker.broker.claim_gate import ClaimGate
 from labelyard_worker.broker.empty_queues import EmptyQueues
 from labelyard_worker.broker.qos import UnackedMessages
 from labelyard_worker.broker.receipt import receive
@@ -46,6 +48,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         claimed: Queue of each message that was claimed and is not yet delivered.
         consumed_queues: Queues that had a consumer on this channel.
         empty_queues: Queues that need no claim until the server pushes a change.
+        gate: Holds claims back while tenants take turns and enough jobs compute.
     """
 
     QoS = UnackedMessages
@@ -69,6 +72,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         self.claimed: dict[str, str] = {}
         self.consumed_queues: set[str] = set()
         self.empty_queues = EmptyQueues()
+        self.gate = ClaimGate(wake_event_loop)
         self._no_ack_queues: set[str] = set()
         self._tracked_sock: object = None
         self._is_script_loaded = False
@@ -104,12 +108,14 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         return float(self.brpop_timeout or 1)
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's name
-        """Send a claim, unless all queues are full or known to be empty."""
+        """Send a claim, unless all queues are full or known to be empty, or the gate is closed."""
         connection = self.client.connection
         if connection._sock is not self._tracked_sock:  # noqa: SLF001 - the poller's own test
             self._track(connection)
         queues = self.list_claimable_queues()
         if not queues or self.empty_queues.covers(queues):
+            return
+        if not self.gate.is_open(self.qos.count_all_in_flight()):
             return
         self._searched = queues
         self.empty_queues.clear()
@@ -149,8 +155,9 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         self._hand_over(*reply)
         return True
 
-    def _hand_over(self, place: int, raw: bytes) -> None:
+    def _hand_over(self, place: int, raw: bytes, takes_turns: int) -> None:
         """Hand a claimed message to its consumer; ``UnackedMessages.append`` takes its queue."""
+        self.gate.is_on = bool(takes_turns)
         queue, delivery_tag = self._searched[place], self._tag
         self._queue_cycle.rotate(queue)
         if queue not in self._no_ack_queues:
@@ -264,3 +271,14 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         if asynchronous:
             params["protocol"] = 3  # pushes on the connection that claims need RESP3
         return params
+
+
+def wake_event_loop() -> None:
+    """Make the event loop of this process take its next turn; callable from any thread."""
+    hub = get_event_loop()
+    if hub is not None:
+        hub.call_soon(do_nothing)
+
+
+def do_nothing() -> None:
+    """Do nothing in the event loop: its turn is what the caller wants."""

@@ -30,6 +30,10 @@ class UnackedMessages(kombu_redis.QoS):  # type: ignore[misc]
         """Count the unacknowledged messages of *queue* on this channel."""
         return list(self._queue_by_tag.values()).count(queue)
 
+    def count_all_in_flight(self) -> int:
+        """Count the unacknowledged messages of all queues on this channel."""
+        return len(self._queue_by_tag)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         queue = self.channel.claimed.pop(delivery_tag, None)
         if queue is None:  # popped by basic_get, or given back by a cancelled consumer

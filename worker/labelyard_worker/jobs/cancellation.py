@@ -18,6 +18,7 @@ from labelyard.errors import (
     JobTimedOutError,
     LabelyardError,
 )
+from labelyard_worker.waiting_jobs import WAITING_JOBS
 
 Answer = TypeVar("Answer")
 POLL_EVERY_S = 0.2
@@ -86,7 +87,10 @@ class Token:
         while True:
             self.check()
             try:
-                return future.result(timeout=POLL_EVERY_S)
+                if future.done():
+                    return future.result()
+                with WAITING_JOBS.waiting():
+                    return future.result(timeout=POLL_EVERY_S)
             except TimeoutError:
                 if future.done():
                     raise
@@ -96,8 +100,9 @@ class Token:
 
     def wait_until(self, is_ready: Callable[[float], bool]) -> None:
         """Call *is_ready* with the seconds it may block, until it returns true."""
-        while not is_ready(POLL_EVERY_S):
-            self.check()
+        with WAITING_JOBS.waiting():
+            while not is_ready(POLL_EVERY_S):
+                self.check()
 
 
 class RunningJobs:

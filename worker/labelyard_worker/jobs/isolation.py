@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from labelyard_worker.waiting_jobs import WAITING_JOBS
+
 # Longest wait of a suspect for a moment in which nothing else runs.
 IDLE_WITHIN_S: Final = 30.0
 # Longest time that ordinary jobs wait for a suspect that started alone.
@@ -34,7 +36,9 @@ class Quarantine:
     def ordinary(self) -> Iterator[None]:
         """Run the block beside all other jobs, a suspect that is not alone included."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
+            if self._is_closed:
+                with WAITING_JOBS.waiting():
+                    self._changed.wait_for(lambda: not self._is_closed)
             self._ordinary += 1
         try:
             yield
@@ -47,7 +51,9 @@ class Quarantine:
     def suspect(self) -> Iterator[None]:
         """Run the block beside ordinary jobs, but beside no other suspect."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._has_suspect)
+            if self._has_suspect:
+                with WAITING_JOBS.waiting():
+                    self._changed.wait_for(lambda: not self._has_suspect)
             self._has_suspect = True
         try:
             yield
@@ -89,7 +95,8 @@ class Quarantine:
             while self._ordinary:
                 if should_stop() or time.monotonic() >= until:
                     return False
-                self._changed.wait(POLL_EVERY_S)
+                with WAITING_JOBS.waiting():
+                    self._changed.wait(POLL_EVERY_S)
             self._is_closed = True
             return True
 

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from labelyard.errors import LedgerUnavailableError
 from labelyard_worker.jobs.errors import LedgerAwayError
+from labelyard_worker.waiting_jobs import WAITING_JOBS
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -35,10 +36,12 @@ class LedgerRetry:
         delay_s = FIRST_DELAY_S
         while True:
             try:
-                return step()
+                with WAITING_JOBS.waiting():
+                    return step()
             except LedgerUnavailableError as error:
                 if self._should_stop():
                     raise LedgerAwayError(str(error)) from error
                 log.warning("ledger_unavailable", extra={"fields": {"delay_s": delay_s}})
-                time.sleep(random.uniform(0, delay_s))
+                with WAITING_JOBS.waiting():
+                    time.sleep(random.uniform(0, delay_s))
                 delay_s = min(LONGEST_DELAY_S, delay_s * 2)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from labelyard_worker.waiting_jobs import WAITING_JOBS
+
 
 class SingleFlight:
     """Map of the jobs that run in this process, by id; called from many threads."""
@@ -29,7 +31,8 @@ class SingleFlight:
             return
         ended = threading.Event()
         while (running := self._enter(job_id, ended)) is not None:
-            running.wait()
+            with WAITING_JOBS.waiting():
+                running.wait()
         try:
             yield
         finally:

@@ -9,7 +9,8 @@
 -- ARGV[2]  1 to search all priorities of a queue before the next queue, 0 to search by priority
 -- ARGV[3..]  name of each queue as JSON, empty if it needs no acknowledgement; then the suffix of
 --   the list of each priority
--- Returns {place of the queue, message}, or nil if all lists are empty.
+-- Returns {place of the queue, message, 1 if tenants take turns in its list}, or nil if all lists are
+-- empty.
 --
 -- An idle caller sends CLIENT CACHING YES first: EXISTS then arms CLIENT TRACKING, and the next
 -- write to one of the empty lists is pushed to it.
@@ -20,12 +21,16 @@
 -- memory, but lets a script that has begun to write finish, so neither a line nor the record is
 -- ever refused.
 --
--- @include _lines.lua
 local UNACKED, INDEX, WEIGHTS, SORTED = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local FIRST_QUEUE, FIRST_SUFFIX = 5, #KEYS - 1
+local LOOK_EVERY = 16  -- claims
+
+-- Return the functions for tenants. They are made only when they are needed, which for a list that is
+-- not sorted is each LOOK_EVERY claims: to make them takes as long as two commands.
+local function functions_for_tenants()
+-- @include _lines.lua
 local MOST_AT_ONCE = 256  -- messages that one claim looks at or moves: about 1 ms
 local CHUNK_BYTES = 65536  -- read at once, about: messages may be large
-local LOOK_EVERY = 16  -- claims
 local MIN_WEIGHT, MAX_WEIGHT = 0.01, 1000
 
 -- Return how many messages to read next, the longest of the last ones having *longest* bytes.
@@ -114,23 +119,33 @@ local function look(list, known, raw)
   redis.call('SET', list .. KNOWN, known)
 end
 
+return pop_sorted, look
+end
+
+local is_sorted = {}
+local function read_sorted()
+  local lists = redis.call('SMEMBERS', SORTED)
+  for _, list in ipairs(lists) do is_sorted[list] = true end
+  return #lists > 0
+end
+
 -- Pop from a list that is not sorted: the oldest messages, as many as its counter says, are known
 -- to be of one tenant, and nothing is moved until one of another tenant is found.
 local function pop_unsorted(list)
   local raw = redis.call('RPOP', list)
   if not raw then return false end
-  local known = redis.call('DECR', list .. KNOWN)
-  if known < 0 or known % LOOK_EVERY == 0 then look(list, math.max(0, known), raw) end
+  local known = redis.call('DECR', list .. ':known')  -- KNOWN of _lines.lua
+  if known < 0 or known % LOOK_EVERY == 0 then
+    local _, look = functions_for_tenants()
+    look(list, math.max(0, known), raw)
+  end
   return raw
 end
-
-local is_sorted, has_sorted = {}, false
-for _, list in ipairs(redis.call('SMEMBERS', SORTED)) do is_sorted[list], has_sorted = true, true end
 
 -- Pop from the list of a queue and priority, and record the message.
 local function claim(place, list)
   local raw
-  if has_sorted and is_sorted[list] then raw = pop_sorted(list) else raw = pop_unsorted(list) end
+  if is_sorted[list] then raw = functions_for_tenants()(list) else raw = pop_unsorted(list) end
   if not raw then return nil end
   local queue = ARGV[place - 2]
   if queue ~= '' then
@@ -138,26 +153,31 @@ local function claim(place, list)
     local clock = redis.call('TIME')
     redis.call('ZADD', INDEX, clock[1] .. '.' .. string.format('%06d', clock[2]), ARGV[1])
   end
-  return {place - FIRST_QUEUE, raw}
+  return {place - FIRST_QUEUE, raw, is_sorted[list] and 1 or 0}
 end
 
 local found
 if ARGV[2] == '1' then
   for place = FIRST_QUEUE, #KEYS do
-    local lists, has_messages = {}, false
-    for suffix = FIRST_SUFFIX, #ARGV do
-      local list = KEYS[place] .. ARGV[suffix]
-      lists[#lists + 1] = list
-      has_messages = has_messages or is_sorted[list]
+    local lists = {}
+    for suffix = FIRST_SUFFIX, #ARGV do lists[#lists + 1] = KEYS[place] .. ARGV[suffix] end
+    local count
+    if place == FIRST_QUEUE then
+      -- One command tells of most claims that no list is sorted, and that the first queue is empty.
+      count = redis.call('EXISTS', SORTED, unpack(lists))
+      if count > 0 and read_sorted() then count = count - 1 end
+    else
+      count = redis.call('EXISTS', unpack(lists))
     end
-    if redis.call('EXISTS', unpack(lists)) > 0 or has_messages then
-      for _, list in ipairs(lists) do
+    for _, list in ipairs(lists) do
+      if count > 0 or is_sorted[list] then
         found = claim(place, list)
         if found then return found end
       end
     end
   end
 else
+  read_sorted()
   for suffix = FIRST_SUFFIX, #ARGV do
     for place = FIRST_QUEUE, #KEYS do
       local list = KEYS[place] .. ARGV[suffix]
