@@ -117,6 +117,9 @@ class ClientSettings(ConnectionSettings):
     upload_bucket: str = "labelyard-uploads"
     #: Key prefix of uploaded files.
     upload_prefix: str = "uploads/"
+    #: Secrets of ``labelyard ingest``, with commas: a sender of notifications must present one of
+    #: them. Several let senders change theirs one by one. Empty only works on a loopback address.
+    ingest_secret: Names = ()
     #: Longest that a submit waits for the broker. The job is in the ledger by then, and a worker's
     #: reconciler sends it when the broker is back.
     publish_timeout_s: PositiveFloat = Field(default=3.0, le=MAX_WAIT_S)

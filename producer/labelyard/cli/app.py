@@ -13,6 +13,7 @@ from labelyard.cli import (
     event_groups,
     events,
     fleet,
+    ingest,
     jobs,
     label_sets,
     listing,
@@ -121,3 +122,4 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(event_groups.app, name="event-groups")
 app.add_typer(runs.app, name="run")
+app.add_typer(ingest.app, name="ingest")

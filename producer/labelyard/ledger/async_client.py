@@ -102,6 +102,17 @@ class AsyncLedger:
         with ledger_errors_as_ours():
             return await self._scripts[name](keys=keys, args=args)
 
+    async def run_many(self, commands: Sequence[Command]) -> list[list[str]]:
+        """Run scripts in few round trips and return their answers, in their order."""
+        answers: list[Any] = []
+        with ledger_errors_as_ours():
+            for start in range(0, len(commands), PIPELINE_SIZE):
+                async with self.client.pipeline(transaction=False) as pipeline:
+                    for name, keys, args in commands[start : start + PIPELINE_SIZE]:
+                        await self._scripts[name](keys=keys, args=args, client=pipeline)
+                    answers += await pipeline.execute()
+        return answers
+
     async def open(self, job: Job, *, queue: Queue) -> Opened:
         """Write the record of *job*, unless there is one under its id.
 

@@ -442,6 +442,17 @@ class LedgerKeys:
         """
         return f"{self.namespace}:label_set_names"
 
+    def event_mark(self, rule: str, object_sha256: str) -> str:
+        """Newest event of one object that `labelyard ingest` has made a job of.
+
+        Type: hash
+        Holds: the event's identity and time, its job, and until when a claim on it is held; empty
+            once the job has a record.
+        Writer: `labelyard ingest`, for each event that a rule matches.
+        TTL: `window_s` of the rule file, a day by default, after the last event.
+        """
+        return f"{self.namespace}:event:{rule}:{object_sha256}"
+
     @cached_property
     def barrier(self) -> str:
         """Write that a barrier of `LABELYARD_DURABLE_WRITES` waits for.
