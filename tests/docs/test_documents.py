@@ -20,7 +20,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benc
 CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 # A page may name a file as it is known in its package, for example broker/claim.py.
 BASES = [ROOT, *CODE]
-PREFIXES_IN_BUCKETS = {"bucket/prefix/", "photos/labels/", "uploads/"}
+PREFIXES_IN_BUCKETS = {
+    *("bucket/prefix/", "photos/labels/", "uploads/", "incoming/", "labelyard-uploads/incoming/"),
+}
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

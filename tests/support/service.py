@@ -10,6 +10,7 @@ from typing import Any
 
 from labelyard import Client
 from labelyard.settings import ClientSettings
+from labelyard_worker.local.embedded import choose_ports
 from labelyard_worker.local.servers import SeaweedServer, ValkeyServer
 from labelyard_worker.local.worker_process import WorkerProcess
 from tests.support.buckets import Bucket
@@ -17,6 +18,8 @@ from tests.support.buckets import Bucket
 PICTURES = "pictures"
 PRIVATE = "private"
 RESULTS = "results"
+WATCHED = "watched/"
+NOTIFIED_SECRET = "the-secret-of-seaweedfs"
 READY_WITHIN_S = 90.0
 
 
@@ -30,6 +33,8 @@ class Service:
     Attributes:
         s3: boto3 client with the right to everything.
         variables: The environment of producers and workers.
+        notified_port: Port that SeaweedFS sends notifications to, of keys below ``WATCHED`` in
+            ``pictures``; nobody listens there but a test.
     """
 
     folder: Path
@@ -37,6 +42,7 @@ class Service:
     seaweed: SeaweedServer
     s3: Any
     variables: Mapping[str, str]
+    notified_port: int
     _stack: ExitStack = field(repr=False)
 
     @property
@@ -95,6 +101,8 @@ def running_service(folder: Path) -> Iterator[Service]:
     """Run the servers while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     worker_keys = _write_identities(folder / "seaweedfs")
+    [notified_port] = choose_ports(1)
+    _write_notifications(folder / "seaweedfs", port=notified_port)
     with ExitStack() as stack:
         valkey = stack.enter_context(ValkeyServer(folder / "valkey"))
         seaweed = stack.enter_context(SeaweedServer(folder / "seaweedfs"))
@@ -111,7 +119,21 @@ def running_service(folder: Path) -> Iterator[Service]:
             "AWS_ACCESS_KEY_ID": worker_keys["accessKey"],
             "AWS_SECRET_ACCESS_KEY": worker_keys["secretKey"],
         }
-        yield Service(folder, valkey, seaweed, s3, variables, stack)
+        yield Service(folder, valkey, seaweed, s3, variables, notified_port, stack)
+
+
+def _write_notifications(folder: Path, *, port: int) -> None:
+    """Let SeaweedFS send notifications, as its administrator would set it."""
+    (folder / "notification.toml").write_text(
+        f"""
+[notification.webhook]
+enabled = true
+endpoint = "http://127.0.0.1:{port}/ingest"
+bearer_token = "{NOTIFIED_SECRET}"
+event_types = ["create", "update"]
+path_prefixes = ["/buckets/{PICTURES}/{WATCHED}"]
+"""
+    )
 
 
 def _write_identities(folder: Path) -> dict[str, str]:

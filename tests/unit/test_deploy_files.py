@@ -119,7 +119,9 @@ def test_workflow_pins_each_action_to_a_commit_and_names_its_version() -> None:
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in used)
 
 
-@pytest.mark.parametrize("dockerfile", ["deploy/Dockerfile", "deploy/flower/Dockerfile"])
+@pytest.mark.parametrize(
+    "dockerfile", ["deploy/Dockerfile", "deploy/flower/Dockerfile", "deploy/ingest/Dockerfile"]
+)
 def test_hadolint_finds_nothing_in_the_dockerfile(dockerfile: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
 
@@ -166,6 +168,7 @@ def test_optional_services_start_with_their_profile_alone() -> None:
         "prometheus": ["observability"],
         "grafana": ["observability"],
         "flower": ["flower"],
+        "ingest": ["ingest"],
     }
 
 
@@ -183,7 +186,7 @@ def test_files_that_services_mount_exist_and_cannot_be_written() -> None:
     mounts = [mount for one in SERVICES.values() for mount in one.get("volumes", [])]
     files = [mount for mount in mounts if mount.startswith("./")]
 
-    assert len(files) == 3
+    assert len(files) == 4
     assert all((ROOT / mount.split(":")[0]).exists() for mount in files)
     assert all(mount.endswith(":ro") for mount in files)
 

@@ -13,8 +13,8 @@ from labelyard.fields import MAX_KEY_BYTES
 
 #: Kinds of events begin so when an object is gone.
 REMOVAL: Final = ("ObjectRemoved:", "LifecycleExpiration:")
-_SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
-_SEQUENCER_DIGITS: Final = 64
+_SEQUENCER_DIGITS: Final = 32  # AWS sends 16 to 18
+_SEQUENCER: Final = re.compile(rf"[0-9A-Fa-f]{{1,{_SEQUENCER_DIGITS}}}")
 _TIME_DIGITS: Final = 20
 # Objects of a bucket without versions, or from before it had them, have this version in S3.
 NO_VERSION: Final = "null"
@@ -98,16 +98,21 @@ class ObjectEvent:
 
     @property
     def identity(self) -> str:
-        """Text that is equal for the same event sent again, and for no other of the object."""
+        """Digest that is equal for the same event sent again, and for no other of the object."""
         what = "removed" if self.is_removal else "stored"
         if self.version_id is not None:
-            return f"{what}:{self.version_id}"
-        return f"{what}:{self.etag or ''}:{self.order.kind}:{self.order.first}"
+            return _digest(f"{what}:{self.version_id}")
+        return _digest(f"{what}:{self.etag or ''}:{self.order.kind}:{self.order.first}")
 
     def mark(self, *, has_version: bool) -> str:
-        """Return the SHA-256 of the object's address, or of one version of it."""
+        """Return the digest of the object's address, or of one version of it."""
         version = f"\0{self.version_id}" if has_version and self.version_id else ""
-        return hashlib.sha256(f"{self.uri}{version}".encode()).hexdigest()
+        return _digest(f"{self.uri}{version}")
+
+
+def _digest(text: str) -> str:
+    """Return 32 hexadecimal digits: Redis keeps a mark of short values in half the memory."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def new_event(

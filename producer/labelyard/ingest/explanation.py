@@ -82,7 +82,7 @@ def _explain_job(rule: IngestRule, event: ObjectEvent, settings: ClientSettings)
         "queue": rule.queue,
         "tenant": job.tenant,
         "images": f"up to {rule.batch}" if rule.batch > 1 else "1",
-        "image": image.model_dump(exclude_none=True),
+        "image": image.model_dump(exclude_none=True, exclude={"id"}),
         "labels": shown,
         "top_k": rule.top_k,
         "deliver": deliver,

@@ -16,7 +16,7 @@ _LENGTH: Final = re.compile(r"\d{1,12}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
-class HttpRefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that is not answered by the service: its status, and a text for the sender."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -26,7 +26,7 @@ class HttpRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class HttpHead:
+class RequestHead:
     """Request line and headers of a request.
 
     Attributes:
@@ -52,7 +52,7 @@ class HttpHead:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class SenderAnswer:
     """Answer to a request.
 
     Attributes:
@@ -67,7 +67,7 @@ class HttpAnswer:
     @classmethod
     def of_json(
         cls, status: int, content: Mapping[str, Any], *, retry_after_s: int | None = None
-    ) -> "HttpAnswer":
+    ) -> "SenderAnswer":
         """Answer with a JSON object."""
         headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         return cls(status, json.dumps(content) + "\n", headers=headers)
@@ -93,57 +93,59 @@ class HttpAnswer:
         return head + body if has_body else head
 
 
-def parse_head(raw: bytes) -> HttpHead:
+def parse_head(raw: bytes) -> RequestHead:
     """Parse request line and headers, up to the empty line.
 
     Raises:
-        HttpRefusedError: It is not a request of HTTP/1.
+        RequestRefusedError: It is not a request of HTTP/1.
     """
     try:
         first, *lines = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     except ValueError:  # pragma: no cover - latin-1 decodes all bytes
-        raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "not a request") from None
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "not a request") from None
     match = _REQUEST_LINE.fullmatch(first)
     if match is None:
-        raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "not a request of HTTP/1.1")
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "not a request of HTTP/1.1")
     headers: dict[str, str] = {}
     for line in lines:
         if (pair := _HEADER.fullmatch(line)) is None:
-            raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "a header is malformed")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "a header is malformed")
         name, value = pair[1].lower(), pair[2]
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if "content-length" in headers and "transfer-encoding" in headers:
-        raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "two lengths of the body")
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "two lengths of the body")
     connection = headers.get("connection", "").lower()
     is_kept_alive = connection != "close" and (match[3] == "1" or connection == "keep-alive")
-    return HttpHead(match[1], match[2].partition("?")[0], headers, is_kept_alive)
+    return RequestHead(match[1], match[2].partition("?")[0], headers, is_kept_alive)
 
 
-async def read_body(reader: asyncio.StreamReader, head: HttpHead, *, max_bytes: int) -> bytes:
+async def read_body(reader: asyncio.StreamReader, head: RequestHead, *, max_bytes: int) -> bytes:
     """Read the body that *head* announces.
 
     Raises:
-        HttpRefusedError: It is too large, or its length is malformed.
+        RequestRefusedError: It is too large, or its length is malformed.
         asyncio.IncompleteReadError: The sender closed the connection.
     """
     if "transfer-encoding" in head.headers:
         return await _read_chunks(reader, head, max_bytes=max_bytes)
     length = head.headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length):
-        raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
     if int(length) > max_bytes:
         raise _too_large(max_bytes)
     return await reader.readexactly(int(length))
 
 
-async def _read_chunks(reader: asyncio.StreamReader, head: HttpHead, *, max_bytes: int) -> bytes:
+async def _read_chunks(reader: asyncio.StreamReader, head: RequestHead, *, max_bytes: int) -> bytes:
     if head.headers["transfer-encoding"].lower() != "chunked":
-        raise HttpRefusedError(HTTPStatus.NOT_IMPLEMENTED, "this transfer coding is not supported")
+        raise RequestRefusedError(
+            HTTPStatus.NOT_IMPLEMENTED, "this transfer coding is not supported"
+        )
     body = bytearray()
     while True:
         match = _CHUNK.fullmatch(await _read_line(reader))
         if match is None:
-            raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "a chunk is malformed")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "a chunk is malformed")
         size = int(match[1], 16)
         if len(body) + size > max_bytes:
             raise _too_large(max_bytes)
@@ -151,12 +153,12 @@ async def _read_chunks(reader: asyncio.StreamReader, head: HttpHead, *, max_byte
             break
         body += await reader.readexactly(size)
         if await reader.readexactly(2) != b"\r\n":
-            raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "a chunk is malformed")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "a chunk is malformed")
     trailer_bytes = 0
     while (line := await _read_line(reader)) != b"\r\n":
         trailer_bytes += len(line)
         if trailer_bytes > MAX_HEAD_BYTES:
-            raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "the trailer is too large")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "the trailer is too large")
     return bytes(body)
 
 
@@ -164,10 +166,10 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readuntil(b"\r\n")
     except asyncio.LimitOverrunError:
-        raise HttpRefusedError(HTTPStatus.BAD_REQUEST, "a line is too long") from None
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "a line is too long") from None
 
 
-def _too_large(max_bytes: int) -> HttpRefusedError:
-    return HttpRefusedError(
+def _too_large(max_bytes: int) -> RequestRefusedError:
+    return RequestRefusedError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {max_bytes} bytes"
     )

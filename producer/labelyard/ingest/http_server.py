@@ -9,9 +9,9 @@ from typing import Final, Protocol
 from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.http_messages import (
     MAX_HEAD_BYTES,
-    HttpAnswer,
-    HttpHead,
-    HttpRefusedError,
+    RequestHead,
+    RequestRefusedError,
+    SenderAnswer,
     parse_head,
     read_body,
 )
@@ -48,9 +48,9 @@ class HttpServer:
 
     def __init__(
         self,
-        answer: Callable[[HttpHead, bytes], Awaitable[HttpAnswer]],
+        answer: Callable[[RequestHead, bytes], Awaitable[SenderAnswer]],
         *,
-        check: Callable[[HttpHead], HttpAnswer | None],
+        check: Callable[[RequestHead], SenderAnswer | None],
         limits: Callable[[], RequestLimits],
         counters: IngestCounters,
     ) -> None:
@@ -117,12 +117,12 @@ class HttpServer:
         if not first:
             return False
         began = time.monotonic()
-        head: HttpHead | None = None
+        head: RequestHead | None = None
         try:
             head, body = await self._read(first, reader, writer)
             answer = await self._run(head, body)
-        except HttpRefusedError as error:
-            answer = HttpAnswer.of_json(error.status, {"error": error.text})
+        except RequestRefusedError as error:
+            answer = SenderAnswer.of_json(error.status, {"error": error.text})
             head = None
         except _AnsweredEarly as early:
             answer, head = early.answer, early.head if not early.head.has_body else None
@@ -138,17 +138,17 @@ class HttpServer:
 
     async def _read(
         self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[HttpHead, bytes]:
+    ) -> tuple[RequestHead, bytes]:
         """Read a request, within the time that a sender has for it."""
         limits = self._limits()
         if self._counters.connections > limits.max_requests + IDLE_CONNECTIONS:
-            raise HttpRefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            raise RequestRefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         try:
             async with asyncio.timeout(limits.request_timeout_s):
                 try:
                     raw = first + await reader.readuntil(b"\r\n\r\n")
                 except asyncio.LimitOverrunError:
-                    raise HttpRefusedError(
+                    raise RequestRefusedError(
                         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"
                     ) from None
                 head = parse_head(raw)
@@ -158,9 +158,11 @@ class HttpServer:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 return head, await read_body(reader, head, max_bytes=limits.max_body_bytes)
         except TimeoutError:
-            raise HttpRefusedError(HTTPStatus.REQUEST_TIMEOUT, "the request is too slow") from None
+            raise RequestRefusedError(
+                HTTPStatus.REQUEST_TIMEOUT, "the request is too slow"
+            ) from None
 
-    async def _run(self, head: HttpHead, body: bytes) -> HttpAnswer:
+    async def _run(self, head: RequestHead, body: bytes) -> SenderAnswer:
         self._counters.running += 1
         try:
             return await self._answer(head, body)
@@ -184,7 +186,7 @@ async def _discard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 class _AnsweredEarly(Exception):  # noqa: N818 - it is no error
     """A request that was answered before its body was read."""
 
-    def __init__(self, answer: HttpAnswer, head: HttpHead) -> None:
+    def __init__(self, answer: SenderAnswer, head: RequestHead) -> None:
         super().__init__(answer.status)
         self.answer = answer
         self.head = head

@@ -93,9 +93,9 @@ class LineIndex:
             named = rule.get("name") if isinstance(rule, dict) else None
             shown = named if isinstance(named, str) and named.isprintable() else str(number + 1)
             parts[:2] = [f"rule {shown[:64]}"]
-            if isinstance(rule, dict) and isinstance(rule.get("labels"), list):
-                parts[1:] = [part for part in parts[1:] if part != "labels"]
-                parts[1:1] = ["labels"] if path[2:3] == ("labels",) else []
+            is_list = isinstance(rule, dict) and isinstance(rule.get("labels"), list)
+            if is_list and parts[1:3] == ["labels", "labels"]:
+                del parts[1]  # the label set that the list was read as
         return ".".join(parts)
 
     def _read(self, text: str) -> None:

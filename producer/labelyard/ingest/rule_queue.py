@@ -28,10 +28,6 @@ RETRY_S: Final = 0.1
 BUSY_S: Final = 0.05
 
 
-class ObjectBusyError(LedgerUnavailableError):
-    """Another process has a claim on the object: the event is to be sent again."""
-
-
 @dataclass(eq=False, slots=True)
 class PendingEvent:
     """An event that waits for the record of its job.
@@ -242,7 +238,7 @@ class RuleQueue:
             elif answer.verdict != "busy":
                 self._resolve(pending, answer.verdict)
             elif pending.deadline <= now:
-                self._refuse_one(pending, ObjectBusyError("another process has a claim on it"))
+                self._refuse_one(pending, LedgerUnavailableError("another process has a claim"))
             else:
                 pending.not_before = now + min(BUSY_S, answer.wait_s)
                 self._waiting.append(pending)

@@ -63,6 +63,22 @@ class RuleDeliver(RuleTable):
     webhook: str | None = None
     stream: StreamName | None = None
 
+    @field_validator("object_uri")
+    @classmethod
+    def _placeholders_are_known(cls, template: str | None) -> str | None:
+        if template is not None:
+            placeholders_of(template)
+        return template
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_can_be_called(cls, webhook: str | None) -> str | None:
+        try:
+            Deliver(webhook=webhook)
+        except LabelyardError as error:
+            raise ValueError(str(error.args[0]).removeprefix("webhook: ")) from error
+        return webhook
+
 
 class IngestRule(RuleTable):
     """One rule: which events it takes, and which jobs they become.
@@ -220,7 +236,7 @@ class IngestLimits(RuleTable):
             ledger is away, before the sender gets 429 or 503. Keep it below the timeout of the
             sender.
         window_s: Seconds for which duplicates and older events are recognised. Each object costs
-            about 400 bytes of Redis for that long.
+            about 300 bytes of Redis for that long.
         drain_s: Seconds that running requests have after SIGTERM.
     """
 

@@ -29,8 +29,8 @@ def read_filer_event(content: dict[str, Any]) -> ObjectEvent | str:
     Raises:
         InvalidMessageError: It is not an event of the filer.
     """
-    message = content["message"]
-    if content["event_type"] not in KINDS or not isinstance(message, dict):
+    kind, message = content["event_type"], content["message"]
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(message, dict):
         raise InvalidMessageError("notification: event_type or message is not SeaweedFS's")
     old, new = _entry(message, "old_entry"), _entry(message, "new_entry")
     entry = new if new is not None else old

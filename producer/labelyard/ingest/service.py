@@ -25,7 +25,7 @@ from labelyard.errors import (
 from labelyard.ingest import sns
 from labelyard.ingest.active_rules import ActiveRules, Answer, find_labels
 from labelyard.ingest.counters import CONTENT_TYPE, IngestCounters
-from labelyard.ingest.http_messages import HttpAnswer, HttpHead
+from labelyard.ingest.http_messages import RequestHead, SenderAnswer
 from labelyard.ingest.http_server import HttpServer
 from labelyard.ingest.notifications import Notification, read_notification
 from labelyard.ingest.rule_file import read_rule_file
@@ -168,7 +168,7 @@ class IngestService:
         await asyncio.gather(*self._reloads, return_exceptions=True)
         log.info("ingest_stopped", extra={"fields": {"jobs": self.counters.events("job")}})
 
-    def _check(self, head: HttpHead) -> HttpAnswer | None:
+    def _check(self, head: RequestHead) -> SenderAnswer | None:
         """Refuse a request before its body is read."""
         if head.path in {"/live", "/ready", "/metrics"}:
             return None if head.method in {"GET", "HEAD"} else _refusal(405, "use GET")
@@ -183,7 +183,7 @@ class IngestService:
             return _refusal(503, "too many requests at once", retry_after_s=RETRY_BUSY_S)
         return None
 
-    def _is_known(self, head: HttpHead) -> bool:
+    def _is_known(self, head: RequestHead) -> bool:
         """Return whether a sender presents a secret: as bearer token, password or part of a path."""
         if not self._secrets:
             return True
@@ -201,16 +201,16 @@ class IngestService:
             for secret in self._secrets
         )
 
-    async def _answer(self, head: HttpHead, body: bytes) -> HttpAnswer:
+    async def _answer(self, head: RequestHead, body: bytes) -> SenderAnswer:
         match head.path:
             case "/live":
-                return HttpAnswer.of_json(HTTPStatus.OK, {"status": "live"})
+                return SenderAnswer.of_json(HTTPStatus.OK, {"status": "live"})
             case "/ready":
                 return await self._ready()
             case "/metrics":
-                return HttpAnswer(HTTPStatus.OK, self.counters.text(), content_type=CONTENT_TYPE)
+                return SenderAnswer(HTTPStatus.OK, self.counters.text(), content_type=CONTENT_TYPE)
         if head.method != "POST":
-            return HttpAnswer(HTTPStatus.NO_CONTENT)
+            return SenderAnswer(HTTPStatus.NO_CONTENT)
         try:
             notification = read_notification(body)
             return await self._receive(notification)
@@ -219,17 +219,17 @@ class IngestService:
             log.warning("ingest_notification_refused", extra={"fields": {"reason": reason}})
             return _refusal(HTTPStatus.BAD_REQUEST, reason)
 
-    async def _ready(self) -> HttpAnswer:
+    async def _ready(self) -> SenderAnswer:
         if not self._stopping.is_set():
             try:
                 await self._ledger.client.ping()
             except Exception:  # noqa: BLE001 - whatever it is, the service is not ready
                 log.debug("ingest_ledger_away")
             else:
-                return HttpAnswer.of_json(HTTPStatus.OK, {"status": "ready"})
+                return SenderAnswer.of_json(HTTPStatus.OK, {"status": "ready"})
         return _refusal(503, "the ledger is away, or the service stops")
 
-    async def _receive(self, notification: Notification) -> HttpAnswer:
+    async def _receive(self, notification: Notification) -> SenderAnswer:
         topic = notification.topic_arn
         if topic and topic not in self._rules.rules.sns_topics:
             log.warning("ingest_topic_refused", extra={"fields": {"topic_arn": topic}})
@@ -244,11 +244,11 @@ class IngestService:
             await asyncio.wait(answers, timeout=active.answer_s)
         return self._summary(notification, answers)
 
-    async def _subscribe(self, notification: Notification) -> HttpAnswer:
+    async def _subscribe(self, notification: Notification) -> SenderAnswer:
         subscription, fields = notification.subscription, {"topic_arn": notification.topic_arn}
         if subscription is None or not subscription.is_new:
             log.warning("ingest_unsubscribed", extra={"fields": fields})
-            return HttpAnswer.of_json(HTTPStatus.OK, {"subscription": "ended"})
+            return SenderAnswer.of_json(HTTPStatus.OK, {"subscription": "ended"})
         url = sns.check_confirm_url(subscription.confirm_url, topic_arn=notification.topic_arn)
         try:
             await asyncio.to_thread(self._confirm, url)
@@ -257,9 +257,9 @@ class IngestService:
             log.warning("ingest_confirmation_failed", extra={"fields": fields})
             return _refusal(503, "SNS did not confirm", retry_after_s=RETRY_AWAY_S)
         log.info("ingest_subscribed", extra={"fields": fields})
-        return HttpAnswer.of_json(HTTPStatus.OK, {"subscription": "confirmed"})
+        return SenderAnswer.of_json(HTTPStatus.OK, {"subscription": "confirmed"})
 
-    def _summary(self, notification: Notification, answers: Sequence[Answer]) -> HttpAnswer:
+    def _summary(self, notification: Notification, answers: Sequence[Answer]) -> SenderAnswer:
         """Answer 200 with a count of outcomes, or the refusal if there is one."""
         late = [one for one in answers if not one.done()]
         refusals = [error for one in answers if one.done() and (error := one.exception())]
@@ -271,7 +271,7 @@ class IngestService:
             return _refusal(503, "no answer in time", retry_after_s=RETRY_AWAY_S)
         counts: Counter[str] = Counter(one.result() for one in answers)
         taken = {"events": len(notification.events), "ignored": len(notification.ignored)}
-        return HttpAnswer.of_json(HTTPStatus.OK, {**taken, **counts})
+        return SenderAnswer.of_json(HTTPStatus.OK, {**taken, **counts})
 
 
 def check_secrets(secrets: Sequence[str], *, host: str) -> None:
@@ -309,11 +309,11 @@ def _password(value: str) -> str:
     return pair.partition(":")[2]
 
 
-def _refusal(status: int, text: str, *, retry_after_s: int | None = None) -> HttpAnswer:
-    return HttpAnswer.of_json(status, {"error": text}, retry_after_s=retry_after_s)
+def _refusal(status: int, text: str, *, retry_after_s: int | None = None) -> SenderAnswer:
+    return SenderAnswer.of_json(status, {"error": text}, retry_after_s=retry_after_s)
 
 
-def _refusal_of(error: BaseException) -> HttpAnswer:
+def _refusal_of(error: BaseException) -> SenderAnswer:
     """Answer with the status after which a sender tries again, and when it should."""
     content: dict[str, Any] = {"error": getattr(error, "code", "internal")}
     match error:
@@ -323,4 +323,4 @@ def _refusal_of(error: BaseException) -> HttpAnswer:
             status, retry_after_s = HTTPStatus.TOO_MANY_REQUESTS, RETRY_FULL_S
         case _:
             status, retry_after_s = HTTPStatus.SERVICE_UNAVAILABLE, RETRY_AWAY_S
-    return HttpAnswer.of_json(status, content, retry_after_s=max(1, retry_after_s))
+    return SenderAnswer.of_json(status, content, retry_after_s=max(1, retry_after_s))

@@ -8,7 +8,7 @@ class EventClaim:
     """An event of object storage, as far as the ledger must know it.
 
     Attributes:
-        mark: Name of the rule, and SHA-256 of the object's address.
+        mark: Name of the rule, and digest of the object's address.
         identity: Equal for the same event that is sent again.
         order: Kind of the times; times of different kinds are not compared.
         first: Earliest time of the event, as text that sorts like the times of its kind.
