@@ -9,9 +9,9 @@ from docs.key_page import entries
 
 from labelyard.ledger import Pending, Receipt, limits
 from labelyard.ledger.commands import Command, Commands, RetrySchedule
-from labelyard.ledger.event_claims import EventClaim
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
 from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
@@ -19,7 +19,8 @@ from labelyard.testing import sample_job
 
 JOB = sample_job(job_id="the-job")
 EVENTS = EventCommands(LedgerKeys("test"), open_ttl_s=60)
-CLAIM = EventClaim(("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id="the-job")
+OBJECT_EVENTS = ObjectEventCommands(LedgerKeys("test"))
+CLAIM = ObjectEventClaim(("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id="the-job")
 CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "open": lambda commands: commands.open(JOB, queue=Queue.BULK, is_limited=True),
     "start": lambda commands: commands.start(
@@ -59,8 +60,8 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     ),
     "drop_lost": lambda commands: commands.drop_lost(Queue.BULK, offset=0, limit=1),
     "add_missed": lambda commands: commands.add_missed(offset=0, limit=1),
-    "claim_event": lambda commands: commands.claim_event(CLAIM, lease_s=1, window_s=1),
-    "settle_event": lambda commands: commands.settle_event(CLAIM, is_kept=True),
+    "claim_object_event": lambda _: OBJECT_EVENTS.claim(CLAIM, lease_s=1, window_s=1),
+    "settle_object_event": lambda _: OBJECT_EVENTS.settle(CLAIM, is_kept=True),
     "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
     "join_events": lambda _: EVENTS.join("group", start="new", after="", where="{}"),
     "read_events": lambda _: EVENTS.read(

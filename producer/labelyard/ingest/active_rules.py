@@ -13,7 +13,7 @@ from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.rule_queue import Outcome, RuleQueue
 from labelyard.ingest.rules import IngestRule, IngestRules
 from labelyard.ledger import AsyncLedger
-from labelyard.ledger.event_marks import LEASE_S, EventMarks
+from labelyard.ledger.object_event_marks import LEASE_S, ObjectEventMarks
 from labelyard.messages import LabelSet
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ActiveRules:
         """
         self.rules: IngestRules = rules
         limits = rules.limits
-        marks = EventMarks(ledger, window_s=limits.window_s, lease_s=LEASE_S)
+        marks = ObjectEventMarks(ledger, window_s=limits.window_s, lease_s=LEASE_S)
         self._queues = {
             rule.name: RuleQueue(
                 rule,

@@ -13,8 +13,8 @@ from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.job_maker import JobMaker
 from labelyard.ingest.rules import IngestRule
-from labelyard.ledger.event_claims import EventClaim
-from labelyard.ledger.event_marks import EventMarks
+from labelyard.ledger.object_event_commands import ObjectEventClaim
+from labelyard.ledger.object_event_marks import ObjectEventMarks
 from labelyard.messages import Job, LabelSet
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class PendingEvent:
 
 
 @dataclass(slots=True)
-class EventGroup:
+class JobGroup:
     """Events that become one job together.
 
     Attributes:
@@ -72,7 +72,7 @@ class RuleQueue:
         *,
         labels: LabelSet | str,
         client: AsyncClient,
-        marks: EventMarks,
+        marks: ObjectEventMarks,
         hold_s: float,
         counters: IngestCounters,
     ) -> None:
@@ -193,7 +193,7 @@ class RuleQueue:
     async def _submit(self, chosen: list[PendingEvent]) -> None:
         size = self._rule.batch
         groups = [
-            EventGroup(self._maker.make([one.event for one in part]), part)
+            JobGroup(self._maker.make([one.event for one in part]), part)
             for part in (chosen[at : at + size] for at in range(0, len(chosen), size))
         ]
         if not groups:
@@ -223,7 +223,7 @@ class RuleQueue:
                 self._resolve(pending, "job")
         await self._cancel([job_id for group in claimed for job_id in group.superseded])
 
-    async def _claim(self, groups: list[EventGroup]) -> None:
+    async def _claim(self, groups: list[JobGroup]) -> None:
         """Claim all events, and keep in each group those that are to be part of its job."""
         asked = [(group, pending) for group in groups for pending in group.pending]
         answers = await self._marks.claim([self._claim_of(one, group) for group, one in asked])
@@ -246,9 +246,9 @@ class RuleQueue:
     def _mark(self, event: ObjectEvent) -> str:
         return event.mark(has_version=self._rule.every_version)
 
-    def _claim_of(self, pending: PendingEvent, group: EventGroup | None) -> EventClaim:
+    def _claim_of(self, pending: PendingEvent, group: JobGroup | None) -> ObjectEventClaim:
         event = pending.event
-        return EventClaim(
+        return ObjectEventClaim(
             mark=(self._rule.name, self._mark(event)),
             identity=event.identity,
             order=event.order.kind,
@@ -273,7 +273,7 @@ class RuleQueue:
             else:
                 return
 
-    async def _settle(self, claims: list[EventClaim], *, is_kept: bool) -> None:
+    async def _settle(self, claims: list[ObjectEventClaim], *, is_kept: bool) -> None:
         """Settle claims; if the ledger is away, the record of the job settles them later."""
         try:
             await self._marks.settle(claims, is_kept=is_kept)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from labelyard.ledger.event_claims import EventClaim
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.limits import DELIVER_FOR_S, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from labelyard.ledger.records import State
@@ -331,26 +330,6 @@ class Commands:
         """Count open jobs that the backlog lacks."""
         args = [self.keys.namespace, str(self.open_ttl_s), str(offset), str(limit)]
         return Command("add_missed", [self.keys.open, self.keys.backlog], args)
-
-    def claim_event(self, claim: EventClaim, *, lease_s: float, window_s: float) -> Command:
-        """Claim an event of object storage for a job."""
-        args = [
-            self.keys.namespace,
-            claim.identity,
-            claim.order,
-            claim.first,
-            claim.last,
-            claim.job_id,
-            "1" if claim.is_alone else "",
-            str(lease_s),
-            str(window_s),
-        ]
-        return Command("claim_event", [self.keys.event_mark(*claim.mark)], args)
-
-    def settle_event(self, claim: EventClaim, *, is_kept: bool) -> Command:
-        """Keep a claim on an event, or give it up."""
-        args = [claim.job_id, "kept" if is_kept else "released"]
-        return Command("settle_event", [self.keys.event_mark(*claim.mark)], args)
 
     def add_set_aside(
         self, entry_id: str, entry: str, *, max_entries: int, max_total_bytes: int

@@ -442,7 +442,7 @@ class LedgerKeys:
         """
         return f"{self.namespace}:label_set_names"
 
-    def event_mark(self, rule: str, object_digest: str) -> str:
+    def object_event(self, rule: str, object_digest: str) -> str:
         """Newest event of one object that `labelyard ingest` has made a job of.
 
         Type: hash
@@ -451,7 +451,7 @@ class LedgerKeys:
         Writer: `labelyard ingest`, for each event that a rule matches.
         TTL: `window_s` of the rule file, a day by default, after the last event.
         """
-        return f"{self.namespace}:event:{rule}:{object_digest}"
+        return f"{self.namespace}:object_event:{rule}:{object_digest}"
 
     @cached_property
     def barrier(self) -> str:

@@ -263,7 +263,7 @@ def test_a_service_that_died_before_its_answer_leaves_one_job(
     """The claim is held and not settled, as after a SIGKILL between record and answer."""
     with running_ingest(tmp_path, settings) as ingest:
         ingest.send(records(record()))
-        [mark] = ledger_redis.keys("labelyard:event:uploads:*")
+        [mark] = ledger_redis.keys("labelyard:object_event:uploads:*")
         ledger_redis.hset(mark, "held_until", "9999999999")
 
         answer = ingest.send(records(record()))
@@ -280,7 +280,7 @@ def test_a_service_that_died_before_its_job_loses_no_event(
     with running_ingest(tmp_path, settings, limits + RULE) as ingest:
         ingest.send(records(record()))
         [job] = all_jobs(client)
-        [mark] = ledger_redis.keys("labelyard:event:uploads:*")
+        [mark] = ledger_redis.keys("labelyard:object_event:uploads:*")
         ledger_redis.hset(mark, mapping={"job": "never-opened", "held_until": "9999999999"})
 
         held = ingest.send(records(record()))

@@ -13,9 +13,9 @@ from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.ledger import Ledger, Pending, connect
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.ledger.erasure import erase_job
-from labelyard.ledger.event_claims import EventClaim
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.maintenance import MaintenanceLedger
+from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.messages import Deliver
 from labelyard.queues import Queue
@@ -67,8 +67,10 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     ledger.client.zadd(ledger.keys.expiring, {running.job_id: 9e9})
     ledger.client.expire(ledger.keys.expiring, 60)
     SetAside(ledger.client, settings).add(SetAsideMessage("odd", "q", 1, b"x"))
-    claim = EventClaim(("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id=waiting.job_id)
-    ledger.run(ledger.commands.claim_event(claim, lease_s=30, window_s=60))
+    claim = ObjectEventClaim(
+        ("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id=waiting.job_id
+    )
+    ledger.run(ObjectEventCommands(ledger.keys).claim(claim, lease_s=30, window_s=60))
     registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
     registry.register("pets", as_label_set(["a cat", "a dog"]))
     EventGroups(ledger).create("indexer")

@@ -50,8 +50,8 @@ ScriptName = Literal[
     "ack_gap",
     "delete_event_group",
     "trim_events",
-    "claim_event",
-    "settle_event",
+    "claim_object_event",
+    "settle_object_event",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)

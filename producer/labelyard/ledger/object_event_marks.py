@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from labelyard.ledger.async_client import AsyncLedger
-from labelyard.ledger.event_claims import EventClaim
+from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 
 Verdict = Literal["claimed", "duplicate", "stale", "busy"]
 #: Seconds that a caller has between its claim and its job's record. A caller that dies in between
@@ -30,7 +30,7 @@ class ClaimAnswer:
     wait_s: float = 0.0
 
 
-class EventMarks:
+class ObjectEventMarks:
     """Claims events for jobs, so that each event becomes part of one job, in order per object.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.
@@ -44,15 +44,15 @@ class EventMarks:
             lease_s: Seconds that a claim is held without a record of its job.
         """
         self._ledger = ledger
+        self._commands = ObjectEventCommands(ledger.keys)
         self._window_s = window_s
         self._lease_s = lease_s
 
-    async def claim(self, claims: Sequence[EventClaim]) -> list[ClaimAnswer]:
+    async def claim(self, claims: Sequence[ObjectEventClaim]) -> list[ClaimAnswer]:
         """Claim events in one round trip, in their order; a repeated claim is claimed again."""
-        commands = self._ledger.commands
         answers = await self._ledger.run_many(
             [
-                commands.claim_event(one, lease_s=self._lease_s, window_s=self._window_s)
+                self._commands.claim(one, lease_s=self._lease_s, window_s=self._window_s)
                 for one in claims
             ]
         )
@@ -61,7 +61,6 @@ class EventMarks:
             for verdict, job_id, wait_s in answers
         ]
 
-    async def settle(self, claims: Sequence[EventClaim], *, is_kept: bool) -> None:
+    async def settle(self, claims: Sequence[ObjectEventClaim], *, is_kept: bool) -> None:
         """Keep claims whose job has a record, or release those whose job was refused."""
-        commands = self._ledger.commands
-        await self._ledger.run_many([commands.settle_event(one, is_kept=is_kept) for one in claims])
+        await self._ledger.run_many([self._commands.settle(one, is_kept=is_kept) for one in claims])
