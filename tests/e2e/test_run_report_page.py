@@ -78,7 +78,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [*LABELS, *(f"label {number}" for number in range(95))]
     manifest = {
         **MANIFEST,
-        "label_set": {"labels": [{"name": name, "threshold": 0.5} for name in labels]},
+        "request": {"label_set": {"labels": [{"name": name, "threshold": 0.5} for name in labels]}},
     }
     lines = (
         line.model_copy(update={"uri": f"s3://shop/{line.line % 40}.jpg"})

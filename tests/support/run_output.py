@@ -15,9 +15,14 @@ LABELS = ("a cat", "a dog", "a bowl of soup", "a rocket", "a temple")
 RUN_ID = "run-2031-03-14"
 MANIFEST: Mapping[str, Any] = {
     "run_id": RUN_ID,
-    "source": "s3://shop/catalogue/**/*.jpg",
+    "started_at": "2031-03-14T09:26:53+00:00",
+    "request": {
+        "source": "s3://shop/catalogue/**/*.jpg",
+        "label_set": {"labels": [{"name": name} for name in LABELS], "scoring": "softmax"},
+    },
+    "label_set": "sha256:5e0c3f8a",
     "model": {"checkpoint": "openai/clip-vit-base-patch32", "dtype": "float32"},
-    "label_set": {"labels": [{"name": name} for name in LABELS], "scoring": "softmax"},
+    "labelyard": "0.1.0",
 }
 
 

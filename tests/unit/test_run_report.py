@@ -1,13 +1,14 @@
 """The report of a run: counts, chosen pictures and findings, from output that nobody checked."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from labelyard.errors import InvalidMessageError
 from labelyard.runs.lines import ErrorLine
@@ -16,6 +17,7 @@ from labelyard.runs.report.gallery import choose_pictures, limits_for
 from labelyard.runs.report.tally import RunTally
 from labelyard.runs.report.throughput import measure_throughput
 from labelyard.runs.report.thumbnails import shrink
+from labelyard_worker.runs.files.parquet_tables import to_results, to_row
 from tests.support import pictures
 from tests.support.run_output import LABELS, failed, generated, scored, write_many, write_run
 
@@ -146,17 +148,13 @@ def test_equal_seeds_write_equal_pages_and_others_choose_other_pictures(tmp_path
 
 
 def test_results_in_parquet_give_the_same_page_as_in_jsonl(tmp_path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
     lines = list(generated(500))
     as_lines, as_rows = (write_run(tmp_path / name, lines) for name in ("a", "b"))
     for file in as_rows.glob("results-*.jsonl"):
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        for row in rows:
-            del row["columns"]
-        parquet.write_table(pyarrow.Table.from_pylist(rows), file.with_suffix(".parquet"))
         file.unlink()
+    rows = [to_row(line) for line in lines]
+    table = pyarrow.Table.from_batches([to_results(rows[:200]), to_results(rows[200:])])
+    parquet.write_table(table, as_rows / "results-00000.parquet")
 
     texts = [report_of(run).text.replace(str(run), "") for run in (as_lines, as_rows)]
 
@@ -210,6 +208,16 @@ def test_a_folder_that_is_not_a_run_s_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path, tmp_path / "x.html")
     with pytest.raises(InvalidMessageError, match="no such folder"):
         write_report(tmp_path / "gone", tmp_path / "x.html")
+
+
+def test_runs_over_the_failed_lines_are_named_and_not_mixed_in(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [*generated(50), failed(51)])
+    write_run(run / "retry-1", [scored(51, ("a cat", 0.9))])
+
+    shown = report_of(run)
+
+    assert "done again, in “retry-1”" in shown.text
+    assert shown.figure("Lines") == "51"
 
 
 def test_findings_name_unused_dominant_and_competing_labels_and_many_failures(

@@ -58,6 +58,12 @@ def _about_output(tally: RunTally, facts: RunFacts) -> Iterator[ReportFinding]:
             f"the result files have {count(tally.total)}. Is a file missing?"
         )
         yield ReportFinding("problem", "Counts differ", text)
+    if facts.retries:
+        text = (
+            f"Failed lines of this run were done again, in {listed(facts.retries)}. "
+            "This page has the run itself; each of them has a report of its own."
+        )
+        yield ReportFinding("notice", "There are retries", text, "errors")
     if tally.unreadable:
         text = f"{count(tally.unreadable)} lines or files of the output cannot be read, and are not counted."
         yield ReportFinding("problem", "Unreadable output", text)

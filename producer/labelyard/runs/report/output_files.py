@@ -39,8 +39,15 @@ class RunOutput(Protocol):
     def address(self) -> str:
         """Folder or ``s3://`` prefix, for people."""
 
+    @property
+    def has_own_times(self) -> bool:
+        """Whether the files' times are surely those at which the run wrote them."""
+
     def files(self) -> list[WrittenFile]:
         """List the files, sorted by name."""
+
+    def retries(self) -> list[str]:
+        """List the folders of runs over this run's failed lines, sorted by name."""
 
     def open(self, name: str) -> Any:
         """Open a file as a context manager of a binary stream that can seek."""
@@ -56,6 +63,15 @@ class FolderOutput:
     def address(self) -> str:
         """Folder, for people."""
         return str(self.folder)
+
+    @property
+    def has_own_times(self) -> bool:
+        """Return ``False``: the folder may be a copy."""
+        return False
+
+    def retries(self) -> list[str]:
+        """List the folders of runs over this run's failed lines, sorted by name."""
+        return sorted(path.name for path in self.folder.glob("retry-*") if path.is_dir())
 
     def files(self) -> list[WrittenFile]:
         """List the files, sorted by name.
@@ -104,6 +120,31 @@ class BucketOutput:
         """Prefix as an ``s3://`` address."""
         return f"s3://{self.bucket}/{self.prefix}"
 
+    @property
+    def has_own_times(self) -> bool:
+        """Return ``True``: an object has the time at which it was written."""
+        return True
+
+    def retries(self) -> list[str]:
+        """List the prefixes of runs over this run's failed lines, sorted by name.
+
+        Raises:
+            ServiceConfigError: S3 refused the credentials.
+            StorageUnavailableError: S3 gave no usable answer.
+        """
+        start = f"{self.prefix}retry-"
+        found = [
+            entry["Prefix"].removeprefix(self.prefix).rstrip("/")
+            for page in self._pages(start)
+            for entry in page.get("CommonPrefixes", ())
+        ]
+        return sorted(found)
+
+    def _pages(self, start: str) -> list[Any]:
+        with storage_errors_as_ours(self.bucket):
+            paginator = self.s3.get_paginator("list_objects_v2")
+            return list(paginator.paginate(Bucket=self.bucket, Prefix=start, Delimiter="/"))
+
     def files(self) -> list[WrittenFile]:
         """List the files directly under the prefix, sorted by name.
 
@@ -111,19 +152,15 @@ class BucketOutput:
             ServiceConfigError: S3 refused the credentials.
             StorageUnavailableError: S3 gave no usable answer.
         """
-        with storage_errors_as_ours(self.bucket):
-            pages = self.s3.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
+        found = [
+            WrittenFile(
+                entry["Key"].removeprefix(self.prefix),
+                entry["Size"],
+                entry["LastModified"].timestamp(),
             )
-            found = [
-                WrittenFile(
-                    entry["Key"].removeprefix(self.prefix),
-                    entry["Size"],
-                    entry["LastModified"].timestamp(),
-                )
-                for page in pages
-                for entry in page.get("Contents", ())
-            ]
+            for page in self._pages(self.prefix)
+            for entry in page.get("Contents", ())
+        ]
         return sorted(found, key=lambda file: file.name)
 
     @contextmanager

@@ -27,9 +27,9 @@ from labelyard.runs.report.picture_sources import (
     PictureSource,
 )
 from labelyard.runs.report.result_lines import read_errors, read_results
-from labelyard.runs.report.run_facts import run_facts
+from labelyard.runs.report.run_facts import RunFacts, run_facts
 from labelyard.runs.report.tally import RunTally
-from labelyard.runs.report.throughput import measure_throughput
+from labelyard.runs.report.throughput import Throughput, measure_throughput
 from labelyard.runs.report.thumbnails import Thumbnails, make_thumbnails
 from labelyard.s3_client import open_s3_client
 from labelyard.settings import ClientSettings
@@ -110,7 +110,9 @@ def _gather(
     files = output.files()
     manifest = next((file for file in files if file.name == "manifest.json"), None)
     facts = run_facts(
-        read_document(output, "manifest.json", files), read_document(output, "summary.json", files)
+        read_document(output, "manifest.json", files),
+        read_document(output, "summary.json", files),
+        retries=output.retries(),
     )
     if manifest is None and not any(RESULTS.fullmatch(file.name) for file in files):
         raise InvalidMessageError(f"{output.address} holds no output of a run")
@@ -128,12 +130,17 @@ def _gather(
         tally=tally,
         gallery=gallery,
         thumbnails=thumbnails,
-        throughput=measure_throughput(
-            written,
-            started_at=manifest.written_at if manifest else None,
-            run_seconds=facts.summary.seconds if facts.summary else 0.0,
-        ),
+        throughput=_throughput(output, facts, written),
     )
+
+
+def _throughput(
+    output: RunOutput, facts: RunFacts, written: list[tuple[float, int]]
+) -> Throughput | None:
+    seconds = facts.summary.seconds if facts.summary else 0.0
+    if not (seconds or output.has_own_times):
+        return None
+    return measure_throughput(written, started_at=facts.started_at, run_seconds=seconds)
 
 
 def _read_all(

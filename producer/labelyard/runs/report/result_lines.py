@@ -63,16 +63,9 @@ def _parquet_lines(stream: IO[bytes]) -> Iterator[ResultLine | None]:
 
 
 def _from_row(row: dict[str, Any]) -> ResultLine | None:
-    """Read a row of Parquet, in which a missing value is null and an error may be flat."""
+    """Read a row of Parquet, in which a missing value is null."""
     fields = {name: value for name, value in row.items() if value is not None}
-    if "error" not in fields and isinstance(code := fields.get("error_code"), str):
-        fields["error"] = {
-            "code": code,
-            "message": fields.get("error_message", code),
-            "is_retryable": fields.get("error_is_retryable", False),
-        }
-    if isinstance(fields.get("columns"), str | list):  # carried columns are of no use here
-        del fields["columns"]
+    fields.pop("columns", None)  # JSON, of which the report shows nothing
     try:
         return ResultLine.model_validate(fields)
     except ValidationError:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,14 +18,18 @@ class RunFacts:
     """Facts of a run for the head and the foot of its report.
 
     Attributes:
+        started_at: Seconds since the epoch.
         summary: Summary of the run; ``None`` until the run ends.
+        retries: Folders of runs over this run's failed lines.
         label_set: Label set of the run, if the manifest has it as a whole.
         details: Names and values of the manifest that people read, in its order.
     """
 
     run_id: str = ""
     state: str = ""
+    started_at: float | None = None
     summary: RunSummary | None = None
+    retries: Sequence[str] = ()
     label_set: LabelSet | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,7 +48,9 @@ class RunFacts:
         }
 
 
-def run_facts(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> RunFacts:
+def run_facts(
+    manifest: Mapping[str, Any], summary: Mapping[str, Any], *, retries: Sequence[str] = ()
+) -> RunFacts:
     """Read the facts; fields that are missing, or not as expected, are left out."""
     try:
         known = RunSummary.model_validate(summary) if summary else None
@@ -53,10 +60,21 @@ def run_facts(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> RunFac
     return RunFacts(
         run_id=run_id if isinstance(run_id, str) else "",
         state=known.state if known else "",
+        started_at=_instant(manifest.get("started_at")),
         summary=known,
+        retries=tuple(retries),
         label_set=next(_label_sets(manifest, depth=3), None),
         details=dict(_details(manifest)),
     )
+
+
+def _instant(value: Any) -> float | None:
+    """Read a time with its offset."""
+    try:
+        at = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return at.timestamp() if at.tzinfo is not None else None
 
 
 def _label_sets(value: Any, *, depth: int) -> Iterator[LabelSet]:
@@ -81,4 +99,4 @@ def _details(
         if isinstance(one, Mapping) and depth > 1:
             yield from _details(one, path=f"{full}.", depth=depth - 1)
         elif isinstance(one, str | int | float) and one != "":
-            yield full, str(one)
+            yield full.removeprefix("request."), str(one)

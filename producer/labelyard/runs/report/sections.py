@@ -11,7 +11,7 @@ from labelyard.runs.report.charts import area, histogram
 from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.findings import ReportFinding
 from labelyard.runs.report.label_sections import score_axis
-from labelyard.runs.report.label_tally import median_of
+from labelyard.runs.report.label_tally import BINS, median_of
 from labelyard.runs.report.picture_card import picture_grid
 from labelyard.runs.report.run_facts import RunFacts
 from labelyard.runs.report.tally import RunTally
@@ -21,6 +21,8 @@ from labelyard.runs.report.wording import clock, count, duration, percent, plura
 WEIGHT_WORDS: Final = {"problem": "Problem", "notice": "Look at this", "fine": "Fine"}
 MAX_CODE_ROWS: Final = 25
 MAX_DETAILS: Final = 60
+#: Best scores for which the page writes how many pictures reach them.
+REACH_BOUNDS: Final = (0.3, 0.5, 0.7, 0.8, 0.9)
 
 
 def section(id_: str, title: str, *content: Child) -> Markup:
@@ -106,7 +108,18 @@ def scores(tally: RunTally) -> Markup:
         return tag("p", "No picture has a score.")
     words = f"Best score of each picture, from 0 to 1; the median is {median:.2f}."
     chart = histogram(tally.top_bins, label=words)
-    return tag("figure", chart, score_axis(), tag("figcaption", words), class_="scores")
+    total = sum(tally.top_bins)
+    reach = [
+        tag(
+            "div",
+            tag("dt", f"{bound:g} or more"),
+            tag("dd", percent(above, total), tag("small", plural(above, "picture"))),
+        )
+        for bound in REACH_BOUNDS
+        for above in [sum(tally.top_bins[round(bound * BINS) :])]
+    ]
+    caption = tag("figcaption", words, tag("dl", reach, class_="reach"))
+    return tag("figure", chart, score_axis(), caption, class_="scores")
 
 
 def abstained(
