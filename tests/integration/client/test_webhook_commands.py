@@ -114,6 +114,18 @@ def test_a_command_that_means_nothing_is_refused(args: tuple[str, ...], complain
     assert "no base64" not in result.stderr
 
 
+def test_submit_names_the_receiver_of_the_results() -> None:
+    labels = ("--labels", "cat, dog")
+
+    submitted = run("submit", "s3://photos/cat.jpg", *labels, "--webhook", HOOK)
+    refusal = run("submit", "s3://photos/cat.jpg", *labels, "--webhook", "ftp://example.com/")
+
+    with Client() as client:
+        assert client.status(submitted.stdout.strip()).job().deliver.webhook == HOOK
+    assert (refusal.exit_code, refusal.stdout) == (2, "")
+    assert "webhook" in refusal.stderr
+
+
 def test_an_unknown_job_is_reported() -> None:
     assert run("webhooks", "replay", "nobody").exit_code == 1
     assert run("webhooks", "purge", "nobody").exit_code == 1

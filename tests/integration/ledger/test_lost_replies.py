@@ -232,6 +232,10 @@ CASES = {
     "delivery replayed": Case(
         undelivered, lambda ledger: Webhooks(ledger).replay(JOB.job_id) is None
     ),
+    "dead delivery replayed": Case(
+        undelivered,
+        lambda ledger: Webhooks(ledger)._replay(JOB.job_id, kind="webhook", states=("dead",)),
+    ),
     "delivery purged": Case(undelivered, lambda ledger: Webhooks(ledger).purge(JOB.job_id) is None),
     "delivery held": Case(
         owing, lambda ledger: DeliveryLedger(ledger, worker="w1").hold(JOB.job_id)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from labelyard.local_stack import StackState, default_data_dir, process_started_at
 from labelyard_worker import cli
+from labelyard_worker.jobs.delivery.signature import webhook_keys
 from labelyard_worker.local import stack as stack_module
 from labelyard_worker.local.servers import ServerStartError, ValkeyServer
 from labelyard_worker.local.stack import BUCKETS, Stack, detach, take_down
@@ -222,7 +223,9 @@ def test_a_folder_that_cannot_be_made_is_a_sentence_and_no_traceback(tmp_path: P
     assert str(tmp_path / "file") in done.stderr
 
 
-def test_the_state_names_all_that_leads_to_the_servers(servers: Stack) -> None:
+def test_the_state_names_all_that_leads_to_the_servers_and_signs_webhooks(
+    servers: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     servers.keep_running()
 
     variables = servers.variables
@@ -230,3 +233,8 @@ def test_the_state_names_all_that_leads_to_the_servers(servers: Stack) -> None:
     assert variables["LABELYARD_BROKER_URL"] != variables["LABELYARD_LEDGER_URL"]
     assert all("127.0.0.1" in value for name, value in variables.items() if "URL" in name)
     assert json.dumps(variables)
+    (key,) = webhook_keys(variables["LABELYARD_WEBHOOK_SECRET"])
+    assert (variables["LABELYARD_WEBHOOK_HOSTS"], len(key)) == ("127.0.0.1", 32)
+    assert servers.variables == variables
+    monkeypatch.setenv("LABELYARD_WEBHOOK_SECRET", "whsec_b3Vycw==")
+    assert servers.variables["LABELYARD_WEBHOOK_SECRET"] == "whsec_b3Vycw=="

@@ -53,9 +53,8 @@ class Stack:
             "LABELYARD_EMBEDDINGS_URL": self.valkey.url_of(2),
             "LABELYARD_RESULT_BUCKETS": os.environ.get("LABELYARD_RESULT_BUCKETS", RESULTS_BUCKET),
             "LABELYARD_WEBHOOK_HOSTS": os.environ.get("LABELYARD_WEBHOOK_HOSTS", LOOPBACK_HOST),
-            "LABELYARD_WEBHOOK_SECRET": os.environ.get(
-                "LABELYARD_WEBHOOK_SECRET", self._webhook_secret
-            ),
+            "LABELYARD_WEBHOOK_SECRET": os.environ.get("LABELYARD_WEBHOOK_SECRET")
+            or self._webhook_secret,
             "AWS_ENDPOINT_URL": self.seaweed.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.seaweed.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,
