@@ -89,6 +89,7 @@ def deliver_and_fail(instant: InstantService, client: Client, watch: Watch) -> N
         )
         client.classify([good], labels=["new", "labels"], timeout_s=TIMEOUT_S, tenant="m")
         watch.wait_for("labelyard_delivery_attempts_total", kind="webhook", outcome="delivered")
+        watch.wait_for("labelyard_fleet_dead_deliveries")  # the object is not permitted
 
 
 def break_children(instant: InstantService, client: Client, watch: Watch) -> None:
