@@ -1,0 +1,1 @@
+"""Measurements of runs: planning and scoring again."""
