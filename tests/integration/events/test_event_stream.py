@@ -517,3 +517,19 @@ def test_an_event_is_written_although_what_is_known_of_the_stream_was_lost(
 def test_options_are_checked_before_the_loop(client: Client, options: Any) -> None:
     with pytest.raises(InvalidMessageError, match=next(iter(options))):
         client.events(**{"group": "indexer", **options})
+
+
+def test_a_shard_names_its_run_and_the_other_parts_of_a_run_write_no_event(
+    client: Client, ledger: Ledger
+) -> None:
+    for name, task in (("plan", "labelyard.plan"), ("shard", "labelyard.shard")):
+        job = sample_job(job_id=name)
+        ledger.open(job, queue="bulk")
+        fields = {"task": task, "message": '{"job_id":"a","run_id":"run-7"}'}
+        ledger.client.hset(ledger.keys.job(name), mapping=fields)
+        ledger.finish(name, sample_result(job=job))
+
+    [event] = client.events("indexer", **OLDEST)
+
+    assert isinstance(event, Event)
+    assert (event.kind, event.id, event.parent) == ("shard", "shard", "run-7")

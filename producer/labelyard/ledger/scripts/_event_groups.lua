@@ -20,6 +20,7 @@ local now_ms = math.floor(now * 1000)
 
 local function keep_group()
   redis.call('EXPIRE', RECORD, TTL)
+  redis.call('EXPIRE', STREAM, TTL)
   redis.call('ZADD', GROUPS, now, GROUP)
   redis.call('EXPIRE', GROUPS, TTL)
 end

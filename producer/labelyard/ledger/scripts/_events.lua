@@ -72,8 +72,10 @@ local function add_event(namespace, ttl, now, event)
     redis.call('XADD', stream, 'MAXLEN', '~', most, id, unpack(entry))
   end
   redis.call('HSET', key, 'last', id)
-  redis.call('EXPIRE', key, ttl)
-  redis.call('EXPIRE', stream, ttl)
+  if number == 0 or math.floor(ms / 60000) ~= math.floor(now / 60) then  -- once a minute is enough
+    redis.call('EXPIRE', key, ttl)
+    redis.call('EXPIRE', stream, ttl)
+  end
   return id
 end
 

@@ -108,11 +108,27 @@ local function is_other_job(tenant, digest)
   return known and known ~= '' and digest ~= '' and known ~= digest
 end
 
+-- Write the event of a final record: a job's, or that of a run's shard. A run writes its own event;
+-- its plan and its end are nobody else's concern. Returns the ids of the record's events.
+local function add_record_event(event, task, event_ids)
+  event.kind, event.id = 'job', ID
+  if task and task ~= '' then
+    if task ~= 'labelyard.shard' then return event_ids or '' end
+    local message = redis.call('HGET', JOB, 'message') or ''
+    event.kind, event.parent = 'shard', string.match(message, '"run_id": ?"([^"]+)"')
+  end
+  local event_id = add_event(NAMESPACE, OPEN_TTL, now, event)
+  return event_ids and event_ids .. ' ' .. event_id or event_id
+end
+
 local function finalise(state, result, ttl)
-  local images, queue, tenant, tag, event_ids = unpack(
-    redis.call('HMGET', JOB, 'images', 'queue', 'tenant', 'tag', 'event_ids'))
+  local images, queue, tenant, tag, task, event_ids = unpack(
+    redis.call('HMGET', JOB, 'images', 'queue', 'tenant', 'tag', 'task', 'event_ids'))
   leave_suspicion()
-  redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result)
+  event_ids = add_record_event({state = state, tenant = tenant, tag = tag, images = images,
+    result = result}, task, event_ids)
+  redis.call('HSET', JOB, 'state', state, 'finished_at', stamp, 'result', result,
+    'event_ids', event_ids)
   redis.call('HDEL', JOB, 'runner')
   redis.call('EXPIRE', JOB, ttl)
   redis.call('ZREM', OPEN, ID)
@@ -136,11 +152,6 @@ local function finalise(state, result, ttl)
     local event = redis.call('XADD', stream, 'MAXLEN', '~', STREAM_MAX_ENTRIES, '*', unpack(entry))
     redis.call('HSET', JOB, 'events', (events or '') .. ' ' .. event)
     redis.call('EXPIRE', stream, OPEN_TTL)
-  end
-  local event_id = add_event(NAMESPACE, OPEN_TTL, now, {kind = 'job', id = ID, state = state,
-    tenant = tenant, tag = tag, images = images, result = result})
-  if event_id ~= '' then
-    redis.call('HSET', JOB, 'event_ids', (event_ids and event_ids .. ' ' or '') .. event_id)
   end
   redis.call('PUBLISH', NAMESPACE .. ':done:' .. ID, state)
   if state == 'cancelled' or state == 'expired' then

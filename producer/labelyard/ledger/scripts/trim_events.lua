@@ -16,6 +16,7 @@ local namespace, ttl = ARGV[1], ARGV[2]
 redis.call('HSET', KEYS[2], 'max_entries', ARGV[3], 'max_age_s', ARGV[4], 'result_max_bytes', ARGV[5])
 redis.call('EXPIRE', KEYS[2], ttl)
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('TTL', KEYS[1]) == -1 then redis.call('EXPIRE', KEYS[1], ttl) end
 for _, group in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
   if redis.call('EXISTS', namespace .. ':event_group:' .. group) == 0 then
     redis.call('XGROUP', 'DESTROY', KEYS[1], group)
