@@ -71,6 +71,7 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "leave_events": lambda _: EVENTS.leave("group", consumer="c", is_releasing=True),
     "ack_gap": lambda _: EVENTS.ack_gap("group", gap_id="1"),
     "delete_event_group": lambda _: EVENTS.delete("group"),
+    "erase_events": lambda _: EVENTS.erase("the-job", after="0-0", count=1),
     "trim_events": lambda _: EVENTS.trim(max_entries=1, max_age_s=60, result_max_bytes=1),
 }
 COMMANDS = Commands(ClientSettings(namespace="test"))

@@ -1,15 +1,19 @@
 """Erase a job from the ledger: its message, its result, and every entry that names it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from labelyard.errors import InvalidMessageError, JobNotFoundError
+from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.set_aside import MAX_ENTRIES, messages_naming
 from labelyard.messages import Deliver
 
 if TYPE_CHECKING:
     from labelyard.ledger.client import Ledger
     from labelyard.ledger.records import Record
+
+# A page of the event stream takes Redis about two milliseconds.
+EVENTS_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
     messages, _ = messages_naming(ledger, job_id, max_searched=MAX_ENTRIES)
     for message in messages:
         ledger.run(ledger.commands.remove_set_aside(message.id))
-    if verdict == "missing" and not messages:
+    events = 0 if verdict == "forgotten" else _erase_events(ledger, job_id)
+    if verdict == "missing" and not messages and not events:
         raise JobNotFoundError(job_id)
     return Erasure(
         job_id=job_id,
@@ -51,6 +56,21 @@ def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
         webhook=deliver.webhook or "",
         set_aside=len(messages),
     )
+
+
+def _erase_events(ledger: "Ledger", job_id: str) -> int:
+    """Erase the events of a job whose record, which would name them, was dropped after its TTL.
+
+    Returns:
+        Their number.
+    """
+    commands = EventCommands(ledger.keys, open_ttl_s=ledger.commands.open_ttl_s)
+    erased, after = 0, "0-0"
+    while after:
+        command = commands.erase(job_id, after=after, count=EVENTS_AT_ONCE)
+        count, after = ledger.run(command)
+        erased += int(count)
+    return erased
 
 
 def _deliveries_of(record: "Record | None") -> Deliver:

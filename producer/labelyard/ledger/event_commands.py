@@ -58,6 +58,11 @@ class EventCommands:
         """Delete a group."""
         return self._of_group("delete_event_group", group)
 
+    def erase(self, record_id: str, *, after: str, count: int) -> Command:
+        """Erase the events of a record that is gone."""
+        args = [self.keys.namespace, self._ttl_s, record_id, after, str(count)]
+        return Command("erase_events", [self.keys.events], args)
+
     def trim(self, *, max_entries: int, max_age_s: float, result_max_bytes: int) -> Command:
         """Write the bounds of the stream, and drop what is old."""
         keys = self.keys

@@ -147,3 +147,18 @@ def test_the_asynchronous_client_erases_and_lists_too(settings: ClientSettings) 
             assert await client.cancel_all() == 0
 
     asyncio.run(scenario())
+
+
+def test_the_events_of_a_job_whose_record_was_dropped_are_erased(ledger: Ledger) -> None:
+    for job in (OTHER, JOB):
+        ledger.open(job, queue="bulk")
+        ledger.finish(job.job_id, sample_result(job=job))
+    ledger.client.delete(ledger.keys.job("the-job"))
+    ledger.client.delete(ledger.keys.jobs, ledger.keys.stream("events"))
+
+    erase_job(ledger, "the-job")
+
+    assert traces(ledger.client, "the-job") == set()
+    assert len(ledger.client.xrange(ledger.keys.events)) == 1
+    with pytest.raises(JobNotFoundError):
+        erase_job(ledger, "the-job")

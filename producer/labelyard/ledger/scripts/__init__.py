@@ -52,6 +52,7 @@ ScriptName = Literal[
     "trim_events",
     "claim_object_event",
     "settle_object_event",
+    "erase_events",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)

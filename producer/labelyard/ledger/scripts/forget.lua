@@ -18,12 +18,12 @@ if not state then
   if ended then return {'gone', ended} end
   return {'missing'}
 end
+local events, event_ids = unpack(redis.call('HMGET', JOB, 'events', 'event_ids'))
 if not FINAL[state] then
   state = 'cancelled'
   finalise(state, '', RESULT_TTL)
 end
 leave_backlog(queue, tenant, images)
-local events, event_ids = unpack(redis.call('HMGET', JOB, 'events', 'event_ids'))
 for id in string.gmatch(events or '', '%S+') do
   redis.call('XDEL', NAMESPACE .. ':stream:' .. stream, id)
 end
