@@ -87,9 +87,12 @@ def deliver_and_fail(instant: InstantService, client: Client, watch: Watch) -> N
         client.classify(
             [good, bad], labels=["new", "labels"], deliver=deliver, timeout_s=TIMEOUT_S, tenant="m"
         )
-        client.classify([good], labels=["new", "labels"], timeout_s=TIMEOUT_S, tenant="m")
+        refused = Deliver(webhook="http://localhost:9/hook")
+        client.classify(
+            [good], labels=["new", "labels"], deliver=refused, timeout_s=TIMEOUT_S, tenant="m"
+        )
         watch.wait_for("labelyard_delivery_attempts_total", kind="webhook", outcome="delivered")
-        watch.wait_for("labelyard_fleet_dead_deliveries")  # the object is not permitted
+        watch.wait_for("labelyard_fleet_dead_deliveries")
 
 
 def break_children(instant: InstantService, client: Client, watch: Watch) -> None:
