@@ -38,7 +38,7 @@ LONGEST_PAUSE_S: Final = 3_600
 #: are tried, and two pauses.
 PENDING_DELIVERY_TTL_S: Final = DELIVER_FOR_S + 2 * LONGEST_PAUSE_S
 
-#: Jobs that are kept as dead deliveries: 2.5 kB of Redis each and its result. The oldest are dropped.
+#: Jobs that are kept as dead deliveries: 43 MB of Redis with small results. The oldest are dropped.
 MAX_DEAD_DELIVERIES: Final = 10_000
 
 #: Entries of an event stream, about: Redis trims whole blocks.

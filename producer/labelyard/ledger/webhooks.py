@@ -7,6 +7,8 @@ from typing import Final, get_args
 from labelyard.arguments import counted, job_id_of
 from labelyard.errors import InvalidMessageError, JobNotFoundError
 from labelyard.ledger.client import Ledger
+from labelyard.ledger.commands import Command
+from labelyard.ledger.redis_errors import as_ours
 from labelyard.ledger.undelivered import (
     MAX_EXAMINED,
     DeliveryKind,
@@ -106,9 +108,13 @@ class Webhooks:
         found = self.list(
             state=state, tenant=tenant, host=host, since=since, kind=kind, limit=MAX_EXAMINED
         )
-        return sum(
-            self._replay(one.job_id, kind=one.kind, states=(one.state,)) == "due"
-            for one in found.deliveries
+        commands = self._ledger.commands
+        return self._count(
+            (
+                commands.replay_deliveries(one.job_id, kind=one.kind, states=(one.state,))
+                for one in found.deliveries
+            ),
+            verdict="due",
         )
 
     def purge(self, job_id: str) -> None:
@@ -117,7 +123,8 @@ class Webhooks:
         Raises:
             JobNotFoundError: The job has no dead delivery.
         """
-        if not self._purge(job_id_of(job_id)):
+        command = self._ledger.commands.purge_deliveries(job_id_of(job_id))
+        if self._ledger.run(command, is_durable=True)[0] != "purged":
             raise JobNotFoundError(f"{job_id} has no dead delivery")
 
     def purge_all(
@@ -132,11 +139,17 @@ class Webhooks:
         found = self.list(
             state="dead", tenant=tenant, host=host, since=since, kind=kind, limit=MAX_EXAMINED
         )
-        return sum(self._purge(one.job_id) for one in found.deliveries)
+        commands = self._ledger.commands
+        purges = (commands.purge_deliveries(one.job_id) for one in found.deliveries)
+        return self._count(purges, verdict="purged")
 
-    def _purge(self, job_id: str) -> bool:
-        command = self._ledger.commands.purge_deliveries(job_id)
-        return bool(self._ledger.run(command, is_durable=True)[0] == "purged")
+    def _count(self, calls: Iterable[Command], *, verdict: str) -> int:
+        """Run scripts in few round trips, and count those that answer with *verdict*."""
+        answers = self._ledger.run_many(calls, is_durable=True)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise as_ours(answer) from answer
+        return sum(answer[0] == verdict for answer in answers)
 
     def _replay(self, job_id: str, *, kind: DeliveryKind, states: Iterable[str]) -> str:
         """Replay a delivery if it is in one of *states*, and return the script's verdict."""

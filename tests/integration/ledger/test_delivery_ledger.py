@@ -90,7 +90,7 @@ def test_a_worker_that_lost_its_lease_can_tell_only_of_what_it_delivered(
 def test_pauses_double_up_to_an_hour(rig: DeliveryRig) -> None:
     job = rig.finish(HOOK)
     pauses = []
-    for _ in range(14):
+    for _ in range(16):
         rig.make_due(job)
         take(rig, "a")
         rig.as_worker("a").settle(job.job_id, FAILED)
@@ -98,6 +98,7 @@ def test_pauses_double_up_to_an_hour(rig: DeliveryRig) -> None:
 
     assert all(0.7 * 2**n < pause <= 1.3 * 2**n for n, pause in enumerate(pauses[:11], start=1))
     assert all(0.7 * LONGEST_PAUSE_S < pause <= LONGEST_PAUSE_S for pause in pauses[12:])
+    assert len(set(map(round, pauses[11:]))) > 1, "jobs of one outage would come at once"
 
 
 def test_a_pause_does_not_grow_because_the_first_attempt_came_late(rig: DeliveryRig) -> None:

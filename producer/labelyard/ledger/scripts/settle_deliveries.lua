@@ -50,7 +50,9 @@ local function apply(state, outcome)
     state.state = 'failed'
     return die(state, 'given_up')
   end
-  local pause_s = first_pause_s * math.pow(2, math.max(0, state.attempts - 1)) * (0.75 + 0.5 * jitter)
+  local doubled_s = first_pause_s * math.pow(2, math.max(0, state.attempts - 1))
+  -- Also the longest pauses are of random length: else all jobs of an outage come at once, each hour.
+  local pause_s = math.min(doubled_s * (0.75 + 0.5 * jitter), longest_pause_s * (0.75 + 0.25 * jitter))
   state.next_try_at = now + math.min(longest_pause_s, outcome.retry_in_s or pause_s)
 end
 
