@@ -67,6 +67,7 @@ def _is_object_uri(uri: str) -> str:
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 LabelSetDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 LabelSetRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$")]
 

@@ -42,6 +42,7 @@ class JobOptions(TypedDict, total=False):
         expires_in_s: The same, in seconds from now.
         idempotency_key: The tenant's own name for the job: a second submit under the
             same key returns the first job, whatever its other fields are.
+        tag: Name by which consumers of events choose jobs, for example a campaign.
         deliver: Where the result goes besides the ledger.
         trace: Carried into the worker's logs, for example a W3C ``traceparent``.
     """
@@ -52,6 +53,7 @@ class JobOptions(TypedDict, total=False):
     expires_at: datetime
     expires_in_s: float
     idempotency_key: str
+    tag: str
     deliver: Deliver
     trace: dict[str, str]
 
@@ -74,7 +76,9 @@ def make_job(
     if key is not None:
         key = text(key, name="idempotency_key")
     plain = {
-        name: options[name] for name in ("top_k", "rescore", "deliver", "trace") if name in options
+        name: options[name]
+        for name in ("top_k", "rescore", "tag", "deliver", "trace")
+        if name in options
     }
     job = parse_job(
         {

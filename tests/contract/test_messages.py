@@ -72,6 +72,7 @@ jobs = st.builds(
     Job,
     job_id=names,
     tenant=names,
+    tag=st.none() | names,
     images=st.lists(images, min_size=1, max_size=4, unique_by=lambda image: image.id).map(tuple),
     label_set=label_sets
     | st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}", fullmatch=True),

@@ -39,6 +39,7 @@ def submits(client: Client) -> None:
         tenant="shop-eu",
         expires_at=datetime.now(UTC),
         idempotency_key="order-1",
+        tag="spring-campaign",
         deliver=Deliver(stream="events"),
         trace={"traceparent": "00-1"},
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from labelyard.cli.events import From, Kinds, Tenants, as_kinds, gap_sentence
+from labelyard.cli.events import From, Kinds, Tags, Tenants, as_kinds, gap_sentence
 from labelyard.cli.inputs import AsJson
 from labelyard.cli.output import instant, print_json
 from labelyard.cli.tables import Column, print_columns
@@ -46,11 +46,15 @@ def list_groups(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def create(group: Name, start: From = "new", tenant: Tenants = None, kind: Kinds = None) -> None:
+def create(
+    group: Name, start: From = "new", tenant: Tenants = None, kind: Kinds = None, tag: Tags = None
+) -> None:
     """Make a group before its first consumer comes; one that exists is left as it is."""
     with Client() as client:
         kinds = as_kinds(kind) if kind else None
-        client.event_groups.create(group, start=start, tenants=tenant or None, kinds=kinds)
+        client.event_groups.create(
+            group, start=start, tenants=tenant or None, kinds=kinds, tags=tag or None
+        )
     typer.echo(f"{group} created")
 
 

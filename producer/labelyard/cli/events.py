@@ -39,6 +39,9 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="Only events of job, run or shard; repeat it for more"),
 ]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", help="Only events of jobs with this tag; repeat it")
+]
 Limit = Annotated[
     int, typer.Option("--limit", min=1, max=MOST, help="Newest events to print without a group")
 ]
@@ -50,6 +53,7 @@ def events(
     start: From = "new",
     tenant: Tenants = None,
     kind: Kinds = None,
+    tag: Tags = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +66,8 @@ def events(
         where["tenants"] = tenant
     if kind:
         where["kinds"] = as_kinds(kind)
+    if tag:
+        where["tags"] = tag
     with Client() as client, lasting_interrupts():
         if group is not None:
             options: EventOptions = {
@@ -124,8 +130,12 @@ def print_stream(stream: Iterable[Item], *, as_json: bool) -> None:
 
 def is_wanted(event: EventContent, where: EventOptions) -> bool:
     """Return whether the options let an event through."""
-    tenants, kinds = where.get("tenants"), where.get("kinds")
-    return (tenants is None or event.tenant in tenants) and (kinds is None or event.kind in kinds)
+    chosen = (
+        (event.tenant, where.get("tenants")),
+        (event.kind, where.get("kinds")),
+        (event.tag, where.get("tags")),
+    )
+    return all(names is None or name in names for name, names in chosen)
 
 
 def event_row(event: EventContent) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from labelyard.fields import (
     ObjectUri,
     StreamName,
     Switch,
+    Tag,
     Tenant,
     TopK,
     TraceKey,
@@ -84,6 +85,8 @@ class Job(Message):
     Attributes:
         job_id: Unique; the result's key. A time-ordered UUID when the client makes it.
         tenant: On whose behalf, for fairness and for metrics.
+        tag: Name by which consumers of events choose jobs, for example a campaign. Left out of the
+            message if there is none.
         images: 1 to 64 pictures with distinct ids.
         label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
         top_k: How many labels, best first, the result names for each image.
@@ -99,6 +102,8 @@ class Job(Message):
     version: Literal[1] = VERSION
     job_id: JobId
     tenant: Tenant = "default"
+    # Right behind the tenant: scripts/open.lua reads it there.
+    tag: Tag | None = Field(default=None, exclude_if=lambda tag: tag is None)
     images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
     label_set: LabelSet | LabelSetRef
     top_k: TopK = 5

@@ -53,6 +53,8 @@ class FakeEventLog:
             "tenant": record.tenant,
             "images": str(record.images),
         }
+        if (tag := record.job().tag) is not None:
+            fields["tag"] = tag
         if record.result is not None:
             fields["result"] = record.result.model_dump_json()
         event_id = f"{int(time.time() * 1000)}-{len(self.entries) + 1}"

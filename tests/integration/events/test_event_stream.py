@@ -533,3 +533,18 @@ def test_a_shard_names_its_run_and_the_other_parts_of_a_run_write_no_event(
 
     assert isinstance(event, Event)
     assert (event.kind, event.id, event.parent) == ("shard", "shard", "run-7")
+
+
+def test_consumers_choose_jobs_by_their_tag_however_they_came(
+    client: Client, ledger: Ledger
+) -> None:
+    trace = {"tag": "spring"}
+    client.submit(["s3://a/b.jpg"], ["cat"], tag="spring", idempotency_key="tagged")
+    client.submit(["s3://a/b.jpg"], ["cat"], trace=trace)
+    ledger.adopt(sample_job(job_id="adopted", tag="spring", trace=trace), queue="bulk")
+    client.cancel_all()
+
+    found = list(client.events("indexer", tags=["spring", "autumn"], **OLDEST))
+
+    assert [event.tag for event in found if isinstance(event, Event)] == ["spring", "spring"]
+    assert {event.tag for event in client.recent_events()} == {"spring", ""}

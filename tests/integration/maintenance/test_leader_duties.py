@@ -137,3 +137,23 @@ def test_a_duty_that_fails_does_not_keep_the_next_one_from_its_turn(
     start(first=fail, second=break_down, third=lambda: done.append("third"))
 
     wait_until(lambda: len(done) >= 2)
+
+
+@pytest.mark.usefixtures("written")
+def test_the_bounds_of_the_event_stream_are_written_for_the_scripts(
+    ledger: Ledger,
+    leader: LeaderElection,
+    start: Callable[..., LeaderDuties],
+    settings: WorkerSettings,
+) -> None:
+    leader.is_leader()
+
+    start()
+
+    wait_until(lambda: ledger.client.exists(ledger.keys.event_state))
+    known = ledger.client.hgetall(ledger.keys.event_state)
+    assert known == {
+        "max_entries": str(settings.events_max_entries),
+        "max_age_s": str(settings.events_max_age_s),
+        "result_max_bytes": str(settings.event_result_max_bytes),
+    }

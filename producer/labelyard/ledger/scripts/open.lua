@@ -59,6 +59,8 @@ keep(OPEN)
 -- A job whose record was lost while it was open may still be counted.
 if join_backlog(queue, tenant, images, now) then redis.call('INCRBY', OPEN_IMAGES, images) end
 keep(OPEN_IMAGES)
+local tag = string.match(message, '^{"version":1,"job_id":"[^"]*","tenant":"[^"]*","tag":"([^"]*)"')
+if tag then redis.call('HSET', JOB, 'tag', tag) end
 local index = NAMESPACE .. ':jobs'
 redis.call('ZADD', index, now, ID)
 keep(index)
