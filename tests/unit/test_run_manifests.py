@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelyard.runs.lines import MAX_LINE_BYTES, ErrorLine, LineFault, PlannedLine, parse_plan
+from labelyard_worker.runs.sources import planned_lines
 from labelyard_worker.runs.sources.compression import decompress
 from labelyard_worker.runs.sources.csv_manifest import MAX_ROW_LINES
 from labelyard_worker.runs.sources.parquet_manifest import read_parquet
@@ -450,3 +451,14 @@ def pieces(body: bytes, size: int) -> Iterator[bytes]:
     """Cut *body* into pieces, as a network may."""
     for start in range(0, len(body), size):
         yield body[start : start + size]
+
+
+def test_a_part_of_large_lines_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_lines, "MAX_PART_CHARS", 10_000)
+    manifest = b"\n".join(line_of(f"{n}", note=(n % 7) * 300 * "n") for n in range(500))
+
+    parts = list(parts_of(jsonl_source([manifest], columns="all"), max_lines=100))
+
+    assert sum(part.lines for part in parts) == 500
+    assert 10 < len(parts) < 100
+    assert max(len(part.body) for part in parts) < 13_000

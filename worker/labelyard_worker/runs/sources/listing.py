@@ -43,7 +43,7 @@ class KeyListing:
 
         Raises:
             RunSourceError: Storage refuses to list the bucket.
-            StorageUnavailableError: Storage gave no usable answer.
+            StorageAwayError: Storage gave no usable answer.
         """
         while True:
             for page in self._fast_pages(after):
@@ -117,6 +117,10 @@ class ListedLines:
             self._pages.popleft()
         first, keys = self._pages[0]
         return replace(part, checkpoint={LINE: last, KEY: keys[last - first]})
+
+    def read_ahead(self, max_lines: int) -> None:
+        """Read so many keys that the next part can be taken without a wait."""
+        self._lines.read_ahead(max_lines)
 
     def _blocks(self) -> Iterator[EntryBlock]:
         first, head = self._first, f"{S3}{self._listing.bucket}/"

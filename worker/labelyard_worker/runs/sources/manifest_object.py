@@ -38,7 +38,7 @@ class ManifestObject:
 
         Raises:
             RunSourceError: There is no such object, or another version, or it may not be read.
-            StorageUnavailableError: Storage gave no usable answer.
+            StorageAwayError: Storage gave no usable answer.
         """
         uri = f"s3://{bucket}/{key}"
         answer = request(lambda: client.head_object(Bucket=bucket, Key=key), uri=uri)
@@ -56,7 +56,7 @@ class ManifestObject:
 
         Raises:
             RunSourceError: The object was changed or deleted meanwhile.
-            StorageUnavailableError: Storage gave no usable answer.
+            StorageAwayError: Storage gave no usable answer.
         """
         end = min(start + length, self.size_bytes)
         if end <= start:

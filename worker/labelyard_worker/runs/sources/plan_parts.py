@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from labelyard.errors import RequestError
 
 #: Place in a source, as JSON can write it; only the source itself reads it.
 Checkpoint: TypeAlias = Mapping[str, Any]
+
+#: Bytes after which a part ends, though more lines were asked for.
+MAX_PART_BYTES: Final = 16 * 1024 * 1024
 
 
 class RunSourceError(RequestError):
@@ -46,10 +49,11 @@ class LineSource(Protocol):
         """Return the next lines, or ``None`` at the end of the source.
 
         Args:
-            max_lines: Most lines of the part; fewer only at the end of the source.
+            max_lines: Most lines of the part; fewer at the end of the source, and if they are
+                larger than MAX_PART_BYTES.
 
         Raises:
             RunSourceError: The source as a whole cannot be read, or not any further.
-            StorageUnavailableError: Storage gave no usable answer; the call may be repeated
+            StorageAwayError: Storage gave no usable answer; the call may be repeated
                 on a source that is opened again with the last checkpoint.
         """

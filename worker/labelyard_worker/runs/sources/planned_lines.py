@@ -1,8 +1,10 @@
 """Source of a run's lines: entries of any manifest, checked, and cut into parts of a plan."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from operator import itemgetter, methodcaller
 from typing import Any, Final, cast
 
@@ -28,12 +30,13 @@ from labelyard_worker.runs.sources.line_checks import (
     planned_text,
     refused_text,
 )
-from labelyard_worker.runs.sources.plan_parts import Checkpoint, PlanPart
+from labelyard_worker.runs.sources.plan_parts import MAX_PART_BYTES, Checkpoint, PlanPart
 
 DUPLICATE: Final = LineProblem(
     LineFault.DUPLICATE_CUSTOM_ID, "custom_id: an earlier line has the same one"
 )
 LINE: Final = "line"
+MAX_PART_CHARS: Final = MAX_PART_BYTES // 4  # a character has up to 4 bytes
 # Lines that are checked by the same calls; a group with an odd line is cut into small ones.
 GROUP, SMALL_GROUP = 512, 32
 # Buckets whose lines are checked many at once.
@@ -55,6 +58,12 @@ class PlannedBlock:
     numbers: Sequence[int] = ()
     texts: list[str] = field(default_factory=list)
     is_refused: bytearray = field(default_factory=bytearray)
+
+    def count_within(self, max_chars: int) -> int:
+        """Return the number of the first lines that have at most *max_chars* together."""
+        if sum(map(len, self.texts)) <= max_chars:
+            return len(self.texts)
+        return bisect_right(list(accumulate(map(len, self.texts))), max_chars)
 
     def split(self, count: int) -> "tuple[PlannedBlock, PlannedBlock]":
         """Return the first *count* lines, and the others."""
@@ -95,12 +104,7 @@ class PlannedLines:
 
     def take(self, max_lines: int) -> PlanPart | None:
         """Return the next lines; see ``LineSource.take``."""
-        while self._pending_lines < max_lines:
-            block = next(self._blocks, None)
-            if block is None:
-                break
-            self._pending.append(block)
-            self._pending_lines += len(block.texts)
+        self.read_ahead(max_lines)
         part = self._first_lines(max_lines)
         if not part:
             return None
@@ -114,16 +118,29 @@ class PlannedLines:
             checkpoint={LINE: part[-1].numbers[-1]},
         )
 
+    def read_ahead(self, max_lines: int) -> None:
+        """Read so many lines that the next part can be taken without a wait."""
+        while self._pending_lines < max_lines:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._pending.append(block)
+            self._pending_lines += len(block.texts)
+
     def _first_lines(self, max_lines: int) -> list[PlannedBlock]:
         part: list[PlannedBlock] = []
-        while self._pending and max_lines > 0:
+        max_chars = MAX_PART_CHARS
+        while self._pending and max_lines > 0 and max_chars > 0:
             block = self._pending.popleft()
-            if len(block.texts) > max_lines:
-                block, rest = block.split(max_lines)
+            count = min(max_lines, block.count_within(max_chars))
+            if len(block.texts) > count:
+                block, rest = block.split(max(1, count))
                 self._pending.appendleft(rest)
+                max_chars = 0
             if block.texts:
                 part.append(block)
                 max_lines -= len(block.texts)
+                max_chars -= sum(map(len, block.texts))
         return part
 
     def _plan(self, block: EntryBlock) -> PlannedBlock:

@@ -19,7 +19,6 @@ from labelyard_worker.runs.sources.parquet_manifest import read_parquet
 from labelyard_worker.runs.sources.physical_lines import split_lines
 from labelyard_worker.runs.sources.plan_parts import (
     Checkpoint,
-    LineSource,
     PlanPart,
     RunSourceError,
 )
@@ -49,7 +48,7 @@ class SourceOpener:
         form: SourceForm,
         columns: Sequence[str] = (),
         checkpoint: Checkpoint | None = None,
-    ) -> LineSource:
+    ) -> "OpenedSource":
         """Open a source.
 
         Args:
@@ -60,7 +59,7 @@ class SourceOpener:
 
         Raises:
             RunSourceError: The source cannot be read.
-            StorageUnavailableError: Storage gave no usable answer.
+            StorageAwayError: Storage gave no usable answer.
         """
         bucket, _, key = uri.removeprefix(S3).partition("/")
         if not uri.startswith(S3) or not is_bucket_name(bucket):
@@ -105,6 +104,13 @@ class ManifestLines:
         if part is None:
             return None
         return replace(part, checkpoint={**part.checkpoint, ETAG: self._etag})
+
+    def read_ahead(self, max_lines: int) -> None:
+        """Read so many lines that the next part can be taken without a wait."""
+        self._lines.read_ahead(max_lines)
+
+
+OpenedSource: TypeAlias = ManifestLines | ListedLines
 
 
 def carried(columns: Sequence[str]) -> CarriedColumns:

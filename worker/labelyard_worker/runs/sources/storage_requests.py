@@ -6,13 +6,13 @@ from typing import Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from labelyard.errors import StorageUnavailableError
+from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 
 Answer = TypeVar("Answer")
 
 #: Seconds before each further attempt; boto3 repeats a request by itself as well.
-PAUSES_S: Final = (0.2, 1.0, 3.0)
+PAUSES_S: Final = (0.2, 1.0)
 CHANGED: Final = "it was changed or deleted while it was read: start a new run"
 # Answers that the same request would get again.
 REFUSALS: Final = {
@@ -32,7 +32,7 @@ def request(send: Callable[[], Answer], *, uri: str) -> Answer:
 
     Raises:
         RunSourceError: Storage refuses the request.
-        StorageUnavailableError: Storage gave no usable answer to any attempt.
+        StorageAwayError: Storage gave no usable answer to any attempt.
     """
     for pause_s in (*PAUSES_S, None):
         try:
@@ -45,6 +45,6 @@ def request(send: Callable[[], Answer], *, uri: str) -> Answer:
         except (BotoCoreError, HTTPClientError, OSError) as error:
             reason, cause = type(error).__name__, error  # type: ignore[assignment]
         if pause_s is None:
-            raise StorageUnavailableError(uri, reason) from cause
+            raise StorageAwayError(uri, reason) from cause
         time.sleep(pause_s)
     raise AssertionError("the last attempt returns or raises")
