@@ -14,9 +14,10 @@ from labelyard.errors import InvalidMessageError
 from labelyard.runs.lines import ErrorLine
 from labelyard.runs.report import write_report
 from labelyard.runs.report.gallery import choose_pictures, limits_for
+from labelyard.runs.report.picture_sources import FolderPictures, PictureUnreadableError
 from labelyard.runs.report.tally import RunTally
 from labelyard.runs.report.throughput import measure_throughput
-from labelyard.runs.report.thumbnails import shrink
+from labelyard.runs.report.thumbnails import make_thumbnails, shrink
 from labelyard_worker.runs.files.parquet_tables import to_results, to_row
 from tests.support import pictures
 from tests.support.run_output import LABELS, failed, generated, scored, write_many, write_run
@@ -316,6 +317,49 @@ def test_every_format_but_tiff_becomes_a_small_thumbnail(name: str) -> None:
 
     assert address.startswith("data:image/webp;base64,")
     assert len(address) <= 20_000
+
+
+class NoAnswer:
+    """Place whose pictures never come, counting the attempts."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+    def read(self, uri: str) -> bytes:
+        self.attempts += 1
+        raise PictureUnreadableError("no answer")
+
+
+def test_a_place_without_pictures_is_given_up_soon_and_each_missing_one_is_counted() -> None:
+    place = NoAnswer()
+
+    made = make_thumbnails(map(str, range(300)), place, max_bytes=9_000)
+
+    assert place.attempts < 40
+    assert made.missing == {"no answer": 300}
+
+
+def test_no_picture_is_begun_when_the_time_is_over() -> None:
+    place = NoAnswer()
+
+    made = make_thumbnails(map(str, range(300)), place, max_bytes=9_000, time_limit_s=0.0)
+
+    assert place.attempts == 0
+    assert made.missing == {"the time for reading pictures was over": 300}
+
+
+def test_a_folder_gives_no_file_outside_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "a.jpg").write_bytes(b"A")
+    (tmp_path / "secret").write_bytes(b"S")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    place = FolderPictures(folder)
+
+    assert place.read("s3://shop/a.jpg") == place.read("https://x/shop/a.jpg?v=1") == b"A"
+    for uri in ("s3://shop/../secret", "s3://../secret", "s3://shop/link", "secret", "s3://", ""):
+        with pytest.raises(PictureUnreadableError):
+            place.read(uri)
 
 
 def test_the_throughput_is_that_of_the_files_and_none_for_copies() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -172,8 +173,11 @@ class BucketOutput:
             StorageUnavailableError: S3 gave no usable answer.
         """
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as copy:
-            with storage_errors_as_ours(self.bucket):
-                self.s3.download_fileobj(self.bucket, self.prefix + name, copy)
+            with (
+                storage_errors_as_ours(self.bucket),
+                self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"] as body,
+            ):
+                shutil.copyfileobj(body, copy, 2**20)
             copy.seek(0)
             yield copy
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ STEPS: Final = ((256, 62), (224, 45), (160, 40), (112, 30), (64, 20))
 READERS: Final = 8
 #: After so many failures without a picture, no other is tried.
 GIVE_UP_AFTER: Final = 24
+#: Seconds for all pictures; those that are not read by then are left out.
+TIME_LIMIT_S: Final = 180.0
 PILLOW_MISSING: Final = "Pillow is not installed: pip install 'labelyard[report]'"
 
 
@@ -38,12 +41,19 @@ class Thumbnails:
     missing: Counter[str] = field(default_factory=Counter)
 
 
-def make_thumbnails(uris: Iterable[str], source: PictureSource, *, max_bytes: int) -> Thumbnails:
+def make_thumbnails(
+    uris: Iterable[str],
+    source: PictureSource,
+    *,
+    max_bytes: int,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Thumbnails:
     """Read pictures and make them small.
 
     Args:
         uris: Addresses; each is read once.
         max_bytes: Most characters of one thumbnail's ``data:`` address.
+        time_limit_s: Seconds after which no further picture is begun.
     """
     wanted = list(dict.fromkeys(uris))
     made = Thumbnails()
@@ -54,7 +64,7 @@ def make_thumbnails(uris: Iterable[str], source: PictureSource, *, max_bytes: in
     except ImportError:
         made.missing[PILLOW_MISSING] = len(wanted)
         return made
-    attempts = _Attempts(source, max_bytes)
+    attempts = _Attempts(source, max_bytes, until=time.monotonic() + time_limit_s)
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS, "labelyard-report") as pool:
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         for uri, (thumbnail, reason) in zip(wanted, pool.map(attempts.make, wanted), strict=True):
@@ -66,9 +76,10 @@ def make_thumbnails(uris: Iterable[str], source: PictureSource, *, max_bytes: in
 
 
 class _Attempts:
-    """Attempts to make thumbnails, which end early when none succeeds."""
+    """Attempts to make thumbnails, which end early when none succeeds or the time is over."""
 
-    def __init__(self, source: PictureSource, max_bytes: int) -> None:
+    def __init__(self, source: PictureSource, max_bytes: int, *, until: float) -> None:
+        self._until = until
         self._source = source
         self._max_bytes = max_bytes
         self._failures = self._successes = 0
@@ -80,6 +91,8 @@ class _Attempts:
         """Return a thumbnail, or an empty text and the reason."""
         if self._failures >= GIVE_UP_AFTER and not self._successes:
             return "", self._last_reason
+        if time.monotonic() >= self._until:
+            return "", "the time for reading pictures was over"
         try:
             content = self._source.read(uri)
             with self._decoders:
