@@ -1,5 +1,6 @@
 """The report of a run: counts, chosen pictures and findings, from output that nobody checked."""
 
+import io
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from labelyard.errors import InvalidMessageError
 from labelyard.runs.lines import ErrorLine
 from labelyard.runs.report import write_report
 from labelyard.runs.report.gallery import choose_pictures, limits_for
+from labelyard.runs.report.output_files import lines_of
 from labelyard.runs.report.picture_sources import FolderPictures, PictureUnreadableError
 from labelyard.runs.report.tally import RunTally
 from labelyard.runs.report.throughput import measure_throughput
@@ -174,6 +176,19 @@ def test_a_line_that_is_not_a_result_is_counted_and_harms_no_other(tmp_path: Pat
 
     assert "8 lines or files of the output cannot be read" in shown.text
     assert shown.figure("Lines") == "100"
+
+
+def test_a_long_line_is_read_in_pieces_and_its_neighbours_are_whole() -> None:
+    class Stream(io.BytesIO):
+        """Stream that refuses to give a line of any length."""
+
+        def readline(self, size: int | None = -1) -> bytes:
+            assert size == 10
+            return super().readline(size)
+
+    stream = Stream(b"one\n\n" + b"x" * 95 + b"\nexactly10\ntwo")
+
+    assert list(lines_of(stream, max_bytes=10)) == [b"one\n", None, b"exactly10\n", b"two"]
 
 
 def test_output_that_is_not_finished_or_not_whole_is_named(tmp_path: Path) -> None:
