@@ -24,8 +24,10 @@ from labelyard import (
 )
 from labelyard.ledger import Backlog, BacklogKey, State
 from labelyard.ledger.listing import JobSummary
+from labelyard.ledger.undelivered import UndeliveredResult
 from labelyard.tenants import TenantPolicy
 from labelyard.testing import AsyncFakeClient, FakeClient, answer_by_scores
+from labelyard.webhooks import WebhookPayload, verify
 
 
 def submits(client: Client) -> None:
@@ -67,6 +69,18 @@ def administers(client: Client) -> None:
     assert_type(client.forget("id").object_uri, str)
     assert_type(client.tenants.set("shop", weight=3, max_open_images=10), TenantPolicy)
     client.list_jobs(queue="control")  # type: ignore[arg-type]
+
+
+def receives(client: Client, headers: dict[str, str], body: bytes) -> None:
+    payload = verify(headers, body, ["whsec_b2xk", "whsec_bmV3"])
+    assert_type(payload, WebhookPayload)
+    assert_type(payload.id, str)
+    assert_type(payload.sent_at, datetime)
+    assert_type(payload.result(), Result)
+    verify([(b"webhook-id", b"1")], body.decode(), "whsec_b2xk", tolerance_s=60)
+    found = client.webhooks.list(state="dead", host="hooks.example.com", since=datetime.now(UTC))
+    assert_type(found.deliveries, tuple[UndeliveredResult, ...])
+    assert_type(client.webhooks.replay_all(kind="object"), int)
 
 
 def consumes(client: Client) -> None:

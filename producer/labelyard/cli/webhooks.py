@@ -59,9 +59,10 @@ def list_webhooks(
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Most to list")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List webhooks that have not arrived: the newest dead letters, then those due soonest.
+    """List webhooks that have not arrived.
 
-    --since selects those whose job finished since then.
+    The newest dead letters come first, then those that are due soonest. --since selects those
+    whose job finished since then.
     """
     earliest = None if since is None else read_since(since)
     with Client() as client:
@@ -87,9 +88,9 @@ def replay(
     since: Since = None,
     kind: OfKind = "webhook",
 ) -> None:
-    """Have webhooks called now, and retried for a day as those of new results.
+    """Have webhooks called now.
 
-    --all takes the dead letters; with --state failed, those that wait for their next try.
+    They are retried for another day, as those of new results. --all takes the dead letters; with --state failed, those that wait for their next try.
     """
     conditions = {"state": state, "tenant": tenant, "host": host, "since": since}
     _check_choice(job_id, every=every, conditions=conditions)
@@ -114,7 +115,10 @@ def purge(
     since: Since = None,
     kind: OfKind = "webhook",
 ) -> None:
-    """Drop dead letters for good; the results of their jobs stay readable for their TTL."""
+    """Drop dead letters for good.
+
+    The results of their jobs stay readable for LABELYARD_RESULT_TTL_S.
+    """
     _check_choice(job_id, every=every, conditions={"tenant": tenant, "host": host, "since": since})
     earliest = None if since is None else read_since(since)
     with Client() as client:
@@ -155,7 +159,10 @@ def listen(
     ] = 503,
     as_json: AsJson = False,
 ) -> None:
-    """Receive webhooks on this machine, verify them and print a line for each, until Ctrl-C."""
+    """Receive webhooks on this machine.
+
+    Each is verified and printed as a line, until Ctrl-C. What is not verified is answered with 400.
+    """
     options = ListenerOptions(
         host=host, port=port, forward=forward, failures=fail, failure_status=status
     )

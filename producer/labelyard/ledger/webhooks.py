@@ -95,6 +95,8 @@ class Webhooks:
     ) -> int:
         """Have all webhooks in *state* called now, for example once their receiver is back.
 
+        One call examines 20,000 jobs; there are never more dead letters.
+
         Args:
             state: ``dead``, or ``failed`` to end the pauses of those that would be retried anyway.
 
