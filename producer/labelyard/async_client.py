@@ -45,6 +45,8 @@ from labelyard.loops import ConnectionsByLoop
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
 from labelyard.queues import Queue, SubmitQueue
+from labelyard.runs.async_client import AsyncRuns
+from labelyard.runs.client import Runs
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
 from labelyard.tenants import Tenants
@@ -87,6 +89,7 @@ class AsyncClient(AsyncAdministration):
         tenants: Weights and quotas of those who share the installation.
         webhooks: Webhooks that have not arrived, to list and to replay.
         event_groups: Groups that read the event stream.
+        runs: Bulk work over manifests and prefixes.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -112,6 +115,7 @@ class AsyncClient(AsyncAdministration):
         self.tenants: AsyncTenants = AsyncTenants(Tenants(ledger, self._publisher))
         self.webhooks: AsyncWebhooks = AsyncWebhooks(Webhooks(ledger))
         self.event_groups: AsyncEventGroups = AsyncEventGroups(EventGroups(ledger))
+        self.runs: AsyncRuns = AsyncRuns(Runs(ledger, self._publisher, self.settings))
 
     async def __aenter__(self) -> Self:
         return self

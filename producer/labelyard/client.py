@@ -35,6 +35,7 @@ from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import Job, Result
 from labelyard.publisher import Publisher
 from labelyard.queues import Queue, SubmitQueue
+from labelyard.runs.client import Runs
 from labelyard.settings import ClientSettings
 from labelyard.submission import BulkSubmission, Image, JobOptions, Labels, make_job
 from labelyard.tenants import Tenants
@@ -85,6 +86,7 @@ class Client(Administration):
         tenants: Weights and quotas of those who share the installation.
         webhooks: Webhooks that have not arrived, to list and to replay.
         event_groups: Groups that read the event stream.
+        runs: Bulk work over manifests and prefixes.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -109,6 +111,7 @@ class Client(Administration):
         self.tenants: Tenants = Tenants(self._ledger, self._publisher)
         self.webhooks: Webhooks = Webhooks(self._ledger)
         self.event_groups: EventGroups = EventGroups(self._ledger)
+        self.runs: Runs = Runs(self._ledger, self._publisher, self.settings)
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ LabelyardError
 ├── RequestError                 the caller; never retried
 │   ├── InvalidMessageError      invalid_message
 │   ├── UnknownLabelSetError     unknown_label_set
+│   ├── RunFilesError            run_files
 │   └── ImageError               one image; its neighbours go on
 │       ├── UnsupportedUriError        unsupported_uri
 │       ├── ImageNotFoundError         image_not_found
@@ -13,6 +14,7 @@ LabelyardError
 │       ├── ImageCrashedDecoderError   image_crashed_decoder
 │       ├── ImageTimedOutError         image_timed_out
 │       ├── ImageNotEmbeddedError      image_not_embedded
+│       ├── ImageKilledWorkerError     image_killed_worker
 │       └── ScoresNotFiniteError       scores_not_finite
 ├── TransientError               time; retried with backoff and jitter
 │   ├── StorageUnavailableError  storage_unavailable
@@ -36,6 +38,9 @@ LabelyardError
     ├── ResultTimeoutError       result_timeout
     ├── ResultUnreadableError    result_unreadable
     ├── JobNotFoundError         job_not_found
+    ├── RunNotFoundError         run_not_found
+    ├── RunStateError            run_state
+    ├── RunTimeoutError          run_timeout
     ├── JobCancelledError        job_cancelled
     ├── JobExpiredError          job_expired
     ├── JobDeadLetteredError     job_dead_lettered
@@ -85,6 +90,12 @@ class UnknownLabelSetError(RequestError):
     """No label set is registered under this reference: register it first."""
 
     code = "unknown_label_set"
+
+
+class RunFilesError(RequestError):
+    """The run's output prefix is not permitted, or files that it needs are gone."""
+
+    code = "run_files"
 
 
 class ImageError(RequestError):
@@ -149,6 +160,12 @@ class ImageNotEmbeddedError(ImageError):
     """A re-scoring job names an image that is not known, or is another one: classify it first."""
 
     code = "image_not_embedded"
+
+
+class ImageKilledWorkerError(ImageError):
+    """The worker died each time that it scored the image alone."""
+
+    code = "image_killed_worker"
 
 
 class ScoresNotFiniteError(ImageError):
@@ -343,6 +360,25 @@ class JobNotFoundError(ProducerError):
     """The ledger knows no such job: the id is wrong, or its result has expired."""
 
     code = "job_not_found"
+
+
+class RunNotFoundError(ProducerError):
+    """The ledger knows no such run: the id is wrong, or its record has expired."""
+
+    code = "run_not_found"
+
+
+class RunStateError(ProducerError):
+    """The run's state does not permit the step: a final run cannot be paused."""
+
+    code = "run_state"
+
+
+class RunTimeoutError(ProducerError):
+    """The run has not ended in time; it goes on."""
+
+    code = "run_timeout"
+    is_retryable = True
 
 
 class JobCancelledError(ProducerError):

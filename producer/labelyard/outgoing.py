@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 TASK: Final = "labelyard.classify"
 DELIVER_TASK: Final = "labelyard.deliver"
+# Parts of a run: its plan, a range of its lines, its end.
+PLAN_TASK: Final = "labelyard.plan"
+SHARD_TASK: Final = "labelyard.shard"
+FINISH_TASK: Final = "labelyard.finish"
+#: Tasks whose only argument is a message with a job id.
+JOB_TASKS: Final = (TASK, PLAN_TASK, SHARD_TASK, FINISH_TASK)
 JOB_ID_HEADER: Final = "labelyard_job_id"
 PUBLISHED_AT_HEADER: Final = "labelyard_published_at"
 RETURNED_BY_HEADER: Final = "labelyard_returned_by"
@@ -72,6 +78,7 @@ class Outgoing:
             published_at,
             tenant=record.tenant,
             images=record.images,
+            task=record.task or TASK,
         )
 
     def body(self) -> str:
@@ -105,10 +112,11 @@ class Outgoing:
 
 
 def share_of(message: str) -> tuple[str, int]:
-    """Read tenant and number of images of a job as JSON text; the defaults if it is not a job."""
+    """Read tenant and number of images of a job or a part of a run; the defaults if it is neither."""
     try:
         job = json.loads(message)
-        tenant, images = job.get("tenant", DEFAULT_TENANT), len(job["images"])
+        tenant, images = job.get("tenant", DEFAULT_TENANT), job["images"]
+        images = images if isinstance(images, int) else len(images)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return DEFAULT_TENANT, 1
     is_tenant = isinstance(tenant, str) and _TENANT.fullmatch(tenant) is not None

@@ -28,7 +28,7 @@ class QueueRules:
         slots: Most of its messages that a worker holds at once: a number, ``all`` of
             LABELYARD_CONCURRENCY, or LABELYARD_BULK_SHARE of it. Each queue is counted alone:
             two queues with ``bulk_share`` may together leave no slot to interactive jobs.
-        holds_jobs: Whether its messages are jobs; a job from another queue is set aside.
+        holds_jobs: Whether its messages have records; one from another queue is set aside.
         accepts_submits: Whether clients may submit to it.
         is_exclusive: Whether a worker runs its jobs one at a time, because they may kill it.
     """
@@ -86,8 +86,8 @@ class Queue(StrEnum):
 
 
 RULES: Final[Mapping[Queue, QueueRules]] = {
-    # Messages of earlier versions about pending deliveries; they run no model.
-    Queue.CONTROL: QueueRules(Priority.BULK, slots=4, holds_jobs=False),
+    # Plans and ends of runs, which run no model; messages of earlier versions about deliveries.
+    Queue.CONTROL: QueueRules(Priority.BULK, slots=2),
     Queue.INTERACTIVE: QueueRules(Priority.INTERACTIVE, slots="all", accepts_submits=True),
     Queue.BULK: QueueRules(Priority.BULK, slots="bulk_share", accepts_submits=True),
     Queue.QUARANTINE: QueueRules(Priority.BULK, slots=1, is_exclusive=True),
@@ -97,7 +97,7 @@ SubmitQueueName: TypeAlias = Literal["interactive", "bulk"]
 #: Queue that a producer names, as a member or as plain text.
 SubmitQueue: TypeAlias = Queue | SubmitQueueName
 #: Names of the queues that hold jobs.
-JobQueueName: TypeAlias = Literal["interactive", "bulk", "quarantine"]
+JobQueueName: TypeAlias = Literal["control", "interactive", "bulk", "quarantine"]
 #: Queue of a job, as a member or as plain text.
 JobQueue: TypeAlias = Queue | JobQueueName
 JOB_QUEUES: Final = tuple(queue for queue in Queue if queue.rules.holds_jobs)

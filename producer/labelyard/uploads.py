@@ -71,7 +71,7 @@ def upload_files(
     bucket = settings.upload_bucket
     if not is_bucket_name(bucket):
         raise ServiceConfigError(f"LABELYARD_UPLOAD_BUCKET: {NAMING_RULE}")
-    with storage_errors_as_ours(bucket), closing(_open_client(settings)) as s3:
+    with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
         _make_bucket(s3, settings)
 
         def upload(path: Path) -> str:
@@ -85,7 +85,8 @@ def upload_files(
             return list(pool.map(upload, paths))
 
 
-def _open_client(settings: ClientSettings) -> Any:
+def open_client(settings: ClientSettings) -> Any:
+    """Open a boto3 client with bounded waits and a few retries; the caller closes it."""
     return open_s3_client(
         endpoint_url=settings.s3_endpoint_url,
         region=settings.s3_region,

@@ -22,6 +22,7 @@ CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 BASES = [ROOT, *CODE]
 PREFIXES_IN_BUCKETS = {
     *("bucket/prefix/", "photos/labels/", "uploads/", "incoming/", "labelyard-uploads/incoming/"),
+    *("_plan/", "retry-1/", "retry-2/"),
 }
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -125,7 +126,7 @@ def test_variables_that_are_named_are_settings(page: Path) -> None:
     ("program", "app"), [("labelyard", producer_app), ("labelyard-worker", worker_app)]
 )
 def test_commands_that_are_shown_exist(page: Path, program: str, app: typer.Typer) -> None:
-    pattern = rf"(?:^|[\s(/]){program} (?!import )([a-z][a-z-]*)(?: ([a-z]+))?"
+    pattern = rf"(?:^|[\s(/]){program} (?!import )([a-z][a-z-]*)(?: ([a-z][a-z-]*))?"
     shown = re.findall(pattern, code_in(page), re.MULTILINE)
     known = commands_of(app)
     groups = {name.partition(" ")[0] for name in known if " " in name}

@@ -156,6 +156,7 @@ def _write_identities(folder: Path) -> dict[str, str]:
                 f"Read:{PICTURES}",
                 f"List:{PICTURES}",
                 f"Read:{RESULTS}",
+                f"List:{RESULTS}",
                 f"Write:{RESULTS}",
             ],
         },

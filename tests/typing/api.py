@@ -68,7 +68,7 @@ def administers(client: Client) -> None:
     assert_type(client.cancel_all(tenant="shop"), int)
     assert_type(client.forget("id").object_uri, str)
     assert_type(client.tenants.set("shop", weight=3, max_open_images=10), TenantPolicy)
-    client.list_jobs(queue="control")  # type: ignore[arg-type]
+    client.list_jobs(queue="express")  # type: ignore[arg-type]
 
 
 def receives(client: Client, headers: dict[str, str], body: bytes) -> None:

@@ -12,6 +12,7 @@ from labelyard.ledger.commands import Command, Commands, RetrySchedule
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
+from labelyard.ledger.run_commands import RunCommands
 from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
 from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
@@ -73,6 +74,30 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "delete_event_group": lambda _: EVENTS.delete("group"),
     "erase_events": lambda _: EVENTS.erase("the-job", after="0-0", count=1),
     "trim_events": lambda _: EVENTS.trim(max_entries=1, max_age_s=60, result_max_bytes=1),
+    "open_run": lambda commands: RunCommands(commands).open_run(
+        "run", "{}", digest="d", tenant="t", expires_at=None
+    ),
+    "plan_shards": lambda commands: RunCommands(commands).plan_shards(
+        "run", expected=0, name="00000", lines="{}", checkpoint="{}", counts={}, is_complete=False
+    ),
+    "open_shard": lambda commands: RunCommands(commands).open_shard(
+        "run", "00000", next_open_at=0.0
+    ),
+    "reopen_shards": lambda commands: RunCommands(commands).reopen_shards("run", ["00000"]),
+    "begin_shard": lambda commands: RunCommands(commands).begin_shard("run", "00000", start=1),
+    "finish_shard": lambda commands: RunCommands(commands).finish_shard(
+        "run", "00000", job_id="the-job", state="succeeded", result="{}", counts={}
+    ),
+    "fail_shard": lambda commands: RunCommands(commands).fail_shard(
+        "run", "00000", counts={}, failed="{}"
+    ),
+    "split_shard": lambda commands: RunCommands(commands).split_shard(
+        "run", "00000", parts=[("00000.0", "{}")], computed_again=0
+    ),
+    "steer_run": lambda commands: RunCommands(commands).steer_run("run", "pause"),
+    "finish_run": lambda commands: RunCommands(commands).finish_run(
+        "run", job_id="the-job", state="failed", summary="", failure="", result="{}"
+    ),
 }
 COMMANDS = Commands(ClientSettings(namespace="test"))
 
@@ -80,7 +105,9 @@ COMMANDS = Commands(ClientSettings(namespace="test"))
 def documented(file_name: str, table: str) -> list[str]:
     """Return the indices of KEYS or ARGV that the head of a script describes, with its prelude's."""
     text = source_of(file_name)
-    preludes = re.findall(r"^-- @include (_prelude|_event_groups)\.lua$", text, flags=re.MULTILINE)
+    preludes = re.findall(
+        r"^-- @include (_prelude|_event_groups|_run)\.lua$", text, flags=re.MULTILINE
+    )
     inherited = [index for one in preludes for index in documented(f"{one}.lua", table)]
     return inherited + re.findall(rf"^-- {table}\[([\d.]+)\]  ", text, flags=re.MULTILINE)
 

@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from labelyard import AsyncClient, AsyncJobHandle, Client, JobHandle
+from labelyard.runs.async_client import AsyncRunHandle
+from labelyard.runs.client import RunHandle
 from labelyard.testing import AsyncFakeClient, FakeClient
 
 CLIENT, ASYNC_CLIENT = Client(), AsyncClient()
 FAKE, ASYNC_FAKE = FakeClient(), AsyncFakeClient()
-STORES = ("label_sets", "dead_letters", "set_aside", "tenants", "webhooks", "event_groups")
+STORES = (
+    *("label_sets", "dead_letters", "set_aside", "tenants", "webhooks", "event_groups"),
+    "runs",
+)
 # What a call returns is its own client's handle.
 HANDLES = {
     "'AsyncJobHandle'": "'JobHandle'",
@@ -18,6 +23,7 @@ HANDLES = {
     "labelyard.events.async_stream.AsyncEventStream": "labelyard.events.stream.EventStream",
     "AsyncEventStream": "EventStream",
     "AsyncJobHandle": "JobHandle",
+    "AsyncRunHandle": "RunHandle",
     "async_client": "client",
 }
 
@@ -52,6 +58,7 @@ def test_nothing_public_is_missing(one: object, other: object) -> None:
 def test_the_asynchronous_client_offers_nothing_of_its_own() -> None:
     assert surface(ASYNC_CLIENT) == surface(CLIENT)
     assert surface(AsyncJobHandle) == surface(JobHandle)
+    assert surface(AsyncRunHandle) == surface(RunHandle)
 
 
 @pytest.mark.parametrize(

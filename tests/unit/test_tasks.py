@@ -22,9 +22,7 @@ def test_a_job_s_queue_is_known_by_its_name(queue: str) -> None:
     assert queue_of(task_from(f"shop.{queue}"), "shop") == queue
 
 
-@pytest.mark.parametrize(
-    "name", ["", None, "bulk", "shop.control", "shop.express", "other.bulk", "shop.shop.bulk"]
-)
+@pytest.mark.parametrize("name", ["", None, "bulk", "shop.express", "other.bulk", "shop.shop.bulk"])
 def test_a_queue_without_jobs_does_not_pass_for_interactive(name: Any) -> None:
     with pytest.raises(UnknownQueueError, match="holds no jobs"):
         queue_of(task_from(name), "shop")

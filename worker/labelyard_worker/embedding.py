@@ -81,13 +81,33 @@ class Embedder:
             TransientError of that image alone, or with a WorkerError. Cancelling one
             withdraws its image, wherever it is.
         """
-        known = self._known.look_up(job.images)
+        return self.embed_images(
+            job.images,
+            tenant=job.tenant,
+            job_id=job.job_id,
+            priority=priority,
+            is_wanted=is_wanted,
+        )
+
+    def embed_images(
+        self,
+        images: Sequence[ImageRef],
+        *,
+        tenant: str,
+        job_id: str,
+        priority: Priority,
+        is_wanted: Callable[[], None],
+    ) -> "list[Future[Embedded]]":
+        """Send images on their way; see :meth:`embed`."""
+        known = self._known.look_up(images)
         is_wanted()
         sent: list[Future[Embedded]] = []
         try:
-            for number, image in enumerate(job.images):
+            for number, image in enumerate(images):
                 one = known.get(address_of(image))
-                sent.append(self._embed(number, one, job=job, priority=priority))
+                sent.append(
+                    self._embed(image, number, one, tenant=tenant, job_id=job_id, priority=priority)
+                )
         except BaseException:
             for future in sent:
                 future.cancel()
@@ -118,7 +138,15 @@ class Embedder:
                 found.append(
                     fail_as_unknown(image, start_image_span(number))
                     if one is None
-                    else self._embed(number, one, job=job, priority=priority, is_recall=True)
+                    else self._embed(
+                        image,
+                        number,
+                        one,
+                        tenant=job.tenant,
+                        job_id=job.job_id,
+                        priority=priority,
+                        is_recall=True,
+                    )
                 )
         except BaseException:
             for future in found:
@@ -136,22 +164,23 @@ class Embedder:
 
     def _embed(
         self,
+        image: ImageRef,
         number: int,
         known: KnownImage | None,
         *,
-        job: Job,
+        tenant: str,
+        job_id: str,
         priority: Priority,
         is_recall: bool = False,
     ) -> "Future[Embedded]":
-        """Send one image of *job* on its way."""
-        image = job.images[number]
+        """Send one image of a job on its way."""
         span = start_image_span(number)
         pipeline = _ImagePipeline(
             self._batcher,
             self._known,
             known,
             priority=priority,
-            tenant=job.tenant,
+            tenant=tenant,
             budget=self._intake.budget,
             recalled=image if is_recall else None,
             span=span,
@@ -164,8 +193,8 @@ class Embedder:
                 [image],
                 known=versions,
                 priority=priority,
-                tenant=job.tenant,
-                job=job.job_id,
+                tenant=tenant,
+                job=job_id,
                 span=span,
             )
         except BaseException as error:

@@ -62,7 +62,9 @@ class MessageRunner:
         except Exception as error:  # noqa: BLE001 - Celery would drop the message, and log it
             reason = f"the worker failed to run the job ({type(error).__name__})"
             name = queue_name(self._runtime.settings.namespace, message.queue)
-            kept = self.set_aside_job(message.body, name, task_id=message.task_id, reason=reason)
+            kept = self.set_aside_job(
+                message.body, name, task_id=message.task_id, reason=reason, task=message.task
+            )
             return kept["job_id"]
 
     def run_to_end(self, message: ReceivedMessage, read: ReadWork) -> Answer:
@@ -87,7 +89,9 @@ class MessageRunner:
                 return {"job_id": job_id, "status": status}
         raise AssertionError
 
-    def set_aside_job(self, body: str, queue: str, *, task_id: str, reason: str) -> Answer:
+    def set_aside_job(
+        self, body: str, queue: str, *, task_id: str, reason: str, task: str = TASK
+    ) -> Answer:
         """Keep the message of a job that cannot be run, so that it can be sent again.
 
         Args:
@@ -95,12 +99,13 @@ class MessageRunner:
             queue: Name of the queue that brought it, namespace included.
             task_id: Id of the Celery task.
             reason: Why it cannot be run, for a person.
+            task: Task of the call.
 
         Raises:
             Reject: The message goes back to the broker.
         """
         tenant, images = share_of(body)
-        call = TaskCall(TASK, task_id, f"[{body}]", tenant=tenant, images=images)
+        call = TaskCall(task, task_id, f"[{body}]", tenant=tenant, images=images)
         raw = json.dumps(to_list_item(call, queue=queue, delivery_tag=task_id)).encode()
         refused = RefusedMessage(reason, queue, raw[:MAX_KEPT_BYTES], len(raw), id_in(body))
         return self.set_aside(refused)
@@ -137,6 +142,7 @@ class MessageRunner:
             message.body,
             message.queue,
             links.ledger.clock.now(),
+            task=message.task,
             returned_by=error.returned_by,
             tenant=tenant,
             images=images,

@@ -11,6 +11,7 @@ from labelyard.errors import LedgerUnavailableError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
+from labelyard.runs.ledger import RunLedger
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
@@ -33,6 +34,9 @@ from labelyard_worker.operations import health
 from labelyard_worker.operations.exposition import open_exposition
 from labelyard_worker.operations.worker_details import WorkerDetails, worker_facts
 from labelyard_worker.pixels import Pixels
+from labelyard_worker.runs.feeder import EVERY_S as RUNS_EVERY_S
+from labelyard_worker.runs.feeder import RunFeeder
+from labelyard_worker.runs.run_services import RunServices
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint
@@ -72,6 +76,7 @@ class Services:
     Attributes:
         health: Server of the probes; ``None`` if it is switched off.
         details: Description of this worker for people.
+        runs: Parts that do the work of runs.
     """
 
     links: Links
@@ -80,6 +85,7 @@ class Services:
     drain: Drain
     health: health.Server | None
     details: WorkerDetails
+    runs: RunServices
     _closing: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -159,10 +165,16 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
         deliveries=deliveries,
         is_draining=lambda: executor.is_draining,
     )
-    _start_maintenance(settings, stack, links, running, details)
+    runs = RunServices.of(
+        settings,
+        runs=RunLedger(links.ledger),
+        publisher=links.publisher,
+        classifier=classifier,
+    )
+    _start_maintenance(settings, stack, links, running, details, runs.feeder)
     drain = Drain(executor, running, deliveries, links.ledger, drain_s=settings.drain_s)
     stack.callback(drain.close)
-    return Services(links, classifier, executor, drain, server, details)
+    return Services(links, classifier, executor, drain, server, details, runs)
 
 
 def _serve_health(
@@ -293,8 +305,9 @@ def _start_maintenance(
     links: Links,
     running: RunningJobs,
     details: WorkerDetails,
+    feeder: RunFeeder,
 ) -> None:
-    """Start the maintenance threads: presence, cancellation listener, reconciler, duties."""
+    """Start the maintenance threads: presence, cancellation listener, reconciler, duties, runs."""
     presence = Presence(
         links.ledger,
         worker=links.worker,
@@ -313,7 +326,10 @@ def _start_maintenance(
         is_on=not settings.stock_celery,
     )
     duties = LeaderDuties(duties_of(links.ledger, links.publisher, settings), leader=links.leader)
-    for thread in (presence, listener, reconciler, duties):
+    runs = LeaderDuties(
+        {"runs": feeder.step}, leader=links.leader, every_s=RUNS_EVERY_S, name="labelyard-runs"
+    )
+    for thread in (presence, listener, reconciler, duties, runs):
         stack.callback(thread.close)
         thread.start()
 

@@ -1,10 +1,11 @@
-"""The Celery shell: three thin tasks, and the signals of the worker's life.
+"""The Celery shell: thin tasks, and the signals of the worker's life.
 
 The main path of a job is in ``classify.py``, the end of a delivery in ``jobs/executor.py``,
 its acknowledgement in ``message_runner.py``, the life of the worker in ``runtime.py``.
 """
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, Task
@@ -18,13 +19,21 @@ from celery.signals import (
 )
 
 from labelyard.messages import Job, Result
-from labelyard.outgoing import DELIVER_TASK, PUBLISHED_AT_HEADER, RETURNED_BY_HEADER, TASK
+from labelyard.outgoing import (
+    DELIVER_TASK,
+    FINISH_TASK,
+    PLAN_TASK,
+    PUBLISHED_AT_HEADER,
+    RETURNED_BY_HEADER,
+    SHARD_TASK,
+    TASK,
+)
 from labelyard.queues import JOB_QUEUES, Queue, queue_name
 from labelyard_worker.broker import remote_control
 from labelyard_worker.broker.calls import SET_ASIDE_TASK, RefusedMessage
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.classify_job import ClassifyJob
-from labelyard_worker.jobs.work import ReceivedMessage
+from labelyard_worker.jobs.work import ReadWork, ReceivedMessage, Work
 from labelyard_worker.message_runner import Answer, MessageRunner
 from labelyard_worker.operations import output
 from labelyard_worker.runtime import Runtime
@@ -88,6 +97,7 @@ def received_message(
         expires_at=expires_at,
         published_at=published_at(task),
         returned_by=task.request.get(RETURNED_BY_HEADER) or "",
+        task=task.name,
     )
 
 
@@ -103,19 +113,41 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: "LoadCheckpoint") 
     def read_job(message: ReceivedMessage) -> ClassifyJob:
         return ClassifyJob.read(message, classify)
 
-    @app.task(name=TASK, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
-    def classify_task(task: Task, message: str, expires_at: float | None = None) -> Answer | None:
-        try:
-            queue = queue_of(task, settings.namespace)
-        except UnknownQueueError as error:
-            task_id, reason = task.request.id, str(error)
-            return runner.set_aside_job(message, error.name, task_id=task_id, reason=reason)
-        runtime.services.links.broker.note_received(queue, first_published_at(task))
-        received = received_message(task, message, expires_at, queue)
-        if task.request.ignore_result and not task.request.chain:
-            runner.run(received, read_job)
-            return None
-        return runner.run_to_end(received, read_job)
+    def read_part(name: str, message: ReceivedMessage) -> Work[Any]:
+        return runtime.services.runs.read(name, message)
+
+    def add_job_task(name: str, read: ReadWork) -> None:
+        @app.task(name=name, bind=True, Request=REQUEST)  # type: ignore[untyped-decorator]
+        def run_task(task: Task, message: str, expires_at: float | None = None) -> Answer | None:
+            try:
+                queue = queue_of(task, settings.namespace)
+            except UnknownQueueError as error:
+                task_id, reason = task.request.id, str(error)
+                return runner.set_aside_job(
+                    message, error.name, task_id=task_id, reason=reason, task=name
+                )
+            runtime.services.links.broker.note_received(queue, first_published_at(task))
+            received = received_message(task, message, expires_at, queue)
+            if task.request.ignore_result and not task.request.chain:
+                runner.run(received, read)
+                return None
+            return runner.run_to_end(received, read)
+
+    add_job_task(TASK, read_job)
+    for name in (PLAN_TASK, SHARD_TASK, FINISH_TASK):
+        add_job_task(name, partial(read_part, name))
+
+    add_other_tasks(app, runner)
+    # Celery's own tasks call whatever their arguments name.
+    for name in [name for name in app.tasks if name.startswith("celery.")]:
+        app.tasks.unregister(name)
+    if settings.remote_control:
+        remote_control.replace_commands(runtime.cancel)
+    connect_signals(runtime)
+
+
+def add_other_tasks(app: Celery, runner: MessageRunner) -> None:
+    """Register the tasks whose message is not a job."""
 
     @app.task(name=DELIVER_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def deliver_task(job_id: str) -> None:
@@ -125,13 +157,6 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: "LoadCheckpoint") 
     @app.task(name=SET_ASIDE_TASK, Request=REQUEST)  # type: ignore[untyped-decorator]
     def set_aside_task(*arguments: Any) -> Answer:
         return runner.set_aside(RefusedMessage.from_arguments(arguments))
-
-    # Celery's own tasks call whatever their arguments name.
-    for name in [name for name in app.tasks if name.startswith("celery.")]:
-        app.tasks.unregister(name)
-    if settings.remote_control:
-        remote_control.replace_commands(runtime.cancel)
-    connect_signals(runtime)
 
 
 def connect_signals(runtime: Runtime) -> None:

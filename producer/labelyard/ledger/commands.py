@@ -16,13 +16,14 @@ from labelyard.ledger.limits import DELIVER_FOR_S, FIRST_PAUSE_S, LONGEST_PAUSE_
 from labelyard.ledger.records import State
 from labelyard.ledger.scripts import ScriptName
 from labelyard.messages import Job, LabelSet
+from labelyard.outgoing import Outgoing
 from labelyard.queues import Queue
 from labelyard.settings import ConnectionSettings
 
 # Neighbours of a job in its worker: any jobs; no other suspect; no other suspect, although it
 # was to run alone; none.
 Isolation = Literal["none", "suspect", "crowded", "alone"]
-OpenedFrom = Literal["submit", "adopt"]
+OpenedFrom = Literal["submit", "adopt", "run"]
 # The value in a record for each isolation; the first and the last are those of version 0.1.
 MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
 # What does not change the job that an id stands for: a later submit under the same idempotency
@@ -89,6 +90,8 @@ class RetrySchedule:
 
 
 NO_RECEIPT: Final = Receipt()
+#: Task and inherited deaths of a job that is not a part of a run.
+NO_PART: Final = ("", 0, 0)
 NOTHING_PENDING: Final = Pending()
 
 
@@ -125,7 +128,7 @@ class Commands:
             settings.namespace,
         )
 
-    def _of_record(self, script: ScriptName, job_id: str, *values: object) -> Command:
+    def of_record(self, script: ScriptName, job_id: str, *values: object) -> Command:
         """Put a script's own arguments behind those that all scripts of records share."""
         args = [job_id, *self._of_every_record, *map(str, values)]
         return Command(script, self.keys.of_record(job_id), args)
@@ -134,7 +137,7 @@ class Commands:
         self, job: Job, *, queue: Queue, is_limited: bool, source: OpenedFrom = "submit"
     ) -> Command:
         """Open the record of *job*."""
-        return self._of_record(
+        return self.of_record(
             "open",
             job.job_id,
             job.model_dump_json(warnings="error"),
@@ -148,12 +151,49 @@ class Commands:
             job_digest(job),
             source,
             job.label_set.count_prompts() if isinstance(job.label_set, LabelSet) else 0,
+            *NO_PART,
+        )
+
+    def open_part(
+        self,
+        part: Outgoing,
+        *,
+        digest: str,
+        source: OpenedFrom = "run",
+        deaths: int = 0,
+        deaths_suspect: int = 0,
+    ) -> Command:
+        """Open the record of a part of a run: a plan, a shard or its end.
+
+        Args:
+            deaths: Deaths that it inherits from the shard that was split.
+            deaths_suspect: Those of them as a suspect.
+        """
+        return self.of_record(
+            "open",
+            part.job_id,
+            part.message,
+            part.images,
+            part.tenant,
+            part.queue,
+            "",
+            "",
+            self.max_queued_images if source == "run" else 0,
+            new_call_id(),
+            digest,
+            source,
+            0,
+            part.task,
+            deaths,
+            deaths_suspect,
         )
 
     def open_refused(self, job_id: str, message: str) -> Command:
         """Open a record for a *message* that is not a job."""
         blank = (0, "default", Queue.INTERACTIVE, "", "", 0)
-        return self._of_record("open", job_id, message, *blank, new_call_id(), "", "adopt", 0)
+        return self.of_record(
+            "open", job_id, message, *blank, new_call_id(), "", "adopt", 0, *NO_PART
+        )
 
     def start(
         self,
@@ -166,7 +206,7 @@ class Commands:
         receipt: Receipt,
     ) -> Command:
         """Start an attempt."""
-        return self._of_record(
+        return self.of_record(
             "start",
             job_id,
             worker,
@@ -196,7 +236,7 @@ class Commands:
             delay_s: Seconds until the job is sent again; ``None`` if the broker holds its message.
             start: Number of the attempt; ``None`` if it is not known.
         """
-        return self._of_record(
+        return self.of_record(
             "release",
             job_id,
             worker,
@@ -216,7 +256,7 @@ class Commands:
         is_dead: bool = False,
     ) -> Command:
         """Make a job final."""
-        return self._of_record(
+        return self.of_record(
             "finish",
             job_id,
             state,
@@ -230,31 +270,31 @@ class Commands:
 
     def replay(self, job_id: str) -> Command:
         """Open a dead letter again."""
-        return self._of_record("replay", job_id, new_call_id())
+        return self.of_record("replay", job_id, new_call_id())
 
     def purge(self, job_id: str) -> Command:
         """Drop a dead letter."""
-        return self._of_record("purge", job_id, new_call_id())
+        return self.of_record("purge", job_id, new_call_id())
 
     def forget(self, job_id: str) -> Command:
         """Erase a job."""
-        return self._of_record("forget", job_id)
+        return self.of_record("forget", job_id)
 
     def sent(self, job_id: str, *, due: float | None) -> Command:
         """Note that a job's message was sent."""
-        return self._of_record("sent", job_id, "" if due is None else f"{due:.6f}")
+        return self.of_record("sent", job_id, "" if due is None else f"{due:.6f}")
 
     def crowd(self, job_id: str, *, worker: str) -> Command:
         """Note that other jobs start beside a suspect."""
-        return self._of_record("crowd", job_id, worker)
+        return self.of_record("crowd", job_id, worker)
 
     def take_deliveries(self, *, worker: str, lease_s: float, limit: int) -> Command:
         """Take a lease on jobs with due deliveries."""
-        return self._of_record("take_deliveries", "", worker, lease_s, limit)
+        return self.of_record("take_deliveries", "", worker, lease_s, limit)
 
     def hold_deliveries(self, job_id: str, *, worker: str, lease_s: float) -> Command:
         """Renew the lease on a job's pending deliveries."""
-        return self._of_record("hold_deliveries", job_id, worker, lease_s)
+        return self.of_record("hold_deliveries", job_id, worker, lease_s)
 
     def settle_deliveries(
         self,
@@ -266,7 +306,7 @@ class Commands:
         schedule: RetrySchedule,
     ) -> Command:
         """Write how attempts at a job's deliveries ended."""
-        return self._of_record(
+        return self.of_record(
             "settle_deliveries",
             job_id,
             worker,
@@ -279,11 +319,11 @@ class Commands:
 
     def replay_deliveries(self, job_id: str, *, kind: str, states: Iterable[str]) -> Command:
         """Have a delivery tried now."""
-        return self._of_record("replay_deliveries", job_id, kind, ",".join(states), new_call_id())
+        return self.of_record("replay_deliveries", job_id, kind, ",".join(states), new_call_id())
 
     def purge_deliveries(self, job_id: str) -> Command:
         """Drop a job from the dead deliveries."""
-        return self._of_record("purge_deliveries", job_id, new_call_id())
+        return self.of_record("purge_deliveries", job_id, new_call_id())
 
     def lead(self, *, worker: str, ttl_s: float) -> Command:
         """Become the leader, or stay it."""

@@ -69,6 +69,9 @@ BULK_QUEUE: Final = Queue.BULK
 #: Entries of the index of jobs by time: about 25 MB of Redis. The oldest are dropped.
 JOB_INDEX_MAX_ENTRIES: Final = 200_000
 
+#: Entries of the index of runs by time. The oldest are dropped.
+RUN_INDEX_MAX_ENTRIES: Final = 10_000
+
 #: Seconds of a tenant's rate that may be used at once: the burst of images_per_s and prompts_per_s.
 BURST_S: Final = 1.0
 
@@ -81,3 +84,6 @@ OPEN_IMAGES_PAUSE_S: Final = 1.0
 
 #: Queue of urgent jobs; with the two above, all that hold jobs.
 INTERACTIVE_QUEUE: Final = Queue.INTERACTIVE
+
+#: Queue of plans and ends of runs.
+CONTROL_QUEUE: Final = Queue.CONTROL

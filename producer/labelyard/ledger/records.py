@@ -83,6 +83,7 @@ class Record:
         is_replayed: Whether it was a dead letter once.
         deliveries: How each delivery of the result stands, by name; empty until there is
             a result.
+        task: Task that runs it; empty for a classification.
     """
 
     job_id: str
@@ -107,6 +108,7 @@ class Record:
     deliveries: Mapping[str, DeliveryState] = field(default_factory=dict)
     deaths_suspect: int = 0
     deaths_beside: int = 0
+    task: str = ""
 
     def __repr__(self) -> str:
         """Return a summary; the message and the result are left out."""
@@ -120,7 +122,9 @@ class Record:
 
     @property
     def is_job(self) -> bool:
-        """Return whether the submitted message can be read here as a job."""
+        """Return whether the message can be read here as a job, or is a part of a run."""
+        if self.task:
+            return True
         try:
             self.job()
         except InvalidMessageError:
@@ -240,6 +244,7 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         deliveries=read_deliveries(fields),
         deaths_suspect=int(fields.get("deaths_suspect", 0)),
         deaths_beside=int(fields.get("deaths_beside", 0)),
+        task=fields.get("task", ""),
     )
 
 

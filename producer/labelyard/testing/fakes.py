@@ -32,9 +32,11 @@ from labelyard.ledger.commands import job_digest
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.messages import ImageRef, Job, LabelSet, Result, status_of
 from labelyard.queues import Queue, SubmitQueue
+from labelyard.runs.async_client import AsyncRuns
 from labelyard.settings import ClientSettings
 from labelyard.testing.fake_administration import AsyncFakeAdministration, FakeAdministration
 from labelyard.testing.fake_events import AsyncFakeEventLog, FakeEventGroups, FakeEventLog
+from labelyard.testing.fake_runs import FakeRuns
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
     FakeLabelSets,
@@ -63,6 +65,7 @@ class FakeClient(FakeAdministration, Client):
     tenants: FakeTenants
     webhooks: FakeWebhooks
     event_groups: FakeEventGroups
+    runs: FakeRuns
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class FakeClient(FakeAdministration, Client):
         self.webhooks = FakeWebhooks()
         self.event_log: FakeEventLog = FakeEventLog()
         self.event_groups = FakeEventGroups(self.event_log)
+        self.runs = FakeRuns(self.settings)
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
@@ -214,6 +218,7 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         self.tenants: AsyncTenants = AsyncTenants(self.fake.tenants)
         self.webhooks: AsyncWebhooks = AsyncWebhooks(self.fake.webhooks)
         self.event_groups: AsyncEventGroups = AsyncEventGroups(self.fake.event_groups)
+        self.runs: AsyncRuns = AsyncRuns(self.fake.runs)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -17,10 +17,13 @@ from labelyard.ledger.keys import LedgerKeys
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
-from labelyard.messages import Deliver
+from labelyard.messages import Deliver, Failure
 from labelyard.queues import Queue
+from labelyard.runs.ledger import RunLedger
+from labelyard.runs.parts import ShardRange, shard_of
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
+from tests.support.run_samples import sample_run
 
 TYPES = {"zset": "sorted set"}
 LIMITS: dict[str, Any] = {"quarantine_after": 9, "dead_after": 9}
@@ -71,6 +74,7 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
         ("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id=waiting.job_id
     )
     ledger.run(ObjectEventCommands(ledger.keys).claim(claim, lease_s=30, window_s=60))
+    write_a_run(RunLedger(ledger))
     registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
     registry.register("pets", as_label_set(["a cat", "a dog"]))
     EventGroups(ledger).create("indexer")
@@ -78,6 +82,32 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     ledger.open(erased, queue=Queue.BULK)
     ledger.cancel(erased.job_id)
     erase_job(ledger, erased.job_id)
+
+
+def write_a_run(runs: RunLedger) -> None:
+    """Bring shards of a run to every kind of state."""
+    request = sample_run()
+    runs.open(request)
+    lines = ShardRange(plan="shard-00000", first=0, lines=2)
+    shards = [
+        shard_of(request.run_id, f"{number:05d}", lines, tenant="default", epoch=0)
+        for number in range(3)
+    ]
+    for number, shard in enumerate(shards):
+        runs.plan(
+            request.run_id,
+            expected=number,
+            name=shard.name,
+            lines=lines,
+            checkpoint={"line": number},
+            counts={"lines": 2},
+            is_complete=False,
+        )
+    failure = Failure(code="job_cancelled", message="", is_retryable=True)
+    runs.fail_shard(request.run_id, shards[0].name, lines, failure=failure, counts={"done": 2})
+    runs.note_opened(request.run_id, shards[1].name, next_open_at=0.0)
+    runs.note_trail(shards[1], {"start": 1, "done": 1})
+    runs.add_sample(request.run_id, at=1.0, done=2)
 
 
 def test_each_key_in_redis_is_on_the_page_with_its_type_and_its_ttl(
@@ -111,4 +141,4 @@ def test_every_key_is_described_in_full() -> None:
     described = {entry.name for entry in entries(LedgerKeys)}
     public = {name for name in vars(LedgerKeys) if not name.startswith("_")}
 
-    assert public - described == {"of_record"}
+    assert public - described == {"of_record", "of_run"}

@@ -123,7 +123,7 @@ def test_the_index_keeps_the_newest_jobs(ledger: Ledger) -> None:
         {"state": "done"},
         {"state": ["pending"]},
         {"tenant": 5},
-        {"queue": "control"},
+        {"queue": "express"},
         {"since": 5},
         {"since": datetime(2030, 1, 1)},  # noqa: DTZ001 - a naive one is meant
     ],

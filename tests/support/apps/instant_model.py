@@ -4,6 +4,8 @@ It stands in for the whole module because importing transformers takes seconds o
 suite that starts a hundred workers cannot pay.
 """
 
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,8 @@ DEVICE_LOST = "CUDA error: an illegal memory access was encountered"
 EDGE_PX = 8
 DIM = 8
 MAX_BATCH_SIZE = 16
+# A picture of this colour kills the process that embeds it.
+LETHAL = bytes([254, 1, 253])
 
 
 class Checkpoint:
@@ -43,6 +47,8 @@ class Checkpoint:
 
     def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Embed pictures, or obey an order to fail."""
+        if any(pixels.data[:3] == LETHAL for pixels in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
         if is_ordered(orders.HANG_MODEL):
             hang()
         if is_ordered(orders.LOSE_DEVICE):

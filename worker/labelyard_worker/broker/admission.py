@@ -17,10 +17,10 @@ from typing import Any, Final
 from labelyard.ledger.set_aside import MAX_KEPT_BYTES
 from labelyard.outgoing import (
     DELIVER_TASK,
+    JOB_TASKS,
     NO_CANVAS,
     PUBLISHED_AT_HEADER,
     RETURNED_BY_HEADER,
-    TASK,
 )
 from labelyard_worker.broker.calls import NO_FOLLOW_UPS, SET_ASIDE_TASK, RefusedMessage, TaskCall
 from labelyard_worker.broker.envelopes import (
@@ -35,7 +35,7 @@ from labelyard_worker.broker.envelopes import (
     read_text,
 )
 
-TASKS: Final = frozenset({TASK, DELIVER_TASK})
+TASKS: Final = frozenset({*JOB_TASKS, DELIVER_TASK})
 # An eta so close is now: the clocks of two machines differ by as much.
 ETA_NOW_S: Final = 1.0
 MAX_REASON_CHARS: Final = 300

@@ -31,6 +31,13 @@ class HandedBackError(LabelyardError):
     is_retryable = True
 
 
+class RunPausedError(LabelyardError):
+    """The run of a shard is paused: the shard is sent again later."""
+
+    code = "run_paused"
+    is_retryable = True
+
+
 class Token:
     """Permission of one attempt to continue; checked by its thread, stopped by any other.
 

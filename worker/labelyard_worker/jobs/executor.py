@@ -201,7 +201,7 @@ class Executor:
         )
         token = Token(
             work.job_id,
-            timeout_s=self._settings.job_timeout_s,
+            timeout_s=work.timeout_s or self._settings.job_timeout_s,
             expires_in_s=started.expires_in_s,  # by the ledger's clock, not by ours
             start=started.start,
         )

@@ -20,6 +20,9 @@ from labelyard.errors import (
     RequestError,
     ResultTimeoutError,
     ResultUnreadableError,
+    RunNotFoundError,
+    RunStateError,
+    RunTimeoutError,
     ServiceConfigError,
     TenantQuotaError,
     TransientError,
@@ -28,7 +31,7 @@ from labelyard.errors import (
 )
 from labelyard.ledger import backoff_s
 from labelyard_worker.intake.source_health import StorageAwayError
-from labelyard_worker.jobs.cancellation import HandedBackError
+from labelyard_worker.jobs.cancellation import HandedBackError, RunPausedError
 
 Action = Literal[
     "finish",  # write the result
@@ -48,6 +51,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     TransientError: "retry",  # the last attempt: fail
     StorageAwayError: "postpone",  # after LABELYARD_STORAGE_WAIT_S: as any transient error
     WorkerError: "stop_worker",
+    RunPausedError: "postpone",  # for as long as it is paused
     HandedBackError: "hand_back",
     ServiceConfigError: "fail",
     WebhookError: "fail",
@@ -60,9 +64,12 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     QueueFullError: "retry",
     TenantQuotaError: "retry",
     ResultTimeoutError: "retry",
+    RunTimeoutError: "retry",
     IdempotencyConflictError: "fail",
     ResultUnreadableError: "fail",
     JobNotFoundError: "fail",
+    RunNotFoundError: "fail",
+    RunStateError: "fail",
     JobDeadLetteredError: "fail",
     # An error that none of the rows above covers; a test keeps ours from falling to here.
     LabelyardError: "fail",
@@ -114,7 +121,7 @@ def judge_error(error: BaseException, standing: Standing) -> Verdict:
     """Return the verdict on an attempt that *error* ended."""
     action = next(VERDICTS[base] for base in type(error).__mro__ if base in VERDICTS)
     if action == "postpone":
-        if standing.queued_s < standing.storage_wait_s:
+        if isinstance(error, RunPausedError) or standing.queued_s < standing.storage_wait_s:
             return Verdict("postpone", STORAGE_PAUSE_S, code_of(error))
         action = "retry"
     if action == "retry":

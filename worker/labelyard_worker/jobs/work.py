@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure
+from labelyard.outgoing import TASK
 from labelyard.queues import Queue
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery
@@ -31,6 +32,7 @@ class ReceivedMessage:
         published_at: When the message was published, by its own word; 0 if it has none.
         returned_by: The attempt that was given back with it, see
             :class:`labelyard.ledger.Receipt`.
+        task: Task of the call.
     """
 
     body: Any
@@ -39,6 +41,7 @@ class ReceivedMessage:
     expires_at: float | None = None
     published_at: float = 0.0
     returned_by: str = ""
+    task: str = TASK
 
 
 class Work(ABC, Generic[R]):
@@ -62,6 +65,11 @@ class Work(ABC, Generic[R]):
     @abstractmethod
     def digest(self) -> str:
         """Digest of the message's contents, for the receipt; computed once a receipt."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that one attempt may take; ``None`` means LABELYARD_JOB_TIMEOUT_S."""
+        return None
 
     @property
     def trace(self) -> Mapping[str, str]:

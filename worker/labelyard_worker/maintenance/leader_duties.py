@@ -31,6 +31,7 @@ class LeaderDuties:
 
     Args:
         duties: Work by its name in the log. An error of one does not keep the others from theirs.
+        name: Name of the thread.
     """
 
     def __init__(
@@ -39,14 +40,13 @@ class LeaderDuties:
         *,
         leader: LeaderElection,
         every_s: float = EVERY_S,
+        name: str = "labelyard-leader-duties",
     ) -> None:
         self._duties = duties
         self._leader = leader
         self._every_s = every_s
         self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="labelyard-leader-duties", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start to look for the leadership."""

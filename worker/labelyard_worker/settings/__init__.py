@@ -15,6 +15,7 @@ from labelyard_worker.settings.jobs import JobSettings
 from labelyard_worker.settings.measuring import REPLACED_VARIABLES, MeasuringSettings
 from labelyard_worker.settings.model import BatchSettings, ModelSettings
 from labelyard_worker.settings.operations import OperationsSettings
+from labelyard_worker.settings.runs import RunSettings
 
 
 class WorkerSettings(
@@ -24,6 +25,7 @@ class WorkerSettings(
     IntakeSettings,
     SourceSettings,
     JobSettings,
+    RunSettings,
     BrokerSettings,
     ReconcilerSettings,
     DeliverySettings,

@@ -53,6 +53,16 @@ ScriptName = Literal[
     "claim_object_event",
     "settle_object_event",
     "erase_events",
+    "open_run",
+    "plan_shards",
+    "open_shard",
+    "reopen_shards",
+    "begin_shard",
+    "finish_shard",
+    "fail_shard",
+    "split_shard",
+    "steer_run",
+    "finish_run",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)

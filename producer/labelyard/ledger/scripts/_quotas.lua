@@ -5,7 +5,7 @@
 -- leaves a debt: on average no tenant exceeds its rate, and no job is too large for one.
 --
 -- @constants BURST_S, MAX_ADOPTED_DEBT_S, OPEN_IMAGES_PAUSE_S
--- @constants INTERACTIVE_QUEUE, BULK_QUEUE, QUARANTINE_QUEUE
+-- @constants INTERACTIVE_QUEUE, BULK_QUEUE, QUARANTINE_QUEUE, CONTROL_QUEUE
 
 -- Return the tenant's policy, the one of all tenants without their own, or nil.
 local function policy_of(tenant)
@@ -17,7 +17,8 @@ end
 local function count_open_images(tenant)
   local sum = 0
   local counts = redis.call('HMGET', BACKLOG, 'images:' .. INTERACTIVE_QUEUE .. ':' .. tenant,
-    'images:' .. BULK_QUEUE .. ':' .. tenant, 'images:' .. QUARANTINE_QUEUE .. ':' .. tenant)
+    'images:' .. BULK_QUEUE .. ':' .. tenant, 'images:' .. QUARANTINE_QUEUE .. ':' .. tenant,
+    'images:' .. CONTROL_QUEUE .. ':' .. tenant)
   for _, count in ipairs(counts) do sum = sum + (tonumber(count) or 0) end
   return sum
 end
@@ -30,13 +31,14 @@ end
 
 -- Charge a job to its tenant's quotas; returns nil, or what refuses the job:
 -- {quota, limit, use, seconds until it may pass}. A refused job is charged for nothing.
-local function charge(tenant, images, prompts, is_refusable)
-  local policy = policy_of(tenant)
+local function charge(tenant, images, prompts, source)
+  local policy, is_refusable = policy_of(tenant), source ~= 'adopt'
   if not policy then return nil end
   local max_open_images = tonumber(policy.max_open_images)
   if max_open_images and is_refusable then
     local used = count_open_images(tenant)
-    if used + images > max_open_images then
+    local counted = source == 'run' and math.min(images, max_open_images) or images
+    if used + counted > max_open_images then
       return {'max_open_images', max_open_images, used, OPEN_IMAGES_PAUSE_S}
     end
   end

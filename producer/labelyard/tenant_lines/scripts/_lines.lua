@@ -8,7 +8,7 @@
 -- A list that is not sorted has the counter L:known: its oldest messages, so many, are of one tenant.
 local TURNS, LINE, KNOWN = ':turns', ':line:', ':known'
 local MAX_LINES, SHARED_LINES = 2000, 64  -- tenants beyond MAX_LINES share lines named ~0 to ~63
-local MAX_TENANT_CHARS, MAX_IMAGES = 64, 64
+local MAX_TENANT_CHARS, MAX_IMAGES = 64, 100000  -- a job has up to 64, a shard of a run thousands
 
 -- Return the rest of a message behind a header's name, or nil. A name inside of the body does not
 -- match: its quotes are escaped there.
@@ -26,7 +26,7 @@ end
 
 local function images_of(raw)
   local at = find_header(raw, '"labelyard_images"')
-  local images = at and tonumber(string.match(raw, '^ ?: ?(%d%d?)[,} ]', at))
+  local images = at and tonumber(string.match(raw, '^ ?: ?(%d%d?%d?%d?%d?%d?)[,} ]', at))
   return math.max(1, math.min(images or 1, MAX_IMAGES))
 end
 

@@ -142,12 +142,22 @@ class ResultPlaces:
                 two ways, or the object is one of the job's pictures.
         """
         uri = job.deliver.object_uri or ""
+        bucket, key = self.check_uri(uri, tenant=job.tenant)
+        if uri in {image.uri for image in job.images}:
+            raise NotPermittedError("the object is a picture of the job")
+        return bucket, key
+
+    def check_uri(self, uri: str, *, tenant: str) -> tuple[str, str]:
+        """Permit an object of a tenant, and return its bucket and key.
+
+        Raises:
+            NotPermittedError: The operator lists no such place, or the key can be read in two
+                ways.
+        """
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if fault := fault_of_key(key):
             raise NotPermittedError(fault)
-        if uri in {image.uri for image in job.images}:
-            raise NotPermittedError("the object is a picture of the job")
-        if not any(place.holds(bucket=bucket, key=key, tenant=job.tenant) for place in self.places):
+        if not any(place.holds(bucket=bucket, key=key, tenant=tenant) for place in self.places):
             raise NotPermittedError("LABELYARD_RESULT_BUCKETS does not list its bucket and prefix")
         return bucket, key
 

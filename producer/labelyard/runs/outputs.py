@@ -1,0 +1,73 @@
+"""Files that a run wrote, read from object storage by a client."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from labelyard.runs.lines import ErrorLine
+from labelyard.settings import ClientSettings
+from labelyard.uploads import open_client, storage_errors_as_ours
+
+#: Folder of a run's output for what only its workers read.
+PLAN_FOLDER: Final = "_plan/"
+
+
+def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
+    """Yield the lines of the error files below *out*, in the order of their names.
+
+    Raises:
+        ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    bucket, prefix = place_of(out)
+    with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
+        for key in list_keys(s3, bucket, f"{prefix}errors-"):
+            with s3.get_object(Bucket=bucket, Key=key)["Body"] as body:
+                for line in body.iter_lines():
+                    if line:
+                        yield ErrorLine.model_validate_json(line)
+
+
+def download_outputs(out: str, folder: Path, settings: ClientSettings) -> list[Path]:
+    """Download the files below *out*, but for those that only workers read.
+
+    A file that is there with the same size is kept.
+
+    Raises:
+        ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    bucket, prefix = place_of(out)
+    paths = []
+    with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
+        for entry in list_entries(s3, bucket, prefix):
+            name = entry["Key"].removeprefix(prefix)
+            if name.startswith(PLAN_FOLDER) or f"/{PLAN_FOLDER}" in name:
+                continue
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not (path.is_file() and path.stat().st_size == entry["Size"]):
+                partial = path.with_name(f"{path.name}.part")
+                s3.download_file(bucket, entry["Key"], str(partial))
+                partial.replace(path)
+            paths.append(path)
+    return paths
+
+
+def place_of(out: str) -> tuple[str, str]:
+    """Return bucket and prefix of a run's output."""
+    bucket, _, prefix = out.removeprefix("s3://").partition("/")
+    return bucket, prefix
+
+
+def list_entries(s3: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a listing, a page at a time."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from page.get("Contents", ())
+
+
+def list_keys(s3: Any, bucket: str, prefix: str) -> Iterator[str]:
+    """Yield the keys of a listing."""
+    for entry in list_entries(s3, bucket, prefix):
+        yield entry["Key"]

@@ -1,0 +1,263 @@
+"""Runs through the whole path: a manifest becomes files, whatever happens on the way."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from labelyard import Client
+from labelyard.errors import IdempotencyConflictError, RunStateError
+from labelyard.runs.record import RunRecord
+from labelyard_worker.local.worker_process import WorkerProcess
+from tests.conftest import SESSION_SERVERS
+from tests.e2e.instant import COMMAND, ROOT
+from tests.support import pictures
+from tests.support.apps.instant_model import LETHAL
+from tests.support.buckets import Bucket
+from tests.support.service import READY_WITHIN_S, Service
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+NAMESPACE = "runs"
+LABELS = ["a cat", "a dog"]
+ENDS_WITHIN_S = 90.0
+# Small shards, and short times until a dead worker's work comes again.
+SETTINGS = {
+    "namespace": NAMESPACE,
+    "intake_children": "1",
+    "quarantine_after": "1",
+    "dead_after": "1",
+    "visibility_timeout_s": "4",
+    "reconcile_after_s": "1",
+    "reconcile_every_s": "1",
+    "shard_lines": "100",
+    "shard_window": "32",
+}
+
+
+@dataclass(frozen=True)
+class RunService:
+    """A worker that tests may kill, and the storage of its runs."""
+
+    service: Service
+    worker: WorkerProcess
+
+    @property
+    def pictures(self) -> Bucket:
+        return self.service.pictures
+
+    @property
+    def results(self) -> Bucket:
+        return self.service.results
+
+    def revive(self) -> None:
+        """Start the worker again if it has died, as a supervisor does."""
+        if not self.worker.is_running():
+            self.worker.start(within_s=READY_WITHIN_S)
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition while a supervisor is at work."""
+
+        def is_met() -> Any:
+            self.revive()
+            return condition()
+
+        return wait_until(is_met, within_s=ENDS_WITHIN_S)
+
+    def manifest(self, *, images: int, name: str, extra: tuple[str, ...] = ()) -> str:
+        """Store a few pictures, and a manifest that names them again and again."""
+        uris = [self.pictures.put(f"{name}/{n}.png", pictures.png(seed=n)) for n in range(5)]
+        lines = [
+            json.dumps({"custom_id": f"image-{n}", "uri": uris[n % len(uris)]})
+            for n in range(images)
+        ]
+        return self.pictures.put(f"{name}.jsonl", "\n".join([*lines, *extra]).encode())
+
+    def lines(self, prefix: str, kind: str = "results") -> list[dict[str, Any]]:
+        """Read all lines of one kind of file below a prefix."""
+        keys = [key for key in self.results.keys(prefix) if key.startswith(f"{prefix}{kind}-")]
+        return [json.loads(line) for key in keys for line in self.results.get(key).splitlines()]
+
+    def summary(self, prefix: str) -> Any:
+        return json.loads(self.results.get(f"{prefix}summary.json"))
+
+
+@pytest.fixture(scope="module")
+def runs(service: Service) -> Iterator[RunService]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    flags = service.folder / "run-flags"
+    flags.mkdir()
+    variables = {
+        "PYTHONPATH": path,
+        "TEST_EFFECTS": str(service.folder / "runs.log"),
+        "TEST_FLAGS": str(flags),
+    }
+    worker = service.worker(name="runs", command=COMMAND, variables=variables, **SETTINGS)
+    with worker.start(within_s=READY_WITHIN_S):
+        SESSION_SERVERS.append(worker)
+        yield RunService(service, worker)
+        SESSION_SERVERS.remove(worker)
+
+
+@pytest.fixture
+def client(runs: RunService) -> Iterator[Client]:
+    runs.revive()
+    with runs.service.client(namespace=NAMESPACE) as producer:
+        yield producer
+
+
+def ended(runs: RunService, client: Client, run_id: str) -> RunRecord:
+    """Wait for the end of a run."""
+    runs.until(lambda: client.runs.get(run_id).is_final)
+    return client.runs.get(run_id)
+
+
+def assert_each_line_once(found: list[dict[str, Any]], *, images: int) -> None:
+    assert Counter(line["line"] for line in found) == Counter(range(1, images + 1))
+
+
+def test_a_run_writes_one_result_for_each_line_of_its_manifest(
+    runs: RunService, client: Client
+) -> None:
+    source = runs.manifest(images=700, name="each-line", extra=("{nonsense",))
+
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("each-line/"))
+    run = ended(runs, client, handle.id)
+
+    found, [bad] = runs.lines("each-line/"), runs.lines("each-line/", "errors")
+    assert (run.state, run.succeeded, run.errors) == ("partial", 700, {"bad_json": 1})
+    assert_each_line_once(found, images=700)
+    assert {line["status"] for line in found} == {"succeeded"}
+    assert (bad["line"], bad["code"]) == (701, "bad_json")
+    summary = runs.summary("each-line/")
+    assert summary["images"] == {"total": 700, "succeeded": 700, "failed": 0}
+    manifest = json.loads(runs.results.get("each-line/manifest.json"))
+    assert manifest["request"]["source"] == source
+    progress = handle.progress()
+    assert (progress.done, progress.total, progress.is_total_known) == (701, 701, True)
+
+
+def test_a_prefix_is_a_source_and_the_same_key_starts_no_second_run(
+    runs: RunService, client: Client
+) -> None:
+    for number in range(3):
+        runs.pictures.put(f"prefix/a/{number}.png", pictures.png(seed=number))
+    runs.pictures.put("prefix/notes.txt", b"no picture")
+    options: Any = {"out": runs.results.uri("prefix/"), "idempotency_key": "prefix"}
+
+    first = client.runs.start(runs.pictures.uri("prefix/**/*.png"), LABELS, **options)
+    second = client.runs.start(runs.pictures.uri("prefix/**/*.png"), LABELS, **options)
+    run = ended(runs, client, first.id)
+
+    assert (first.is_new, second.is_new, first.id == second.id) == (True, False, True)
+    assert (run.state, run.succeeded) == ("succeeded", 3)
+    with pytest.raises(IdempotencyConflictError):
+        client.runs.start(runs.pictures.uri("prefix/**/*.jpg"), LABELS, **options)
+    with pytest.raises(RunStateError, match="run_state"):
+        client.runs.pause(first.id)
+
+
+def test_a_picture_that_kills_its_worker_is_one_error_and_all_others_have_results(
+    runs: RunService, client: Client
+) -> None:
+    lethal = pictures.encode(Image.new("RGB", (32, 32), tuple(LETHAL)), "PNG")
+    uri = runs.pictures.put("poison/lethal.png", lethal)
+    extra = (json.dumps({"custom_id": "lethal", "uri": uri}),)
+    source = runs.manifest(images=50, name="poison", extra=extra)
+
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("poison/"))
+    run = ended(runs, client, handle.id)
+
+    assert (run.state, run.succeeded, run.failed) == ("partial", 50, 1)
+    assert_each_line_once(runs.lines("poison/"), images=51)
+    [error] = runs.lines("poison/", "errors")
+    assert (error["line"], error["custom_id"]) == (51, "lethal")
+    assert error["code"] == "image_killed_worker"
+
+
+def test_finished_shards_are_not_computed_again_when_workers_are_killed(
+    runs: RunService, client: Client
+) -> None:
+    source = runs.manifest(images=1500, name="killed")
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("killed/"))
+
+    for done in (64, 500):
+        wait_until(lambda least=done: client.runs.progress(handle.id).done >= least)
+        runs.worker.kill()
+        runs.revive()
+    run = ended(runs, client, handle.id)
+
+    assert (run.state, run.succeeded) == ("succeeded", 1500)
+    assert_each_line_once(runs.lines("killed/"), images=1500)
+    assert run.computed_again < 1000
+
+
+def test_a_paused_run_goes_on_where_it_stopped_and_so_does_a_cancelled_one(
+    runs: RunService, client: Client
+) -> None:
+    source = runs.manifest(images=1500, name="steered")
+    out = runs.results.uri("steered/")
+    handle = client.runs.start(source, LABELS, out=out, images_per_s=300.0)
+    wait_until(lambda: client.runs.progress(handle.id).done)
+
+    client.runs.pause(handle.id)
+    paused = client.runs.get(handle.id).state
+    client.runs.resume(handle.id)
+    client.runs.cancel(handle.id)
+    cancelled = ended(runs, client, handle.id)
+    written = runs.summary("steered/")
+    client.runs.resume(handle.id)
+    run = ended(runs, client, handle.id)
+
+    assert (paused, cancelled.state, written["state"]) == ("paused", "cancelled", "cancelled")
+    assert 0 < cancelled.done < 1500
+    assert (run.state, run.succeeded) == ("succeeded", 1500)
+    assert_each_line_once(runs.lines("steered/"), images=1500)
+    assert runs.summary("steered/")["images"]["succeeded"] == 1500
+
+
+def test_the_failed_lines_of_a_run_are_done_again_below_its_own_prefix(
+    runs: RunService, client: Client
+) -> None:
+    missing = runs.pictures.uri("retried/late.png")
+    extra = (json.dumps({"custom_id": "late", "uri": missing}),)
+    source = runs.manifest(images=70, name="retried", extra=extra)
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("retried/"))
+    first = ended(runs, client, handle.id)
+    runs.pictures.put("retried/late.png", pictures.png(seed=9))
+
+    retry = client.runs.retry_errors(handle.id, codes=["image_not_found"])
+    second = ended(runs, client, retry.id)
+
+    assert (first.state, dict(first.errors)) == ("partial", {"image_not_found": 1})
+    assert (second.state, second.succeeded) == ("succeeded", 1)
+    [line] = runs.lines("retried/retry-1/")
+    assert (line["line"], line["custom_id"], line["status"]) == (71, "late", "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "code"),
+    [
+        ("missing.jsonl", "results", "run_source_unreadable"),
+        ("nothing/here/*.png", "results", "run_source_unreadable"),
+        ("each-line.jsonl", "private", "run_files"),
+    ],
+)
+def test_a_run_that_cannot_be_planned_fails_with_the_reason(
+    runs: RunService, client: Client, source: str, out: str, code: str
+) -> None:
+    handle = client.runs.start(runs.pictures.uri(source), LABELS, out=f"s3://{out}/refused/")
+
+    run = ended(runs, client, handle.id)
+
+    assert run.state == "failed"
+    assert run.failure is not None
+    assert run.failure.code == code
+    assert re.search(r"s3://", run.failure.message)

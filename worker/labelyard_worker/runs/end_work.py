@@ -1,0 +1,190 @@
+"""End of a run as the executor runs it: what no shard could write, then the summary."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from labelyard.errors import JobCancelledError
+from labelyard.ledger import Ledger, Pending
+from labelyard.messages import Failure, Result
+from labelyard.queues import Queue
+from labelyard.runs.ledger import RunLedger
+from labelyard.runs.parts import RunPart
+from labelyard.runs.record import RunRecord
+from labelyard.runs.summaries import RunSummary, ShardSummary
+from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.runs.files.run_counts import RunCounts
+from labelyard_worker.runs.shard_work import OpenFiles, lines_of, store_files, write_failed
+from labelyard_worker.runs.storage import PLAN_FOLDER, RunStorage
+from labelyard_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+READS_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True)
+class EndParts:
+    """Parts of a worker that the ends of runs use."""
+
+    runs: RunLedger
+    storage: RunStorage
+    open_files: OpenFiles
+    settings: WorkerSettings
+
+
+@dataclass(frozen=True)
+class EndResult:
+    """State in which a run ends, with its summary or the reason why there is none."""
+
+    state: str
+    summary: RunSummary | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class EndWork(Work[EndResult]):
+    """The end of one run."""
+
+    part: RunPart
+    parts: EndParts
+
+    @classmethod
+    def read(cls, message: ReceivedMessage, parts: EndParts) -> "EndWork":
+        """Parse the end in *message*.
+
+        Raises:
+            InvalidMessageError: It is not one.
+        """
+        return cls(RunPart.parse(message.body), parts)
+
+    @property
+    def job_id(self) -> str:
+        """Id of the record of the end."""
+        return self.part.job_id
+
+    @property
+    def tenant(self) -> str:
+        """Tenant of the run."""
+        return self.part.tenant
+
+    @property
+    def digest(self) -> str:
+        """Digest of the message."""
+        return self.part.digest()
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that one attempt may take."""
+        return self.parts.settings.plan_timeout_s
+
+    def to_json(self) -> str:
+        """Write the end as its message."""
+        return self.part.model_dump_json()
+
+    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:  # noqa: ARG002 - of the part itself
+        """Write the record of an end of which only the message came."""
+        return self.parts.runs.adopt(self.part)
+
+    def run(self, token: Token, *, queued_s: float) -> EndResult:  # noqa: ARG002 - not shown
+        """Write the lines of failed shards, merge the summaries of all shards."""
+        run = self.parts.runs.find(self.part.run_id)
+        if run.step != "finishing":
+            self.parts.runs.ledger.cancel(self.job_id)
+            raise JobCancelledError(self.job_id)
+        self._write_failed_shards(run, token)
+        now = self.parts.runs.ledger.now()
+        counts = RunCounts()
+        for shard in self._summaries(run, token):
+            counts.add(shard)
+        summary = counts.summary(
+            run_id=run.run_id,
+            state=run.ends_as,
+            seconds=max(0.0, now - run.submitted_at),
+            computed_again=run.computed_again,
+        )
+        if not run.ends_as:
+            summary = summary.model_copy(update={"state": state_of(summary)})
+        body = summary.model_dump_json(indent=1).encode()
+        if run.shards_planned:
+            self.parts.storage.put(
+                run.request, "summary.json", body, content_type="application/json"
+            )
+        return EndResult(summary.state, summary, run.failure)
+
+    def _write_failed_shards(self, run: RunRecord, token: Token) -> None:
+        """Write each line of a shard that failed as a whole, so that none is missing."""
+        for name, (lines, failure) in self.parts.runs.failed_shards(run.run_id).items():
+            token.check()
+            files = self.parts.open_files(run.request, name)
+            try:
+                write_failed(files, lines_of(self.parts.storage, run.request, lines), failure)
+                store_files(self.parts.storage, run.request, files, name=name, seconds=0.0)
+            finally:
+                files.close()
+
+    def _summaries(self, run: RunRecord, token: Token) -> Iterator[ShardSummary]:
+        """Read the summaries of the shards that are done, a bounded number at once."""
+        names = self.parts.runs.done_shards(run.run_id)
+
+        def read(name: str) -> ShardSummary:
+            token.check()
+            body = self.parts.storage.get(run.request, f"{PLAN_FOLDER}summary-{name}.json")
+            return ShardSummary.model_validate_json(body)
+
+        with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="labelyard-run-end") as pool:
+            for first in range(0, len(names), READS_AT_ONCE * 4):
+                yield from pool.map(read, names[first : first + READS_AT_ONCE * 4])
+
+    def failed(self, failure: Failure) -> EndResult:
+        """Make the result of an end that cannot be written: the run fails."""
+        return EndResult("failed", failure=failure)
+
+    def finish(self, ledger: Ledger, result: EndResult, *, pending: Pending, is_dead: bool) -> bool:  # noqa: ARG002
+        """Make the run final."""
+        is_failed = result.summary is None
+        record = Result(
+            job_id=self.job_id,
+            status="failed" if is_failed else "succeeded",
+            tenant=self.tenant,
+            error=result.failure if is_failed else None,
+        )
+        return self.parts.runs.finish_run(
+            self.part,
+            state=result.state,
+            summary=short_summary(result.summary) if result.summary is not None else "",
+            failure=result.failure if is_failed else None,
+            result=record.model_dump_json(),
+        )
+
+    def failure_code(self, result: EndResult) -> str:
+        """Return the code for which the summary could not be written."""
+        return result.failure.code if result.failure and result.summary is None else ""
+
+    def describe(self, result: EndResult) -> Mapping[str, object]:
+        """Return run, state and numbers."""
+        images = result.summary.images.model_dump() if result.summary is not None else {}
+        return {"run_id": self.part.run_id, "status": result.state, **images}
+
+
+def state_of(summary: RunSummary) -> str:
+    """Return the state of a run whose shards are all done."""
+    failed = summary.images.failed + summary.bad_lines
+    if not failed:
+        return "succeeded"
+    return "partial" if summary.images.succeeded else "failed"
+
+
+def short_summary(summary: RunSummary) -> str:
+    """Write a summary for the ledger: without histograms, and with few labels."""
+    most = 50
+    short = {
+        "score_histograms": {},
+        "labels": dict(list(summary.labels.items())[:most]),
+        "matched": dict(list(summary.matched.items())[:most]),
+        "errors": dict(list(summary.errors.items())[:most]),
+    }
+    return summary.model_copy(update=short).model_dump_json()

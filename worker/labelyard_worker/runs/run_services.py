@@ -1,0 +1,75 @@
+"""Services of runs in a worker: built once, and used by each part that a message brings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from labelyard.outgoing import PLAN_TASK, SHARD_TASK
+from labelyard.publisher import Publisher
+from labelyard.runs.ledger import RunLedger
+from labelyard.runs.request import RunRequest
+from labelyard_worker.classify import Classifier
+from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.runs.end_work import EndParts, EndWork
+from labelyard_worker.runs.feeder import RunFeeder
+from labelyard_worker.runs.files.shard_files import ShardFiles
+from labelyard_worker.runs.files.shard_output import ShardOutput
+from labelyard_worker.runs.plan_sources import PlanSources
+from labelyard_worker.runs.plan_work import PlanParts, PlanWork
+from labelyard_worker.runs.requests import RunRequests
+from labelyard_worker.runs.shard_work import ShardParts, ShardWork
+from labelyard_worker.runs.storage import RunStorage
+from labelyard_worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class RunServices:
+    """Parts of a worker that do the work of runs.
+
+    Attributes:
+        feeder: Opens the jobs of runs while this worker leads.
+    """
+
+    plans: PlanParts
+    shards: ShardParts
+    ends: EndParts
+    feeder: RunFeeder
+
+    @classmethod
+    def of(
+        cls,
+        settings: WorkerSettings,
+        *,
+        runs: RunLedger,
+        publisher: Publisher,
+        classifier: Classifier,
+    ) -> "RunServices":
+        """Build the parts.
+
+        Raises:
+            ServiceConfigError: LABELYARD_RESULT_BUCKETS has another form.
+        """
+        storage = RunStorage.of(settings)
+        open_source = PlanSources(storage).open
+        return cls(
+            plans=PlanParts(runs, storage, classifier, open_source, settings),
+            shards=ShardParts(runs, RunRequests(runs), storage, classifier, open_files, settings),
+            ends=EndParts(runs, storage, open_files, settings),
+            feeder=RunFeeder(runs, publisher, settings),
+        )
+
+    def read(self, task: str, message: ReceivedMessage) -> Work[Any]:
+        """Read the work in a message of one of the tasks of runs.
+
+        Raises:
+            InvalidMessageError: It is not such a part.
+        """
+        if task == PLAN_TASK:
+            return PlanWork.read(message, self.plans)
+        if task == SHARD_TASK:
+            return ShardWork.read(message, self.shards)
+        return EndWork.read(message, self.ends)
+
+
+def open_files(request: RunRequest, name: str) -> ShardFiles:
+    """Open the files of a shard."""
+    return ShardOutput(name, form=request.output_format, has_embeddings=request.embeddings)

@@ -1,0 +1,380 @@
+"""Shard of a run as the executor runs it: lines in, files out, one count in the run's record."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from labelyard.errors import ImageKilledWorkerError, JobCancelledError
+from labelyard.ledger import Ledger, Pending
+from labelyard.messages import Failure, ModelInfo, Result
+from labelyard.messages.result import Status
+from labelyard.queues import Queue
+from labelyard.runs.ledger import RunLedger
+from labelyard.runs.lines import ErrorLine, PlannedLine, ResultLine, parse_plan
+from labelyard.runs.parts import ShardPart, ShardRange
+from labelyard.runs.record import FINAL_RUN_STATES, counts_of
+from labelyard.runs.request import RunRequest
+from labelyard_worker.classify import Classifier
+from labelyard_worker.jobs.cancellation import RunPausedError, Token
+from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.runs.files.shard_files import ShardFiles
+from labelyard_worker.runs.line_labels import LabelMatrices
+from labelyard_worker.runs.requests import RunRequests
+from labelyard_worker.runs.shard_images import PlanLines, ShardImages, to_image
+from labelyard_worker.runs.shard_scoring import ShardScoring, failed_image
+from labelyard_worker.runs.storage import PLAN_FOLDER, RunStorage
+from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.spans import Attributes
+
+log = logging.getLogger(__name__)
+
+TRAIL_EVERY_S: Final = 1.0
+OpenFiles = Callable[[RunRequest, str], ShardFiles]
+
+
+@dataclass(frozen=True)
+class ShardParts:
+    """Parts of a worker that shards use.
+
+    Attributes:
+        open_files: Opens the files of a shard by its name.
+    """
+
+    runs: RunLedger
+    requests: RunRequests
+    storage: RunStorage
+    classifier: Classifier
+    open_files: OpenFiles
+    settings: WorkerSettings
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a shard.
+
+    Attributes:
+        outcomes: Number of images by ``succeeded`` or the error's code.
+        bad_lines: Number of lines without an image, by code.
+        failure: Why the shard failed as a whole: its lines are written as the run ends.
+        is_split: Whether smaller shards stand in its place.
+    """
+
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    bad_lines: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    model: ModelInfo | None = None
+    failure: Failure | None = None
+    is_split: bool = False
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(self.outcomes.values())
+
+    @property
+    def succeeded(self) -> int:
+        """Number of images with scores."""
+        return self.outcomes.get("succeeded", 0)
+
+    @property
+    def status(self) -> Status:
+        """Status of the shard's job."""
+        if self.failure is not None or (self.images and not self.succeeded):
+            return "failed"
+        return "succeeded" if self.succeeded == self.images else "partial"
+
+    def errors(self) -> Counter[str]:
+        """Count the errors by code, those of lines without an image included."""
+        errors = Counter(self.outcomes)
+        del errors["succeeded"]
+        errors.update(self.bad_lines)
+        return errors
+
+
+@dataclass(frozen=True)
+class ShardWork(Work[ShardResult]):
+    """One shard of a run.
+
+    Attributes:
+        part: The shard.
+        queue: The queue that brought it.
+    """
+
+    part: ShardPart
+    queue: Queue
+    parts: ShardParts
+
+    @classmethod
+    def read(cls, message: ReceivedMessage, parts: ShardParts) -> "ShardWork":
+        """Parse the shard in *message*.
+
+        Raises:
+            InvalidMessageError: It is not a shard.
+        """
+        return cls(ShardPart.parse(message.body), message.queue, parts)
+
+    @property
+    def job_id(self) -> str:
+        """Id of the shard's record."""
+        return self.part.job_id
+
+    @property
+    def tenant(self) -> str:
+        """Tenant of the run."""
+        return self.part.tenant
+
+    @property
+    def digest(self) -> str:
+        """Digest of the shard."""
+        return self.part.digest()
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that one attempt may take."""
+        return max(self.parts.settings.shard_timeout_s, self.parts.settings.job_timeout_s)
+
+    def to_json(self) -> str:
+        """Write the shard as its message."""
+        return self.part.model_dump_json()
+
+    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:  # noqa: ARG002 - of the part itself
+        """Write the record of a shard of which only the message came."""
+        return self.parts.runs.adopt(self.part)
+
+    def run(self, token: Token, *, queued_s: float) -> ShardResult:  # noqa: ARG002 - not shown
+        """Score the images, and write the shard's files."""
+        self._begin(token)
+        request = self.parts.requests.get(self.part.run_id)
+        self.parts.storage.check(request)
+        lines = self._read_lines(request)
+        files = self.parts.open_files(request, self.part.name)
+        started_at = time.monotonic()
+        try:
+            outcomes = self._score(request, lines, files, token)
+            token.check()
+            self._store(request, files, seconds=time.monotonic() - started_at)
+        finally:
+            files.close()
+        return ShardResult(
+            outcomes,
+            bad_lines_of(lines),
+            seconds=time.monotonic() - started_at,
+            model=self.parts.classifier.model,
+        )
+
+    def _begin(self, token: Token) -> None:
+        """Count what a lost attempt had done; stop if the run does not want the shard now.
+
+        Raises:
+            JobCancelledError: The run has ended or is being cancelled.
+            RunPausedError: The run is paused.
+        """
+        begun = self.parts.runs.begin(self.part, start=token.start or 0)
+        if not begun.state or begun.state in FINAL_RUN_STATES or begun.state == "cancelling":
+            self.parts.runs.ledger.cancel(self.job_id)
+            raise JobCancelledError(self.job_id)
+        if begun.is_paused:
+            raise RunPausedError(self.part.run_id)
+
+    def _read_lines(self, request: RunRequest) -> PlanLines:
+        return lines_of(self.parts.storage, request, self.part.range)
+
+    def _score(
+        self, request: RunRequest, lines: PlanLines, files: ShardFiles, token: Token
+    ) -> Counter[str]:
+        classifier = self.parts.classifier
+        matrices = LabelMatrices(
+            request.label_set, classifier.label_index, classifier.label_sets, token
+        )
+        matrices.of_run()  # an unknown set fails the shard, not each of its lines
+        scoring = ShardScoring(
+            matrices, classifier.scorer, request.top_k, has_embeddings=request.embeddings
+        )
+        is_careful = self.queue.rules.is_exclusive
+        trail = Trail(self.parts.runs, self.part, start=token.start or 0, is_careful=is_careful)
+        images = ShardImages(
+            classifier.embedder,
+            self.part,
+            token,
+            window=1 if is_careful else self.parts.settings.shard_window,
+            note_sent=trail.note,
+        )
+        counts: Counter[str] = Counter()
+        for some, outcomes in images.outcomes(lines):
+            counts.update(scoring.write(files, some, outcomes))
+        return counts
+
+    def _store(self, request: RunRequest, files: ShardFiles, *, seconds: float) -> None:
+        store_files(self.parts.storage, request, files, name=self.part.name, seconds=seconds)
+
+    def failed(self, failure: Failure) -> ShardResult:
+        """Make the result of a shard of which no line was scored."""
+        return ShardResult(failure=failure)
+
+    def split(self, ledger: Ledger, *, reason: str) -> ShardResult | None:  # noqa: ARG002
+        """Put smaller shards in the place of one that keeps killing its workers.
+
+        The last attempt ran alone and noted each image before it was sent: that image gets a
+        shard of its own, and so do the lines before and behind it. Without such a note the shard
+        is halved. An image that is alone already is the one at fault.
+        """
+        trail = self.parts.runs.read_trail(self.part)
+        parts = split_range(self.part.range, trail)
+        if not parts:
+            return self._give_up(reason)
+        named = {f"{self.part.name}.{number}": part for number, part in enumerate(parts)}
+        self.parts.runs.split(self.part, named, computed_again=trail.get("done", 0))
+        return ShardResult(is_split=True)
+
+    def _give_up(self, reason: str) -> ShardResult:
+        """Fail the only line of the shard; the end of the run writes it."""
+        log.error("image_killed_worker", extra={"fields": {"job_id": self.job_id}})
+        return ShardResult(failure=Failure.of(ImageKilledWorkerError("", reason)))
+
+    def finish(
+        self,
+        ledger: Ledger,
+        result: ShardResult,
+        *,
+        pending: Pending,  # noqa: ARG002 - it has none
+        is_dead: bool,  # noqa: ARG002 - it is split
+    ) -> bool:
+        """Count the shard in its run."""
+        record = Result(
+            job_id=self.job_id,
+            status=result.status,
+            tenant=self.tenant,
+            model=result.model,
+            error=result.failure,
+        )
+        if result.is_split:
+            return ledger.finish(self.job_id, record)
+        return self.parts.runs.finish(
+            self.part,
+            state=result.status,
+            result=record.model_dump_json(),
+            counts=self._counts(result),
+            failure=result.failure,
+            images_per_s=result.images / result.seconds if result.seconds else 0.0,
+        )
+
+    def _counts(self, result: ShardResult) -> dict[str, int]:
+        """Return what the shard adds to the numbers of its run."""
+        if result.failure is not None:
+            return failed_counts(self.part.range, result.failure)
+        return counts_of(
+            lines=self.part.range.lines,
+            succeeded=result.succeeded,
+            failed=result.images - result.succeeded,
+            errors=result.errors(),
+        )
+
+    def failure_code(self, result: ShardResult) -> str:
+        """Return the code for which the shard failed as a whole."""
+        return result.failure.code if result.failure is not None else ""
+
+    def attributes(self, result: ShardResult | None) -> Attributes:
+        """Return queue, run and size of the shard; of a result, its status."""
+        known: dict[str, str | int | float | bool] = {
+            "messaging.destination.name": self.queue.value,
+            "labelyard.run_id": self.part.run_id,
+            "labelyard.images": self.part.range.lines,
+        }
+        return known if result is None else {**known, "labelyard.status": result.status}
+
+    def image_outcomes(self, result: ShardResult) -> Sequence[str]:
+        """Return ``succeeded`` or the error's code for each image."""
+        return list(Counter(result.outcomes).elements())
+
+    def describe(self, result: ShardResult) -> Mapping[str, object]:
+        """Return run, status, size and time of the shard."""
+        return {
+            "run_id": self.part.run_id,
+            "status": "split" if result.is_split else result.status,
+            "images": result.images,
+            "succeeded": result.succeeded,
+            "seconds": round(result.seconds, 3),
+        }
+
+
+@dataclass
+class Trail:
+    """Notes in the ledger how far a shard has come.
+
+    Attributes:
+        is_careful: Whether each image is noted before it is sent, because the shard may kill its
+            worker; else the number of done lines is noted once a second.
+    """
+
+    runs: RunLedger
+    part: ShardPart
+    start: int
+    is_careful: bool
+    _noted_at: float = field(default_factory=time.monotonic)
+
+    def note(self, done: int, sent: int) -> None:
+        """Note that *done* lines are done, and those up to *sent* are sent next."""
+        if self.is_careful:
+            trail = {"start": self.start, "done": done, "low": done, "high": sent}
+            self.runs.note_trail(self.part, trail)
+        elif time.monotonic() - self._noted_at >= TRAIL_EVERY_S:
+            self._noted_at = time.monotonic()
+            self.runs.note_trail(self.part, {"start": self.start, "done": done})
+
+
+def split_range(lines: ShardRange, trail: Mapping[str, int]) -> list[ShardRange]:
+    """Cut a shard that kills its workers; empty if it has one line only.
+
+    Args:
+        trail: Note of the last attempt, see :class:`Trail`.
+    """
+    if lines.lines == 1:
+        return []
+    low, high = trail.get("low", 0), trail.get("high", 0)
+    if 0 <= low < high <= lines.lines and high - low < lines.lines:
+        parts = lines.cut(low, high)
+        suspect = lines.first + low
+        return [part.model_copy(update={"is_suspect": part.first == suspect}) for part in parts]
+    return [half.model_copy(update={"is_suspect": True}) for half in lines.cut(lines.lines // 2)]
+
+
+def lines_of(storage: RunStorage, request: RunRequest, lines: ShardRange) -> PlanLines:
+    """Read the lines of a shard from the plan."""
+    planned = parse_plan(storage.get_plan(request, lines.plan))
+    return planned[lines.first : lines.first + lines.lines]
+
+
+def bad_lines_of(lines: PlanLines) -> Counter[str]:
+    """Count the lines without an image by code."""
+    return Counter(line.code for line in lines if isinstance(line, ErrorLine))
+
+
+def failed_counts(lines: ShardRange, failure: Failure) -> dict[str, int]:
+    """Return what a shard that failed as a whole adds to the numbers of its run."""
+    errors = {failure.code: lines.lines}
+    return counts_of(lines=lines.lines, succeeded=0, failed=lines.lines, errors=errors)
+
+
+def store_files(
+    storage: RunStorage, request: RunRequest, files: ShardFiles, *, name: str, seconds: float
+) -> None:
+    """Write the files of a shard, each whole, and its summary last."""
+    for output in files.finish():
+        with output.body as body:
+            storage.put(request, output.name, body.read(), content_type=output.content_type)
+    summary = files.summary(seconds=seconds).model_dump_json().encode()
+    place = f"{PLAN_FOLDER}summary-{name}.json"
+    storage.put(request, place, summary, content_type="application/json")
+
+
+def write_failed(files: ShardFiles, lines: PlanLines, failure: Failure) -> None:
+    """Write each image of a shard that failed as a whole as failed."""
+    for line in lines:
+        if isinstance(line, PlannedLine):
+            image = failed_image(to_image(line), failure)
+            files.add(ResultLine.of(line, image))
+        else:
+            files.add_error(line)
