@@ -428,7 +428,9 @@ def test_a_compressed_manifest_that_is_cut_off_ends_with_an_error_behind_its_lin
 
 
 @pytest.mark.parametrize(
-    "packed", [gzip.compress(b"x" * 999)[:-8] + b"y" * 8, b"\x28\xb5\x2f\xfd" + b"y" * 99]
+    "packed",
+    [gzip.compress(b"x" * 999, mtime=0)[:-8] + b"y" * 8, b"\x28\xb5\x2f\xfd" + b"y" * 99],
+    ids=["gzip", "zstd"],
 )
 def test_damaged_data_is_an_error_of_the_source(packed: bytes) -> None:
     with pytest.raises(RunSourceError, match="damaged"):
