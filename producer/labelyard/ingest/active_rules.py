@@ -64,7 +64,7 @@ class ActiveRules:
         """
         self.rules: IngestRules = rules
         limits = rules.limits
-        marks = ObjectEventMarks(ledger, window_s=limits.window_s, lease_s=LEASE_S)
+        marks = ObjectEventMarks(ledger, window_s=limits.window_s, lease_s=limits.hold_s + LEASE_S)
         self._queues = {
             rule.name: RuleQueue(
                 rule,
@@ -84,6 +84,11 @@ class ActiveRules:
         """Longest time for the answer to a request, in seconds."""
         batching = [rule.batch_wait_s for rule in self.rules.rules if rule.batch > 1]
         return self.rules.limits.hold_s + max(batching, default=0.0) + ANSWER_S
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether each queue has a task that serves it."""
+        return not any(task.done() for task in self._tasks)
 
     def start(self) -> None:
         """Start a task for each queue."""

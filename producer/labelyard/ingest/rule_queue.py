@@ -114,7 +114,7 @@ class RuleQueue:
 
     def close(self) -> None:
         """End :meth:`run` after the queued events."""
-        self._is_hurried = self._is_closing = True
+        self._is_closing = True
         self._changed.set()
 
     async def run(self) -> None:

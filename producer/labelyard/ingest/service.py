@@ -40,6 +40,8 @@ RETRY_BUSY_S: Final = 1
 RETRY_AWAY_S: Final = 2
 RETRY_FULL_S: Final = 5
 MIN_SECRET_CHARS: Final = 16
+#: Events in memory from which on requests get 503; the running ones may add their own.
+MAX_WAITING_EVENTS: Final = 10_000
 
 
 class IngestService:
@@ -179,7 +181,8 @@ class IngestService:
         if not self._is_known(head):
             log.warning("ingest_sender_refused", extra={"fields": {"status": 401}})
             return _refusal(HTTPStatus.UNAUTHORIZED, "the secret is missing or wrong")
-        if self.counters.running >= self._rules.rules.limits.max_requests:
+        is_full = self.counters.waiting >= MAX_WAITING_EVENTS
+        if is_full or self.counters.running >= self._rules.rules.limits.max_requests:
             return _refusal(503, "too many requests at once", retry_after_s=RETRY_BUSY_S)
         return None
 
@@ -203,8 +206,10 @@ class IngestService:
 
     async def _answer(self, head: RequestHead, body: bytes) -> SenderAnswer:
         match head.path:
-            case "/live":
+            case "/live" if self._rules.is_alive:
                 return SenderAnswer.of_json(HTTPStatus.OK, {"status": "live"})
+            case "/live":
+                return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "a rule's queue has ended")
             case "/ready":
                 return await self._ready()
             case "/metrics":

@@ -8,9 +8,9 @@ from labelyard.ledger.async_client import AsyncLedger
 from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 
 Verdict = Literal["claimed", "duplicate", "stale", "busy"]
-#: Seconds that a caller has between its claim and its job's record. A caller that dies in between
-#: blocks the object for that long.
-LEASE_S: Final = 30.0
+#: Seconds that a caller has between its claim and its job's record, besides those for which it
+#: tries again. A caller that dies in between blocks the object for that long.
+LEASE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

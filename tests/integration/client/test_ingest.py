@@ -375,6 +375,53 @@ def test_a_malformed_body_is_400_and_harms_nothing(
     assert len(all_jobs(client)) == 1
 
 
+def test_a_queue_that_ended_fails_the_probe(ingest: RunningIngest) -> None:
+    """A queue's task cannot end by itself; if it did, its senders would wait in vain."""
+    before = ingest.send(method="GET", path="/live")
+    [task] = ingest.service._rules._tasks
+    ingest.loop.call_soon_threadsafe(task.cancel)
+    wait_until(task.done)
+
+    after = ingest.send(method="GET", path="/live")
+
+    assert [one.status for one in (before, after)] == [200, 500]
+
+
+def test_too_many_requests_at_once_are_503(tmp_path: Path, settings: ClientSettings) -> None:
+    answers: list[int] = []
+    limits = "[limits]\nmax_requests = 1\n"
+    with running_ingest(tmp_path, settings, limits + BATCH) as ingest:
+        sender = threading.Thread(
+            target=lambda: answers.append(ingest.send(records(record())).status)
+        )
+        sender.start()
+        wait_until(lambda: ingest.service.counters.waiting == 1)
+        answer = ingest.send(records(record("b.jpg")))
+        ingest.stop()
+        sender.join()
+
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert answers == [200]
+
+
+def test_a_reload_loses_no_event_that_waits_for_a_batch(
+    tmp_path: Path, settings: ClientSettings, client: Client
+) -> None:
+    answers: list[int] = []
+    with running_ingest(tmp_path, settings, RULE + "batch = 4\nbatch_wait_s = 0.2\n") as ingest:
+        sender = threading.Thread(
+            target=lambda: answers.append(ingest.send(records(record())).status)
+        )
+        sender.start()
+        wait_until(lambda: ingest.service.counters.waiting == 1)
+        (tmp_path / "rules.toml").write_text(RULE.replace("photos", "other"))
+        ingest.reload()
+        sender.join()
+
+    assert answers == [200]
+    assert len(all_jobs(client)) == 1
+
+
 def test_one_malformed_record_refuses_the_body_before_any_job(
     ingest: RunningIngest, client: Client
 ) -> None:
