@@ -1,7 +1,6 @@
 """Rules at work: a queue for each, from a start or a reload to the next."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -20,6 +19,8 @@ log: logging.Logger = logging.getLogger(__name__)
 Answer = asyncio.Future[Outcome]
 #: Seconds beyond the longest hold in which an answer of the ledger may come.
 ANSWER_S: Final = 10.0
+#: Seconds after which a task that has not ended is cancelled again.
+CANCEL_AGAIN_S: Final = 0.5
 
 
 async def find_labels(rules: IngestRules, client: AsyncClient) -> dict[str, LabelSet | str]:
@@ -107,11 +108,13 @@ class ActiveRules:
 
     async def abort(self) -> None:
         """End the tasks at once; unanswered events are sent again by their senders."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        for queue in self._queues.values():
+            queue.abort()
+        running = {task for task in self._tasks if not task.done()}
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
 
     def put(self, event: ObjectEvent) -> list[Answer]:
         """Queue an event for each rule that takes it; counts it if there is none."""

@@ -92,6 +92,7 @@ class RuleQueue:
         self._changed = asyncio.Event()
         self._is_hurried = False
         self._is_closing = False
+        self._is_aborted = False
         self._refusal: LabelyardError | None = None
 
     def put(self, event: ObjectEvent) -> "asyncio.Future[Outcome]":
@@ -117,6 +118,14 @@ class RuleQueue:
         self._is_closing = True
         self._changed.set()
 
+    def abort(self) -> None:
+        """End :meth:`run` after the current call, whatever is queued.
+
+        A cancellation does not suffice: redis-py swallows one that comes while it connects.
+        """
+        self._is_aborted = True
+        self._changed.set()
+
     async def run(self) -> None:
         """Submit queued events until the queue is closed and empty."""
         while await self._wait_for_events():
@@ -135,7 +144,7 @@ class RuleQueue:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            if self._is_closing and not self._waiting:
+            if self._is_aborted or (self._is_closing and not self._waiting):
                 return False
             if self._waiting and (left_s := self._wait_s(loop.time())) <= 0:
                 return True

@@ -1,8 +1,11 @@
 """Notifications become jobs in the ledger: each event one job, in order, and the sender knows it."""
 
 import base64
+import http.client
 import json
 import logging
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -358,6 +361,34 @@ def test_a_ledger_that_is_away_is_503_and_the_event_is_taken_when_it_is_back(
     assert (away.status, away.content) == (503, {"error": "ledger_unavailable"})
     assert int(away.headers["Retry-After"]) >= 1
     assert [one.status for one in (ready, live, back)] == [503, 200, 200]
+
+
+def test_a_stop_does_not_wait_for_a_ledger_that_hangs(
+    tmp_path: Path, own_valkey: ValkeyServer
+) -> None:
+    settings = ClientSettings(broker_url=own_valkey.url_of(0), ledger_url=own_valkey.url_of(1))
+    failed: list[Exception] = []
+
+    def send() -> None:
+        try:
+            ingest.send(records(record()))
+        except (OSError, http.client.HTTPException) as error:
+            failed.append(error)
+
+    with running_ingest(tmp_path, settings, "[limits]\ndrain_s = 0.1\n" + RULE) as ingest:
+        sender = threading.Thread(target=send)
+        assert own_valkey._pid is not None
+        os.kill(own_valkey._pid, signal.SIGSTOP)
+        try:
+            sender.start()
+            wait_until(lambda: ingest.service.counters.waiting == 1)
+            ingest.stop()
+            wait_until(ingest.loop.is_closed, within_s=8.0)  # a call to the ledger may take 10 s
+        finally:
+            os.kill(own_valkey._pid, signal.SIGCONT)
+            sender.join()
+
+    assert len(failed) == 1
 
 
 @pytest.mark.parametrize(
