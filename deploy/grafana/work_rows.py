@@ -193,6 +193,16 @@ RECOVERY: Final = (
         queries=quantiles("labelyard_delivery_duration_seconds", "kind"),
     ),
     Panel(
+        title="Waiting events",
+        description="Events that a group of consumers has not read yet, a line that grows while "
+        "its consumers are away; and groups that have lost events.",
+        unit="short",
+        queries=(
+            Query(fleet("labelyard_fleet_waiting_events", "group"), "{{group}}"),
+            Query(fleet("labelyard_fleet_event_gaps"), "groups with a gap"),
+        ),
+    ),
+    Panel(
         title="Republished jobs",
         description="Jobs whose message was published again in the last 5 minutes: due retries, "
         "and lost messages, which a healthy broker has none of.",

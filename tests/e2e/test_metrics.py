@@ -7,6 +7,8 @@ from kombu import Connection
 from prometheus_client import Counter, Histogram
 
 from labelyard import Client
+from labelyard.ledger import connect
+from labelyard.ledger.keys import LedgerKeys
 from labelyard.messages import Deliver
 from labelyard_worker import metrics
 from labelyard_worker.jobs.delivery.breaker import OPEN_AFTER
@@ -93,6 +95,18 @@ def deliver_and_fail(instant: InstantService, client: Client, watch: Watch) -> N
         )
         watch.wait_for("labelyard_delivery_attempts_total", kind="webhook", outcome="delivered")
         watch.wait_for("labelyard_fleet_dead_deliveries")
+    lose_events(client)
+    watch.wait_for("labelyard_fleet_event_gaps")
+    watch.wait_for("labelyard_fleet_waiting_events", group="metrics")
+
+
+def lose_events(client: Client) -> None:
+    """Trim events before one group has read them, and have another one that waits."""
+    client.event_groups.create("behind", start="oldest")
+    client.event_groups.create("metrics", start="oldest")
+    with connect(client.settings) as connection:
+        connection.xtrim(LedgerKeys(client.settings.namespace).events, maxlen=1, approximate=False)
+    list(client.events("behind", ack="manual", timeout_s=0.0))
 
 
 def break_children(instant: InstantService, client: Client, watch: Watch) -> None:

@@ -263,11 +263,21 @@ FLEET_DEAD_DELIVERIES: Final = ScrapedGauge(
     "labelyard_fleet_dead_deliveries",
     "Jobs with an object or a webhook that was refused or given up, and is kept to be replayed.",
 )
+FLEET_WAITING_EVENTS: Final = ScrapedGauge(
+    "labelyard_fleet_waiting_events",
+    "Events that a group of consumers has not read yet, those included that its filter will leave "
+    "out; there are at most 100 groups.",
+    ("group",),
+)
+FLEET_EVENT_GAPS: Final = ScrapedGauge(
+    "labelyard_fleet_event_gaps",
+    "Groups of consumers that have lost events, and have not acknowledged it yet.",
+)
 #: Gauges of the whole fleet, which the leader exports.
 FLEET_GAUGES: Final = (
     *(FLEET_UP, FLEET_BACKLOG, FLEET_OPEN_JOBS, FLEET_OLDEST, FLEET_QUEUE),
     *(FLEET_DEAD_LETTERS, FLEET_SET_ASIDE, FLEET_WORKERS, FLEET_DELIVERIES),
-    FLEET_DEAD_DELIVERIES,
+    *(FLEET_DEAD_DELIVERIES, FLEET_WAITING_EVENTS, FLEET_EVENT_GAPS),
 )
 
 

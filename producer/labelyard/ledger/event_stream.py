@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import redis
 import redis.asyncio
 
-from labelyard.errors import EventGroupNotFoundError, InvalidMessageError
+from labelyard.errors import EventGroupNotFoundError, InvalidMessageError, ServiceConfigError
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.limits import MAX_EVENT_GROUPS
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
@@ -136,6 +136,7 @@ class LedgerEvents:
         Raises:
             EventGroupNotFoundError: There is none, and *start* makes none.
             InvalidMessageError: It has another filter, or there are too many groups.
+            ServiceConfigError: The workers' settings switch events off.
         """
         command = self._commands.join(group, start=start, after=after, where=where)
         return read_joined(group, self._ledger.run(command))
@@ -236,6 +237,7 @@ def read_joined(group: str, answer: Sequence[str]) -> str:
     Raises:
         EventGroupNotFoundError: There is no such group.
         InvalidMessageError: It has another filter, or there are too many groups.
+        ServiceConfigError: The workers' settings switch events off.
     """
     verdict, *rest = answer
     match verdict:
@@ -250,6 +252,10 @@ def read_joined(group: str, answer: Sequence[str]) -> str:
             raise InvalidMessageError(
                 f"group: there are {MAX_EVENT_GROUPS} groups, as many as are allowed: delete one "
                 "with labelyard event-groups delete"
+            )
+        case "off":
+            raise ServiceConfigError(
+                "LABELYARD_EVENTS_MAX_ENTRIES: it is 0 for the workers, so that no events are written"
             )
         case _:
             raise EventGroupNotFoundError(group)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labelyard import Client
-from labelyard.errors import EventGroupNotFoundError, InvalidMessageError
+from labelyard.errors import EventGroupNotFoundError, InvalidMessageError, ServiceConfigError
 from labelyard.events import Event, EventGap
 from labelyard.events.options import EventOptions
 from labelyard.ledger import Ledger, connect
@@ -221,8 +221,8 @@ def test_events_of_a_slow_consumer_are_not_given_to_another_one(
     client: Client, ledger: Ledger
 ) -> None:
     names = finish_many(ledger, 4)
-    other = client.events("indexer", consumer="b", claim_after_s=0.3, timeout_s=0.2)
-    slow = client.events("indexer", consumer="a", claim_after_s=0.3, **OLDEST)
+    other = client.events("indexer", consumer="b", claim_after_s=1.5, timeout_s=0.6)
+    slow = client.events("indexer", consumer="a", claim_after_s=1.5, **OLDEST)
 
     handled, stolen = [], []
     for event in slow:
@@ -310,7 +310,7 @@ def test_a_gap_comes_again_until_it_is_acknowledged(client: Client, ledger: Ledg
     assert group.gap is not None
     assert group.gap.lost == 4
 
-    other = client.events("indexer", consumer="b", claim_after_s=0.2, timeout_s=0.5)
+    other = client.events("indexer", consumer="b", claim_after_s=0.2, timeout_s=1.5)
     assert sorted(ids(other)) == ["gap of 4", "job-5"]
 
     assert ids(client.events("indexer", claim_after_s=0.05, **NOW)) == []
@@ -460,6 +460,8 @@ def test_a_worker_s_bounds_hold_for_length_age_and_results(client: Client, ledge
     assert dropped == 0
     finish(ledger, "unwritten")
     assert client.recent_events(limit=1)[0].id == ""
+    with pytest.raises(ServiceConfigError, match="LABELYARD_EVENTS_MAX_ENTRIES"):
+        list(client.events("indexer", **NOW))
 
 
 def test_old_events_are_dropped_and_missed(client: Client, ledger: Ledger) -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from labelyard.events.groups import EventGroups
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
@@ -67,6 +68,11 @@ def test_each_figure_is_that_of_the_ledger_and_the_broker(rig: FleetRig) -> None
     rig.ledger.start(running, worker="w1", quarantine_after=9, dead_after=9)
     SetAside(rig.ledger.client, rig.settings).add(SetAsideMessage("odd", "", 1, b"x"))
     MaintenanceLedger(rig.ledger).renew_presence("w1", [], ttl_s=10)
+    EventGroups(rig.ledger).create("indexer")
+    rig.ledger.client.hset(rig.ledger.keys.event_group("indexer"), "gap_id", "1")
+    ended = sample_job()
+    rig.ledger.open(ended, queue="bulk")
+    rig.ledger.cancel(ended.job_id)
 
     figures = dict(shown(rig.leader()))
 
@@ -87,6 +93,8 @@ def test_each_figure_is_that_of_the_ledger_and_the_broker(rig: FleetRig) -> None
         "workers": {(): 1},
         "pending_deliveries": {(): 0},
         "dead_deliveries": {(): 0},
+        "waiting_events": {("indexer",): 1},
+        "event_gaps": {(): 1},
     }
 
 

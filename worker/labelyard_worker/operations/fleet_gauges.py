@@ -1,12 +1,13 @@
 """Gauges of the whole fleet, read from the ledger and the broker by the leader alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
+from labelyard.events.groups import EventGroup, EventGroups
 from labelyard.ledger import Backlog, BacklogKey, Ledger
 from labelyard.ledger.maintenance import FleetCounts, MaintenanceLedger
 from labelyard_worker import metrics
@@ -24,6 +25,7 @@ class FleetReading:
     backlog: Mapping[BacklogKey, Backlog]
     oldest_s: Mapping[str, float]
     counts: FleetCounts
+    groups: Sequence[EventGroup]
 
 
 class FleetGauges:
@@ -45,9 +47,11 @@ class FleetGauges:
     ) -> None:
         self._leader = leader
         self._max_tenants = max_tenants
-        maintenance = MaintenanceLedger(ledger)
+        maintenance, groups = MaintenanceLedger(ledger), EventGroups(ledger)
         self._figures = CachedRead(
-            lambda: FleetReading(ledger.backlog(), ledger.oldest_open(), maintenance.count_fleet()),
+            lambda: FleetReading(
+                ledger.backlog(), ledger.oldest_open(), maintenance.count_fleet(), groups.list()
+            ),
             name="labelyard-fleet-ledger",
         )
         self._depths = CachedRead(publisher.depths, name="labelyard-fleet-broker")
@@ -77,6 +81,9 @@ class FleetGauges:
         yield metrics.FLEET_WORKERS.of(counts.workers)
         yield metrics.FLEET_DELIVERIES.of(counts.pending_deliveries)
         yield metrics.FLEET_DEAD_DELIVERIES.of(counts.dead_deliveries)
+        groups = figures.groups
+        yield metrics.FLEET_WAITING_EVENTS.family({(one.name,): one.waiting for one in groups})
+        yield metrics.FLEET_EVENT_GAPS.of(sum(one.gap is not None for one in groups))
 
 
 def fold_backlog(

@@ -12,6 +12,7 @@
 --   {'missing'}           there is no such group; with 'resume' it was deleted
 --   {'conflict', filter}  the group has another filter
 --   {'full'}              there are as many groups as are allowed
+--   {'off'}               no events are written
 --
 -- With 'after', a ledger that lost its data since then is recognised: the new group begins with
 -- a gap, and with the oldest event.
@@ -19,6 +20,7 @@
 -- @include _event_groups.lua
 local start, after, filter, max_groups = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 
+if redis.call('HGET', NAMESPACE .. ':event_state', 'max_entries') == '0' then return {'off'} end
 local last, created = last_event(NAMESPACE, TTL, now)
 local _, last_number = event_position(last)
 
