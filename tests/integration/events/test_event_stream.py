@@ -21,6 +21,7 @@ from labelyard.ledger.limits import EVENT_RESULT_MAX_BYTES, MAX_EVENT_GROUPS
 from labelyard.messages import ScoredLabel
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
+from tests.support.waiting import wait_until
 
 NOW: EventOptions = {"timeout_s": 0.0}
 OLDEST: EventOptions = {"timeout_s": 0.0, "start": "oldest"}
@@ -310,8 +311,14 @@ def test_a_gap_comes_again_until_it_is_acknowledged(client: Client, ledger: Ledg
     assert group.gap is not None
     assert group.gap.lost == 4
 
-    other = client.events("indexer", consumer="b", claim_after_s=0.2, timeout_s=1.5)
-    assert sorted(ids(other)) == ["gap of 4", "job-5"]
+    other, got = client.events("indexer", consumer="b", claim_after_s=0.2, **NOW), []
+
+    def has_both() -> bool:
+        got.extend(ids(other))
+        return len(got) == 2
+
+    wait_until(has_both)
+    assert sorted(got) == ["gap of 4", "job-5"]
 
     assert ids(client.events("indexer", claim_after_s=0.05, **NOW)) == []
     assert client.event_groups.list()[0].gap is None
