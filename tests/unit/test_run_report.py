@@ -128,6 +128,16 @@ def test_pictures_near_a_threshold_are_from_both_sides_and_of_any_rank() -> None
         assert max(abs(score - threshold) for score in scores) < 0.07
 
 
+def test_a_label_with_few_pictures_shows_them_all_in_one_strip() -> None:
+    lines = [scored(n, ("a cat", n / 10), ("a dog", 0.05)) for n in range(5, 9)]
+
+    (section,) = choose_pictures(tally_of(lines), sample=360).labels
+
+    (strip,) = section.strips
+    assert strip.reason == "All pictures"
+    assert [one.score for one in strip.pictures] == [0.8, 0.7, 0.6, 0.5]
+
+
 def test_typical_pictures_are_a_sample_that_neither_order_nor_files_change(tmp_path: Path) -> None:
     lines = list(generated(1_000))
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.label_tally import LabelTally
+from labelyard.runs.report.samples import LowestItems
 from labelyard.runs.report.tally import Limits, RunTally
 
 #: Most pictures of a page, whatever is wished.
@@ -16,11 +17,13 @@ MAX_GROUPS: Final = 8
 #: Pictures of a strip: fewer labels are shown before a strip has less than the first number.
 STRIP: Final = (3, 8)
 
+ALL: Final = "All pictures"
 TYPICAL: Final = "Typical"
 CERTAIN: Final = "Most certain"
 UNCERTAIN: Final = "Least certain"
 NEAR: Final = "Near the threshold"
 MEANINGS: Final = {
+    ALL: "Every picture that this label is best for, equal ones once.",
     TYPICAL: "A random sample of the pictures that this label is best for.",
     CERTAIN: "The highest scores.",
     UNCERTAIN: "The lowest scores with which this label is still the best.",
@@ -116,8 +119,14 @@ def _strips(label: LabelTally, length: int) -> list[Strip]:
     shown: set[str] = set()
     chosen: dict[str, Sequence[PictureExample]] = {}
     kept = label.strips
-    ranked = ((NEAR, kept.near), (UNCERTAIN, kept.uncertain), (CERTAIN, kept.certain))
-    for reason, sample in (*ranked, (TYPICAL, kept.typical)):
+    ranked = (
+        (ALL, kept.certain if label.first <= length else LowestItems[PictureExample](0)),
+        (NEAR, kept.near),
+        (UNCERTAIN, kept.uncertain),
+        (CERTAIN, kept.certain),
+        (TYPICAL, kept.typical),
+    )
+    for reason, sample in ranked:
         new = [one for one in sample.items() if one.identity not in shown][:length]
         shown.update(one.identity for one in new)
         chosen[reason] = new

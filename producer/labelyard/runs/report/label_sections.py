@@ -64,7 +64,7 @@ def _table(head: Sequence[Markup], rows: Sequence[Markup], *, caption: str) -> M
 
 
 def _row(label: LabelTally, place: int | None, *, labelled: int, most: int) -> Markup:
-    name = foreign(label.name, limit=120)
+    name = foreign(label.name, limit=80)
     link = name if place is None else tag("a", name, href=f"#label-{place}")
     median = "" if label.median is None else f"{label.median:.2f}"
     cells = (
