@@ -9,7 +9,10 @@ from labelyard.cli.inputs import AsJson
 from labelyard.cli.output import print_json
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="Output of the run: s3://bucket/prefix/ or a folder")
+    str,
+    typer.Argument(
+        metavar="RUN", help="Id of the run, or its output: s3://bucket/prefix/ or a folder"
+    ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write")]
 Sample = Annotated[

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from labelyard import Client, Label
+from labelyard.label_sets import as_label_set
 from tests.support import pictures
 from tests.support.buckets import Bucket
 from tests.support.command_line import lines, run
@@ -49,6 +51,25 @@ def test_output_in_a_bucket_is_read_with_its_pictures(output: str, tmp_path: Pat
     assert "Some pictures are not shown" in text
     assert "S3: NoSuchKey (2)" in text
     assert "not a picture that can be decoded (1)" in text
+
+
+def test_a_run_is_named_by_its_id_and_its_registered_label_set_is_known(
+    output: str, tmp_path: Path, bucket: Bucket
+) -> None:
+    page = tmp_path / "page.html"
+    known = as_label_set([Label(name=name, threshold=0.62) for name in LABELS])
+    bucket.put("runs/1/manifest.json", b"{}")
+    with Client() as client:
+        reference = client.label_sets.register("animals", known)
+        handle = client.runs.start(bucket.uri("pictures/*.jpg"), reference, out=output)
+
+        done = run("run", "report", handle.id, "-o", page)
+
+        assert "threshold 0.62" in page.read_text()
+        client.label_sets.delete(reference)
+        again = run("run", "report", handle.id, "-o", page, "--no-pictures")
+    assert done.exit_code == again.exit_code == 0, done.output + again.output
+    assert "12 lines, 9 pictures" in done.stdout
 
 
 def test_without_pictures_nothing_but_the_output_is_read(output: str, tmp_path: Path) -> None:
@@ -102,6 +123,7 @@ def test_without_the_right_to_read_pictures_the_report_says_so(
         ("s3://photos-of-nobody/x/", "storage_unavailable"),
         ("s3://Not_A_Bucket!/x/", "invalid_message"),
         ("./no-such-folder", "invalid_message"),
+        ("no-such-run", "run_not_found"),
     ],
 )
 def test_output_that_cannot_be_read_is_an_error_of_one_line(
@@ -109,6 +131,6 @@ def test_output_that_cannot_be_read_is_an_error_of_one_line(
 ) -> None:
     done = run("run", "report", source, "-o", tmp_path / "page.html")
 
-    assert done.exit_code in (2, 3)
+    assert done.exit_code == {"invalid_message": 2, "storage_unavailable": 3}.get(complaint, 1)
     assert done.stderr.splitlines()[-1].startswith(complaint)
     assert not (tmp_path / "page.html").exists()

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from labelyard.buckets import NAMING_RULE, is_bucket_name
 from labelyard.errors import InvalidMessageError, ServiceConfigError
+from labelyard.messages import LabelSet
 from labelyard.runs.report.gallery import MAX_PICTURES, choose_pictures, limits_for
 from labelyard.runs.report.output_files import (
     ERRORS,
@@ -28,6 +29,7 @@ from labelyard.runs.report.picture_sources import (
 )
 from labelyard.runs.report.result_lines import read_errors, read_results
 from labelyard.runs.report.run_facts import RunFacts, run_facts
+from labelyard.runs.report.run_source import find_source
 from labelyard.runs.report.tally import RunTally
 from labelyard.runs.report.throughput import Throughput, measure_throughput
 from labelyard.runs.report.thumbnails import Thumbnails, make_thumbnails
@@ -71,7 +73,8 @@ def write_report(
     The results are read once, line by line, in memory that does not grow with them.
 
     Args:
-        source: Output of the run: a folder, or a prefix ``s3://bucket/prefix/``.
+        source: Output of the run: a folder, a prefix ``s3://bucket/prefix/``, or the id of the
+            run, whose prefix and label set the ledger knows.
         output: File to write.
         sample: Most pictures to choose as examples, 0 to 600.
         pictures: Folder with copies of the pictures, looked up before S3.
@@ -81,18 +84,20 @@ def write_report(
 
     Raises:
         InvalidMessageError: An argument is not usable, or there is no output at *source*.
+        RunNotFoundError: There is no run of this id.
         ServiceConfigError: S3 refused the credentials, or a library is missing.
         StorageUnavailableError: S3 gave no usable answer.
     """
     if not 0 <= sample <= MAX_PICTURES:
         raise InvalidMessageError(f"sample must be 0 to {MAX_PICTURES} pictures")
     settings = settings or ClientSettings.read()
+    found = find_source(source, settings)
     with ExitStack() as stack:
-        place, s3 = stack.enter_context(_open_output(source, settings))
+        place, s3 = stack.enter_context(_open_output(found.address, settings))
         readers = stack.enter_context(
             _open_pictures(pictures, settings, s3, is_needed=has_thumbnails)
         )
-        data = _gather(place, readers, sample=sample, seed=seed)
+        data = _gather(place, readers, label_set=found.label_set, sample=sample, seed=seed)
     content = report_page(data).encode()
     path = Path(output)
     try:
@@ -105,7 +110,12 @@ def write_report(
 
 
 def _gather(
-    output: RunOutput, readers: PictureSource | None, *, sample: int, seed: int
+    output: RunOutput,
+    readers: PictureSource | None,
+    *,
+    label_set: LabelSet | None,
+    sample: int,
+    seed: int,
 ) -> ReportData:
     files = output.files()
     manifest = next((file for file in files if file.name == "manifest.json"), None)
@@ -114,6 +124,8 @@ def _gather(
         read_document(output, "summary.json", files),
         retries=output.retries(),
     )
+    if facts.label_set is None:
+        facts = replace(facts, label_set=label_set)
     if manifest is None and not any(RESULTS.fullmatch(file.name) for file in files):
         raise InvalidMessageError(f"{output.address} holds no output of a run")
     tally = RunTally(seed=seed, limits=limits_for(sample), thresholds=facts.thresholds)
@@ -167,20 +179,14 @@ def _read_all(
 
 
 @contextmanager
-def _open_output(
-    source: str | Path, settings: ClientSettings
-) -> Iterator[tuple[RunOutput, Any | None]]:
+def _open_output(address: str, settings: ClientSettings) -> Iterator[tuple[RunOutput, Any | None]]:
     """Open the output, with the S3 client that reads it, if it is in S3."""
-    text = str(source)
-    if not text.startswith("s3://"):
-        folder = Path(source)
-        if not folder.is_dir():
-            raise InvalidMessageError(f"{source}: there is no such folder")
-        yield FolderOutput(folder), None
+    if not address.startswith("s3://"):
+        yield FolderOutput(Path(address)), None
         return
-    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
     if not is_bucket_name(bucket):
-        raise InvalidMessageError(f"{text}: {NAMING_RULE}")
+        raise InvalidMessageError(f"{address}: {NAMING_RULE}")
     with _s3(settings) as client:
         prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
         yield BucketOutput(client, bucket, prefix), client
