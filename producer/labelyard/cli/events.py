@@ -180,5 +180,6 @@ def event_json(item: Item) -> dict[str, Any]:
         "images": item.images,
         "deliveries": item.deliveries,
         "result": None if result is None else result.model_dump(mode="json"),
+        "summary": item.summary,
         "result_bytes": item.result_bytes,
     }

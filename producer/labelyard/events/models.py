@@ -1,5 +1,6 @@
 """Events and gaps as consumers get them."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
@@ -55,12 +56,29 @@ class EventContent:
         Raises:
             ResultUnreadableError: It is not a result that this version can read.
         """
-        if not self._result:
+        if not self._result or self.kind != "job":
             return None
         try:
             return Result.model_validate_json(self._result)
         except ValidationError as error:
             raise ResultUnreadableError(f"{self.id}: {error.error_count()} faults") from error
+
+    @property
+    def summary(self) -> Mapping[str, Any] | None:
+        """The summary of a run, or of a shard, if it is short enough for the event.
+
+        Raises:
+            ResultUnreadableError: It is not a JSON object.
+        """
+        if not self._result or self.kind == "job":
+            return None
+        try:
+            found = json.loads(self._result)
+        except ValueError as error:
+            raise ResultUnreadableError(f"{self.id}: {error}") from error
+        if not isinstance(found, dict):
+            raise ResultUnreadableError(f"{self.id}: not a JSON object")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

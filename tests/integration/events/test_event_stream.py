@@ -542,6 +542,9 @@ def test_a_shard_names_its_run_and_the_other_parts_of_a_run_write_no_event(
 
     assert isinstance(event, Event)
     assert (event.kind, event.id, event.parent) == ("shard", "shard", "run-7")
+    assert event.result is None
+    assert event.summary is not None
+    assert event.summary["status"] == "succeeded"
 
 
 def test_consumers_choose_jobs_by_their_tag_however_they_came(
