@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from labelyard import Client
 from labelyard.errors import IdempotencyConflictError, RunStateError
 from labelyard.runs.record import RunRecord
+from labelyard.runs.report import write_report
 from labelyard_worker.local.worker_process import WorkerProcess
 from tests.conftest import SESSION_SERVERS
 from tests.e2e.instant import COMMAND, ROOT
@@ -142,6 +144,27 @@ def test_a_run_writes_one_result_for_each_line_of_its_manifest(
     assert manifest["request"]["source"] == source
     progress = handle.progress()
     assert (progress.done, progress.total, progress.is_total_known) == (701, 701, True)
+
+
+def test_the_report_of_a_run_has_its_numbers_and_its_pictures(
+    runs: RunService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = runs.manifest(images=300, name="report", extra=("{nonsense",))
+    out = runs.results.uri("report/")
+    handle = client.runs.start(source, LABELS, out=out, output_format="parquet")
+    ended(runs, client, handle.id)
+    for name, value in runs.service.variables.items():
+        monkeypatch.setenv(name, value)
+    settings = runs.service.client_settings(namespace=NAMESPACE)
+
+    written = write_report(handle.id, tmp_path / "report.html", settings=settings)
+
+    page = written.path.read_text()
+    assert (written.lines, written.missing) == (300, 0)
+    assert written.pictures > 0
+    assert "<dt>Lines</dt><dd>301</dd>" in page
+    assert "bad_json" in page
+    assert all(title not in page for title in ("Counts differ", "Unreadable", "Not finished"))
 
 
 def test_a_prefix_is_a_source_and_the_same_key_starts_no_second_run(
