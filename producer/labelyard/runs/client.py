@@ -242,7 +242,7 @@ class Runs:
             "retry_codes": tuple(codes),
         }
         fields = run.request.model_dump(exclude_none=True)
-        return self.start_run(RunRequest.model_validate({**fields, **changes}))
+        return self.start_run(RunRequest(**{**fields, **changes}))
 
 
 def run_id_of(run_id: Any) -> str:

@@ -321,7 +321,8 @@ class RunLedger:
     def done_shards(self, run_id: str) -> list[str]:
         """List the names of the shards that are done, in their order."""
         with ledger_errors_as_ours():
-            return sorted(self._client.sscan_iter(self._keys.run_done(run_id), count=1000))
+            # SSCAN may return a member twice.
+            return sorted(set(self._client.sscan_iter(self._keys.run_done(run_id), count=1000)))
 
     def split(
         self, part: ShardPart, parts: Mapping[str, ShardRange], *, computed_again: int = 0

@@ -91,7 +91,7 @@ class RunRequest(Message):
 
 def format_of(source: str) -> SourceFormat:
     """Return the kind of a source by its ending; a pattern, or another ending, is a prefix."""
-    if "*" in source or "?" in source or source.endswith("/"):
+    if any(sign in source for sign in "*?[") or source.endswith("/"):
         return "prefix"
     plain = _COMPRESSION.sub("", source.lower())
     ends = (kind for ending, kind in ENDINGS.items() if plain.endswith(ending))

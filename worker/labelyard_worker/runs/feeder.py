@@ -164,6 +164,8 @@ class RunFeeder:
         opened = self._runs.open_part(part)
         if opened.is_new:
             self._publish(part, opened.at)
+        elif opened.state in ENDED_ALONE:  # an operator cancelled it: the next round opens it anew
+            self._ledger.run(self._ledger.commands.forget(part.job_id))
 
     def _look_after(self, run: RunRecord) -> None:
         """Find, now and then, what ended without this run: a plan or a shard that was cancelled."""

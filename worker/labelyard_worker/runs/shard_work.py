@@ -32,6 +32,9 @@ from labelyard_worker.spans import Attributes
 log = logging.getLogger(__name__)
 
 TRAIL_EVERY_S: Final = 1.0
+#: Parts of a shard that may kill its worker, one of which is on its way at a time: after a second
+#: death the picture at fault is known.
+CAREFUL_PARTS: Final = 32
 OpenFiles = Callable[[RunRequest, str], ShardFiles]
 
 
@@ -199,13 +202,18 @@ class ShardWork(Work[ShardResult]):
             classifier.embedder,
             self.part,
             token,
-            window=1 if is_careful else self.parts.settings.shard_window,
+            window=self._window(is_careful=is_careful),
             note_sent=trail.note,
         )
         counts: Counter[str] = Counter()
         for some, outcomes in images.outcomes(lines):
             counts.update(scoring.write(files, some, outcomes))
         return counts
+
+    def _window(self, *, is_careful: bool) -> int:
+        """Return the most images on their way: few in a shard that may have killed its worker."""
+        window = self.parts.settings.shard_window
+        return max(1, min(window, self.part.range.lines // CAREFUL_PARTS)) if is_careful else window
 
     def _store(self, request: RunRequest, files: ShardFiles, *, seconds: float) -> None:
         store_files(self.parts.storage, request, files, name=self.part.name, seconds=seconds)
@@ -217,9 +225,9 @@ class ShardWork(Work[ShardResult]):
     def split(self, ledger: Ledger, *, reason: str) -> ShardResult | None:  # noqa: ARG002
         """Put smaller shards in the place of one that keeps killing its workers.
 
-        The last attempt ran alone and noted each image before it was sent: that image gets a
-        shard of its own, and so do the lines before and behind it. Without such a note the shard
-        is halved. An image that is alone already is the one at fault.
+        The last attempt ran alone, sent few images at a time, and noted them before: they get a
+        shard of their own, and so do the lines before and behind them. Without such a note the
+        shard is halved. An image that is alone already is the one at fault.
         """
         trail = self.parts.runs.read_trail(self.part)
         parts = split_range(self.part.range, trail)
@@ -305,7 +313,7 @@ class Trail:
     """Notes in the ledger how far a shard has come.
 
     Attributes:
-        is_careful: Whether each image is noted before it is sent, because the shard may kill its
+        is_careful: Whether images are noted before they are sent, because the shard may kill its
             worker; else the number of done lines is noted once a second.
     """
 
