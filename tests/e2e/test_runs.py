@@ -22,6 +22,7 @@ from tests.e2e.instant import COMMAND, ROOT
 from tests.support import pictures
 from tests.support.apps.instant_model import LETHAL
 from tests.support.buckets import Bucket
+from tests.support.command_line import lines, run
 from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
 
@@ -208,7 +209,7 @@ def test_a_picture_that_kills_its_worker_is_one_error_and_all_others_have_result
 def test_finished_shards_are_not_computed_again_when_workers_are_killed(
     runs: RunService, client: Client
 ) -> None:
-    source = runs.manifest(images=1500, name="killed")
+    source = runs.manifest(images=800, name="killed")
     handle = client.runs.start(source, LABELS, out=runs.results.uri("killed/"))
 
     for done in (64, 500):
@@ -217,9 +218,9 @@ def test_finished_shards_are_not_computed_again_when_workers_are_killed(
         runs.revive()
     run = ended(runs, client, handle.id)
 
-    assert (run.state, run.succeeded) == ("succeeded", 1500)
-    assert_each_line_once(runs.lines("killed/"), images=1500)
-    assert run.computed_again < 1000
+    assert (run.state, run.succeeded) == ("succeeded", 800)
+    assert_each_line_once(runs.lines("killed/"), images=800)
+    assert run.computed_again < 600
 
 
 def test_a_paused_run_goes_on_where_it_stopped_and_so_does_a_cancelled_one(
@@ -263,6 +264,65 @@ def test_the_failed_lines_of_a_run_are_done_again_below_its_own_prefix(
     assert (second.state, second.succeeded) == ("succeeded", 1)
     [line] = runs.lines("retried/retry-1/")
     assert (line["line"], line["custom_id"], line["status"]) == (71, "late", "succeeded")
+
+
+def test_a_run_whose_planner_is_killed_is_planned_on_from_its_checkpoint(
+    runs: RunService, client: Client
+) -> None:
+    source = runs.manifest(images=30_000, name="planner")
+    out = runs.results.uri("planner/")
+    # So slow that hardly a shard begins: this is about the plan.
+    handle = client.runs.start(source, LABELS, out=out, images_per_s=1.0)
+    wait_until(lambda: client.runs.get(handle.id).shards_planned >= 5)
+
+    runs.worker.kill()
+    before = client.runs.get(handle.id)
+    runs.until(lambda: client.runs.get(handle.id).is_planned)
+
+    after = client.runs.get(handle.id)
+    client.runs.cancel(handle.id)
+    assert not before.is_planned
+    assert (after.lines, after.images) == (30_000, 30_000)
+    planned = [key for key in runs.results.keys("planner/_plan/") if "/shard-" in key]
+    first = [key for key in planned if not re.search(r"\.0\.\d+\.jsonl\.gz$", key)]
+    assert before.shards_planned <= len(first) <= before.shards_planned + 1
+    assert ended(runs, client, handle.id).state == "cancelled"
+
+
+def test_the_command_starts_follows_and_downloads_a_run(
+    runs: RunService,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in {**runs.service.variables, "LABELYARD_NAMESPACE": NAMESPACE}.items():
+        monkeypatch.setenv(name, value)
+    missing = json.dumps({"custom_id": "gone", "uri": runs.pictures.uri("command/gone.png")})
+    source = runs.manifest(images=20, name="command", extra=(missing,))
+    out = runs.results.uri("command/")
+
+    [started, *progress] = lines(
+        run(*("run", "start", source, "--labels", "a cat,a dog"), "--out", out, "--watch", "--json")
+    )
+    run_id = started["run_id"]
+    [shown] = lines(run("run", "show", run_id, "--json"))
+    [count] = lines(run("run", "errors", run_id, "--json"))
+    [error] = lines(run("run", "errors", run_id, "--lines", "--json"))
+    listed = [one["run_id"] for one in lines(run("run", "list", "--json"))]
+    paths = lines(run("run", "download", run_id, tmp_path, "--json"))
+    refused = run("run", "pause", run_id)
+    unknown = run("run", "show", "nobody")
+    table = run("run", "list")
+
+    assert (progress[-1]["state"], progress[-1]["done"]) == ("partial", 21)
+    assert (shown["succeeded"], shown["failed"]) == (20, 1)
+    assert count == {"code": "image_not_found", "count": 1}
+    assert (error["line"], error["custom_id"]) == (21, "gone")
+    assert listed[0] == run_id
+    names = {Path(one["path"]).name for one in paths}
+    assert {"manifest.json", "summary.json", "results-00000.jsonl"} <= names
+    assert (refused.exit_code, unknown.exit_code) == (1, 1)
+    assert run_id in table.stdout
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
     bucket, prefix = place_of(out)
     with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
         for key in list_keys(s3, bucket, f"{prefix}errors-"):
-            with s3.get_object(Bucket=bucket, Key=key)["Body"] as body:
+            with closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
                 for line in body.iter_lines():
                     if line:
                         yield ErrorLine.model_validate_json(line)
