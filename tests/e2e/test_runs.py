@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.support import pictures
 from tests.support.apps.instant_model import LETHAL
 from tests.support.buckets import Bucket
 from tests.support.command_line import lines, run
+from tests.support.rabbitmq import NOT_INSTALLED, RabbitServer, is_installed
 from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
 
@@ -51,6 +52,7 @@ class RunService:
 
     service: Service
     worker: WorkerProcess
+    variables: Mapping[str, str]
 
     @property
     def pictures(self) -> Bucket:
@@ -105,7 +107,7 @@ def runs(service: Service) -> Iterator[RunService]:
     worker = service.worker(name="runs", command=COMMAND, variables=variables, **SETTINGS)
     with worker.start(within_s=READY_WITHIN_S):
         SESSION_SERVERS.append(worker)
-        yield RunService(service, worker)
+        yield RunService(service, worker, variables)
         SESSION_SERVERS.remove(worker)
 
 
@@ -323,6 +325,31 @@ def test_the_command_starts_follows_and_downloads_a_run(
     assert {"manifest.json", "summary.json", "results-00000.jsonl"} <= names
     assert (refused.exit_code, unknown.exit_code) == (1, 1)
     assert run_id in table.stdout
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.skipif(not is_installed(), reason=NOT_INSTALLED)
+def test_rabbitmq_carries_runs_as_well(runs: RunService, tmp_path: Path) -> None:
+    source = runs.manifest(images=300, name="rabbit")
+    with RabbitServer(tmp_path / "rabbitmq") as server:
+        variables = {**runs.variables, "LABELYARD_BROKER_URL": server.url}
+        worker = runs.service.worker(
+            name="rabbit",
+            command=COMMAND,
+            variables=variables,
+            **SETTINGS | {"namespace": "rabbit"},
+        )
+        settings = runs.service.client_settings(namespace="rabbit")
+        with (
+            worker.start(within_s=READY_WITHIN_S),
+            Client(settings.model_copy(update={"broker_url": server.url})) as client,
+        ):
+            handle = client.runs.start(source, LABELS, out=runs.results.uri("rabbit/"))
+
+            run = handle.wait(timeout_s=ENDS_WITHIN_S)
+
+    assert (run.state, run.succeeded) == ("succeeded", 300)
+    assert_each_line_once(runs.lines("rabbit/"), images=300)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Records of runs, and their progress, as values that programs can read."""
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,24 @@ class RunProgress:
     shards_done: int
     computed_again: int
     errors: Mapping[str, int]
+
+    def _repr_html_(self) -> str:
+        """Return a bar, which notebooks show."""
+        return progress_html(self)
+
+
+def progress_html(progress: RunProgress) -> str:
+    """Write a bar with its figures, as notebooks show them."""
+    total = f"{progress.total:,}" + ("" if progress.is_total_known else "+")
+    figures = [f"{progress.done:,} of {total}"]
+    if progress.images_per_s is not None:
+        figures.append(f"{progress.images_per_s:,.1f} images/s")
+    if progress.seconds_left is not None:
+        figures.append(f"{progress.seconds_left:,.0f} s left")
+    figures += [f"{code}: {count:,}" for code, count in progress.errors.items()]
+    bar = f'<progress value="{progress.done}" max="{max(progress.total, 1)}"></progress>'
+    text = html.escape(", ".join(figures))
+    return f"<div>{html.escape(progress.state)} {bar} {text}</div>"
 
 
 def read_run(run_id: str, fields: Mapping[str, str]) -> RunRecord | None:
