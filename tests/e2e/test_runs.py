@@ -331,7 +331,7 @@ def test_the_command_starts_follows_and_downloads_a_run(
 @pytest.mark.skipif(not is_installed(), reason=NOT_INSTALLED)
 def test_rabbitmq_carries_runs_as_well(runs: RunService, tmp_path: Path) -> None:
     source = runs.manifest(images=300, name="rabbit")
-    with RabbitServer(tmp_path / "rabbitmq") as server:
+    with RabbitServer(tmp_path / "rabbitmq").start(within_s=READY_WITHIN_S) as server:
         variables = {**runs.variables, "LABELYARD_BROKER_URL": server.url}
         worker = runs.service.worker(
             name="rabbit",

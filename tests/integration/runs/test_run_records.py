@@ -132,7 +132,8 @@ def test_what_a_lost_attempt_had_done_counts_as_computed_again_once(
 
     running = runs.progress(run.run_id).done
     second = start(runs, part)
-    runs.begin(part, start=second)
+    runs.note_trail(part, {"start": second, "done": 3})
+    runs.begin(part, start=second)  # its reply was lost, and the call came again
 
     assert running == 7
     assert record(runs, run).computed_again == 7

@@ -26,7 +26,7 @@ from labelyard_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 #: Seconds between two rounds.
-EVERY_S: Final = 0.5
+EVERY_S: Final = 0.2
 #: Shards of one run that are open for each worker: one in work, one that follows.
 SHARDS_FOR_EACH_WORKER: Final = 2
 #: The same while shards are small.
