@@ -152,12 +152,27 @@ def test_rescoring_stops_when_nobody_wants_it() -> None:
     body = old_run(fresh_results(embeds, labels, top_k=1), embeds)
     output = ShardOutput("00001", form="jsonl")
 
-    def check() -> None:
+    def check(images: int) -> None:
         raise JobCancelledError("r.00001")
 
     with pytest.raises(JobCancelledError):
         Rescorer(SCORER, labels, 1).rescore(io.BytesIO(body), output, check=check)
     output.close()
+
+
+@pytest.mark.parametrize("rows", [range(7), range(3, 250), range(95, 205), range(100, 100)])
+def test_some_rows_of_a_file_are_scored_alone(monkeypatch: pytest.MonkeyPatch, rows: range) -> None:
+    monkeypatch.setattr(rescoring, "IMAGES_AT_ONCE", 100)
+    labels, embeds = matrix_of(), unit((250, DIM), 3)
+    body = old_run(fresh_results(embeds, labels, top_k=1), embeds)
+    output = ShardOutput("00001", form="jsonl")
+
+    count = Rescorer(SCORER, labels, 1).rescore(io.BytesIO(body), output, rows=rows)
+
+    found = read_results(output.finish()[0].body.read(), "jsonl")
+    output.close()
+    assert [line.line - 1 for line in found] == list(rows)
+    assert count == len(rows)
 
 
 def other_columns() -> bytes:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final
 
 import typer
 
@@ -22,11 +22,30 @@ from labelyard.cli.label_options import (
     Templates,
 )
 from labelyard.cli.output import known_fields, print_fields, print_json
+from labelyard.cli.run_options import (
+    Codes,
+    ColumnNames,
+    FormOfResults,
+    FormOfSource,
+    Key,
+    Lifetime,
+    MostLabels,
+    Out,
+    RunId,
+    RunRate,
+    RunTenant,
+    SourceArgument,
+    Watch,
+    WithEmbeddings,
+    follow,
+    given_options,
+    print_started,
+)
 from labelyard.cli.run_report import report
+from labelyard.cli.run_rescore import rescore
 from labelyard.cli.run_view import (
     COLUMNS,
     ERROR_COLUMNS,
-    RunBar,
     count_row,
     progress_fields,
     run_fields,
@@ -34,11 +53,7 @@ from labelyard.cli.run_view import (
 )
 from labelyard.cli.tables import print_columns
 from labelyard.client import Client
-from labelyard.command_group import EXIT_FAILED
 from labelyard.errors import InvalidMessageError
-from labelyard.runs.client import RunHandle
-from labelyard.runs.options import RunOptions
-from labelyard.runs.request import OutputFormat, SourceFormat
 
 app: typer.Typer = typer.Typer(
     help="Bulk work: label a whole manifest or prefix, into files in object storage.",
@@ -47,44 +62,6 @@ app: typer.Typer = typer.Typer(
 )
 
 STANDARD_INPUT: Final = "-"
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="s3://bucket/prefix/**/*.jpg, or a manifest (JSONL, CSV, Parquet) in S3 or local; - is "
-        "standard input",
-    ),
-]
-Out = Annotated[str, typer.Option("--out", help="Prefix of the results, s3://bucket/prefix/")]
-FormOfSource = Annotated[
-    SourceFormat | None,
-    typer.Option("--source-format", help="Kind of source, if its ending does not show it"),
-]
-FormOfResults = Annotated[OutputFormat, typer.Option("--format", help="Format of the results")]
-WithEmbeddings = Annotated[
-    bool, typer.Option("--embeddings", help="Write embeddings, to score other labels later")
-]
-ColumnNames = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="Column of the manifest to carry to the results; * for all"),
-]
-MostLabels = Annotated[int, typer.Option("--top-k", min=1, help="Labels named for an image")]
-RunTenant = Annotated[str | None, typer.Option("--tenant", help="On whose behalf")]
-RunRate = Annotated[
-    float | None, typer.Option("--images-per-s", min=0.001, help="Limit on its speed")
-]
-Lifetime = Annotated[
-    float | None,
-    typer.Option("--expires-in-s", min=0, help="Seconds after which it ends as it is"),
-]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Idempotency key: a second start returns the first run")
-]
-Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until it has ended")]
-Codes = Annotated[
-    list[str] | None, typer.Option("--code", help="Only errors with this code; again for more")
-]
 
 
 @app.command()
@@ -136,20 +113,6 @@ def start(
         print_started(handle, as_json=as_json)
         if watches:
             follow(client, handle.id, timeout_s=None, as_json=as_json)
-
-
-def print_started(handle: RunHandle, *, as_json: bool) -> None:
-    """Print the id of a run that was started."""
-    if as_json:
-        print_json({"run_id": handle.id, "is_new": handle.is_new, "out": handle.out})
-    else:
-        typer.echo(handle.id)
-
-
-def given_options(**options: Any) -> RunOptions:
-    """Return the options of a run that the command line gives."""
-    given: Any = {name: value for name, value in options.items() if value is not None}
-    return cast("RunOptions", given)
 
 
 @contextmanager
@@ -208,22 +171,6 @@ def watch(
     """Show the progress of a run until it has ended; --timeout-s 0 waits for ever."""
     with Client() as client:
         follow(client, run_id, timeout_s=timeout_s or None, as_json=as_json)
-
-
-def follow(client: Client, run_id: str, *, timeout_s: float | None, as_json: bool) -> None:
-    """Show the progress until the run has ended, then its numbers."""
-    bar = RunBar(timeout_s=timeout_s)
-    for progress in client.runs.watch(run_id):
-        if as_json:
-            print_json(progress_fields(progress))
-        else:
-            bar.show(progress)
-        bar.check(progress)
-    bar.close()
-    if not as_json:
-        print_fields(known_fields(progress_fields(progress)))
-    if progress.state != "succeeded":
-        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -301,4 +248,5 @@ def download(
         print_json({"path": str(path)}) if as_json else typer.echo(str(path))
 
 
+app.command()(rescore)
 app.command()(report)

@@ -113,6 +113,14 @@ class AsyncRuns:
         """Download the files of a run, and return their paths; files that are there are kept."""
         return await asyncio.to_thread(self._runs.download, run_id, folder)
 
+    async def rescore(
+        self, old_run: str, labels: Labels, *, out: str | None = None, **options: Unpack[RunOptions]
+    ) -> AsyncRunHandle:
+        """Start a run that scores the embeddings of an old run against other labels."""
+        return self._handle(
+            await asyncio.to_thread(self._runs.rescore, old_run, labels, out=out, **options)
+        )
+
     async def retry_errors(self, run_id: str, *, codes: Sequence[str] = ()) -> AsyncRunHandle:
         """Start a run over the failed lines of a run that has ended."""
         return self._handle(await asyncio.to_thread(self._runs.retry_errors, run_id, codes=codes))

@@ -13,7 +13,14 @@ from labelyard.ledger import Ledger
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.lines import ErrorLine
-from labelyard.runs.options import RunOptions, Source, local_file, make_run
+from labelyard.runs.options import (
+    S3,
+    RunOptions,
+    Source,
+    local_file,
+    make_rescore_run,
+    make_run,
+)
 from labelyard.runs.parts import RunPart, plan_of, queue_of_part, task_of
 from labelyard.runs.record import RunProgress, RunRecord
 from labelyard.runs.request import RunRequest, format_of
@@ -211,6 +218,43 @@ class Runs:
         files: Sequence[Path] = _outputs().download_outputs(out, Path(folder), self._settings)
         return files
 
+    def rescore(
+        self, old_run: str, labels: Labels, *, out: str | None = None, **options: Unpack[RunOptions]
+    ) -> RunHandle:
+        """Start a run that scores the embeddings of an old run against other labels.
+
+        No picture is read, and the model is not used. Pictures that failed in the old run, and
+        lines that name none, have no lines in the new one.
+
+        Args:
+            old_run: Id of a run that was started with ``embeddings`` and has ended, or the prefix
+                of its files, ``s3://bucket/prefix/``.
+            labels: As for :meth:`start`; labels of single lines do not count.
+            out: Prefix that results are written below; by default the folder ``rescore-RUN_ID``
+                below the old run's prefix.
+            options: See :class:`labelyard.runs.options.RunOptions`; without ``source_format``,
+                ``embeddings`` and ``columns``.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            RunStateError: The old run has not ended, or has no embeddings.
+            InvalidMessageError: Something is not as the contract wants it.
+            IdempotencyConflictError: The idempotency key was used for another run.
+        """
+        source = self._old_prefix(old_run)
+        request = make_rescore_run(self._settings, source, labels, out, options)
+        return self.start_run(request)
+
+    def _old_prefix(self, old_run: str) -> str:
+        if text(old_run, name="old_run").startswith(S3):
+            return old_run if old_run.endswith("/") else f"{old_run}/"
+        run = self.get(old_run)
+        if not run.is_final:
+            raise RunStateError(f"{old_run} is {run.state}: wait until it has ended")
+        if not run.request.embeddings:
+            raise RunStateError(f"{old_run} has no embeddings: start runs with embeddings")
+        return run.request.out
+
     def retry_errors(self, run_id: str, *, codes: Sequence[str] = ()) -> RunHandle:
         """Start a run over the failed lines of a run that has ended.
 
@@ -227,6 +271,8 @@ class Runs:
         run = self.get(run_id)
         if not run.is_final:
             raise RunStateError(f"{run_id} is {run.state}: wait until it has ended")
+        if run.request.source_format == "embeddings":
+            raise RunStateError(f"{run_id} scores old embeddings: start it again instead")
         number = next(
             number
             for number in range(1, MAX_RETRIES)

@@ -89,6 +89,24 @@ def make_run(
         raise refusal_of(error) from error
 
 
+def make_rescore_run(
+    settings: ClientSettings, source: str, labels: Labels, out: str | None, options: RunOptions
+) -> RunRequest:
+    """Make a run over the embeddings below the prefix *source*; see :func:`make_run`.
+
+    Raises:
+        InvalidMessageError: A field does not follow the contract, or an option does not go with
+            old embeddings; the text names it.
+    """
+    if foreign := sorted(options.keys() & {"source_format", "embeddings", "columns"}):
+        raise InvalidMessageError(f"{foreign[0]}: does not go with old embeddings")
+    asked: RunOptions = {**options, "source_format": "embeddings"}
+    request = make_run(settings, source, labels, source if out is None else out, asked)
+    if out is not None:
+        return request
+    return request.model_copy(update={"out": f"{source}rescore-{request.run_id}/"})
+
+
 def run_id_for(tenant: str, idempotency_key: str) -> str:
     """Derive the id that this tenant's *idempotency_key* always gets (UUIDv5)."""
     space = uuid.uuid5(uuid.NAMESPACE_URL, f"https://labelyard.dev/tenant/{tenant}/runs")

@@ -20,7 +20,7 @@ from labelyard.messages import LabelSet
 from labelyard.messages.models import Message
 
 VERSION: Final = 1
-SourceFormat = Literal["jsonl", "csv", "parquet", "prefix", "errors"]
+SourceFormat = Literal["jsonl", "csv", "parquet", "prefix", "errors", "embeddings"]
 OutputFormat = Literal["jsonl", "parquet"]
 #: Endings of manifests, by their format; each may be followed by one of a compression.
 ENDINGS: Final[dict[str, SourceFormat]] = {
@@ -44,7 +44,8 @@ class RunRequest(Message):
         tenant: On whose behalf, for fairness and for metrics.
         source: Manifest or prefix, ``s3://bucket/key`` or ``s3://bucket/prefix/``. A prefix may
             hold a pattern: ``s3://bucket/photos/**/*.jpg``.
-        source_format: Kind of source; ``errors`` are the failed lines of another run.
+        source_format: Kind of source; ``errors`` are the failed lines of another run, and
+            ``embeddings`` its vectors: both are named by the prefix of its files.
         label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one; for
             lines that name none.
         out: Prefix that results are written below, ``s3://bucket/prefix/``.
@@ -81,6 +82,10 @@ class RunRequest(Message):
             raise ValueError("out: write a prefix that ends in /, such as s3://bucket/run-1/")
         if isinstance(self.label_set, LabelSet) and len(self.label_set.labels) > 1_000:
             raise ValueError("label_set: register a set of more than 1,000 labels, and refer to it")
+        if self.source_format == "embeddings" and (self.embeddings or self.columns):
+            raise ValueError(
+                "source_format: old embeddings have their columns, and stay as they are"
+            )
         return self
 
     def digest(self) -> str:

@@ -19,6 +19,7 @@ from labelyard.runs.parts import (
     task_of,
 )
 from labelyard.runs.record import RunRecord
+from labelyard_worker.runs.embedded_images import most_lines
 from labelyard_worker.runs.shard_sizes import TARGET_S, cuts_of_shard
 from labelyard_worker.runs.shard_work import failed_counts
 from labelyard_worker.settings import WorkerSettings
@@ -119,12 +120,12 @@ class RunFeeder:
     def _lines_wanted(self, run: RunRecord) -> int:
         """Return how many lines one shard in work should have."""
         speed = run.shard_images_per_s
-        most = self._settings.shard_lines
+        most = most_lines(run.request, self._settings)
         return max(1, min(most, int(speed * TARGET_S)) if speed else most)
 
     def _cut(self, run: RunRecord, name: str, lines: ShardRange) -> bool:
         """Cut a planned shard that would take too long at the speed of the finished ones."""
-        most = self._settings.shard_lines
+        most = most_lines(run.request, self._settings)
         if run.request.images_per_s is not None:
             most = max(1, int(min(most, run.request.images_per_s * TARGET_S / 2)))
         if lines.is_suspect:

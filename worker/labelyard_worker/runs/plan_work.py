@@ -22,6 +22,8 @@ from labelyard.version import __version__
 from labelyard_worker.classify import Classifier
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.runs.embedded_images import most_lines
+from labelyard_worker.runs.shard_rescoring import check_model
 from labelyard_worker.runs.shard_sizes import lines_of_shard
 from labelyard_worker.runs.sources.plan_parts import LineSource, RunSourceError
 from labelyard_worker.runs.storage import RunStorage
@@ -139,6 +141,8 @@ class PlanWork(Work[PlanResult]):
         self.parts.storage.check(run.request)
         if not run.checkpoint:
             self._check_labels(run.request)
+            if run.request.source_format == "embeddings":
+                check_model(self.parts.storage, run.request, self.parts.classifier.model)
             self._write_manifest(run)
         return self._plan(run, token)
 
@@ -215,7 +219,7 @@ class PlanWork(Work[PlanResult]):
     def _most_lines(self, request: RunRequest) -> int:
         """Return the most lines of a shard: no shard uses up a quota alone."""
         settings = self.parts.settings
-        limits = [settings.shard_lines]
+        limits = [most_lines(request, settings)]
         if settings.max_queued_images:
             limits.append(settings.max_queued_images // 2)
         policies = read_policies(self.parts.runs.ledger)

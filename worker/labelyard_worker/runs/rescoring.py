@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
-from labelyard_worker.runs.files.shard_output import ShardOutput
+from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import LabelMatrix
@@ -33,13 +33,20 @@ class Rescorer:
     top_k: int
 
     def rescore(
-        self, file: BinaryIO, output: ShardOutput, *, check: Callable[[], None] = lambda: None
+        self,
+        file: BinaryIO,
+        output: ShardFiles,
+        *,
+        rows: range | None = None,
+        check: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Score the images of one file, and add their results to a shard's output.
+        """Score the images of one file, and add their results to a shard's files.
 
         Args:
             file: Embeddings in Parquet, seekable.
-            check: Raises if nobody wants the results any more; called between batches.
+            rows: Rows to score; all if not given.
+            check: Called with the number of scored images between batches; raises if nobody
+                wants the results any more.
 
         Returns:
             Number of images.
@@ -50,8 +57,8 @@ class Rescorer:
         from labelyard_worker.runs.files.scored_batches import ScoredBatch
 
         images = 0
-        for facts, image_embeds in read_embeddings(file):
-            check()
+        for facts, image_embeds in read_embeddings(file, rows=rows):
+            check(images)
             if image_embeds.shape[1] != self.labels.text_embeds.shape[1]:
                 raise RunSourceError("the embeddings are those of another checkpoint")
             ranking = self.scorer.rank(image_embeds, self.labels, top_k=self.top_k)
@@ -60,8 +67,14 @@ class Rescorer:
         return images
 
 
-def read_embeddings(file: BinaryIO) -> "Iterator[tuple[pa.RecordBatch, Any]]":
+def read_embeddings(
+    file: BinaryIO, *, rows: range | None = None
+) -> "Iterator[tuple[pa.RecordBatch, Any]]":
     """Read a file of embeddings, some thousand images at a time.
+
+    Args:
+        file: Seekable.
+        rows: Rows to read; all if not given.
 
     Yields:
         Facts of the images, the columns ``FACTS``, and their vectors as float32, shape
@@ -80,7 +93,12 @@ def read_embeddings(file: BinaryIO) -> "Iterator[tuple[pa.RecordBatch, Any]]":
             if not is_embeddings(table.schema_arrow):
                 raise RunSourceError("the file is not one of embeddings of a run")
             dim = table.schema_arrow.field(EMBEDDING).type.list_size
-            for batch in table.iter_batches(IMAGES_AT_ONCE, use_threads=False):
+            place = 0
+            for whole in table.iter_batches(IMAGES_AT_ONCE, use_threads=False):
+                batch = whole if rows is None else cut_batch(whole, place, rows)
+                place += whole.num_rows
+                if not batch.num_rows:
+                    continue
                 numbers = batch.column(EMBEDDING).flatten().to_numpy(zero_copy_only=True)
                 image_embeds = numbers.astype(np.float32).reshape(-1, dim)
                 if not np.isfinite(image_embeds).all():
@@ -88,3 +106,14 @@ def read_embeddings(file: BinaryIO) -> "Iterator[tuple[pa.RecordBatch, Any]]":
                 yield batch.select(list(FACTS)), image_embeds
     except (pa.ArrowException, OSError) as error:
         raise RunSourceError(f"embeddings cannot be read: {type(error).__name__}") from error
+
+
+def cut_batch(batch: "pa.RecordBatch", place: int, rows: range) -> "pa.RecordBatch":
+    """Return the part of a batch that lies in *rows*.
+
+    Args:
+        place: Number of the batch's first row in the file.
+    """
+    start = min(max(rows.start - place, 0), batch.num_rows)
+    end = min(max(rows.stop - place, start), batch.num_rows)
+    return batch.slice(start, end - start)

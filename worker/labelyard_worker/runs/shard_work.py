@@ -23,7 +23,9 @@ from labelyard_worker.jobs.work import ReceivedMessage, Work
 from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.line_labels import LabelMatrices
 from labelyard_worker.runs.requests import RunRequests
+from labelyard_worker.runs.rescoring import Rescorer
 from labelyard_worker.runs.shard_images import PlanLines, ShardImages, to_image
+from labelyard_worker.runs.shard_rescoring import EmbeddedShard
 from labelyard_worker.runs.shard_scoring import ShardScoring, failed_image
 from labelyard_worker.runs.storage import PLAN_FOLDER, RunStorage
 from labelyard_worker.settings import WorkerSettings
@@ -152,11 +154,15 @@ class ShardWork(Work[ShardResult]):
         self._begin(token)
         request = self.parts.requests.get(self.part.run_id)
         self.parts.storage.check(request)
-        lines = self._read_lines(request)
+        is_rescored = request.source_format == "embeddings"
+        lines = [] if is_rescored else self._read_lines(request)
         files = self.parts.open_files(request, self.part.name)
         started_at = time.monotonic()
         try:
-            outcomes = self._score(request, lines, files, token)
+            if is_rescored:
+                outcomes = self._rescore(request, files, token)
+            else:
+                outcomes = self._score(request, lines, files, token)
             token.check()
             self._store(request, files, seconds=time.monotonic() - started_at)
         finally:
@@ -184,6 +190,21 @@ class ShardWork(Work[ShardResult]):
 
     def _read_lines(self, request: RunRequest) -> PlanLines:
         return lines_of(self.parts.storage, request, self.part.range)
+
+    def _rescore(self, request: RunRequest, files: ShardFiles, token: Token) -> Counter[str]:
+        """Score embeddings of an old run; nothing is fetched or decoded."""
+        classifier = self.parts.classifier
+        labels = LabelMatrices(
+            request.label_set, classifier.label_index, classifier.label_sets, token
+        ).of_run()
+        trail = Trail(self.parts.runs, self.part, start=token.start or 0, is_careful=False)
+
+        def note(done: int) -> None:
+            token.check()
+            trail.note(done, done)
+
+        shard = EmbeddedShard(self.parts.storage, request, self.part.range)
+        return shard.score(Rescorer(classifier.scorer, labels, request.top_k), files, note=note)
 
     def _score(
         self, request: RunRequest, lines: PlanLines, files: ShardFiles, token: Token
@@ -350,7 +371,9 @@ def split_range(lines: ShardRange, trail: Mapping[str, int]) -> list[ShardRange]
 
 
 def lines_of(storage: RunStorage, request: RunRequest, lines: ShardRange) -> PlanLines:
-    """Read the lines of a shard from the plan."""
+    """Read the lines of a shard from the plan, or from the old run whose embeddings it names."""
+    if request.source_format == "embeddings":
+        return EmbeddedShard(storage, request, lines).planned_lines()
     planned = parse_plan(storage.get_plan(request, lines.plan))
     return planned[lines.first : lines.first + lines.lines]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
@@ -22,6 +22,9 @@ from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
 from labelyard_worker.jobs.delivery.objects import cause_of
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, ResultPlaces
 from labelyard_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -69,6 +72,17 @@ class RunStorage:
         except NotPermittedError as error:
             raise RunFilesError(f"{request.out}: {error}") from error
 
+    def check_old(self, request: RunRequest) -> None:
+        """Permit the prefix of the old run that a run reads.
+
+        Raises:
+            RunFilesError: The operator does not permit the tenant to write there either.
+        """
+        try:
+            self.places.check_uri(f"{request.source}manifest.json", tenant=request.tenant)
+        except NotPermittedError as error:
+            raise RunFilesError(f"{request.source}: {error}") from error
+
     def put(self, request: RunRequest, name: str, body: bytes, *, content_type: str) -> None:
         """Write one object whole, so that nobody ever sees a part of it.
 
@@ -97,6 +111,13 @@ class RunStorage:
         bucket, key = _place_of(out, name)
         with _errors_as_ours(out + name):
             return _try(lambda: bytes(self.store(bucket).get(key).bytes()))
+
+    def get_end(self, out: str, name: str, length: int) -> bytes:
+        """Read the last bytes of an object, all of it if it is shorter; raises as :meth:`get`."""
+        bucket, key = _place_of(out, name)
+        options: GetOptions = {"range": {"suffix": length}}
+        with _errors_as_ours(out + name):
+            return _try(lambda: bytes(self.store(bucket).get(key, options=options).bytes()))
 
     def list_names(self, out: str, start: str) -> list[str]:
         """List the objects below a prefix whose name begins with *start*, in their order.

@@ -1,11 +1,14 @@
 """Interface of a shard's output files, which take one result after the other."""
 
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias
 
 from labelyard.runs.lines import ErrorLine, ResultLine
 from labelyard.runs.summaries import ShardSummary
 from labelyard_worker.vision.scoring import Floats
+
+if TYPE_CHECKING:
+    from labelyard_worker.runs.files.scored_batches import ScoredBatch
 
 FileForm: TypeAlias = Literal["jsonl", "parquet"]
 
@@ -36,6 +39,9 @@ class ShardFiles(Protocol):
         Args:
             embedding: Unit-length vector of a succeeded image, if embeddings are written.
         """
+
+    def add_scored(self, batch: "ScoredBatch") -> None:
+        """Add images that succeeded, many at once."""
 
     def add_error(self, error: ErrorLine) -> None:
         """Add a manifest line that names no image."""

@@ -1,0 +1,76 @@
+"""Command that scores the embeddings of an old run."""
+
+from typing import Annotated
+
+import typer
+
+from labelyard.cli.inputs import AsJson
+from labelyard.cli.label_options import (
+    Abstain,
+    LabelChoice,
+    LabelNames,
+    LabelsFile,
+    LabelText,
+    LabelThreshold,
+    ScoringName,
+    Templates,
+)
+from labelyard.cli.run_options import (
+    FormOfResults,
+    Key,
+    Lifetime,
+    MostLabels,
+    RunTenant,
+    Watch,
+    follow,
+    given_options,
+    print_started,
+)
+from labelyard.client import Client
+
+
+def rescore(
+    old_run: Annotated[
+        str,
+        typer.Argument(metavar="OLD_RUN", help="Id, or prefix of its files: s3://bucket/runs/1/"),
+    ],
+    labels: LabelText = "",
+    label: LabelNames = None,
+    labels_file: LabelsFile = None,
+    template: Templates = None,
+    abstain: Abstain = None,
+    threshold: LabelThreshold = None,
+    scoring: ScoringName = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Prefix of the results, if not below OLD_RUN's")
+    ] = None,
+    output_format: FormOfResults = "jsonl",
+    top_k: MostLabels = 5,
+    tenant: RunTenant = None,
+    expires_in_s: Lifetime = None,
+    key: Key = None,
+    watches: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score an old run's embeddings against other labels, without reading a picture."""
+    named_labels = LabelChoice(
+        text=labels,
+        names=label,
+        file=labels_file,
+        templates=template,
+        abstain=abstain,
+        threshold=threshold,
+        scoring=scoring,
+    ).read()
+    options = given_options(
+        output_format=output_format,
+        top_k=top_k,
+        tenant=tenant,
+        expires_in_s=expires_in_s,
+        idempotency_key=key,
+    )
+    with Client() as client:
+        handle = client.runs.rescore(old_run, named_labels, out=out, **options)
+        print_started(handle, as_json=as_json)
+        if watches:
+            follow(client, handle.id, timeout_s=None, as_json=as_json)
