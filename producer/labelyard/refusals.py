@@ -14,6 +14,9 @@ _ALTERNATIVES: Final = ("function-", "constrained-", "LabelSet")
 _ID_RULE: Final = "letters, digits, dots, underscores and hyphens, a letter or digit first"
 WORDS_BY_PATTERN: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$": f"write up to 128 {_ID_RULE}",
+    r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$": (
+        "write up to 128 letters, digits and the characters . _ : / -, a letter or digit first"
+    ),
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": f"write up to 64 {_ID_RULE}",
     r"^[A-Za-z0-9._-]{1,64}$": "write 1 to 64 letters, digits, dots, underscores and hyphens",
     r"^[A-Za-z0-9._:-]{1,128}$": "write 1 to 128 letters, digits and the characters . _ : -",

@@ -279,6 +279,38 @@ def job_dead_lettered(stage: Stage) -> str:
     return stage.job_code(tenant=orders.RAISES_MEMORY_ERROR)
 
 
+def run_files(stage: Stage) -> str:
+    run = stage.client.runs.start(
+        stage.service.pictures.uri("prefix/"), LABELS, out="s3://not-permitted/results/"
+    )
+    failure = stage.client.runs.wait(run.id, timeout_s=TIMEOUT_S).failure
+    assert failure is not None
+    return failure.code
+
+
+def run_state(stage: Stage) -> str:
+    run = stage.client.runs.start(
+        stage.service.pictures.uri("prefix/"), LABELS, out="s3://not-permitted/results/"
+    )
+    stage.client.runs.wait(run.id, timeout_s=TIMEOUT_S)
+    return code_raised(lambda: stage.client.runs.pause(run.id))
+
+
+def run_not_found(stage: Stage) -> str:
+    return code_raised(lambda: stage.client.runs.get("nobody-started-this"))
+
+
+def run_timeout(stage: Stage) -> str:
+    with stage.service.client(namespace="nobody-works-here") as client:
+        run = client.runs.start("s3://a/b/", LABELS, out="s3://a/c/")
+        return code_raised(lambda: client.runs.wait(run.id, timeout_s=0.01))
+
+
+def event_group_not_found(stage: Stage) -> str:
+    events = stage.client.events("nobody-made-this", start="existing", timeout_s=0)
+    return code_raised(lambda: list(events))
+
+
 def webhook_headers(stage: Stage) -> str:
     return code_raised(lambda: verify({}, b"{}", WEBHOOK_SECRET))
 
@@ -329,6 +361,11 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         job_cancelled,
         job_expired,
         job_dead_lettered,
+        run_files,
+        run_state,
+        run_not_found,
+        run_timeout,
+        event_group_not_found,
         webhook_headers,
         webhook_signature,
         webhook_timestamp,
@@ -338,7 +375,9 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
 
 
 def test_there_is_a_scenario_for_every_code_and_no_other() -> None:
-    assert set(SCENARIOS) == CODES
+    elsewhere = {"image_killed_worker"}  # takes many deaths of workers: test_runs.py
+
+    assert set(SCENARIOS) | elsewhere == CODES
 
 
 @pytest.mark.parametrize("code", SCENARIOS)

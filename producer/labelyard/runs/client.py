@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Unpack
 
 from labelyard.arguments import counted, text, wait_s
-from labelyard.errors import RunNotFoundError, RunStateError, RunTimeoutError
+from labelyard.errors import (
+    InvalidMessageError,
+    RunNotFoundError,
+    RunStateError,
+    RunTimeoutError,
+)
 from labelyard.ledger import Ledger
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger
@@ -96,6 +101,8 @@ class Runs:
 
     def start_run(self, request: RunRequest) -> RunHandle:
         """Start a prepared run; see :meth:`start`."""
+        if not isinstance(request, RunRequest):
+            raise InvalidMessageError("request: make it with labelyard.runs.options.make_run")
         is_new = self._ledger.open(request)
         if is_new:
             self._open(plan_of(request.run_id, tenant=request.tenant, epoch=0))

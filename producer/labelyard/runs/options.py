@@ -127,7 +127,7 @@ def local_file(source: Source) -> Path | None:
     Raises:
         InvalidMessageError: It is neither an address nor a file.
     """
-    address = os.fspath(source)
+    address = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(address, str):
         raise InvalidMessageError("source: write an s3:// address, or the path of a manifest")
     if address.startswith(S3):

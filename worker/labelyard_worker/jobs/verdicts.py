@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from labelyard.errors import (
     BrokerUnavailableError,
+    EventGroupNotFoundError,
     IdempotencyConflictError,
     JobCancelledError,
     JobDeadLetteredError,
@@ -70,6 +71,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     JobNotFoundError: "fail",
     RunNotFoundError: "fail",
     RunStateError: "fail",
+    EventGroupNotFoundError: "fail",
     JobDeadLetteredError: "fail",
     # An error that none of the rows above covers; a test keeps ours from falling to here.
     LabelyardError: "fail",
