@@ -1,0 +1,217 @@
+"""Make the report of a real run, and screenshots of it for docs/images.
+
+    python -m benchmarks.runs.report_pictures --out docs/images
+
+Servers of its own on 127.0.0.1 and a real worker with the lite checkpoint. The pictures are cuts of
+the free photographs that come in the wheels of scikit-image and scikit-learn, some hundred, with a
+few repeated, broken and missing ones. Chromium draws the page, on a desktop and on a phone.
+"""
+
+import argparse
+import faulthandler
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+from tests.support.browser import browser_program, running_browser
+
+from benchmarks.checkpoints import LITE, ensure_checkpoint
+from benchmarks.runs.rig import joined, say, upload_to, wait_until
+from benchmarks.stack import BUCKET, Stack, isolate, running_stack
+from benchmarks.systems.labelyard import LabelyardWorker
+from benchmarks.systems.system import Engine
+from labelyard.messages import Label, LabelSet
+from labelyard.runs.report import write_report
+from labelyard_worker.local.photographs import EVERYDAY_LABELS
+
+CUTS: Final = 36
+CUT_PX: Final = 360
+FEWEST_PX: Final = 0.45
+MORE: Final = (
+    "camera",
+    "coins",
+    "brick",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "moon",
+    "motorcycle_left",
+)
+THRESHOLDS: Final = {"a cat": 0.5, "a cup of coffee": 0.5, "a temple": 0.4}
+OTHER_LABELS: Final = (
+    "a motorcycle",
+    "coins on a table",
+    "a lawn of grass",
+    "a brick wall",
+    "the moon",
+)
+NOTHING: Final = ("a blurred picture of nothing", "a plain surface without any object")
+RUNS_WITHIN_S: Final = 900.0
+COLOURS: Final = 192
+DESKTOP: Final = {"width": 1280, "height": 3000}
+PHONE: Final = {"width": 390, "height": 2600}
+
+
+def photographs() -> dict[str, Image.Image]:
+    """Read the free photographs out of the wheels."""
+    skimage = Path(str(distribution("scikit-image").locate_file("skimage/data")))
+    sklearn = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/images")))
+    names = ("chelsea", "coffee", "astronaut", "rocket", *MORE)
+    paths = [path for name in names for path in sorted(skimage.glob(f"{name}.*"))]
+    paths += [sklearn / "china.jpg", sklearn / "flower.jpg"]
+    return {path.stem.replace("_", "-"): Image.open(path).convert("RGB") for path in paths}
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """Encode a picture."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def cuts(seed: int = 3) -> Iterator[tuple[str, bytes]]:
+    """Yield the keys and files of all pictures: whole, cut, turned over and repeated ones."""
+    numbers = random.Random(seed)
+    for name, whole in photographs().items():
+        small = whole.copy()
+        small.thumbnail((2 * CUT_PX, 2 * CUT_PX))
+        yield f"shop/{name}/whole.jpg", jpeg(small)
+        yield f"shop/{name}/again.jpg", jpeg(small)
+        for number in range(CUTS):
+            part = numbers.uniform(FEWEST_PX, 1.0)
+            width, height = int(whole.width * part), int(whole.height * part)
+            left = numbers.randint(0, whole.width - width)
+            top = numbers.randint(0, whole.height - height)
+            cut = whole.crop((left, top, left + width, top + height))
+            cut.thumbnail((CUT_PX, CUT_PX))
+            if numbers.random() < 0.5:
+                cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            yield f"shop/{name}/{number:02d}.jpg", jpeg(cut)
+
+
+def broken(body: bytes) -> dict[str, bytes]:
+    """Return files that are no pictures."""
+    return {
+        "shop/broken/half.jpg": body[: len(body) // 6],
+        "shop/broken/empty.jpg": b"",
+        "shop/broken/page.jpg": b"<!doctype html><title>404</title>",
+        "shop/broken/text.jpg": b"to be photographed",
+    }
+
+
+def label_set() -> LabelSet:
+    """Return the labels: those of the demo and some more, three with a threshold."""
+    names = (*EVERYDAY_LABELS, *OTHER_LABELS)
+    return LabelSet(
+        labels=tuple(Label(name=name, threshold=THRESHOLDS.get(name)) for name in names),
+        abstain=NOTHING,
+    )
+
+
+def run(stack: Stack, folder: Path) -> dict[str, Any]:
+    """Run the pictures through a real worker, and write the report."""
+    made = dict(cuts())
+    made |= broken(next(iter(made.values())))
+    upload_to(stack.seaweed, BUCKET, made.items())
+    keys = [*made, "shop/missing/front.jpg", "shop/missing/back.jpg"]
+    random.Random(5).shuffle(keys)
+    lines = [json.dumps({"custom_id": key, "uri": f"s3://{BUCKET}/{key}"}) for key in keys]
+    stack.put("shop.jsonl", joined([*lines, '{"custom_id": "sku-17"}']))
+    say(f"uploaded {len(made)} files")
+    worker = LabelyardWorker(
+        stack,
+        Engine(ensure_checkpoint(LITE)),
+        title="report",
+        settings={"result_buckets": BUCKET, "shard_lines": "64"},
+    )
+    try:
+        say(f"the worker was ready after {worker.start():.0f} s")
+        handle = worker.client.runs.start(
+            f"s3://{BUCKET}/shop.jsonl",
+            label_set(),
+            out=f"s3://{BUCKET}/runs/2031-03-14/",
+            top_k=20,
+        )
+        wait_until(
+            lambda: worker.client.runs.get(handle.id).is_final,
+            within_s=RUNS_WITHIN_S,
+            what="the run's end",
+        )
+        record = worker.client.runs.get(handle.id)
+        os.environ.update({k: v for k, v in stack.variables.items() if k.startswith("AWS")})
+        written = write_report(record.request.out, folder / "report.html")
+    finally:
+        worker.stop()
+    return {
+        "state": record.state,
+        "succeeded": record.succeeded,
+        "errors": dict(record.errors),
+        "report_lines": written.lines,
+        "report_missing": written.missing,
+        "report_bytes": (folder / "report.html").stat().st_size,
+    }
+
+
+def draw(page: Path, out: Path, folder: Path) -> dict[str, int]:
+    """Write the screenshots as PNG of few colours; returns their sizes in bytes."""
+    sizes = {}
+    views: Mapping[str, Mapping[str, int]] = {"desktop": DESKTOP, "phone": PHONE}
+    with running_browser(folder / "profile") as browser:
+        for name, view in views.items():
+            browser.show(page, **view)
+            raw = browser.screenshot(folder / f"{name}.png")
+            path = out / f"run-report-{name}.png"
+            with Image.open(raw) as drawn:
+                few = drawn.convert("RGB")
+                if name == "phone":  # drawn at twice the width
+                    few = few.resize((few.width * 3 // 4, few.height * 3 // 4))
+                few.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+            sizes[path.name] = path.stat().st_size
+            if complaints := browser.complaints():
+                raise RuntimeError(f"the page is not sound: {complaints}")
+    return sizes
+
+
+def main() -> int:
+    """Read the command line, run, and draw; prints the figures as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.runs.report_pictures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--page", type=Path, help="draw this report; run nothing")
+    parser.add_argument("--keep", type=Path, help="keep the report here")
+    options = parser.parse_args()
+    if browser_program() is None:
+        print("chromium is not installed", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up, as after Ctrl-C
+    isolate(os.environ)
+    faulthandler.dump_traceback_later(RUNS_WITHIN_S + 900, exit=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder, report = Path(name), {}
+        page = options.page
+        if page is None:
+            page = folder / "report.html"
+            with running_stack() as stack:
+                report = run(stack, folder)
+            if options.keep:
+                shutil.copy(page, options.keep)
+        report["screenshots"] = draw(page, options.out, folder)
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
