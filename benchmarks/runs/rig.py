@@ -183,7 +183,9 @@ def upload_to(seaweed: SeaweedServer, bucket: str, bodies: Iterable[tuple[str, b
     asyncio.run(put_all())
 
 
-def wait_until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
+def wait_until(
+    condition: Callable[[], Any], *, within_s: float, what: str, every_s: float = LOOK_EVERY_S
+) -> Any:
     """Wait for a condition to hold.
 
     Raises:
@@ -193,7 +195,7 @@ def wait_until(condition: Callable[[], Any], *, within_s: float, what: str) -> A
     while not (found := condition()):
         if time.monotonic() > due:
             raise TimeoutError(f"not within {within_s:.0f} s: {what}")
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(every_s)
     return found
 
 
