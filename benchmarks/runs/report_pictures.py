@@ -32,7 +32,6 @@ from benchmarks.systems.labelyard import LabelyardWorker
 from benchmarks.systems.system import Engine
 from labelyard.messages import Label, LabelSet
 from labelyard.runs.report import write_report
-from labelyard_worker.local.photographs import EVERYDAY_LABELS
 
 CUTS: Final = 36
 CUT_PX: Final = 360
@@ -47,19 +46,36 @@ MORE: Final = (
     "moon",
     "motorcycle_left",
 )
-THRESHOLDS: Final = {"a cat": 0.5, "a cup of coffee": 0.5, "a temple": 0.4}
-OTHER_LABELS: Final = (
-    "a motorcycle",
-    "coins on a table",
-    "a lawn of grass",
-    "a brick wall",
-    "the moon",
-)
-NOTHING: Final = ("a blurred picture of nothing", "a plain surface without any object")
+LABELS: Final[Mapping[str, float | None]] = {
+    "a cat": 0.5,
+    "a dog": None,
+    "a cup of coffee": 0.5,
+    "an astronaut": None,
+    "a rocket": None,
+    "a temple": 0.4,
+    "a flower": None,
+    "a motorcycle": None,
+    "coins on a table": None,
+    "a lawn of grass": None,
+    "a brick wall": None,
+    "the moon": None,
+    "a pizza": None,
+}
+NOTHING: Final = ("a blurred picture of nothing",)
 RUNS_WITHIN_S: Final = 900.0
 COLOURS: Final = 192
-DESKTOP: Final = {"width": 1280, "height": 3000}
-PHONE: Final = {"width": 390, "height": 2600}
+DESKTOP: Final = {"width": 1280, "height": 2500}
+PHONE: Final = {"width": 390, "height": 844}
+# Where the screens of the phone begin: at the top, and at these headings.
+PHONE_PLACES: Final = ("Report of a run", "Labels", "Typical")
+SCROLL: Final = """
+{{
+  const all = [...document.querySelectorAll("h1, h2, h3, h4")];
+  const wanted = all.find((one) => one.textContent.trim() === {place});
+  window.scrollTo(0, wanted ? wanted.getBoundingClientRect().top + window.scrollY - 90 : 0);
+}}
+"""
+GAP_PX: Final = 24
 
 
 def photographs() -> dict[str, Image.Image]:
@@ -110,12 +126,9 @@ def broken(body: bytes) -> dict[str, bytes]:
 
 
 def label_set() -> LabelSet:
-    """Return the labels: those of the demo and some more, three with a threshold."""
-    names = (*EVERYDAY_LABELS, *OTHER_LABELS)
-    return LabelSet(
-        labels=tuple(Label(name=name, threshold=THRESHOLDS.get(name)) for name in names),
-        abstain=NOTHING,
-    )
+    """Return the labels, three with a threshold."""
+    labels = tuple(Label(name=name, threshold=threshold) for name, threshold in LABELS.items())
+    return LabelSet(labels=labels, abstain=NOTHING)
 
 
 def run(stack: Stack, folder: Path) -> dict[str, Any]:
@@ -164,22 +177,36 @@ def run(stack: Stack, folder: Path) -> dict[str, Any]:
 
 def draw(page: Path, out: Path, folder: Path) -> dict[str, int]:
     """Write the screenshots as PNG of few colours; returns their sizes in bytes."""
-    sizes = {}
-    views: Mapping[str, Mapping[str, int]] = {"desktop": DESKTOP, "phone": PHONE}
     with running_browser(folder / "profile") as browser:
-        for name, view in views.items():
-            browser.show(page, **view)
-            raw = browser.screenshot(folder / f"{name}.png")
-            path = out / f"run-report-{name}.png"
-            with Image.open(raw) as drawn:
-                few = drawn.convert("RGB")
-                if name == "phone":  # drawn at twice the width
-                    few = few.resize((few.width * 3 // 4, few.height * 3 // 4))
-                few.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-            sizes[path.name] = path.stat().st_size
-            if complaints := browser.complaints():
-                raise RuntimeError(f"the page is not sound: {complaints}")
+        browser.show(page, **DESKTOP)
+        desktop = Image.open(browser.screenshot(folder / "desktop.png")).convert("RGB")
+        browser.show(page, **PHONE)
+        screens = []
+        for number, place in enumerate(PHONE_PLACES):
+            browser.evaluate(SCROLL.format(place=json.dumps(place)))
+            raw = browser.screenshot(folder / f"phone-{number}.png")
+            screens.append(Image.open(raw).convert("RGB"))
+        if complaints := browser.complaints():
+            raise RuntimeError(f"the page is not sound: {complaints}")
+    few = {"desktop": desktop, "phone": beside(screens)}
+    sizes = {}
+    for name, picture in few.items():
+        path = out / f"run-report-{name}.png"
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        sizes[path.name] = path.stat().st_size
     return sizes
+
+
+def beside(screens: list[Image.Image]) -> Image.Image:
+    """Put screens of a phone, drawn at twice the size, beside each other."""
+    small = [one.resize((one.width * 2 // 3, one.height * 2 // 3)) for one in screens]
+    width = sum(one.width for one in small) + GAP_PX * (len(small) - 1)
+    found = Image.new("RGB", (width, small[0].height), "white")
+    left = 0
+    for one in small:
+        found.paste(one, (left, 0))
+        left += one.width + GAP_PX
+    return found
 
 
 def main() -> int:
