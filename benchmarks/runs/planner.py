@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from benchmarks.processes import descendants, rss_bytes
 from benchmarks.runs.planning import write_lines
 from benchmarks.runs.rig import Rig, check, running_rig, say, small_pictures, upload, wait_until
 from benchmarks.stack import isolate
+from labelyard import Client
 
 PICTURES: Final = 200
 LOOK_EVERY_S: Final = 0.25
@@ -92,52 +94,77 @@ def store_manifest(rig: Rig, lines: int) -> str:
     return bucket.uri("manifest.jsonl")
 
 
+@dataclass(frozen=True)
+class PlanTimes:
+    """Times of one plan, in seconds from the start of the run.
+
+    Attributes:
+        first_s: When the first shard was scored.
+        at_first: Lines that were planned by then.
+        paused_s: When the run was paused.
+        at_pause: Lines that were planned by then.
+        planned_s: When all lines were planned.
+    """
+
+    first_s: float
+    at_first: int
+    paused_s: float
+    at_pause: int
+    planned_s: float
+
+
+def plan(client: Client, source: str, out: str, minutes: float) -> tuple[str, PlanTimes]:
+    """Start a run, pause it after its first shard, and wait for the end of its plan."""
+    began = time.monotonic()
+    run_id = client.runs.start(source, ["a cat", "a dog"], out=out).id
+    wait_until(lambda: client.runs.get(run_id).shards_done, within_s=600, what="a shard")
+    first_s, at_first = time.monotonic() - began, client.runs.get(run_id).lines
+    say(f"the first shard is scored after {first_s:.1f} s, {at_first} lines planned")
+    client.runs.pause(run_id)
+    paused_s, at_pause = time.monotonic() - began, client.runs.get(run_id).lines
+    wait_until(
+        lambda: client.runs.get(run_id).is_planned,
+        within_s=minutes * 60,
+        what="the end of the plan",
+    )
+    return run_id, PlanTimes(first_s, at_first, paused_s, at_pause, time.monotonic() - began)
+
+
 def measure(lines: int, minutes: float) -> dict[str, Any]:
     """Plan the manifest, and return the figures."""
     problems: list[str] = []
     with running_rig(workers=1) as rig, rig.client() as client:
         source = store_manifest(rig, lines)
-        worker = rig.workers[0]
         time.sleep(SETTLE_S)
-        with MemoryWatch(worker.pid) as memory:
-            began = time.monotonic()
-            out = rig.service.results.uri("planned/")
-            run_id = client.runs.start(source, ["a cat", "a dog"], out=out).id
-            wait_until(lambda: client.runs.get(run_id).shards_done, within_s=600, what="a shard")
-            first_s = time.monotonic() - began
-            at_first = client.runs.get(run_id)
-            client.runs.pause(run_id)
-            say(f"the first shard is scored after {first_s:.1f} s, {at_first.lines} lines planned")
-            paused_at, paused_lines = time.monotonic(), client.runs.get(run_id).lines
-            wait_until(
-                lambda: client.runs.get(run_id).is_planned,
-                within_s=minutes * 60,
-                what="the end of the plan",
-            )
-            seconds, alone_s = time.monotonic() - began, time.monotonic() - paused_at
+        with MemoryWatch(rig.workers[0].pid) as memory:
+            run_id, times = plan(client, source, rig.service.results.uri("planned/"), minutes)
         run = client.runs.get(run_id)
         client.runs.cancel(run_id)
         wait_until(lambda: client.runs.get(run_id).is_final, within_s=300, what="the run's end")
-    worker_mb, reader_mb = memory.worker / 2**20, memory.readers() / 2**20
+    idle, worker, reader = (each / 2**20 for each in (memory.idle, memory.worker, memory.readers()))
     check(run.lines == run.images == lines, f"all {run.lines} lines are planned", problems)
     check(
-        max(worker_mb, reader_mb) < MOST_MB,
-        f"worker {worker_mb:.0f} MB ({memory.idle / 2**20:.0f} MB before), "
-        f"reader {reader_mb:.0f} MB",
+        max(worker, reader) < MOST_MB,
+        f"worker {worker:.0f} MB ({idle:.0f} MB before), reader {reader:.0f} MB",
         problems,
     )
-    check(first_s <= FIRST_WITHIN_S, f"the first shard was scored in {first_s:.1f} s", problems)
+    check(
+        times.first_s <= FIRST_WITHIN_S,
+        f"the first shard was scored in {times.first_s:.1f} s",
+        problems,
+    )
+    alone_s = times.planned_s - times.paused_s
     return {
         "lines": run.lines,
         "shards": run.shards_planned,
-        "first_shard_scored_s": round(first_s, 1),
-        "lines_planned_by_then": at_first.lines,
-        "planned_s": round(seconds, 1),
-        "lines_per_s": round(lines / seconds),
-        "lines_per_s_while_paused": round((lines - paused_lines) / alone_s) if alone_s else None,
-        "worker_idle_mb": round(memory.idle / 2**20, 1),
-        "worker_peak_mb": round(worker_mb, 1),
-        "reader_peak_mb": round(reader_mb, 1),
+        "first_shard_scored_s": round(times.first_s, 1),
+        "lines_planned_by_then": times.at_first,
+        "planned_s": round(times.planned_s, 1),
+        "lines_per_s": round(lines / times.planned_s),
+        "lines_per_s_while_paused": round((lines - times.at_pause) / alone_s),
+        "worker_idle_mb": round(idle, 1),
+        "worker_peak_mb": round(worker, 1),
+        "reader_peak_mb": round(reader, 1),
         "problems": problems,
     }
 

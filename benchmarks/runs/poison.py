@@ -23,8 +23,18 @@ from tests.support.apps.instant_model import LETHAL
 from tests.support.poison import CRASH, HANG
 
 from benchmarks.runs.recount import Recount, differences
-from benchmarks.runs.rig import check, joined, running_rig, say, small_pictures, upload, wait_until
+from benchmarks.runs.rig import (
+    Rig,
+    check,
+    joined,
+    running_rig,
+    say,
+    small_pictures,
+    upload,
+    wait_until,
+)
 from benchmarks.stack import isolate
+from labelyard import Client
 
 OUT: Final = "poisoned/"
 SETTINGS: Final = {"image_timeout_s": "5"}
@@ -46,24 +56,27 @@ def places(images: int) -> dict[int, str]:
     return {images // 7: "kills", images // 2: "crashes", images - images // 9: "hangs"}
 
 
+def store(rig: Rig, images: int) -> tuple[str, dict[str, int]]:
+    """Upload pictures, poison and the manifest; returns its address and the poison's lines."""
+    bodies, bad, at = small_pictures(), poison(), places(images)
+    ids = [at.get(n, f"picture-{n:07d}") for n in range(images)]
+    numbered = enumerate(ids)
+    upload(
+        rig.service, ((f"p/{one}", bad.get(one, bodies[n % len(bodies)])) for n, one in numbered)
+    )
+    bucket = rig.service.pictures
+    lines = [json.dumps({"custom_id": one, "uri": bucket.uri(f"p/{one}")}) for one in ids]
+    say(f"uploaded {images} pictures, {len(bad)} poisonous ones")
+    return bucket.put("poisoned.jsonl", joined(lines)), {ids[n]: n + 1 for n in at}
+
+
 def prove(images: int, minutes: float) -> dict[str, Any]:
     """Run everything, and return the figures."""
-    problems: list[str] = []
     with (
         running_rig(workers=2, settings=SETTINGS, misbehaves=True) as rig,
         rig.client() as client,
-        tempfile.TemporaryDirectory() as name,
     ):
-        bodies, bad, at = small_pictures(), poison(), places(images)
-        ids = [at.get(n, f"picture-{n:07d}") for n in range(images)]
-        upload(
-            rig.service,
-            ((f"p/{one}", bad.get(one, bodies[n % len(bodies)])) for n, one in enumerate(ids)),
-        )
-        bucket = rig.service.pictures
-        lines = [json.dumps({"custom_id": one, "uri": bucket.uri(f"p/{one}")}) for one in ids]
-        source = bucket.put("poisoned.jsonl", joined(lines))
-        say(f"uploaded {images} pictures, {len(bad)} poisonous ones")
+        source, lines = store(rig, images)
         with rig.supervised():
             run = client.runs.start(source, ["a cat", "a dog"], out=rig.service.results.uri(OUT))
             wait_until(
@@ -71,39 +84,43 @@ def prove(images: int, minutes: float) -> dict[str, Any]:
                 within_s=minutes * 60,
                 what="the run's end",
             )
-        client.runs.download(run.id, name)
-        record, recount = client.runs.get(run.id), Recount(Path(name))
-        errors = {one.custom_id: one for one in client.runs.errors(run.id)}
-        summary = json.loads(rig.service.results.get(f"{OUT}summary.json"))
-        codes = {name: error.code for name, error in errors.items()}
-        right = {ids[n]: n + 1 for n in at}
-        counted = recount.lines()
-        check(
-            counted["results"] == counted["distinct_lines"] == images
-            and record.succeeded == images - len(bad),
-            f"{record.succeeded} results, each line once",
-            problems,
-        )
-        check(codes == EXPECTED, f"three precise errors: {codes}", problems)
-        check(
-            {name: error.line for name, error in errors.items() if name} == right,
-            f"each names its line: {right}",
-            problems,
-        )
-        wrong = differences(summary, recount.summary())
-        check(not wrong, f"summary.json agrees with DuckDB {'; '.join(wrong)}", problems)
-        scored = sum(count for _, count, _ in rig.scored())
-        return {
-            "images": images,
-            "succeeded": record.succeeded,
-            "errors": {error.line: error.code for error in errors.values()},
-            "seconds": summary["seconds"],
-            "worker_restarts": rig.restarts,
-            "shards": summary["shards"],
-            "scored_twice": max(0, scored - images + 1),
-            "computed_again_in_summary": summary["computed_again"],
-            "problems": problems,
-        }
+        return verify(rig, client, run.id, images, lines)
+
+
+def verify(
+    rig: Rig, client: Client, run_id: str, images: int, lines: dict[str, int]
+) -> dict[str, Any]:
+    """Compare results, errors and summary with what they must be."""
+    problems: list[str] = []
+    record, errors = client.runs.get(run_id), list(client.runs.errors(run_id))
+    summary = json.loads(rig.service.results.get(f"{OUT}summary.json"))
+    with tempfile.TemporaryDirectory() as name:
+        client.runs.download(run_id, name)
+        recount = Recount(Path(name))
+        counted, wrong = recount.lines(), differences(summary, recount.summary())
+    check(
+        counted["results"] == counted["distinct_lines"] == images
+        and record.succeeded == images - len(lines),
+        f"{record.succeeded} results, each line once",
+        problems,
+    )
+    codes = {error.custom_id: error.code for error in errors}
+    check(codes == EXPECTED, f"three precise errors: {codes}", problems)
+    named = {error.custom_id: error.line for error in errors}
+    check(named == lines, f"each names its line: {named}", problems)
+    check(not wrong, f"summary.json agrees with DuckDB {'; '.join(wrong)}", problems)
+    scored = sum(count for _, count, _ in rig.scored())
+    return {
+        "images": images,
+        "succeeded": record.succeeded,
+        "errors": {error.line: error.code for error in errors},
+        "seconds": summary["seconds"],
+        "worker_restarts": rig.restarts,
+        "shards": summary["shards"],
+        "scored_twice": max(0, scored - images + 1),  # the deadly one was never scored
+        "computed_again_in_summary": summary["computed_again"],
+        "problems": problems,
+    }
 
 
 def main() -> int:
