@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         Result,
         ScoredLabel,
     )
+    from labelyard.runs.async_client import AsyncRunHandle
+    from labelyard.runs.client import RunHandle
+    from labelyard.runs.record import RunProgress, RunRecord
     from labelyard.settings import ClientSettings
     from labelyard.version import __version__
 
@@ -28,6 +31,7 @@ __all__ = [
     "AsyncEvent",
     "AsyncEventGap",
     "AsyncJobHandle",
+    "AsyncRunHandle",
     "Client",
     "ClientSettings",
     "Deliver",
@@ -42,6 +46,9 @@ __all__ = [
     "LabelyardError",
     "Record",
     "Result",
+    "RunHandle",
+    "RunProgress",
+    "RunRecord",
     "ScoredLabel",
     "WorkerInfo",
     "__version__",
@@ -52,12 +59,16 @@ MODULE_BY_NAME = {
     "AsyncEvent": "events",
     "AsyncEventGap": "events",
     "AsyncJobHandle": "async_client",
+    "AsyncRunHandle": "runs.async_client",
     "Client": "client",
     "ClientSettings": "settings",
     "Event": "events",
     "EventGap": "events",
     "JobHandle": "client",
     "LabelyardError": "errors",
+    "RunHandle": "runs.client",
+    "RunProgress": "runs.record",
+    "RunRecord": "runs.record",
     "Record": "ledger",
     "WorkerInfo": "ledger.workers",
     "__version__": "version",

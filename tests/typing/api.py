@@ -21,6 +21,9 @@ from labelyard import (
     LabelSet,
     Record,
     Result,
+    RunHandle,
+    RunProgress,
+    RunRecord,
 )
 from labelyard.ledger import Backlog, BacklogKey, State
 from labelyard.ledger.listing import JobSummary
@@ -81,6 +84,16 @@ def receives(client: Client, headers: dict[str, str], body: bytes) -> None:
     found = client.webhooks.list(state="dead", host="hooks.example.com", since=datetime.now(UTC))
     assert_type(found.deliveries, tuple[UndeliveredResult, ...])
     assert_type(client.webhooks.replay_all(kind="object"), int)
+
+
+def runs_in_bulk(client: Client) -> None:
+    handle = client.runs.start(
+        "s3://photos/**/*.jpg", ["a cat"], out="s3://results/cats/", output_format="parquet"
+    )
+    assert_type(handle, RunHandle)
+    assert_type(handle.wait(timeout_s=1), RunRecord)
+    assert_type(next(client.runs.watch(handle.id)), RunProgress)
+    client.runs.start("s3://photos/", ["a cat"], out="s3://r/", output_format="csv")  # type: ignore[arg-type]
 
 
 def consumes(client: Client) -> None:

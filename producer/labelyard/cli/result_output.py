@@ -88,7 +88,7 @@ class ImageWriter(ResultWriter):
             self._write_image(image, job_id=result.job_id)
 
     def _write_failure(self, record: Record, failure: Failure) -> None:
-        if record.is_job:
+        if record.is_job and not record.task:
             for image in record.job().images:
                 failed = ImageResult(id=image.id, uri=image.uri, error=failure)
                 self._write_image(failed, job_id=record.job_id)

@@ -110,6 +110,15 @@ def test_a_tenant_that_queues_one_message_at_a_time_is_charged_too(claims: Claim
     assert Counter(got[-100:])["b"] == pytest.approx(50, abs=2)
 
 
+def test_a_shard_of_a_run_is_charged_for_all_its_images(claims: Claims) -> None:
+    shards, jobs = {"tenant": "a", "images": 1000}, {"tenant": "b", "images": 50}
+    claims.push_many(*[shards] * 10, *[jobs] * 200)
+
+    got = claimed_tenants(claims, 63)
+
+    assert Counter(got) == {"a": 3, "b": 60}
+
+
 MALFORMED: dict[str, Any] = {
     "no text": [1],
     "10 kB": "x" * 10_000,
