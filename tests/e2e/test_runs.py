@@ -197,6 +197,8 @@ def test_a_picture_that_kills_its_worker_is_one_error_and_all_others_have_result
     uri = runs.pictures.put("poison/lethal.png", lethal)
     extra = (json.dumps({"custom_id": "lethal", "uri": uri}),)
     source = runs.manifest(images=50, name="poison", extra=extra)
+    # As if a worker had died after it wrote the files of the shard, before it was split.
+    runs.results.put("poison/results-00000.jsonl", b'{"line": 1}\n')
 
     handle = client.runs.start(source, LABELS, out=runs.results.uri("poison/"))
     run = ended(runs, client, handle.id)

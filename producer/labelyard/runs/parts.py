@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
@@ -11,8 +12,8 @@ from labelyard.messages.models import Message, refusal_of
 from labelyard.outgoing import FINISH_TASK, PLAN_TASK, SHARD_TASK, Outgoing
 from labelyard.queues import Queue
 
-# Its number, and behind a point the number of each part that it was split into.
-ShardName = Annotated[str, Field(pattern=r"^[0-9]{5,9}(?:\.[0-9]{1,3}){0,24}$")]
+# Its number; of a part that it was split into also the part's first line in it and its lines.
+ShardName = Annotated[str, Field(pattern=r"^[0-9]{5,9}(?:\.[0-9]{1,9}\.[0-9]{1,9})?$")]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -117,6 +118,21 @@ def shard_of(run_id: str, name: str, lines: ShardRange, *, tenant: str, epoch: i
         name=name,
         range=lines,
     )
+
+
+def number_of(name: str) -> str:
+    """Return the number in a shard's name, which its parts share."""
+    return name.partition(".")[0]
+
+
+def name_parts(name: str, parts: Iterable[ShardRange]) -> dict[str, ShardRange]:
+    """Name the parts that a shard is split into, however often it was split before.
+
+    Args:
+        name: Name of the shard, or of the part, that is split.
+        parts: Each smaller than what is split, so that no name occurs twice.
+    """
+    return {f"{number_of(name)}.{part.first}.{part.lines}": part for part in parts}
 
 
 def _suffix(epoch: int) -> str:

@@ -24,7 +24,7 @@ class ShardSummary(Report):
     """Summary of one shard, which the worker stores beside the shard's files.
 
     Attributes:
-        shard: Number of the shard as in its files' names, ``00017`` or, of a half, ``00017.0``.
+        shard: Number of the shard as in its files' names, ``00017`` or, of a half, ``00017.0.500``.
         images: Planned images.
         bad_lines: Manifest lines that name no image.
         labels: How often each label was the best one.

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from labelyard.errors import JobCancelledError
+from labelyard.errors import JobCancelledError, RunFilesError
 from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure, Result
 from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
-from labelyard.runs.parts import RunPart
+from labelyard.runs.parts import RunPart, number_of
 from labelyard.runs.record import RunRecord
 from labelyard.runs.summaries import RunSummary, ShardSummary
 from labelyard_worker.jobs.cancellation import Token
@@ -96,6 +96,7 @@ class EndWork(Work[EndResult]):
             self.parts.runs.ledger.cancel(self.job_id)
             raise JobCancelledError(self.job_id)
         self._write_failed_shards(run, token)
+        self._remove_replaced(run, token)
         now = self.parts.runs.ledger.now()
         counts = RunCounts()
         for shard in self._summaries(run, token):
@@ -123,6 +124,39 @@ class EndWork(Work[EndResult]):
             try:
                 write_failed(files, lines_of(self.parts.storage, run.request, lines), failure)
                 store_files(self.parts.storage, run.request, files, name=name, seconds=0.0)
+            finally:
+                files.close()
+
+    def _remove_replaced(self, run: RunRecord, token: Token) -> None:
+        """Remove the files of shards in whose place smaller ones stand.
+
+        A worker may die after it has written a shard's files and before the ledger knows of it.
+        If the shard is then split, its lines would be there twice.
+        """
+        done = set(self.parts.runs.done_shards(run.run_id))
+        split = {number_of(name) for name in done if name != number_of(name)}
+        if not split:
+            return
+        for kind in ("results", "errors", "embeddings"):
+            for name in self.parts.storage.list_names(run.request.out, f"{kind}-"):
+                token.check()
+                shard = name.removeprefix(f"{kind}-").rpartition(".")[0]
+                if number_of(shard) in split and shard not in done:
+                    self._remove(run, name, shard)
+
+    def _remove(self, run: RunRecord, name: str, shard: str) -> None:
+        """Delete a file, or write it again without lines if the worker may not delete."""
+        log.info("run_file_replaced", extra={"fields": {"run_id": run.run_id, "file": name}})
+        try:
+            self.parts.storage.delete(run.request, name)
+        except RunFilesError:
+            files = self.parts.open_files(run.request, shard)
+            try:
+                for output in files.finish():
+                    with output.body as body:
+                        self.parts.storage.put(
+                            run.request, output.name, body.read(), content_type=output.content_type
+                        )
             finally:
                 files.close()
 

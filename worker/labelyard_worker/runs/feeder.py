@@ -4,7 +4,9 @@ import logging
 import time
 from typing import Final
 
-from labelyard.errors import QueueFullError, TenantQuotaError
+from redis.exceptions import RedisError
+
+from labelyard.errors import LedgerUnavailableError, QueueFullError, TenantQuotaError
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.messages import Failure
 from labelyard.publisher import Publisher
@@ -13,6 +15,7 @@ from labelyard.runs.parts import (
     RunPart,
     ShardRange,
     end_of,
+    name_parts,
     plan_of,
     queue_of_part,
     shard_of,
@@ -73,7 +76,16 @@ class RunFeeder:
             if run is None:
                 self._runs.drop_open(run_id)
             else:
-                self._advance(run, workers)
+                self._try_to_advance(run, workers)
+
+    def _try_to_advance(self, run: RunRecord, workers: int) -> None:
+        """Do one round for a run; a fault of one run does not hold up the others."""
+        try:
+            self._advance(run, workers)
+        except (LedgerUnavailableError, RedisError, OSError):
+            raise
+        except Exception:
+            log.exception("run_not_fed", extra={"fields": {"run_id": run.run_id}})
 
     def _advance(self, run: RunRecord, workers: int) -> None:
         now = self._ledger.now()
@@ -133,8 +145,7 @@ class RunFeeder:
         cuts = cuts_of_shard(lines.lines, images_per_s=run.shard_images_per_s, most=most)
         if not cuts:
             return False
-        parts = {f"{name}.{number}": part for number, part in enumerate(lines.cut(*cuts))}
-        self._runs.split_waiting(run.run_id, name, parts)
+        self._runs.split_waiting(run.run_id, name, name_parts(name, lines.cut(*cuts)))
         return True
 
     def _open(self, run: RunRecord, name: str, lines: ShardRange, *, next_open_at: float) -> bool:

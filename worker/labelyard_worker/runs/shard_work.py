@@ -14,7 +14,7 @@ from labelyard.messages.result import Status
 from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.lines import ErrorLine, PlannedLine, ResultLine, parse_plan
-from labelyard.runs.parts import ShardPart, ShardRange
+from labelyard.runs.parts import ShardPart, ShardRange, name_parts
 from labelyard.runs.record import FINAL_RUN_STATES, counts_of
 from labelyard.runs.request import RunRequest
 from labelyard_worker.classify import Classifier
@@ -254,7 +254,7 @@ class ShardWork(Work[ShardResult]):
         parts = split_range(self.part.range, trail)
         if not parts:
             return self._give_up(reason)
-        named = {f"{self.part.name}.{number}": part for number, part in enumerate(parts)}
+        named = name_parts(self.part.name, parts)
         self.parts.runs.split(self.part, named, computed_again=trail.get("done", 0))
         return ShardResult(is_split=True)
 

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -96,6 +96,13 @@ class RunStorage:
             _try(
                 lambda: self.store(bucket).put(key, body, attributes={"Content-Type": content_type})
             )
+
+    def delete(self, request: RunRequest, name: str) -> None:
+        """Delete one object, if it is there; raises as :meth:`put`."""
+        self.check(request)
+        bucket, key = _place_of(request.out, name)
+        with _errors_as_ours(request.out + name), suppress(NotFoundError):
+            _try(lambda: self.store(bucket).delete(key))
 
     def get(self, request: RunRequest, name: str) -> bytes:
         """Read one object.
