@@ -94,6 +94,7 @@ GOOD: dict[str, Any] = {
     "prompts_per_s": 100.0,
     "group": "indexer",
     "run_id": "nothing",
+    "old_run": "nothing",
     "source": "s3://photos/",
     "out": "s3://results/",
     "codes": ["image_not_found"],
