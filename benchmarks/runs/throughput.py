@@ -3,7 +3,8 @@
     python -m benchmarks.runs.throughput --model lite --images 1920
 
 Servers of its own on 127.0.0.1 and one worker. Runs and jobs take turns on the same pictures, and
-another one begins each round. Then lone interactive jobs are timed, in turns on the idle worker and
+another one begins each round. CPU seconds are those of the worker and its children: they hold on a
+machine with other load, too. Then lone interactive jobs are timed, in turns on the idle worker and
 while a run is at work. ``--model instant`` measures what the queue and the files cost alone.
 """
 
@@ -16,7 +17,7 @@ import statistics
 import sys
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.checkpoints import LITE, Checkpoint, ensure_checkpoint
 from benchmarks.folders import cache_dir
@@ -24,6 +25,7 @@ from benchmarks.label_names import labels
 from benchmarks.machine import load_before, usable_cores
 from benchmarks.overhead import instant_worker
 from benchmarks.pictures import ensure_pictures
+from benchmarks.processes import cpu_s, descendants
 from benchmarks.runs.rig import say, upload_to, wait_until
 from benchmarks.stack import BUCKET, Stack, isolate, running_stack
 from benchmarks.systems.labelyard import LabelyardWorker
@@ -88,6 +90,11 @@ class Rig:
                 raise RuntimeError(f"a job {record.state}")
         return len(self.uris) / (time.monotonic() - began)
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of the worker and its children so far."""
+        pid = self.worker.process.pid
+        return cpu_s([pid, *descendants(pid)])
+
     def latencies(self, count: int, *, every_s: float) -> list[float]:
         """Return the seconds of lone interactive jobs, one after the other."""
         found = []
@@ -142,23 +149,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with running_stack() as stack:
         rig = Rig(stack, options.model, options.images)
         try:
-            rates = measure_rates(rig, options.rounds)
+            rounds = measure_rounds(rig, options.rounds)
             blocks = measure_latencies(rig, options.jobs, options.blocks)
         finally:
             rig.worker.stop()
-    ratios = [run / jobs for run, jobs in zip(rates["run"], rates["jobs"], strict=True)]
     idle, busy = (statistics.median(blocks[name]) for name in ("idle", "in_run"))
     return {
         "model": options.model,
         "images": options.images,
         "cores": usable_cores(),
         "load_before": round(load, 2),
-        "run_images_per_s": [round(rate, 1) for rate in rates["run"]],
-        "jobs_images_per_s": [round(rate, 1) for rate in rates["jobs"]],
-        "run_over_jobs": round(statistics.median(ratios), 3),
-        "run_over_jobs_of_medians": round(
-            statistics.median(rates["run"]) / statistics.median(rates["jobs"]), 3
-        ),
+        **describe(rounds, options.images),
         "interactive_idle_median_s": round(idle, 4),
         "interactive_in_run_median_s": round(busy, 4),
         "interactive_in_run_over_idle": round(busy / idle, 2),
@@ -166,16 +167,40 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_rates(rig: Rig, rounds: int) -> dict[str, list[float]]:
+class Round(NamedTuple):
+    """Images a second, and CPU seconds of the worker, of one run or the same pictures as jobs."""
+
+    images_per_s: float
+    cpu_s: float
+
+
+def describe(rounds: dict[str, list[Round]], images: int) -> dict[str, Any]:
+    """Return the rates, the CPU time of an image, and what a run has of each over jobs."""
+    found: dict[str, Any] = {}
+    for name, each in rounds.items():
+        found[f"{name}_images_per_s"] = [round(one.images_per_s, 1) for one in each]
+        found[f"{name}_cpu_ms_per_image"] = [round(1000 * one.cpu_s / images, 2) for one in each]
+    pairs = list(zip(rounds["run"], rounds["jobs"], strict=True))
+    rates = [run.images_per_s / jobs.images_per_s for run, jobs in pairs]
+    cpu = [jobs.cpu_s / run.cpu_s for run, jobs in pairs]
+    return {
+        **found,
+        "run_over_jobs": round(statistics.median(rates), 3),
+        "run_over_jobs_by_cpu": round(statistics.median(cpu), 3),
+    }
+
+
+def measure_rounds(rig: Rig, count: int) -> dict[str, list[Round]]:
     """Let runs and jobs take turns."""
-    rates: dict[str, list[float]] = {"run": [], "jobs": []}
+    found: dict[str, list[Round]] = {"run": [], "jobs": []}
     time_one = {"run": rig.time_run, "jobs": rig.time_jobs}
-    for number in range(rounds):
-        order = ["run", "jobs"] if number % 2 else ["jobs", "run"]
-        for name in order:
-            rates[name].append(time_one[name]())
-        say(f"round {number}: run {rates['run'][-1]:.1f}, jobs {rates['jobs'][-1]:.1f} images/s")
-    return rates
+    for number in range(count):
+        for name in ["run", "jobs"] if number % 2 else ["jobs", "run"]:
+            before = rig.cpu_s()
+            rate = time_one[name]()
+            found[name].append(Round(rate, rig.cpu_s() - before))
+            say(f"round {number}, {name}: {rate:.1f} images/s, {found[name][-1].cpu_s:.1f} CPU s")
+    return found
 
 
 def measure_latencies(rig: Rig, jobs: int, blocks: int) -> dict[str, list[float]]:
