@@ -106,7 +106,7 @@ def test_a_slow_shard_is_cut_before_it_begins(rig: FeederRig) -> None:
     for _ in range(2):
         rig.feeder.step()
 
-    assert rig.opened(run) == ["00002.0", "00002.1"]
+    assert rig.opened(run) == ["00002.0.20", "00002.20.20"]
     assert rig.runs.find(run.run_id).shards == 7
 
 
