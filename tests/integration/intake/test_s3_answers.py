@@ -89,7 +89,7 @@ keys = pytest.mark.parametrize("key", ["plain", "not//plain"], ids=["obstore", "
 def fetch(answer: Answer, key: str = "plain", **options: object) -> Fetched | Unchanged:
     with answering(answer) as port:
         settings = S3Settings(f"http://127.0.0.1:{port}", "us-east-1", is_anonymous=True)
-        source = SyncSource(lambda: S3Source(settings), TransferLimits(timeout_s=5))
+        source = SyncSource(lambda: S3Source(settings), TransferLimits(timeout_s=30))
         return source.fetch(f"s3://pets/{key}", **options)
 
 
