@@ -26,7 +26,7 @@ local FIRST_QUEUE, FIRST_SUFFIX = 5, #KEYS - 1
 local LOOK_EVERY = 16  -- claims
 
 -- Return the functions for tenants. They are made only when they are needed, which for a list that is
--- not sorted is each LOOK_EVERY claims: to make them takes as long as two commands.
+-- not sorted is each LOOK_EVERY claims: it would be a part of the time of every claim.
 local function functions_for_tenants()
 -- @include _lines.lua
 local MOST_AT_ONCE = 256  -- messages that one claim looks at or moves: about 1 ms
