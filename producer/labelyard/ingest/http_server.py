@@ -15,6 +15,7 @@ from labelyard.ingest.http_messages import (
     parse_head,
     read_body,
 )
+from labelyard.stream_server import StreamServer
 
 #: Seconds that a connection may wait for its next request.
 IDLE_S: Final = 75.0
@@ -65,35 +66,24 @@ class HttpServer:
         self._check = check
         self._limits = limits
         self._counters = counters
-        self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self._server = StreamServer(self._accept, limit=MAX_HEAD_BYTES)
         self._is_closing = False
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, which the system chooses if *port* is 0."""
-        self._server = await asyncio.start_server(
-            self._accept, host, port, limit=MAX_HEAD_BYTES, backlog=512
-        )
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._server.listen(host, port, backlog=512)
 
     async def close(self, *, drain_s: float) -> None:
         """Stop listening, let running requests end within *drain_s*, and close all connections."""
         self._is_closing = True
-        if self._server is not None:
-            self._server.close()
+        await self._server.stop_listening()
         for writer in list(self._idle):
             writer.close()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=drain_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._server.wait_until_idle(drain_s)
+        await self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio runs it in a task
-        self._tasks.add(task)
         self._counters.connections += 1
         try:
             while await self._serve_request(reader, writer):
@@ -103,7 +93,6 @@ class HttpServer:
         finally:
             self._counters.connections -= 1
             self._idle.discard(writer)
-            self._tasks.discard(task)
             writer.close()
 
     async def _serve_request(

@@ -111,6 +111,7 @@ class IngestService:
                 await self._stopping.wait()
                 await self._drain(server)
             finally:
+                await server.close(drain_s=0)
                 await self._rules.abort()
                 await self._connections.close_here()
 

@@ -16,6 +16,8 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from labelyard.stream_server import StreamServer
+
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
@@ -78,16 +80,15 @@ class ProbeServer:
 
     def _serve_all(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._listen())  # the runner cancels what is left, and closes the loop
+            runner.run(self._listen())  # the runner closes the loop
 
     async def _listen(self) -> None:
-        server = await asyncio.start_server(
-            self._serve, sock=self._listener, limit=MAX_REQUEST_BYTES
-        )
+        server = StreamServer(self._serve, limit=MAX_REQUEST_BYTES)
         try:
+            await server.listen(sock=self._listener)
             await self._closing.wait()
         finally:
-            server.close()
+            await server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request and answer it; the connection ends with it."""
