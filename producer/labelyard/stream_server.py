@@ -36,7 +36,7 @@ class StreamServer:
     async def listen(
         self,
         host: str | None = None,
-        port: int | None = None,
+        port: int = 0,
         *,
         sock: socket.socket | None = None,
         backlog: int = 100,
