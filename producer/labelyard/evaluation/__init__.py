@@ -1,0 +1,1 @@
+"""Measuring label sets on labelled pictures; the numbers need the extra ``evaluation``."""
