@@ -1,5 +1,6 @@
 """Runs through the whole path: a manifest becomes files, whatever happens on the way."""
 
+import gzip
 import json
 import os
 import re
@@ -21,8 +22,10 @@ from tests.conftest import SESSION_SERVERS
 from tests.e2e.instant import COMMAND, ROOT
 from tests.support import pictures
 from tests.support.apps.instant_model import LETHAL
+from tests.support.bad_lines import mixed_manifest
 from tests.support.buckets import Bucket
 from tests.support.command_line import lines, run
+from tests.support.manifests import REFERENCE
 from tests.support.rabbitmq import NOT_INSTALLED, RabbitServer, is_installed
 from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
@@ -147,6 +150,36 @@ def test_a_run_writes_one_result_for_each_line_of_its_manifest(
     assert manifest["request"]["source"] == source
     progress = handle.progress()
     assert (progress.done, progress.total, progress.is_total_known) == (701, 701, True)
+
+
+def test_a_thousand_bad_lines_are_named_by_their_lines_and_harm_no_good_one(
+    runs: RunService, client: Client
+) -> None:
+    uris = [runs.pictures.put(f"bad-lines/{n}.png", pictures.png(seed=n)) for n in range(5)]
+    failing = [
+        ({"uri": runs.pictures.uri("bad-lines/missing.png")}, "image_not_found"),
+        ({"uri": uris[0], "label_set": REFERENCE}, "unknown_label_set"),
+    ]
+    mixed = mixed_manifest("jsonl", uris, rounds=20, failing=failing)
+    source = runs.pictures.put("bad-lines.jsonl.gz", gzip.compress(mixed.body, 1))
+
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("bad-lines/"), columns=["*"])
+    run = ended(runs, client, handle.id)
+
+    results, errors = runs.lines("bad-lines/"), runs.lines("bad-lines/", "errors")
+    good = {line["custom_id"]: line["line"] for line in results if line["status"] == "succeeded"}
+    assert (run.state, len(mixed.bad) > 1_000) == ("partial", True)
+    assert sorted((line["line"], line["code"]) for line in errors) == sorted(mixed.errors.items())
+    assert good == mixed.good
+    assert len(results) == len(mixed.good) + len(mixed.failing)
+    summary = runs.summary("bad-lines/")
+    assert summary["bad_lines"] == len(mixed.bad)
+    assert summary["errors"] == run.errors == Counter(mixed.errors.values())
+    assert summary["images"] == {
+        "total": len(results),
+        "succeeded": len(mixed.good),
+        "failed": len(mixed.failing),
+    }
 
 
 def test_the_report_of_a_run_has_its_numbers_and_its_pictures(

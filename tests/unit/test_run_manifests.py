@@ -14,13 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelyard.runs.lines import MAX_LINE_BYTES, ErrorLine, LineFault, PlannedLine, parse_plan
+from labelyard.runs.lines import MAX_LINE_BYTES, ErrorLine, PlannedLine, parse_plan
 from labelyard_worker.runs.sources import planned_lines
 from labelyard_worker.runs.sources.compression import decompress
 from labelyard_worker.runs.sources.csv_manifest import MAX_ROW_LINES
 from labelyard_worker.runs.sources.parquet_manifest import read_parquet
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 from labelyard_worker.runs.sources.planned_lines import PlannedLines
+from tests.support.bad_lines import (
+    BAD_CSV_ROWS,
+    BAD_JSON_LINES,
+    ManifestForm,
+    mixed_manifest,
+)
 from tests.support.manifests import (
     REFERENCE,
     codes_of,
@@ -32,64 +38,6 @@ from tests.support.manifests import (
 )
 
 MANY = 1_200  # lines: more than are checked by the same calls
-
-BAD_JSON_LINES = {
-    "no_json": (b"cats and dogs", LineFault.BAD_JSON),
-    "cut_off": (b'{"custom_id": "x", "uri": "s3://pe', LineFault.BAD_JSON),
-    "two_objects": (line_of("x") + line_of("y"), LineFault.BAD_JSON),
-    "single_quotes": (b"{'custom_id': 'x'}", LineFault.BAD_JSON),
-    "not_a_number": (b'{"custom_id": "x", "uri": "s3://pets/x", "n": NaN}', LineFault.BAD_JSON),
-    "infinity": (b'{"custom_id": "x", "uri": "s3://pets/x", "n": -Infinity}', LineFault.BAD_JSON),
-    "deep": (b'{"custom_id": ' + b"[" * 5_000, LineFault.BAD_JSON),
-    "half_surrogate": (b'{"custom_id": "\\ud800", "uri": "s3://pets/x"}', LineFault.BAD_JSON),
-    "huge_number": (b'{"custom_id": ' + b"9" * 50_000 + b"}", LineFault.BAD_JSON),
-    "bad_utf_8": (b'{"custom_id": "\xff", "uri": "s3://pets/x"}', LineFault.BAD_ENCODING),
-    "latin_1": (
-        '{"custom_id": "é", "uri": "s3://pets/x"}'.encode("latin-1"),
-        LineFault.BAD_ENCODING,
-    ),
-    "mark_inside": (b"\xef\xbb\xbf" + line_of("x"), LineFault.BAD_ENCODING),
-    "nul_bytes": (line_of("x").decode().encode("utf-16-le"), LineFault.BAD_ENCODING),
-    "list": (b'["x", "s3://pets/x.jpg"]', LineFault.NOT_AN_OBJECT),
-    "text": (b'"s3://pets/x.jpg"', LineFault.NOT_AN_OBJECT),
-    "null": (b"null", LineFault.NOT_AN_OBJECT),
-    "empty": (b"", LineFault.EMPTY_LINE),
-    "spaces": (b" \t \r", LineFault.EMPTY_LINE),
-    "huge_line": (line_of("x", note="n" * MAX_LINE_BYTES), LineFault.LINE_TOO_LONG),
-    "no_id": (b'{"uri": "s3://pets/x.jpg"}', LineFault.MISSING_FIELD),
-    "no_uri": (b'{"custom_id": "x"}', LineFault.MISSING_FIELD),
-    "nothing": (b"{}", LineFault.MISSING_FIELD),
-    "null_id": (line_of("x", custom_id=None), LineFault.MISSING_FIELD),
-    "misspelt": (b'{"customId": "x", "url": "s3://pets/x.jpg"}', LineFault.MISSING_FIELD),
-    "number_as_id": (line_of("x", custom_id=7), LineFault.WRONG_TYPE),
-    "list_as_uri": (line_of("x", uri=["s3://pets/x.jpg"]), LineFault.WRONG_TYPE),
-    "true_as_uri": (line_of("x", uri=True), LineFault.WRONG_TYPE),
-    "empty_id": (line_of("x", custom_id=""), LineFault.EMPTY_FIELD),
-    "empty_uri": (line_of("x", uri=""), LineFault.EMPTY_FIELD),
-    "long_id": (line_of("x", custom_id="x" * 1_025), LineFault.FIELD_TOO_LONG),
-    "long_uri": (line_of("x", uri="s3://pets/" + "x" * 2_048), LineFault.FIELD_TOO_LONG),
-    "long_key": (line_of("x", uri="s3://pets/" + "ü" * 600), LineFault.FIELD_TOO_LONG),
-    "nul_in_id": (line_of("x", custom_id="a\0b"), LineFault.CONTROL_CHARACTERS),
-    "escape_in_uri": (line_of("x", uri="s3://pets/\x1b[2J"), LineFault.CONTROL_CHARACTERS),
-    "repeated": (line_of("good-1"), LineFault.DUPLICATE_CUSTOM_ID),
-    "ftp": (line_of("x", uri="ftp://pets/x.jpg"), LineFault.UNSUPPORTED_URI),
-    "path": (line_of("x", uri="/etc/passwd"), LineFault.UNSUPPORTED_URI),
-    "http": (line_of("x", uri="http://pets/x.jpg"), LineFault.UNSUPPORTED_URI),
-    "https_alone": (line_of("x", uri="https://"), LineFault.UNSUPPORTED_URI),
-    "upper_case": (line_of("x", uri="S3://pets/x.jpg"), LineFault.UNSUPPORTED_URI),
-    "no_key": (line_of("x", uri="s3://pets/"), LineFault.UNSUPPORTED_URI),
-    "no_bucket": (line_of("x", uri="s3:///x.jpg"), LineFault.UNSUPPORTED_URI),
-    "host_as_bucket": (line_of("x", uri="s3://evil:80?/x.jpg"), LineFault.UNSUPPORTED_URI),
-    "labels_text": (line_of("x", labels=7), LineFault.BAD_LABELS),
-    "labels_empty": (line_of("x", labels=[]), LineFault.BAD_LABELS),
-    "labels_twice": (line_of("x", labels=["a", "a"]), LineFault.BAD_LABELS),
-    "labels_odd": (line_of("x", labels=["a", 1]), LineFault.BAD_LABELS),
-    "labels_many": (line_of("x", labels=[f"{n}" for n in range(1_001)]), LineFault.BAD_LABELS),
-    "labels_and_set": (line_of("x", labels=["a"], label_set=REFERENCE), LineFault.BAD_LABELS),
-    "set_by_name": (line_of("x", label_set="pets"), LineFault.UNKNOWN_LABEL_SET),
-    "set_inline": (line_of("x", label_set={"labels": ["a"]}), LineFault.UNKNOWN_LABEL_SET),
-    "huge_column": (line_of("x", note="n" * 20_000), LineFault.COLUMNS_TOO_LARGE),
-}
 
 
 @pytest.mark.parametrize("kind", BAD_JSON_LINES)
@@ -106,21 +54,20 @@ def test_a_bad_line_becomes_one_error_and_harms_no_other_line(kind: str) -> None
     assert [line.line for line in lines] == list(range(1, MANY + 2))
 
 
-def test_bad_lines_of_every_kind_in_one_manifest_are_named_by_their_lines() -> None:
-    wanted, lines = {}, []
-    for repeat in range(20):
-        for kind, (bad, code) in BAD_JSON_LINES.items():
-            if kind == "repeated":
-                bad = line_of("good-0-no_json")
-            lines += [line_of(f"good-{repeat}-{kind}"), bad]
-            wanted[len(lines)] = code
-    lines.append(line_of("last"))
+@pytest.mark.parametrize(
+    ("form", "open_source", "rounds"), [("jsonl", jsonl_source, 20), ("csv", csv_source, 75)]
+)
+def test_bad_lines_of_every_kind_in_one_manifest_are_named_by_their_lines(
+    form: ManifestForm, open_source: Any, rounds: int
+) -> None:
+    mixed = mixed_manifest(form, ["s3://pets/x.jpg"], rounds=rounds)
 
-    found = lines_of(jsonl_source(pieces(b"\n".join(lines), 100_000), columns="all"))
+    found = lines_of(open_source(pieces(mixed.body, 100_000), columns="all"))
 
-    assert len(wanted) > 1_000
-    assert codes_of(found) == wanted
-    assert len(found) == len(lines)
+    planned = {line.custom_id: line.line for line in found if isinstance(line, PlannedLine)}
+    assert len(mixed.bad) > 1_000
+    assert codes_of(found) == mixed.bad
+    assert planned == mixed.good
     assert all(len(line.message) < 500 for line in found if isinstance(line, ErrorLine))
 
 
@@ -250,29 +197,10 @@ def test_a_part_counts_the_lines_that_name_an_image() -> None:
 # CSV
 
 
-CSV_ROWS = {
-    "too_few": (b"x", LineFault.BAD_ROW),
-    "too_many": (b"x,s3://pets/x.jpg,,,5", LineFault.BAD_ROW),
-    "stray_quote": (b'x,s3://pets/x.jpg,,"a"b', LineFault.BAD_ROW),
-    "unclosed": (b'x,s3://pets/x.jpg,,"a', LineFault.BAD_ROW),
-    "empty": (b"", LineFault.EMPTY_LINE),
-    "bad_utf_8": (b"\xff,s3://pets/x.jpg,,", LineFault.BAD_ENCODING),
-    "nul": (b"x\0,s3://pets/x.jpg,,", LineFault.BAD_ENCODING),
-    "huge_line": (b"x" * (MAX_LINE_BYTES + 1), LineFault.LINE_TOO_LONG),
-    "huge_cell": (b"x,s3://pets/x.jpg,," + b"n" * 200_000, LineFault.FIELD_TOO_LONG),
-    "no_id": (b",s3://pets/x.jpg,,", LineFault.EMPTY_FIELD),
-    "no_uri": (b"x,,,", LineFault.EMPTY_FIELD),
-    "control": (b"x\x07,s3://pets/x.jpg,,", LineFault.CONTROL_CHARACTERS),
-    "repeated": (b"good-1,s3://pets/x.jpg,,", LineFault.DUPLICATE_CUSTOM_ID),
-    "ftp": (b"x,ftp://pets/x.jpg,,", LineFault.UNSUPPORTED_URI),
-    "labels": (b"x,s3://pets/x.jpg,a;;b,", LineFault.BAD_LABELS),
-}
-
-
 @pytest.mark.parametrize("size", [300, 1_000_000])
-@pytest.mark.parametrize("kind", CSV_ROWS)
+@pytest.mark.parametrize("kind", BAD_CSV_ROWS)
 def test_a_bad_row_becomes_one_error_and_harms_no_other_row(kind: str, size: int) -> None:
-    bad, code = CSV_ROWS[kind]
+    bad, code = BAD_CSV_ROWS[kind]
     good = [f"good-{number},s3://pets/{number}.jpg,,".encode() for number in range(1_200)]
     manifest = b"\n".join([b"custom_id,uri,labels,note", *good[:700], bad, *good[700:]])
 
