@@ -51,6 +51,10 @@ Webhook = Annotated[
     typer.Option("--webhook", metavar="URL", help="Receiver that gets each job's result by POST"),
 ]
 
+JobTag = Annotated[
+    str | None, typer.Option("--tag", help="Name by which consumers of events choose jobs")
+]
+
 
 def classify(
     images: Images,
@@ -62,6 +66,7 @@ def classify(
     threshold: LabelThreshold = None,
     scoring: ScoringName = None,
     top_k: TopK = 5,
+    tag: JobTag = None,
     timeout_s: TimeoutS = 60.0,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
@@ -91,7 +96,7 @@ def classify(
         ) as writer,
         JobWait(client, writer, progress, options) as wait_for,
     ):
-        jobs = make_jobs(client, images, label_set, progress, top_k=top_k, expires_in_s=None)
+        jobs = make_jobs(client, images, label_set, progress, top_k=top_k, tag=tag)
         wait_for.wait(wait_for.submit(jobs, queue))
 
 
@@ -107,6 +112,7 @@ def submit(
     top_k: TopK = 5,
     expires_in_s: ExpiresInS = None,
     webhook: Webhook = None,
+    tag: JobTag = None,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -131,6 +137,7 @@ def submit(
             top_k=top_k,
             expires_in_s=expires_in_s,
             webhook=webhook,
+            tag=tag,
         )
         for job, handle in zip(jobs, submit_jobs(client, jobs, queue), strict=True):
             if as_json:
@@ -239,8 +246,9 @@ def make_jobs(
     progress: ProgressLine,
     *,
     top_k: int,
-    expires_in_s: float | None,
+    expires_in_s: float | None = None,
     webhook: str | None = None,
+    tag: str | None = None,
 ) -> list[Job]:
     """Make as many jobs as *images* need; local files are uploaded."""
     if any(map(is_local, images)):
@@ -251,6 +259,8 @@ def make_jobs(
         options["expires_in_s"] = expires_in_s
     if webhook is not None:
         options["deliver"] = Deliver(webhook=webhook)
+    if tag is not None:
+        options["tag"] = tag
     jobs = []
     while some := list(islice(refs, MAX_IMAGES)):
         jobs.append(client.prepare(some, labels, **options))

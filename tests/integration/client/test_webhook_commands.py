@@ -126,6 +126,18 @@ def test_submit_names_the_receiver_of_the_results() -> None:
     assert "webhook" in refusal.stderr
 
 
+def test_submit_gives_its_jobs_a_tag() -> None:
+    labels = ("--labels", "cat, dog")
+
+    tagged = run("submit", "s3://photos/cat.jpg", *labels, "--tag", "spring/2031")
+    refusal = run("submit", "s3://photos/cat.jpg", *labels, "--tag", "a b")
+
+    with Client() as client:
+        assert client.status(tagged.stdout.strip()).job().tag == "spring/2031"
+    assert (refusal.exit_code, refusal.stdout) == (2, "")
+    assert "tag" in refusal.stderr
+
+
 def test_an_unknown_job_is_reported() -> None:
     assert run("webhooks", "replay", "nobody").exit_code == 1
     assert run("webhooks", "purge", "nobody").exit_code == 1
