@@ -61,6 +61,10 @@ def prometheus() -> dict[str, Any]:
     return read_yaml(ROOT / "deploy/prometheus/prometheus.yml")
 
 
+def scrape_jobs() -> dict[str, dict[str, Any]]:
+    return {job["job_name"]: job for job in prometheus()["scrape_configs"]}
+
+
 def example_variables(*, active_only: bool = False) -> dict[str, str]:
     """Read .env.example, what is commented out included."""
     prefix = "" if active_only else "#?"
@@ -173,13 +177,23 @@ def test_optional_services_start_with_their_profile_alone() -> None:
 
 
 def test_prometheus_scrapes_the_port_of_each_worker_service() -> None:
-    [job] = prometheus()["scrape_configs"]
+    job = scrape_jobs()["labelyard"]
     [targets] = job["dns_sd_configs"]
 
     assert set(targets["names"]) == set(WORKERS)
     assert targets["port"] == WorkerSettings.model_fields["health_port"].default
     hosts = {one["environment"]["LABELYARD_HEALTH_HOST"] for one in WORKERS.values()}
     assert hosts == {"0.0.0.0"}
+
+
+def test_prometheus_scrapes_the_port_of_the_ingest_service() -> None:
+    job = scrape_jobs()["labelyard-ingest"]
+    [targets] = job["dns_sd_configs"]
+
+    assert targets["names"] == ["ingest"]
+    assert (
+        f"http://127.0.0.1:{targets['port']}/ready" in SERVICES["ingest"]["healthcheck"]["test"][-1]
+    )
 
 
 def test_files_that_services_mount_exist_and_cannot_be_written() -> None:
