@@ -3,7 +3,6 @@
 import dataclasses
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -18,43 +17,16 @@ from labelyard.errors import (
 )
 from labelyard.messages import ImageRef, Job
 from labelyard_worker.embedding import Embedder
-from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.pixels import ImageFacts, Pixels, Unchanged
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import KnownImage
+from tests.support.given_intake import GivenIntake
 
 PIXELS = Pixels(b"rgb", 1, 1, ImageFacts("0" * 64, width=1, height=1))
 VECTOR = np.ones(4, dtype=np.float32)
+MADE = np.zeros(4, dtype=np.float32)
 KNOWN = KnownImage(VECTOR, ImageFacts("1" * 64, width=1, height=1, etag="e1"), "3 noon v1")
-
-
-class Intake:
-    """An intake with given answers; a slot of the pixel budget is taken first, as in the pool."""
-
-    def __init__(self) -> None:
-        self.budget = PixelBudget(100)
-        self.futures: list[Future[Any]] = []
-        self.known: list[Any] = []
-        self.refuses = False
-
-    def submit(self, images: list[ImageRef], *, known: object, **_: object) -> list[Future[Any]]:
-        self.known.append(known)
-        if self.refuses:
-            raise MemoryError("no thread")
-        self.futures.append(Future())
-        return self.futures[-1:]
-
-    def answer(self, future: "Future[Any]", outcome: object) -> None:
-        if isinstance(outcome, Pixels):
-            self.budget.take()
-        if not future.set_running_or_notify_cancel():
-            if isinstance(outcome, Pixels):
-                self.budget.give_back()
-        elif isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 class Known:
@@ -71,6 +43,9 @@ class Known:
 
     def embeds_of(self, _: str) -> Any:
         return self._content()
+
+    def keep_content(self, sha256: str, image_embeds: Any) -> None:
+        """Forget it: the entries are given."""
 
 
 JOB = Job(
@@ -120,7 +95,7 @@ def test_each_outcome_returns_all_it_held_and_answers_once(
     batcher.start()
     if model == "closed":
         batcher.close(timeout_s=5)
-    intake = Intake()
+    intake = GivenIntake()
     embedder = Embedder(intake, batcher, known=Known(known, content))  # type: ignore[arg-type]
     answers: list[object] = []
 
@@ -157,10 +132,10 @@ def test_only_the_content_itself_is_believed(
 ) -> None:
     """A recalled image is never given to the model; with always_fetch no version is named."""
     batcher: Batcher[Any, Any] = Batcher(
-        lambda batch: ["made" for _ in batch], max_batch_size=4, queue_capacity=10
+        lambda batch: [MADE for _ in batch], max_batch_size=4, queue_capacity=10
     )
     batcher.start()
-    intake = Intake()
+    intake = GivenIntake()
     embedder = Embedder(
         intake,  # type: ignore[arg-type]
         batcher,
@@ -178,7 +153,7 @@ def test_only_the_content_itself_is_believed(
     if is_recall and outcome != "same":
         assert isinstance(error, ImageNotEmbeddedError)
     else:
-        expected = VECTOR if outcome == "same" else "made"
+        expected = VECTOR if outcome == "same" else MADE
         assert embedded.result().image.image_embeds is expected
     is_named = bool(intake.known and intake.known[0])
     assert is_named == (known is not None and not always_fetches)
@@ -187,7 +162,7 @@ def test_only_the_content_itself_is_believed(
 
 def test_an_intake_that_refuses_leaves_nothing_expected() -> None:
     batcher: Batcher[Any, Any] = Batcher(lambda batch: batch, max_batch_size=4, queue_capacity=4)
-    intake = Intake()
+    intake = GivenIntake()
     intake.refuses = True
     embedder = Embedder(intake, batcher, known=Known(None, lambda: None))  # type: ignore[arg-type]
 

@@ -84,7 +84,8 @@ PROMPTS_ENCODED: Final = _counter(
 IMAGE_CACHE: Final = _counter(
     "labelyard_image_cache_lookups_total",
     "Images by the place of their embedding: memory or shared (Redis), by their address; content, "
-    "by their bytes under another address; miss, if the model had to make it.",
+    "by their bytes under another address, also if those are on their way to the model; miss, if the "
+    "model had to make it.",
     ("result",),
 )
 LABEL_SETS: Final = _counter(

@@ -206,8 +206,14 @@ class ImageCache:
         """Find the embedding of this very content, under any address."""
         return self._by_content.get(sha256)
 
+    def keep_content(self, sha256: str, image_embeds: Floats) -> None:
+        """Store an embedding by its content alone."""
+        if self._is_remembering:
+            embeds = image_embeds.copy()  # a row would keep its whole batch in memory
+            self._by_content.put(sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
+
     def keep(self, images: Iterable[tuple[ImageRef, KnownImage]]) -> None:
-        """Store newly embedded images."""
+        """Store newly embedded images by their address."""
         by_address = {address_of(image): known for image, known in images}
         if by_address:
             self._remember(by_address)
@@ -225,8 +231,8 @@ class ImageCache:
         for address, known in images.items():
             entry = Entry.of(known)
             self._by_address.put(address, entry, size_bytes=ENTRY_BYTES + len(address))
-            embeds = known.image_embeds.copy()  # a row would keep its whole batch in memory
-            self._by_content.put(known.facts.sha256, embeds, size_bytes=ENTRY_BYTES + embeds.nbytes)
+            if self._by_content.get(known.facts.sha256) is None:
+                self.keep_content(known.facts.sha256, known.image_embeds)
 
     def close(self) -> None:
         """Close the connection of the shared part."""
