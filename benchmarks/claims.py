@@ -55,7 +55,9 @@ def fair_script() -> Script:
     """Return the claim that workers send."""
     queues = [KEYS.queue(queue) for queue in Queue]
     keys = [KEYS.unacked, KEYS.unacked_index, KEYS.weights, KEYS.sorted, *queues]
-    return Script(SCRIPTS["claim"], keys, [1, *map(json.dumps, queues), *PRIORITY_SUFFIXES])
+    return Script(
+        SCRIPTS["claim"], keys, [1, "0" * len(queues), *map(json.dumps, queues), *PRIORITY_SUFFIXES]
+    )
 
 
 class Claimant:

@@ -44,8 +44,8 @@ class Claims:
                 pipeline.lpush(self.keys.queue(queue), message_of(number, **headers))
             pipeline.execute()
 
-    def claim(self) -> dict[str, Any] | None:
-        """Claim the next message; ``None`` if there is none."""
+    def claim(self, *, is_full: bool = False) -> dict[str, Any] | None:
+        """Claim the next message, but no shard if the worker is full; ``None`` if there is none."""
         self.tags += 1
         tag = f"tag-{self.tags}"
         lists = [self.keys.queue(queue) for queue in self.queues]
@@ -57,8 +57,9 @@ class Claims:
             *lists,
         ]
         names = [json.dumps(name) for name in lists]
+        left = ("1" if is_full else "0") * len(lists)
         reply: Any = self.client.eval(
-            SCRIPTS["claim"], len(keys), *keys, tag, 1, *names, *PRIORITY_SUFFIXES
+            SCRIPTS["claim"], len(keys), *keys, tag, 1, left, *names, *PRIORITY_SUFFIXES
         )
         if reply is None:
             return None

@@ -7,7 +7,7 @@ import pytest
 from labelyard.errors import ServiceConfigError
 from labelyard.settings import ClientSettings, unknown_variables
 from labelyard_worker.broker.visibility_heartbeat import HeartbeatStep
-from labelyard_worker.celery_app import build_app, inflight_limits
+from labelyard_worker.celery_app import build_app, build_redis_options, inflight_limits
 from labelyard_worker.settings import WorkerSettings, read_settings
 
 
@@ -117,3 +117,9 @@ def test_bulk_jobs_leave_a_share_of_the_slots_free(
 
     assert (limits["labelyard.bulk"], limits["labelyard.quarantine"]) == (slots, 1)
     assert "labelyard.interactive" not in limits
+
+
+def test_shards_are_limited_where_they_are_queued() -> None:
+    options = build_redis_options(WorkerSettings(namespace="yard", shards_at_once=2))
+
+    assert options["shard_limits"] == {"yard.bulk": 2}

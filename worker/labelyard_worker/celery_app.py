@@ -133,6 +133,8 @@ def build_redis_options(settings: WorkerSettings) -> dict[str, Any]:
             "queue_order": [queue_name(namespace, queue) for queue in Queue],
             # Bulk jobs never take all slots; one suspect at a time.
             "inflight_limits": inflight_limits(settings),
+            # Further shards are left to other workers: a worker that dies loses those it has.
+            "shard_limits": {queue_name(namespace, Queue.BULK): settings.shards_at_once},
         }
     return options
 

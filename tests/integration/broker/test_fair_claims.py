@@ -19,7 +19,7 @@ from labelyard_worker.maintenance.broker_view import QueueSnapshot, RedisBrokerV
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.waiting_jobs import WAITING_JOBS
 from tests.support.claiming import KEYS, NAMESPACE, Claims, message_of, tenant_of
-from tests.support.inbox import inbox
+from tests.support.inbox import bodies, inbox, publish
 from tests.support.waiting import wait_until
 
 A, B = {"tenant": "a"}, {"tenant": "b"}
@@ -156,7 +156,7 @@ def _raw_claim(tag: int) -> tuple[Any, ...]:
     from labelyard.tenant_lines.scripts import SCRIPTS
 
     keys = (KEYS.unacked, KEYS.unacked_index, KEYS.weights, KEYS.sorted, KEYS.queue("bulk"))
-    return (SCRIPTS["claim"], len(keys), *keys, f"raw-{tag}", 1, '"bulk"', "")
+    return (SCRIPTS["claim"], len(keys), *keys, f"raw-{tag}", 1, "0", '"bulk"', "")
 
 
 def test_tenants_beyond_the_bound_share_lines(claims: Claims) -> None:
@@ -376,3 +376,80 @@ def test_a_full_broker_sorts_and_loses_nothing(own_valkey: ValkeyServer) -> None
 
         assert got == {"a": 400, "b": 400}
         assert client.hlen(KEYS.unacked) == 800
+
+
+def test_a_full_worker_leaves_shards_and_claims_the_jobs_among_them(claims: Claims) -> None:
+    shard = {"tenant": "a", "images": 1000}
+    claims.push_many(shard, A, shard, {"tenant": "a", "images": 64})
+
+    full = [claims.claim(is_full=True) for _ in range(3)]
+    others = [claims.claim() for _ in range(3)]
+
+    assert [one and one["n"] for one in full] == [1, 3, None]
+    assert [one and one["n"] for one in others] == [0, 2, None]
+
+
+def test_a_full_worker_passes_over_the_tenants_that_have_only_shards(claims: Claims) -> None:
+    shards = [{"tenant": tenant, "images": 1000} for tenant in "aabb"]
+    claims.push_many(*shards, {"tenant": "c"}, {"tenant": "c"})
+    first = claims.claim()  # the list is sorted by now
+
+    full = [claims.claim(is_full=True) for _ in range(3)]
+    others = [claims.claim() for _ in range(4)]
+
+    assert first is not None
+    assert first["n"] == 0
+    assert [one and tenant_of(one) for one in full] == ["c", "c", None]
+    assert sorted(one["n"] for one in others if one) == [1, 2, 3]
+    assert claims.client.keys("*:turns") == []
+
+
+def test_a_tenant_passed_over_by_full_workers_keeps_its_turn(claims: Claims) -> None:
+    claims.push_many(B, *[{"tenant": "a", "images": 1000}] * 2, *[B] * 100)
+    claims.claim()
+    full = [claims.claim(is_full=True) for _ in range(50)]
+
+    claims.push(500, tenant="new")
+    others = claimed_tenants(claims, 3)
+
+    assert {tenant_of(one) for one in full if one} == {"b"}
+    assert others[0] == "a"
+    assert others[1] == "new"  # it begins at the clock, which is where the first one stands
+
+
+def test_a_job_behind_the_shards_of_another_tenant_has_the_list_sorted(claims: Claims) -> None:
+    claims.push_many(A, *[{"tenant": "a", "images": 1000}] * 3)
+    claims.claim()  # the shards are known to be of one tenant
+    claims.push_many(*[B] * 3, first=10)
+
+    full = claims.claim(is_full=True)
+    others = claimed_tenants(claims, 5)
+
+    assert full is not None
+    assert full["n"] == 10
+    assert others == ["a", "b", "b", "a", "a"]
+
+
+def test_a_worker_runs_so_many_shards_at_once_and_jobs_beside_them(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisChannel, "fallback_s", 600.0)  # a wake-up is needed
+    options = {"shard_limits": {"bulk": 2}}
+    publish(broker_url, *["shard"] * 5, headers={"labelyard_images": 500})
+    publish(broker_url, "job")
+    with inbox(broker_url, "bulk", **options) as worker:
+        worker.await_messages(3)
+        worker.await_quiet()
+        received = bodies(worker.messages)
+        worker.messages[0].ack()
+        worker.await_messages(4)
+        worker.await_quiet()
+        after = bodies(worker.messages)
+        with inbox(broker_url, "bulk") as other:
+            rest = bodies(other.await_messages(2))
+            for message in (*worker.messages[1:], *other.messages):
+                message.ack()
+
+    assert received == ["shard", "shard", "job"]
+    assert after == ["shard", "shard", "job", "shard"]
+    assert rest == ["shard", "shard"]

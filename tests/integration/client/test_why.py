@@ -52,7 +52,7 @@ class StuckJobRig:
     def claim(self, *, queue: str = "labelyard.interactive") -> str:
         """Claim the next message as a worker does; return its delivery tag."""
         tag = uuid.uuid4().hex
-        claimed = self.broker.eval(CLAIM, 5, *CLAIM_KEYS, queue, tag, 1, json.dumps(queue), "")
+        claimed = self.broker.eval(CLAIM, 5, *CLAIM_KEYS, queue, tag, 1, "0", json.dumps(queue), "")
         assert claimed is not None
         return tag
 

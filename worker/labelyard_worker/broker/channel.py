@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from labelyard.tenant_lines.scripts import SCRIPTS
-from labelyard_worker.broker.claim import CLAIM, CLAIM_SHA, AtomicClaimError
+from labelyard_worker.broker.claim import CLAIM, CLAIM_SHA, AtomicClaimError, is_shard
 from labelyard_worker.broker.claim_gate import ClaimGate
 from labelyard_worker.broker.empty_queues import EmptyQueues
 from labelyard_worker.broker.qos import UnackedMessages
@@ -40,12 +40,16 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
             kombu's order.
         inflight_limits: Transport option: most unacknowledged messages of a queue
             on this channel; no more of the queue is claimed while it has them.
+        shard_limits: Transport option: most unacknowledged shards of runs of a queue on this
+            channel, larger than any job; no more of them are
+            claimed while it has as many.
         has_gate: Transport option: whether only calls of our own tasks are delivered, and
             all other messages as calls of the task that sets them aside; see :meth:`is_gated`.
         follow_ups: Transport option: calls that may follow in a chain, each as ``task@queue``.
         weights_key: Transport option: key of the tenants' weights.
         sorted_key: Transport option: key of the set of lists that are sorted by tenant.
-        claimed: Queue of each message that was claimed and is not yet delivered.
+        claimed: Queue of each message that was claimed and is not yet delivered, and whether it
+            is a shard.
         consumed_queues: Queues that had a consumer on this channel.
         empty_queues: Queues that need no claim until the server pushes a change.
         gate: Holds claims back while tenants take turns and enough jobs compute.
@@ -54,6 +58,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
     QoS = UnackedMessages
     queue_order: tuple[str, ...] = ()
     inflight_limits: Mapping[str, int] = {}
+    shard_limits: Mapping[str, int] = {}
     has_gate = False
     follow_ups: Collection[str] = ()
     weights_key = "weights"
@@ -62,6 +67,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         *kombu_redis.Channel.from_transport_options,
         "queue_order",
         "inflight_limits",
+        "shard_limits",
         "has_gate",
         "follow_ups",
         "weights_key",
@@ -69,7 +75,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.claimed: dict[str, str] = {}
+        self.claimed: dict[str, tuple[str, bool]] = {}
         self.consumed_queues: set[str] = set()
         self.empty_queues = EmptyQueues()
         self.gate = ClaimGate(wake_event_loop)
@@ -81,6 +87,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         self._tag_numbers = count()
         self._tag = ""
         self._searched: list[str] = []
+        self._full_queues: frozenset[str] = frozenset()  # at the last claim
         # Whether the claim on its way arms tracking. Claims of a busy channel do not: each write
         # of another worker to a list would be pushed to it.
         self._is_arming = False
@@ -113,11 +120,14 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         if connection._sock is not self._tracked_sock:  # noqa: SLF001 - the poller's own test
             self._track(connection)
         queues = self.list_claimable_queues()
+        full = self.list_queues_full_of_shards()
+        if self._full_queues - full:  # shards that were left to other workers may be claimed now
+            self.empty_queues.clear()
         if not queues or self.empty_queues.covers(queues):
             return
         if not self.gate.is_open(self.qos.count_all_in_flight()):
             return
-        self._searched = queues
+        self._searched, self._full_queues = queues, full
         self.empty_queues.clear()
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
@@ -161,7 +171,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
         queue, delivery_tag = self._searched[place], self._tag
         self._queue_cycle.rotate(queue)
         if queue not in self._no_ack_queues:
-            self.claimed[delivery_tag] = queue
+            self.claimed[delivery_tag] = queue, queue in self.shard_limits and is_shard(raw)
         try:
             receive(self, raw, queue=queue, delivery_tag=delivery_tag)
         finally:
@@ -181,6 +191,11 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
             for queue in queues
             if queue not in limits or self.qos.count_in_flight(queue) < limits[queue]
         ]
+
+    def list_queues_full_of_shards(self) -> frozenset[str]:
+        """List the queues of which no further shard is claimed now."""
+        limits = self.shard_limits.items()
+        return frozenset(q for q, limit in limits if self.qos.count_shards_in_flight(q) >= limit)
 
     def _build_claim(self) -> tuple[str | int, ...]:
         """Build the command by hand: kombu's prefixed client knows one key of a script only."""
@@ -202,6 +217,7 @@ class RedisChannel(kombu_redis.Channel):  # type: ignore[misc]
             *(self.global_keyprefix + key for key in keys),
             self._tag,
             int(bool(self.queue_order)),
+            "".join("01"[queue in self._full_queues] for queue in self._searched),
             *names,
             *self._priority_suffixes,
         )

@@ -25,6 +25,7 @@ class UnackedMessages(kombu_redis.QoS):  # type: ignore[misc]
         super().__init__(channel, prefetch_count)
         self._acks = Acks(channel)
         self._queue_by_tag: dict[str, str] = {}
+        self._queue_by_shard: dict[str, str] = {}
 
     def count_in_flight(self, queue: str) -> int:
         """Count the unacknowledged messages of *queue* on this channel."""
@@ -34,14 +35,20 @@ class UnackedMessages(kombu_redis.QoS):  # type: ignore[misc]
         """Count the unacknowledged messages of all queues on this channel."""
         return len(self._queue_by_tag)
 
+    def count_shards_in_flight(self, queue: str) -> int:
+        """Count the unacknowledged shards of runs of *queue* on this channel."""
+        return list(self._queue_by_shard.values()).count(queue)
+
     def append(self, message: Any, delivery_tag: str) -> None:
-        queue = self.channel.claimed.pop(delivery_tag, None)
+        queue, is_shard = self.channel.claimed.pop(delivery_tag, (None, False))
         if queue is None:  # popped by basic_get, or given back by a cancelled consumer
             super().append(message, delivery_tag)
             # kombu wrote this machine's time, which other workers cannot compare.
             stamp(self._bare_client(), index_key(self.channel), [delivery_tag])
             return
         self._queue_by_tag[delivery_tag] = queue
+        if is_shard:
+            self._queue_by_shard[delivery_tag] = queue
         # The claim wrote the record already: skip kombu's, keep the bookkeeping above it.
         super(kombu_redis.QoS, self).append(message, delivery_tag)
 
@@ -51,7 +58,7 @@ class UnackedMessages(kombu_redis.QoS):  # type: ignore[misc]
             self._acks.flush()
         # The acks above replace kombu's command: keep the bookkeeping above it.
         super(kombu_redis.QoS, self).ack(delivery_tag)
-        self._queue_by_tag.pop(delivery_tag, None)
+        self._release(delivery_tag)
 
     def flush_acks(self) -> None:
         """Send the acknowledgements of this turn of the event loop."""
@@ -59,12 +66,17 @@ class UnackedMessages(kombu_redis.QoS):  # type: ignore[misc]
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         super().reject(delivery_tag, requeue=requeue)
-        self._queue_by_tag.pop(delivery_tag, None)
+        self._release(delivery_tag)
 
     def forget(self, delivery_tag: str) -> None:
         """Forget a message that left the broker's record without acknowledgement or rejection."""
         super(kombu_redis.QoS, self).ack(delivery_tag)
+        self._release(delivery_tag)
+
+    def _release(self, delivery_tag: str) -> None:
+        """Count a message no longer."""
         self._queue_by_tag.pop(delivery_tag, None)
+        self._queue_by_shard.pop(delivery_tag, None)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002 - kombu's signature
         """Return a message, unchanged, to the queue that it was claimed from."""

@@ -9,6 +9,10 @@ class RunSettings(BaseModel):
     #: Lines of a shard, unless the run is so slow that it would take more than half a minute. More
     #: make fewer files and fewer messages, and are computed again when a worker dies.
     shard_lines: int = Field(default=1000, ge=1, le=20_000)
+    #: Shards in work at once; on Redis the worker leaves further ones to others, on RabbitMQ there is
+    #: no limit but LABELYARD_BULK_SHARE. Those of at most 64 lines do not count. Fewer are computed
+    #: again when the worker dies; with more, runs whose storage is slow hold up others less.
+    shards_at_once: PositiveInt = 4
     #: Images of one shard on their way at once. More hide slow storage, and take places in the
     #: intake's queue.
     shard_window: PositiveInt = 128

@@ -7,7 +7,9 @@
 -- KEYS[5..]  queues to search, in order: the list of each
 -- ARGV[1]  delivery tag
 -- ARGV[2]  1 to search all priorities of a queue before the next queue, 0 to search by priority
--- ARGV[3..]  name of each queue as JSON, empty if it needs no acknowledgement; then the suffix of
+-- ARGV[3]  for each queue 1 to leave its shards of runs, messages of more images than a job has, to
+--   other workers, else 0: 0010
+-- ARGV[4..]  name of each queue as JSON, empty if it needs no acknowledgement; then the suffix of
 --   the list of each priority
 -- Returns {place of the queue, message, 1 if tenants take turns in its list}, or nil if all lists are
 -- empty.
@@ -22,13 +24,15 @@
 -- ever refused.
 --
 local UNACKED, INDEX, WEIGHTS, SORTED = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local FIRST_QUEUE, FIRST_SUFFIX = 5, #KEYS - 1
+local FIRST_QUEUE, FIRST_NAME, FIRST_SUFFIX = 5, 4, #KEYS
+local MAX_JOB_IMAGES = 64
 local LOOK_EVERY = 16  -- claims
 
 -- Return the functions for tenants. They are made only when they are needed, which for a list that is
 -- not sorted is each LOOK_EVERY claims: it would be a part of the time of every claim.
 local function functions_for_tenants()
 -- @include _lines.lua
+local LOOK_BEHIND = 16  -- messages, and lines, among which one that is not a shard is searched: about 30 us
 local MOST_AT_ONCE = 256  -- messages that one claim looks at or moves: about 1 ms
 local CHUNK_BYTES = 65536  -- read at once, about: messages may be large
 local MIN_WEIGHT, MAX_WEIGHT = 0.01, 1000
@@ -59,23 +63,58 @@ local function sort_messages(list, turns, clock, raw)
   end
 end
 
--- Charge a line for a message: its images divided by its tenant's weight.
-local function charge(turns, line, at, raw)
+-- Charge a line for a message: its images divided by its tenant's weight. The clock is the time of
+-- the line, unless lines before it were passed over.
+local function charge(turns, line, at, raw, clock)
   local tenant = is_shared(line) and tenant_of(raw) or line
   local weights = redis.call('HMGET', WEIGHTS, tenant, '*')
   local weight = tonumber(weights[1] or weights[2]) or 1
   local cost = images_of(raw) / math.min(MAX_WEIGHT, math.max(MIN_WEIGHT, weight))
-  redis.call('ZADD', turns, at, '', at + cost, line)
+  redis.call('ZADD', turns, clock or at, '', at + cost, line)
+end
+
+-- Pop the oldest message of a list or line that is not a shard. Returns the message, whether there
+-- was none at all, and whether the oldest message is of another tenant.
+local function pop_small(key)
+  local messages = redis.call('LRANGE', key, -LOOK_BEHIND, -1)
+  for i = #messages, 1, -1 do
+    if images_of(messages[i]) <= MAX_JOB_IMAGES then
+      redis.call('LREM', key, -1, messages[i])
+      return messages[i], false, tenant_of(messages[#messages]) ~= tenant_of(messages[i])
+    end
+  end
+  return false, #messages == 0, false
+end
+
+-- Pop a message that is not a shard from the first line that has one.
+local function pop_small_sorted(turns, list)
+  local lines = redis.call('ZRANGE', turns, 0, LOOK_BEHIND, 'WITHSCORES')
+  local clock
+  for i = 3, #lines, 2 do
+    local line, at = lines[i], lines[i + 1]
+    local raw, is_empty = pop_small(list .. LINE .. line)
+    if is_empty and not clock then
+      redis.call('ZREM', turns, line)
+    else
+      clock = clock or at
+      if raw then
+        if #lines > 4 then charge(turns, line, at, raw, clock) end  -- a lone line is not charged
+        return raw
+      end
+    end
+  end
+  return false
 end
 
 -- Pop from a list that is sorted: from the line with the smallest virtual time.
-local function pop_sorted(list)
+local function pop_sorted(list, is_left)
   local turns, raw = list .. TURNS, redis.call('RPOP', list)
   local first = redis.call('ZRANGE', turns, 0, 2, 'WITHSCORES')
   if raw then
     sort_messages(list, turns, first[2] or 0, raw)
     first = redis.call('ZRANGE', turns, 0, 2, 'WITHSCORES')
   end
+  if is_left and first[3] then return pop_small_sorted(turns, list) end
   while first[3] do
     local line = first[3]
     raw = redis.call('RPOP', list .. LINE .. line)
@@ -119,7 +158,7 @@ local function look(list, known, raw)
   redis.call('SET', list .. KNOWN, known)
 end
 
-return pop_sorted, look
+return pop_sorted, look, pop_small
 end
 
 local is_sorted = {}
@@ -131,8 +170,19 @@ end
 
 -- Pop from a list that is not sorted: the oldest messages, as many as its counter says, are known
 -- to be of one tenant, and nothing is moved until one of another tenant is found.
-local function pop_unsorted(list)
-  local raw = redis.call('RPOP', list)
+local function pop_unsorted(list, is_left)
+  local raw
+  if is_left then
+    local _, look, pop_small = functions_for_tenants()
+    local is_other
+    raw, _, is_other = pop_small(list)
+    if is_other then
+      look(list, 0, raw)  -- it sorts the list
+      return raw
+    end
+  else
+    raw = redis.call('RPOP', list)
+  end
   if not raw then return false end
   local known = redis.call('DECR', list .. ':known')  -- KNOWN of _lines.lua
   if known < 0 or known % LOOK_EVERY == 0 then
@@ -145,9 +195,14 @@ end
 -- Pop from the list of a queue and priority, and record the message.
 local function claim(place, list)
   local raw
-  if is_sorted[list] then raw = functions_for_tenants()(list) else raw = pop_unsorted(list) end
+  local is_left = string.sub(ARGV[3], place - FIRST_QUEUE + 1, place - FIRST_QUEUE + 1) == '1'
+  if is_sorted[list] then
+    raw = functions_for_tenants()(list, is_left)
+  else
+    raw = pop_unsorted(list, is_left)
+  end
   if not raw then return nil end
-  local queue = ARGV[place - 2]
+  local queue = ARGV[place - FIRST_QUEUE + FIRST_NAME]
   if queue ~= '' then
     redis.call('HSET', UNACKED, ARGV[1], '[' .. raw .. ',"",' .. queue .. ']')
     local clock = redis.call('TIME')
