@@ -27,6 +27,7 @@ from tests.support.buckets import Bucket
 from tests.support.command_line import lines, run
 from tests.support.manifests import REFERENCE
 from tests.support.rabbitmq import NOT_INSTALLED, RabbitServer, is_installed
+from tests.support.scraping import scrape
 from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
 
@@ -92,6 +93,11 @@ class RunService:
         """Read all lines of one kind of file below a prefix."""
         keys = [key for key in self.results.keys(prefix) if key.startswith(f"{prefix}{kind}-")]
         return [json.loads(line) for key in keys for line in self.results.get(key).splitlines()]
+
+    def count_model_images(self) -> float:
+        """Count the images that the worker's model had to embed since its start."""
+        name = "labelyard_image_cache_lookups_total"
+        return scrape(self.worker.health_url).value(name, result="miss")
 
     def summary(self, prefix: str) -> Any:
         return json.loads(self.results.get(f"{prefix}summary.json"))
@@ -258,6 +264,25 @@ def test_finished_shards_are_not_computed_again_when_workers_are_killed(
     assert (run.state, run.succeeded) == ("succeeded", 800)
     assert_each_line_once(runs.lines("killed/"), images=800)
     assert run.computed_again < 600
+
+
+def test_equal_pictures_under_many_addresses_are_given_to_the_model_once(
+    runs: RunService, client: Client
+) -> None:
+    files = [pictures.png(seed=n) + os.urandom(8) for n in range(3)]
+    uris = [runs.pictures.put(f"equal/{n}.png", files[n % 3]) for n in range(90)]
+    manifest = [json.dumps({"custom_id": f"image-{n}", "uri": uri}) for n, uri in enumerate(uris)]
+    source = runs.pictures.put("equal.jsonl", "\n".join(manifest).encode())
+    misses = runs.count_model_images()
+
+    handle = client.runs.start(source, LABELS, out=runs.results.uri("equal/"))
+    run = ended(runs, client, handle.id)
+
+    assert (run.state, run.succeeded) == ("succeeded", 90)
+    assert runs.count_model_images() - misses == 3
+    assert runs.summary("equal/")["duplicates"]["repeated"] == 87
+    scores = {(line["sha256"], json.dumps(line["labels"])) for line in runs.lines("equal/")}
+    assert len(scores) == 3
 
 
 def test_a_paused_run_goes_on_where_it_stopped_and_so_does_a_cancelled_one(

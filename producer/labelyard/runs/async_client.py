@@ -110,7 +110,7 @@ class AsyncRuns:
                 yield line
 
     async def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
-        """Download the files of a run, and return their paths; files that are there are kept."""
+        """Download the files of a run, and return their paths; equal files that are there are kept."""
         return await asyncio.to_thread(self._runs.download, run_id, folder)
 
     async def rescore(

@@ -214,7 +214,7 @@ class Runs:
                 yield line
 
     def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
-        """Download the files of a run, and return their paths; files that are there are kept.
+        """Download the files of a run, and return their paths; equal files that are there are kept.
 
         Raises:
             RunNotFoundError: There is no such run.

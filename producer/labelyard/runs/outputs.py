@@ -1,6 +1,7 @@
 """Files that a run wrote, read from object storage by a client."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,7 @@ def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
 def download_outputs(out: str, folder: Path, settings: ClientSettings) -> list[Path]:
     """Download the files below *out*, but for those that only workers read.
 
-    A file that is there with the same size is kept.
+    A file that is there with the same content is kept.
 
     Raises:
         ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
@@ -47,12 +48,22 @@ def download_outputs(out: str, folder: Path, settings: ClientSettings) -> list[P
                 continue
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not (path.is_file() and path.stat().st_size == entry["Size"]):
+            if not is_same(path, entry):
                 partial = path.with_name(f"{path.name}.part")
                 s3.download_file(bucket, entry["Key"], str(partial))
                 partial.replace(path)
             paths.append(path)
     return paths
+
+
+def is_same(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Return whether a file has the content of an object; not if its ETag is not an MD5."""
+    if not (path.is_file() and path.stat().st_size == entry["Size"]):
+        return False
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    etag: str = entry.get("ETag", "")
+    return digest.hexdigest() == etag.strip('"')
 
 
 def place_of(out: str) -> tuple[str, str]:
