@@ -1,4 +1,4 @@
-"""``labelyard evaluate`` on real servers: uploads, files, requirements and exit codes."""
+"""``labelyard evaluate`` and ``compare`` on real servers: uploads, files, requirements and exit codes."""
 
 import json
 from collections.abc import Iterator
@@ -73,7 +73,8 @@ def test_a_registered_set_is_evaluated_into_a_folder(
     assert printed["folder"] == str(tmp_path / "a")
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report == {name: value for name, value in printed.items() if name != "folder"}
-    uris = [json.loads(line)["uri"] for line in (tmp_path / "a" / "predictions.jsonl").open()]
+    predictions = (tmp_path / "a" / "predictions.jsonl").read_text()
+    uris = [json.loads(line)["uri"] for line in predictions.splitlines()]
     assert [uri.startswith("s3://labelyard-uploads/uploads/") for uri in uris] == [True] * 3 + [
         False
     ]
@@ -126,6 +127,23 @@ def test_what_is_wrong_is_found_before_a_job_is_submitted(
 
     assert (done.exit_code, said in done.stderr) == (2, True), done.output
     assert ledger.open_images() == 0
+
+
+def test_two_sets_are_compared_on_the_same_pictures(
+    ledger: Ledger, manifest: Path, labels: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("dog\ncat\n")
+
+    with worker(ledger):
+        done = run("compare", labels, other, manifest, "-o", tmp_path / "c", "--json")
+
+    assert done.exit_code == 0, done.output
+    [printed] = lines(done)
+    assert (printed["n"], printed["flips"]) == (4, {"fixed": 2, "broken": 2, "changed": 0})
+    assert printed["mcnemar_p"] == 1.0
+    assert len((tmp_path / "c" / "flips.jsonl").read_text().splitlines()) == 4
+    assert printed["folder"] == str(tmp_path / "c")
 
 
 @pytest.mark.parametrize("name", ["cats", f"cats@sha256:{'0' * 64}", "gone.txt", "gone.json"])

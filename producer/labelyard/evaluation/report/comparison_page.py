@@ -1,10 +1,8 @@
 """Page of a comparison: both sets side by side, the flips with their pictures, each label's change."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from labelyard.evaluation.comparison import Comparison, Flip, FlipKind, LabelChange
-from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.report.details import frame, origin
 from labelyard.evaluation.report.page import Section, whole_page
 from labelyard.evaluation.report.pictures import thumbnails_of
@@ -15,19 +13,23 @@ from labelyard.runs.report.thumbnails import Thumbnails
 from labelyard.runs.report.wording import count, plural
 from labelyard.version import __version__
 
+if TYPE_CHECKING:
+    from labelyard.evaluation.comparison import Comparison, Flip, FlipKind, LabelChange
+    from labelyard.evaluation.evaluation import Evaluation
+
 #: Flips of each kind that the page shows.
 SHOWN_FLIPS: Final = 24
 MAX_ROWS: Final = 300
 #: Difference that is no chance at the usual level.
 LEVEL: Final = 0.05
-LEADS: Final[Mapping[FlipKind, tuple[str, str]]] = {
+LEADS: "Final[Mapping[FlipKind, tuple[str, str]]]" = {
     "broken": ("Broken", "Only the first set has these right."),
     "fixed": ("Fixed", "Only the second set has these right."),
     "changed": ("Changed", "Both answers are wrong, or both are right."),
 }
 
 
-def comparison_page(comparison: Comparison, *, has_thumbnails: bool = True) -> str:
+def comparison_page(comparison: "Comparison", *, has_thumbnails: bool = True) -> str:
     """Return the page of a comparison.
 
     Args:
@@ -51,7 +53,7 @@ def comparison_page(comparison: Comparison, *, has_thumbnails: bool = True) -> s
     return whole_page("Comparison of two label sets", top, parts)
 
 
-def _head(comparison: Comparison) -> Markup:
+def _head(comparison: "Comparison") -> Markup:
     is_clear = comparison.mcnemar_p < LEVEL
     difference = comparison.difference or 0.0
     words = "no clear difference"
@@ -72,13 +74,13 @@ def _head(comparison: Comparison) -> Markup:
     )
 
 
-def _name(evaluation: Evaluation) -> Markup:
+def _name(evaluation: "Evaluation") -> Markup:
     subject = evaluation.subject
     digest = (subject.digest or "").removeprefix("sha256:")[:8]
     return foreign(f"{(subject.reference or 'label set').partition('@')[0]} {digest}")
 
 
-def _tiles(comparison: Comparison) -> Markup:
+def _tiles(comparison: "Comparison") -> Markup:
     _, only_first, only_second, _ = comparison.right
     difference = comparison.difference
     cards = (
@@ -95,7 +97,7 @@ def _tiles(comparison: Comparison) -> Markup:
     return tag("dl", items, class_="figures")
 
 
-def _sets(comparison: Comparison) -> Markup:
+def _sets(comparison: "Comparison") -> Markup:
     sides = comparison.first, comparison.second
     rows: Sequence[tuple[str, Sequence[Child]]] = (
         ("Accuracy", [share(one.accuracy) for one in sides]),
@@ -133,12 +135,12 @@ def _sets(comparison: Comparison) -> Markup:
     return join(table, tag("dl", references, class_="details"), made)
 
 
-def _interval(evaluation: Evaluation) -> str:
+def _interval(evaluation: "Evaluation") -> str:
     low, high = evaluation.figures.interval
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _flips(flips: Sequence[Flip], lead: str, total: int, thumbnails: Mapping[str, str]) -> Markup:
+def _flips(flips: "Sequence[Flip]", lead: str, total: int, thumbnails: Mapping[str, str]) -> Markup:
     if not flips:
         return tag("p", "There is none.")
     more = (
@@ -152,7 +154,7 @@ def _flips(flips: Sequence[Flip], lead: str, total: int, thumbnails: Mapping[str
     )
 
 
-def _card(flip: Flip, thumbnails: Mapping[str, str]) -> Markup:
+def _card(flip: "Flip", thumbnails: Mapping[str, str]) -> Markup:
     image = flip.scored.image
     truth = ", ".join(image.labels)
     lines = [
@@ -171,7 +173,7 @@ def _card(flip: Flip, thumbnails: Mapping[str, str]) -> Markup:
     )
 
 
-def _labels(changes: Sequence[LabelChange]) -> Markup:
+def _labels(changes: "Sequence[LabelChange]") -> Markup:
     """Draw the labels, those whose recall fell most first."""
     rows = [_row(change) for change in sorted(changes, key=_recall_change)[:MAX_ROWS]]
     columns = (
@@ -190,12 +192,12 @@ def _labels(changes: Sequence[LabelChange]) -> Markup:
     )
 
 
-def _recall_change(change: LabelChange) -> float:
+def _recall_change(change: "LabelChange") -> float:
     before, after = change.fields()["recall"]
     return (after or 0.0) - (before or 0.0)
 
 
-def _row(change: LabelChange) -> Markup:
+def _row(change: "LabelChange") -> Markup:
     fields = change.fields()
     values = [
         (count(fields["n"]), "number wide"),

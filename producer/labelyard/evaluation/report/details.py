@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Suspicion
 from labelyard.evaluation.report.sections import NONE_NAME
 from labelyard.html_page import bar
 from labelyard.markup import Child, Markup, foreign, join, tag
 from labelyard.runs.report.wording import count, duration, plural, rate
+
+if TYPE_CHECKING:
+    from labelyard.evaluation.evaluation import Evaluation
 
 ID_CHARS: Final = 120
 MAX_FAILURES: Final = 25
@@ -70,7 +72,7 @@ def origin(line: int, image: str) -> Markup:
     )
 
 
-def failures(evaluation: Evaluation) -> Markup | None:
+def failures(evaluation: "Evaluation") -> Markup | None:
     """Write which pictures have no scores, and why."""
     failed = [one for one in evaluation.scored if one.error is not None]
     if not failed:
@@ -88,7 +90,7 @@ def failures(evaluation: Evaluation) -> Markup | None:
     )
 
 
-def about(evaluation: Evaluation, *, version: str) -> Markup:
+def about(evaluation: "Evaluation", *, version: str) -> Markup:
     """Draw the cost, and what was evaluated with what."""
     cost, subject = evaluation.cost, evaluation.subject
     model = subject.model

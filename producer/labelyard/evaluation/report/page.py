@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.report import details, sections
 from labelyard.evaluation.report.pictures import thumbnails_of
 from labelyard.html_page import html_page
@@ -12,10 +12,13 @@ from labelyard.runs.report.sections import missing_pictures, section
 from labelyard.runs.report.thumbnails import Thumbnails
 from labelyard.version import __version__
 
+if TYPE_CHECKING:
+    from labelyard.evaluation.evaluation import Evaluation
+
 Section = tuple[str, str, Child]
 
 
-def evaluation_page(evaluation: Evaluation, *, has_thumbnails: bool = True) -> str:
+def evaluation_page(evaluation: "Evaluation", *, has_thumbnails: bool = True) -> str:
     """Return the page of an evaluation.
 
     Args:

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Figures, LabelFigures
 from labelyard.evaluation.report.curves import plot, reliability_chart, risk_chart
 from labelyard.evaluation.requirements import CheckedRequirement
 from labelyard.html_page import bar
 from labelyard.markup import Child, Markup, foreign, join, tag
 from labelyard.runs.report.wording import count, percent, plural
+
+if TYPE_CHECKING:
+    from labelyard.evaluation.evaluation import Evaluation
 
 NONE_NAME: Final = "none of these"
 OPEN_ROWS: Final = 30
@@ -35,7 +37,7 @@ def name_of(label: str | None) -> Markup:
     return tag("i", NONE_NAME) if label is None else foreign(label, limit=80)
 
 
-def head(evaluation: Evaluation) -> Markup:
+def head(evaluation: "Evaluation") -> Markup:
     """Draw the title, whether the requirements hold, and what was evaluated."""
     subject = evaluation.subject
     state = None
