@@ -10,38 +10,33 @@ Prints a table, and with ``--out`` writes each set's report.
 import argparse
 import faulthandler
 import json
+import os
 import signal
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from unittest import mock
 
-from labelyard import Client, ClientSettings
+from benchmarks.stack import isolate, running_stack
+from labelyard import Client
 from labelyard.evaluation.evaluation import Evaluation
-from labelyard_worker.local.stack import Stack
+from labelyard_worker.local.worker_process import WorkerProcess
 
 #: Pictures with this label of the manifest show none of the others.
 OTHER: Final = "something else"
+READY_WITHIN_S: Final = 900.0
 HEADS: Final = ("set", "labels", "n", "accuracy", "interval", "ECE", "NLL", "images/s")
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Client]:
+def service() -> Iterator[Client]:
     """Run the servers and a worker while the block runs, and connect a producer."""
-    stack = Stack(folder)
-    try:
-        stack.start()
-        with mock.patch.dict("os.environ", stack.variables):
-            settings = ClientSettings(
-                broker_url=stack.variables["LABELYARD_BROKER_URL"],
-                ledger_url=stack.variables["LABELYARD_LEDGER_URL"],
-            )
-            with Client(settings) as client:
-                yield client
-    finally:
-        stack.stop()
+    isolate(os.environ)
+    with running_stack() as stack:
+        os.environ.update(stack.variables)
+        worker = WorkerProcess(stack.folder / "worker", variables=stack.variables)
+        with worker.start(within_s=READY_WITHIN_S), Client() as client:
+            yield client
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
@@ -89,7 +84,7 @@ def main() -> None:
     folders = sorted(path.parent for path in options.photos.glob("*/manifest.jsonl"))
     wanted = [one for one in folders if not options.sets or one.name in options.sets]
     print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as client:
+    with service() as client:
         for one in wanted:
             lines = read_lines(one)
             evaluation = client.evaluate(labels_of(lines), lines, split="test")
