@@ -112,12 +112,13 @@ class Checkpoint:
             self._image_features = torch.compile(self._image_features, dynamic=False)
         self.dim = int(self.text_embeds(["a"]).shape[1])
 
-    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+    def image_embeds(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
         """Embed decoded images.
 
         Args:
             batch: Pictures of the shape that ``pixel_spec`` gives them.
-            is_followed: Whether more are on their way: then this pass leaves them cores.
+            leaves_cores: Whether this pass leaves cores to others, as to the intake of more,
+                even while it runs alone.
 
         Returns:
             Unit-length vectors in the order of *batch*, shape (batch, dim).
@@ -128,7 +129,7 @@ class Checkpoint:
         size = next((shape for shape in self._shapes if shape >= len(batch)), len(batch))
         with (
             torch.inference_mode(),
-            self._share.taken(is_followed=is_followed),
+            self._share.taken(leaves_cores=leaves_cores),
             self._image_streams.lent(),
         ):
             inputs = {
@@ -188,7 +189,7 @@ class Checkpoint:
         at_once = 1 if self._shapes else streams
         in_turn = streams if self.device.type == "cuda" else 1
         blank = [blank_pixels(self.pixel_spec)] * batch_size
-        run = partial(self.image_embeds, is_followed=at_once > 1)
+        run = partial(self.image_embeds, leaves_cores=at_once > 1)
         try:
             for _ in range(in_turn):
                 with ThreadPoolExecutor(at_once) as pool:

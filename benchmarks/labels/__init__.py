@@ -1,1 +1,0 @@
-"""Measurements of label quality on labelled photographs."""

@@ -1,1 +1,0 @@
-"""Page of an evaluation for people: figures, curves, confusions and suspicious labels."""
