@@ -291,7 +291,7 @@ def test_a_paused_run_goes_on_where_it_stopped_and_so_does_a_cancelled_one(
     source = runs.manifest(images=1500, name="steered")
     out = runs.results.uri("steered/")
     handle = client.runs.start(source, LABELS, out=out, images_per_s=300.0)
-    wait_until(lambda: client.runs.progress(handle.id).done)
+    wait_until(lambda: client.runs.get(handle.id).done)  # of finished shards
 
     client.runs.pause(handle.id)
     paused = client.runs.get(handle.id).state
