@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from labelyard.evaluation.figures import Detection, ReliabilityBin, RiskPoint
 
 Floats64: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
@@ -17,62 +18,6 @@ ECE_BINS: Final = 15
 Z_95: Final = 1.959963984540054
 #: Least probability in a likelihood: a score that float64 rounded to 0 costs 690 and not infinity.
 MIN_PROBABILITY: Final = 1e-300
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """One bin of a reliability curve.
-
-    Attributes:
-        n: Pictures in the bin.
-        confidence: Mean of their best scores.
-        accuracy: Share of them whose best label is true.
-        interval: Wilson interval of the accuracy, at 95 %.
-    """
-
-    n: int
-    confidence: float
-    accuracy: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class RiskPoint:
-    """One point of a risk-coverage curve.
-
-    Attributes:
-        coverage: Share of the pictures whose best score is at least ``threshold``.
-        risk: Share of those whose best label is wrong.
-    """
-
-    coverage: float
-    risk: float
-    threshold: float
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """Counts of one label's decisions.
-
-    Attributes:
-        n: Pictures for which the label is true.
-        predicted: Pictures that were given the label.
-        correct: Pictures of both kinds at once.
-    """
-
-    n: int
-    predicted: int
-    correct: int
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the predicted ones that are true; ``None`` if the label was never given."""
-        return self.correct / self.predicted if self.predicted else None
-
-    @property
-    def recall(self) -> float | None:
-        """Share of the true ones that were predicted; ``None`` if there are none."""
-        return self.correct / self.n if self.n else None
 
 
 def wilson_interval(correct: float, n: int, *, z: float = Z_95) -> tuple[float, float]:

@@ -1,0 +1,79 @@
+"""Files of an evaluation: documents and lines of JSON in one folder."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labelyard.errors import InvalidMessageError
+from labelyard.evaluation.scored_images import ScoredImage
+
+
+def answer_of(one: ScoredImage, names: Sequence[str]) -> str | None:
+    """Return the best label of a picture; ``None`` if it was given none of these, or failed.
+
+    Args:
+        names: Labels in the order of the scores.
+    """
+    if one.error is not None or one.abstained or not (one.image.labels or one.matched):
+        return None
+    return names[max(range(len(names)), key=one.scores.__getitem__)]
+
+
+def is_right(one: ScoredImage, names: Sequence[str]) -> bool:
+    """Return whether the answer is right; that of a failed picture never is."""
+    answer = answer_of(one, names)
+    is_true = answer in one.image.labels if one.image.labels else answer is None
+    return is_true and one.error is None
+
+
+def prediction(one: ScoredImage, names: Sequence[str]) -> dict[str, Any]:
+    """Describe a picture with its labels and scores: a line of ``predictions.jsonl``."""
+    answer = answer_of(one, names)
+    scores = dict(zip(names, one.scores, strict=False))
+    return {
+        "line": one.image.line,
+        "image": one.image.image,
+        "uri": one.uri,
+        "sha256": one.sha256,
+        "split": one.image.split,
+        "labels": list(one.image.labels),
+        "text": one.image.text,
+        "path": list(one.image.path),
+        "predicted": answer,
+        "score": None if answer is None else scores[answer],
+        "correct": is_right(one, names),
+        "matched": list(one.matched),
+        "abstained": one.abstained,
+        "scores": scores,
+        "error": None if one.error is None else one.error.code,
+    }
+
+
+@contextmanager
+def writing_into(folder: str | Path) -> Iterator[Path]:
+    """Make a folder, and write into it while the block runs.
+
+    Raises:
+        InvalidMessageError: It cannot be written.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise InvalidMessageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write an object as JSON that people can read, too."""
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Write each object as JSON on a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for document in documents:
+            file.write(f"{json.dumps(document, ensure_ascii=False)}\n")

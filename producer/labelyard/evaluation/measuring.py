@@ -1,0 +1,241 @@
+"""Measurement of scored pictures: their scores as arrays, and every figure of an evaluation."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelyard.evaluation.figures import (
+    ConfusedPair,
+    Figures,
+    LabelFigures,
+    NoneOfThese,
+    ScoringName,
+    Suspicion,
+)
+from labelyard.evaluation.metrics import (
+    Flags,
+    Floats64,
+    area_under_risk,
+    auroc,
+    average_precision,
+    detections,
+    expected_calibration_error,
+    reliability_curve,
+    risk_coverage_curve,
+    sigmoid_nll,
+    softmax_nll,
+    wilson_interval,
+)
+from labelyard.evaluation.scored_images import ScoredImage
+from labelyard.messages import LabelSet
+
+Places: TypeAlias = NDArray[np.intp]
+
+#: Most suspicious labels that a report shows.
+MAX_SUSPICIONS: Final = 50
+#: Shares that add up to 1 are within this of it.
+ROUNDING: Final = 1e-6
+
+
+class ScoreTable:
+    """Scores of pictures as arrays; pictures that failed are left out.
+
+    Attributes:
+        rows: The pictures.
+        scores: Shape (images, labels).
+        truth: Whether each label is true, shape (images, labels).
+        matched: Whether each label reached its threshold, shape (images, labels).
+        abstained: Shape (images,), as all that follow but for ``scoring``.
+        scoring: Rule by which the scores were made.
+        has_label: Whether a picture shows one of the labels at all.
+        best: Index of each picture's best label; the first of equal ones.
+        confidences: Best score of each picture.
+        is_best_true: Whether the best label is true.
+        is_rejected: Whether a picture was given no label.
+        is_correct: Whether the answer is right. With a true label: the best label is one, and the
+            set did not abstain. Without one: no label was given.
+    """
+
+    def __init__(self, scored: Iterable[ScoredImage], label_set: LabelSet) -> None:
+        self.rows: list[ScoredImage] = [one for one in scored if one.error is None]
+        self.names: list[str] = [label.name for label in label_set.labels]
+        places = {name: place for place, name in enumerate(self.names)}
+        shape = (len(self.rows), len(self.names))
+        self.scores: Floats64 = np.zeros(shape)
+        self.truth: Flags = np.zeros(shape, dtype=bool)
+        self.matched: Flags = np.zeros(shape, dtype=bool)
+        for row, one in enumerate(self.rows):
+            self.scores[row] = one.scores
+            self.truth[row, [places[name] for name in one.image.labels]] = True
+            self.matched[row, [places[name] for name in one.matched if name in places]] = True
+        self.abstained: Flags = np.array([one.abstained for one in self.rows], dtype=bool)
+        self.scoring: ScoringName = _scoring_of(label_set, self.scores, self.abstained)
+        self.has_label: Flags = np.any(self.truth, axis=1)
+        self.best: Places = np.argmax(self.scores, axis=1)
+        self.confidences: Floats64 = np.max(self.scores, axis=1)
+        self.is_best_true: Flags = self.truth[np.arange(len(self.rows)), self.best]
+        self.is_rejected: Flags = self.abstained | ~np.any(self.matched, axis=1)
+        self.is_correct: Flags = np.where(
+            self.has_label, self.is_best_true & ~self.abstained, self.is_rejected
+        )
+
+    def answers(self) -> list[str | None]:
+        """Return each picture's best label; ``None`` if the set abstained.
+
+        A picture that shows none of the labels, and was given none, has ``None`` as well.
+        """
+        is_none = self.abstained | (~self.has_label & self.is_rejected)
+        return [
+            None if nothing else self.names[place]
+            for nothing, place in zip(is_none, self.best, strict=True)
+        ]
+
+
+def _scoring_of(label_set: LabelSet, scores: Floats64, abstained: Flags) -> ScoringName:
+    """Return the rule of the scores; of ``auto``, by what they add up to.
+
+    Softmax shares add up to 1. *Abstain* prompts take a part, but while the set does not abstain
+    no more than the best label each.
+    """
+    if label_set.scoring != "auto":
+        return label_set.scoring
+    sums = scores.sum(axis=1)[~abstained]
+    least = 1.0 / (1 + len(label_set.abstain))
+    is_softmax = bool(((sums >= least - ROUNDING) & (sums <= 1.0 + ROUNDING)).all())
+    return "softmax" if is_softmax else "sigmoid"
+
+
+def measure(scored: Sequence[ScoredImage], label_set: LabelSet) -> Figures:
+    """Measure scored pictures against their labels."""
+    table = ScoreTable(scored, label_set)
+    n, correct = len(table.rows), int(table.is_correct.sum()) if table.rows else 0
+    if not n:
+        return _nothing(table, label_set, failed=len(scored))
+    confidences, hits = table.confidences, table.is_best_true
+    risks = risk_coverage_curve(confidences, hits)
+    return Figures(
+        n=n,
+        failed=len(scored) - n,
+        correct=correct,
+        interval=wilson_interval(correct, n),
+        ece=expected_calibration_error(confidences, hits),
+        nll=_nll(table, label_set),
+        coverage=float((~table.is_rejected).mean()),
+        scoring=table.scoring,
+        labels=_label_figures(table, label_set),
+        confusion=_confusion(table),
+        reliability=reliability_curve(confidences, hits),
+        risk_coverage=risks,
+        area_under_risk=area_under_risk(risks),
+        none_of_these=_none_of_these(table),
+        suspicions=_suspicions(table),
+    )
+
+
+def _nothing(table: ScoreTable, label_set: LabelSet, *, failed: int) -> Figures:
+    """Return the figures of an evaluation in which every picture failed."""
+    return Figures(
+        n=0,
+        failed=failed,
+        correct=0,
+        interval=(0.0, 1.0),
+        ece=None,
+        nll=None,
+        coverage=None,
+        scoring=table.scoring,
+        labels=_label_figures(table, label_set),
+        confusion=(),
+        reliability=(),
+        risk_coverage=(),
+        area_under_risk=None,
+        none_of_these=None,
+        suspicions=(),
+    )
+
+
+def _nll(table: ScoreTable, label_set: LabelSet) -> float | None:
+    """Return the mean negative log-likelihood.
+
+    Under softmax without *abstain* prompts a picture of something else has no likelihood, and is
+    left out; with them it has the share that the labels leave.
+    """
+    if table.scoring == "sigmoid":
+        return sigmoid_nll(table.scores, table.truth)
+    known = table.has_label
+    if not label_set.abstain:
+        return softmax_nll(table.scores[known], table.truth[known]) if known.any() else None
+    rest = np.clip(1.0 - table.scores.sum(axis=1), 0.0, 1.0)
+    shares = np.column_stack([table.scores, rest])
+    return softmax_nll(shares, np.column_stack([table.truth, ~known]))
+
+
+def _label_figures(table: ScoreTable, label_set: LabelSet) -> list[LabelFigures]:
+    counted = detections(table.truth, table.matched)
+    return [
+        LabelFigures(
+            name=label.name,
+            detection=detection,
+            average_precision=average_precision(table.scores[:, place], table.truth[:, place]),
+            threshold=label.threshold,
+        )
+        for place, (label, detection) in enumerate(zip(label_set.labels, counted, strict=True))
+    ]
+
+
+def _confusion(table: ScoreTable) -> list[ConfusedPair]:
+    """Count pairs of true label and answer, the most frequent first."""
+    counts: Counter[tuple[str | None, str | None]] = Counter()
+    for one, answer in zip(table.rows, table.answers(), strict=True):
+        if len(one.image.labels) <= 1:
+            counts[(*one.image.labels, None)[0], answer] += 1
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+    return [ConfusedPair(label, answer, n) for (label, answer), n in ranked]
+
+
+def _none_of_these(table: ScoreTable) -> NoneOfThese | None:
+    nothing = ~table.has_label
+    if not nothing.any():
+        return None
+    return NoneOfThese(
+        n=int(nothing.sum()),
+        rejected=int((nothing & table.is_rejected).sum()),
+        auroc=auroc(table.confidences[~nothing], table.confidences[nothing]),
+    )
+
+
+def _suspicions(table: ScoreTable) -> list[Suspicion]:
+    """Rank the pictures whose label of the manifest the model contradicts most clearly.
+
+    Source:
+        Normalized margin of Northcutt, Jiang and Chuang 2021, doi 10.1613/jair.1.12125: the score
+        of the given label minus that of the best other one.
+    """
+    if not table.rows:
+        return []
+    others = np.where(table.truth, -np.inf, table.scores)
+    best = others.argmax(axis=1)
+    other = others[np.arange(len(best)), best]  # -inf where every label is true
+    own = np.where(table.truth, table.scores, -np.inf).max(axis=1)
+    own = np.where(table.has_label, own, _share_of_none(table))
+    margins = own - other
+    order = np.argsort(margins, kind="stable")
+    return [
+        Suspicion(
+            scored=table.rows[row],
+            given=table.rows[row].image.labels,
+            given_score=float(own[row]),
+            best=table.names[best[row]],
+            best_score=float(other[row]),
+        )
+        for row in order[:MAX_SUSPICIONS]
+        if margins[row] < 0 and not table.is_correct[row]
+    ]
+
+
+def _share_of_none(table: ScoreTable) -> Floats64:
+    """Return a score for "none of these": the share that the labels leave, or their least doubt."""
+    rest = 1.0 - (table.confidences if table.scoring == "sigmoid" else table.scores.sum(axis=1))
+    return np.clip(rest, 0.0, 1.0)

@@ -1,0 +1,1 @@
+"""Page of an evaluation for people: figures, curves, confusions and suspicious labels."""
