@@ -33,9 +33,9 @@ class InstantCheckpoint(Checkpoint):
         self.max_batch_size = 64
         self.decode = "draft"
 
-    def image_embeds(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
+    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Return the same vector for every picture."""
-        del leaves_cores
+        del is_followed
         return np.full((len(batch), DIM), DIM**-0.5, dtype=np.float32)
 
     def text_embeds(self, prompts: Sequence[str]) -> Floats:

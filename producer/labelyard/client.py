@@ -17,6 +17,7 @@ from labelyard.arguments import (
     writing,
 )
 from labelyard.errors import JobNotFoundError
+from labelyard.evaluation.calls import EvaluationCalls
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
@@ -73,7 +74,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client(Administration):
+class Client(Administration, EvaluationCalls):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.

@@ -4,6 +4,8 @@ LabelyardError
 ├── RequestError                 the caller; never retried
 │   ├── InvalidMessageError      invalid_message
 │   ├── UnknownLabelSetError     unknown_label_set
+│   ├── LabelSetOfAnotherCheckpointError   label_set_of_another_checkpoint
+│   ├── LabelSetExamplesError    label_set_examples
 │   ├── RunFilesError            run_files
 │   └── ImageError               one image; its neighbours go on
 │       ├── UnsupportedUriError        unsupported_uri
@@ -90,6 +92,18 @@ class UnknownLabelSetError(RequestError):
     """No label set is registered under this reference: register it first."""
 
     code = "unknown_label_set"
+
+
+class LabelSetOfAnotherCheckpointError(RequestError):
+    """The label set learned from pictures with another checkpoint than the worker's."""
+
+    code = "label_set_of_another_checkpoint"
+
+
+class LabelSetExamplesError(RequestError):
+    """The object with a label set's examples is gone, is another one, or may not be read."""
+
+    code = "label_set_examples"
 
 
 class RunFilesError(RequestError):

@@ -37,6 +37,7 @@ class JobOptions(TypedDict, total=False):
     Attributes:
         top_k: How many labels, best first, the result names for each image.
         rescore: Score from known embeddings, without reading the pictures.
+        vectors: Name the vectors of pictures in the result, to make examples of.
         tenant: On whose behalf; the settings' tenant if not given.
         expires_at: After this instant nobody wants the result any more.
         expires_in_s: The same, in seconds from now.
@@ -49,6 +50,7 @@ class JobOptions(TypedDict, total=False):
 
     top_k: int
     rescore: bool
+    vectors: bool
     tenant: str
     expires_at: datetime
     expires_in_s: float
@@ -77,7 +79,7 @@ def make_job(
         key = text(key, name="idempotency_key")
     plain = {
         name: options[name]
-        for name in ("top_k", "rescore", "tag", "deliver", "trace")
+        for name in ("top_k", "rescore", "vectors", "tag", "deliver", "trace")
         if name in options
     }
     job = parse_job(

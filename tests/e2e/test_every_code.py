@@ -14,8 +14,9 @@ from kombu import Connection
 
 from labelyard import Client, errors
 from labelyard.errors import LabelyardError, all_errors
+from labelyard.label_sets import as_label_set
 from labelyard.ledger.set_aside import SetAsideMessage
-from labelyard.messages import Result, new_job_id
+from labelyard.messages import Examples, LabelSet, Learned, Result, new_job_id
 from labelyard.webhooks import sign, verify
 from labelyard_worker.local.embedded import choose_ports
 from tests.e2e.instant import NAMESPACE, WEBHOOK_SECRET, InstantService
@@ -97,6 +98,29 @@ def invalid_message(stage: Stage) -> str:
 
 def unknown_label_set(stage: Stage) -> str:
     return stage.job_code(labels=f"nobody-registered-it@sha256:{'0' * 64}")
+
+
+def learned_with(checkpoint: str, examples: Examples | None = None) -> LabelSet:
+    """Make a label set that learned with a checkpoint."""
+    learned = Learned(checkpoint=checkpoint, examples=examples)
+    return as_label_set(LABELS).model_copy(update={"learned": learned})
+
+
+def label_set_of_another_checkpoint(stage: Stage) -> str:
+    return stage.job_code(labels=learned_with("sha256:another"))
+
+
+def label_set_examples(stage: Stage) -> str:
+    """Teach a set, and delete what it was taught."""
+    model = stage.classify(stage.instant.picture()).model
+    assert model is not None
+    gone = Examples(
+        object_uri=stage.service.pictures.uri("label-sets/gone.npz"),
+        sha256="0" * 64,
+        features="joint",
+        counts={LABELS[0]: 1},
+    )
+    return stage.job_code(labels=learned_with(model.fingerprint, gone))
 
 
 def unsupported_uri(stage: Stage) -> str:
@@ -335,6 +359,8 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
     for scenario in (
         invalid_message,
         unknown_label_set,
+        label_set_of_another_checkpoint,
+        label_set_examples,
         unsupported_uri,
         image_not_found,
         image_access_denied,

@@ -9,6 +9,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from labelyard.cli import app
+from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger
 from labelyard.messages import Job
 from labelyard.testing import sample_result
@@ -26,6 +27,9 @@ def lines(result: Result) -> list[dict[str, Any]]:
 
 def end(ledger: Ledger, job: Job) -> None:
     """End a job as a worker would: images with ``gone`` in their address are not found."""
+    if isinstance(job.label_set, str):
+        registry = LabelSetRegistry(ledger.client, namespace=ledger.keys.namespace)
+        job = job.model_copy(update={"label_set": registry.get(job.label_set)})
     is_gone = any("gone" in image.uri for image in job.images)
     status = "succeeded" if not is_gone else "failed" if len(job.images) == 1 else "partial"
     ledger.finish(job.job_id, sample_result(status, job=job))  # type: ignore[arg-type]

@@ -101,9 +101,20 @@ class Classifier:
         """Score all embedded images in one matrix product; the others are answered by errors."""
         embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
         scores = iter(self.scorer.score(embeds, labels, top_k=job.top_k))
-        return tuple(
+        images = tuple(
             to_image_result(image, outcome, scores)
             for image, outcome in zip(job.images, outcomes, strict=True)
+        )
+        return images if not job.vectors else self._with_vectors(images, outcomes)
+
+    def _with_vectors(
+        self, images: tuple[ImageResult, ...], outcomes: list[ImageOutcome]
+    ) -> tuple[ImageResult, ...]:
+        return tuple(
+            image.model_copy(update={"vector": self.scorer.vector_of(outcome.image.image_embeds)})
+            if isinstance(outcome, Embedded)
+            else image
+            for image, outcome in zip(images, outcomes, strict=True)
         )
 
 

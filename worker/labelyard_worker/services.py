@@ -15,6 +15,7 @@ from labelyard.runs.ledger import RunLedger
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
+from labelyard_worker.example_objects import ExampleObjects
 from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.intake_wiring import start_intake, with_checkpoint_decode
 from labelyard_worker.jobs.cancellation import RunningJobs
@@ -44,6 +45,7 @@ from labelyard_worker.vision.devices import run_in_temporary_thread
 from labelyard_worker.vision.forward_passes import report_image_pass
 from labelyard_worker.vision.image_cache import open_image_cache
 from labelyard_worker.vision.label_index import LabelIndex
+from labelyard_worker.vision.learned_sets import LearnedSets
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.text_cache import TextCache
@@ -239,12 +241,11 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
     stack.callback(intake.close)
     run_in_temporary_thread(checkpoint.warm_up)
     batcher: Batcher[Pixels, Floats] = Batcher(
-        lambda batch: list(checkpoint.image_embeds(batch, leaves_cores=batcher.leaves_cores)),
+        lambda batch: list(checkpoint.image_vectors(batch, is_followed=batcher.is_expecting)),
         max_batch_size=checkpoint.max_batch_size,
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,
         on_pass=partial(report_image_pass, model=checkpoint.info),
-        shares_cores=checkpoint.device.type == "cpu",
     )
     stack.callback(batcher.close, timeout_s=5.0)
     batcher.start()
@@ -254,7 +255,12 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
     if text_cache is not None:
         stack.callback(text_cache.close)
     label_index = LabelIndex(
-        checkpoint, capacity_bytes=settings.label_cache_bytes, store=text_cache
+        checkpoint,
+        capacity_bytes=settings.label_cache_bytes,
+        store=text_cache,
+        learned=LearnedSets(
+            checkpoint.info.fingerprint, checkpoint.layout, read=ExampleObjects(settings).read
+        ),
     )
     stack.callback(label_index.close)
     return Engine(checkpoint, intake, batcher, label_index)
@@ -269,7 +275,7 @@ def _open_classifier(
         with_checkpoint_decode(settings, checkpoint),
         info=checkpoint.info,
         spec=checkpoint.pixel_spec,
-        dim=checkpoint.dim,
+        dim=checkpoint.layout.length,
     )
     stack.callback(image_cache.close)
     return Classifier(

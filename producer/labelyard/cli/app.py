@@ -8,8 +8,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from labelyard.cli import (
+    compare,
     dead,
     doctor,
+    evaluate,
     event_groups,
     events,
     fleet,
@@ -114,6 +116,8 @@ app.command()(top.top)
 app.command()(state.why)
 app.command()(events.events)
 app.command()(doctor.doctor)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

@@ -22,10 +22,12 @@ from labelyard.messages.job import (
     parse_job,
 )
 from labelyard.messages.labels import DEFAULT_TEMPLATE, Label, LabelSet, Scoring
+from labelyard.messages.learned import Certified, CertifiedLabel, Examples, Learned
 from labelyard.messages.models import Message, Report, refusal_of
 from labelyard.messages.result import (
     Failure,
     ImageResult,
+    ImageVector,
     ModelInfo,
     Result,
     ScoredLabel,
@@ -42,13 +44,18 @@ __all__ = [
     "MAX_REGISTERED_PROMPTS",
     "MAX_SCORED_LABELS",
     "VERSION",
+    "Certified",
+    "CertifiedLabel",
     "Deliver",
+    "Examples",
     "Failure",
     "ImageRef",
     "ImageResult",
+    "ImageVector",
     "Job",
     "Label",
     "LabelSet",
+    "Learned",
     "Message",
     "ModelInfo",
     "Report",

@@ -93,6 +93,8 @@ class Job(Message):
         rescore: Score from embeddings that are known, without the model. The storage is
             asked whether each picture is still there, unchanged, and may be read; one that
             was never classified, or is another by now, gets ``image_not_embedded``.
+        vectors: Name in the result the vector of each picture that examples are compared by: the
+            examples of a label set are made of these. Left out of the message if false.
         expires_at: After this instant nobody wants the result any more.
         deliver: Where the result goes besides the ledger.
         trace: Carried into logs as it is, for example a W3C ``traceparent``: up to 20
@@ -108,6 +110,7 @@ class Job(Message):
     label_set: LabelSet | LabelSetRef
     top_k: TopK = 5
     rescore: Switch = False
+    vectors: Switch = Field(default=False, exclude_if=lambda vectors: not vectors)
     expires_at: Instant | None = None
     deliver: Deliver = Deliver()
     trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)

@@ -1,11 +1,12 @@
 """Label sets: labels, their prompts, and how scores are computed from them."""
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from labelyard.fields import MAX_LABELS, Name, Prompt, Temperature, Template, Threshold
+from labelyard.messages.learned import Learned
 from labelyard.messages.models import Message
 from labelyard.messages.short_forms import cut, first_of
 
@@ -42,6 +43,7 @@ class LabelSet(Message):
         temperature: Divides the logits, 0.000001 to 1000; above 1 the scores are less sure.
         abstain: Whole sentences that mean "none of these". When one of them fits
             best, the image is *abstained* and nothing is matched.
+        learned: What pictures taught; left out if there is nothing. It belongs to one checkpoint.
     """
 
     labels: tuple[Label, ...] = Field(min_length=1, max_length=MAX_LABELS)
@@ -51,6 +53,7 @@ class LabelSet(Message):
     scoring: Scoring = "auto"
     temperature: Temperature = 1.0
     abstain: tuple[Prompt, ...] = Field(default=(), max_length=100)
+    learned: Learned | None = Field(default=None, exclude_if=lambda learned: learned is None)
 
     @field_validator("labels")
     @classmethod
@@ -58,6 +61,17 @@ class LabelSet(Message):
         if len({label.name for label in labels}) < len(labels):
             raise ValueError("two labels have the same name: name each label once")
         return labels
+
+    @model_validator(mode="after")
+    def _taught_labels_exist(self) -> Self:
+        if self.learned is None:
+            return self
+        examples, certified = self.learned.examples, self.learned.certified
+        known = {label.name for label in self.labels}
+        named = [*(examples.counts if examples else ()), *(certified.labels if certified else ())]
+        if unknown := [name for name in named if name not in known]:
+            raise ValueError(f"learned names {cut(unknown[0])!r}, which is not a label of the set")
+        return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield the first labels and the scoring, for ``repr`` and ``str``."""

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from labelyard.errors import LabelyardError
 from labelyard.messages.job import VERSION
+from labelyard.messages.learned import FeatureSpace
 from labelyard.messages.models import Report
 from labelyard.messages.result_html import result_html
 from labelyard.messages.result_rows import Row, image_row
@@ -44,6 +45,18 @@ class ScoredLabel(Report):
     score: float = Field(allow_inf_nan=False)
 
 
+class ImageVector(Report):
+    """Vector of an image that examples are compared by.
+
+    Attributes:
+        features: Which vector of the checkpoint it is; see ``Examples``.
+        float16: Its numbers, 16 bits each with the low byte first, in base64.
+    """
+
+    features: FeatureSpace
+    float16: str
+
+
 class ImageResult(Report):
     """Result of one image.
 
@@ -56,6 +69,7 @@ class ImageResult(Report):
         matched: Names of the labels that reached their threshold, best first.
         abstained: Whether an ``abstain`` prompt fitted better than every label.
         error: Why there are no labels, or ``None``.
+        vector: Vector of the image, if the job wants vectors. Left out otherwise.
     """
 
     id: str
@@ -68,6 +82,7 @@ class ImageResult(Report):
     matched: tuple[str, ...] = ()
     abstained: bool = False
     error: Failure | None = None
+    vector: ImageVector | None = Field(default=None, exclude_if=lambda vector: vector is None)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield the id, and the best label or the error, for ``repr`` and ``str``."""

@@ -1,8 +1,9 @@
 """Clients without servers: jobs get their results by a rule, or when the test sets them."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
@@ -97,6 +98,10 @@ class FakeClient(FakeAdministration, Client):
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
+        """Upload nothing; a file gets an address of its name."""
+        return {file: f"s3://{self.settings.upload_bucket}/{file.name}" for file in files}
 
     def finish(self, job_id: str, result: Result) -> None:
         """Set the result of a pending job; the first final state stands."""
@@ -222,6 +227,10 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
+        """Upload nothing; a file gets an address of its name."""
+        return self.fake._upload(files)  # noqa: SLF001 - its twin
 
     async def submit_job(
         self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE

@@ -13,6 +13,7 @@ from labelyard.runs.parts import ShardPart, ShardRange, end_of, shard_of
 from labelyard.runs.record import RunRecord, counts_of
 from labelyard.runs.request import RunRequest
 from labelyard.settings import ClientSettings
+from labelyard_worker.runs.shard_work import Trail
 from tests.support.run_samples import sample_run
 
 LINES = ShardRange(plan="shard-00000", first=0, lines=10)
@@ -137,6 +138,35 @@ def test_what_a_lost_attempt_had_done_counts_as_computed_again_once(
 
     assert running == 7
     assert record(runs, run).computed_again == 7
+
+
+def test_each_line_that_a_lost_shard_had_written_counts_as_computed_again(
+    runs: RunLedger, run: RunRequest
+) -> None:
+    plan(runs, run, expected=0)
+    part = open_shard(runs, run)
+    trail = Trail(runs, part, start=start(runs, part, worker="gone"), is_careful=False)
+
+    for done in (3, 6, 9):
+        trail.note_sent(done - 3, done)
+        trail.note_done(done)
+    start(runs, part)
+
+    assert record(runs, run).computed_again == 9
+
+
+def test_a_shard_that_may_kill_its_worker_notes_what_it_sends_next(
+    runs: RunLedger, run: RunRequest
+) -> None:
+    plan(runs, run, expected=0)
+    part = open_shard(runs, run)
+    trail = Trail(runs, part, start=start(runs, part), is_careful=True)
+
+    trail.note_sent(3, 6)
+    trail.note_done(6)
+
+    noted = runs.read_trail(part)
+    assert (noted["done"], noted["low"], noted["high"]) == (3, 3, 6)
 
 
 def test_a_split_shard_is_replaced_by_its_parts_once(runs: RunLedger, run: RunRequest) -> None:

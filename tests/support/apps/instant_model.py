@@ -17,6 +17,7 @@ from labelyard_worker.pixels import ImageFacts, Pixels, PixelSpec
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.devices import ThreadPlan
 from labelyard_worker.vision.scoring import Floats
+from labelyard_worker.vision.vector_layout import VectorLayout
 from tests.support.apps import orders
 from tests.support.apps.notes import hang, is_ordered
 
@@ -42,10 +43,11 @@ class Checkpoint:
         self.scoring = "softmax"
         self.logit_scale, self.logit_bias = 10.0, 0.0
         self.dim = DIM
+        self.layout = VectorLayout(DIM)
         self.threads = ThreadPlan(streams=1, threads_per_stream=1, cores=1)
         self.max_batch_size = max_batch_size
 
-    def image_embeds(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
+    def image_vectors(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
         """Embed pictures, or obey an order to fail."""
         if any(pixels.data[:3] == LETHAL for pixels in batch):
             os.kill(os.getpid(), signal.SIGKILL)

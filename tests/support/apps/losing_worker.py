@@ -25,9 +25,9 @@ def lose(device: torch.device) -> None:
 def load(settings: WorkerSettings) -> Checkpoint:
     """Load the checkpoint, and have it lose its device when the file ``TEST_LOSE`` is there."""
     checkpoint = load_checkpoint(settings)
-    embed = checkpoint.image_embeds
+    embed = checkpoint.image_vectors
 
-    def image_embeds(batch: Sequence[Pixels], **options: Any) -> Floats:
+    def image_vectors(batch: Sequence[Pixels], **options: Any) -> Floats:
         if is_warm and Path(os.environ["TEST_LOSE"]).exists():
             lose(checkpoint.device)
         return embed(batch, **options)
@@ -39,7 +39,7 @@ def load(settings: WorkerSettings) -> Checkpoint:
         warm_up()
         is_warm.append(True)
 
-    vars(checkpoint).update(image_embeds=image_embeds, warm_up=warm_up_first)
+    vars(checkpoint).update(image_vectors=image_vectors, warm_up=warm_up_first)
     return checkpoint
 
 

@@ -120,9 +120,9 @@ class DecodeStage:
                     continue
                 if handle in dead:
                     continue
-                request = self._next(may_take_bulk=depth <= handle.bulk_depth)
+                request = self._next()
                 if request is None:
-                    continue
+                    return dead
                 timeout_s = self._timeout_s(request)
                 if not handle.send(request, uri=redact(request.image.uri), timeout_s=timeout_s):
                     dead.append(handle)
@@ -147,8 +147,7 @@ class DecodeStage:
         handle.sent.popleft()
         began_at, handle.head_since = handle.head_since, time.monotonic()
         if request is not None and settle is not None:
-            handle.decode_s = handle.head_since - began_at
-            observe_stage("decode", handle.decode_s, request.priority)
+            observe_stage("decode", handle.head_since - began_at, request.priority)
             request.span.stage(
                 "decode", started_at=began_at, ended_at=handle.head_since, error=settle.error
             )
@@ -234,16 +233,11 @@ class DecodeStage:
         ]
         return min([*due, *starts], default=None)
 
-    def _next(self, *, may_take_bulk: bool) -> IntakeRequest | None:
+    def _next(self) -> IntakeRequest | None:
         """Take the next image, with a place for its pixels."""
-        if not len(self.queue):
+        if not len(self.queue) or not self._budget.take():
             return None
-        may_take_bulk = may_take_bulk and self._budget.take(is_bulk=True)
-        if not may_take_bulk and not (
-            self.queue.has_interactive and self._budget.take(is_bulk=False)
-        ):
-            return None
-        request = self.queue.take(may_take_bulk=may_take_bulk)
+        request = self.queue.take()
         if request is None:
             self._budget.give_back()
             return None

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from functools import partial
 
-from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.errors import (
+    InvalidMessageError,
+    LabelSetExamplesError,
+    LabelSetOfAnotherCheckpointError,
+    UnknownLabelSetError,
+)
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.messages import LabelSet
 from labelyard.queues import Priority
@@ -13,7 +18,18 @@ from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.scoring import LabelMatrix
 
 LineLabels = tuple[str, ...] | str | None
-LabelFault = UnknownLabelSetError | InvalidMessageError
+LABEL_FAULTS = (
+    UnknownLabelSetError,
+    InvalidMessageError,
+    LabelSetExamplesError,
+    LabelSetOfAnotherCheckpointError,
+)
+LabelFault = (
+    UnknownLabelSetError
+    | InvalidMessageError
+    | LabelSetExamplesError
+    | LabelSetOfAnotherCheckpointError
+)
 
 
 @dataclass
@@ -49,7 +65,7 @@ class LabelMatrices:
         if labels not in self._found:
             try:
                 self._found[labels] = self._load(labels)
-            except (UnknownLabelSetError, InvalidMessageError) as error:
+            except LABEL_FAULTS as error:
                 self._found[labels] = error
         return self._found[labels]
 

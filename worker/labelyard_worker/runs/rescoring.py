@@ -61,6 +61,11 @@ class Rescorer:
             check(images)
             if image_embeds.shape[1] != self.labels.text_embeds.shape[1]:
                 raise RunSourceError("the embeddings are those of another checkpoint")
+            if self.labels.taught is not None and not self.scorer.has_features(image_embeds):
+                raise RunSourceError(
+                    "a file of embeddings has no features to compare with the examples of this "
+                    "label set: start a run over the pictures"
+                )
             ranking = self.scorer.rank(image_embeds, self.labels, top_k=self.top_k)
             output.add_scored(ScoredBatch(facts, ranking, self.labels))
             images += facts.num_rows

@@ -49,7 +49,10 @@ class ShardScoring:
             result = self._result(line, labels[index], outcomes[index], scores.get(index))
             embedded = outcomes[index] if self.has_embeddings and result.error is None else None
             files.add(
-                result, embedded.image.image_embeds if isinstance(embedded, Embedded) else None
+                result,
+                self.scorer.embedding_of(embedded.image.image_embeds)
+                if isinstance(embedded, Embedded)
+                else None,
             )
             yield "succeeded" if result.error is None else result.error.code
 

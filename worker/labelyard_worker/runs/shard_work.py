@@ -33,7 +33,8 @@ from labelyard_worker.spans import Attributes
 
 log = logging.getLogger(__name__)
 
-TRAIL_EVERY_S: Final = 1.0
+#: Seconds between two notes of a shard of old embeddings, which may have thousands of lines a second.
+RESCORING_NOTE_EVERY_S: Final = 1.0
 #: Parts of a shard that may kill its worker, one of which is on its way at a time: after a second
 #: death the picture at fault is known.
 CAREFUL_PARTS: Final = 32
@@ -201,7 +202,7 @@ class ShardWork(Work[ShardResult]):
 
         def note(done: int) -> None:
             token.check()
-            trail.note(done, done)
+            trail.note_done(done, every_s=RESCORING_NOTE_EVERY_S)
 
         shard = EmbeddedShard(self.parts.storage, request, self.part.range)
         return shard.score(Rescorer(classifier.scorer, labels, request.top_k), files, note=note)
@@ -224,11 +225,14 @@ class ShardWork(Work[ShardResult]):
             self.part,
             token,
             window=self._window(is_careful=is_careful),
-            note_sent=trail.note,
+            note_sent=trail.note_sent,
         )
         counts: Counter[str] = Counter()
+        done = 0
         for some, outcomes in images.outcomes(lines):
             counts.update(scoring.write(files, some, outcomes))
+            done += len(some)
+            trail.note_done(done)
         return counts
 
     def _window(self, *, is_careful: bool) -> int:
@@ -335,7 +339,7 @@ class Trail:
 
     Attributes:
         is_careful: Whether images are noted before they are sent, because the shard may kill its
-            worker; else the number of done lines is noted once a second.
+            worker; else the lines that are done are noted.
     """
 
     runs: RunLedger
@@ -344,12 +348,15 @@ class Trail:
     is_careful: bool
     _noted_at: float = field(default_factory=time.monotonic)
 
-    def note(self, done: int, sent: int) -> None:
-        """Note that *done* lines are done, and those up to *sent* are sent next."""
+    def note_sent(self, done: int, sent: int) -> None:
+        """Note that the lines from *done* up to *sent* are sent next, if one may kill the worker."""
         if self.is_careful:
             trail = {"start": self.start, "done": done, "low": done, "high": sent}
             self.runs.note_trail(self.part, trail)
-        elif time.monotonic() - self._noted_at >= TRAIL_EVERY_S:
+
+    def note_done(self, done: int, *, every_s: float = 0.0) -> None:
+        """Note that *done* lines are done, unless the last note is younger than *every_s*."""
+        if not self.is_careful and time.monotonic() - self._noted_at >= every_s:
             self._noted_at = time.monotonic()
             self.runs.note_trail(self.part, {"start": self.start, "done": done})
 

@@ -27,12 +27,15 @@ from labelyard_worker.vision.streams import StreamPool
 from labelyard_worker.vision.towers import (
     CONVOLUTIONAL_TYPES,
     blank_pixels,
+    features_dim,
     logit_scale_and_bias,
     pad_batch,
     prepare_model,
+    take_features,
     take_vectors,
     to_unit_length,
 )
+from labelyard_worker.vision.vector_layout import VectorLayout
 
 __all__ = ["SUPPORTED_TYPES", "Checkpoint", "blank_pixels", "load_checkpoint"]
 
@@ -69,6 +72,7 @@ class Checkpoint:
         logit_scale: Inverse temperature, no unit.
         logit_bias: 0 where the checkpoint has none.
         dim: Length of an embedding.
+        layout: Parts of an image's vector: its embedding, then its features if there are any.
         threads: How forward passes share the cores.
         max_batch_size: Most images in one forward pass.
         decode: How JPEGs are decoded for it.
@@ -111,17 +115,26 @@ class Checkpoint:
         if is_compiled:
             self._image_features = torch.compile(self._image_features, dynamic=False)
         self.dim = int(self.text_embeds(["a"]).shape[1])
+        self.layout = VectorLayout(self.dim, features_dim(model.config))
 
-    def image_embeds(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
-        """Embed decoded images.
-
-        Args:
-            batch: Pictures of the shape that ``pixel_spec`` gives them.
-            leaves_cores: Whether this pass leaves cores to others, as to the intake of more,
-                even while it runs alone.
+    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+        """Embed decoded images; see :meth:`image_vectors`.
 
         Returns:
             Unit-length vectors in the order of *batch*, shape (batch, dim).
+        """
+        return self.layout.joint(self.image_vectors(batch, is_followed=is_followed))
+
+    def image_vectors(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+        """Embed decoded images, with the features that examples are compared by.
+
+        Args:
+            batch: Pictures of the shape that ``pixel_spec`` gives them.
+            is_followed: Whether more are on their way: then this pass leaves them cores.
+
+        Returns:
+            Vectors in the order of *batch*, shape (batch, layout.length): the embedding, then
+            the features if the checkpoint has them; each part has unit length.
 
         Raises:
             FloatingPointError: A vector is not finite, as float16 can overflow.
@@ -129,14 +142,17 @@ class Checkpoint:
         size = next((shape for shape in self._shapes if shape >= len(batch)), len(batch))
         with (
             torch.inference_mode(),
-            self._share.taken(leaves_cores=leaves_cores),
+            self._share.taken(is_followed=is_followed),
             self._image_streams.lent(),
         ):
             inputs = {
                 name: pad_batch(values, size) for name, values in self._normalizer(batch).items()
             }
-            features = take_vectors(self._image_features(**inputs))[: len(batch)]
-            embeds = to_unit_length(features)
+            output = self._image_features(**inputs)
+            embeds = to_unit_length(take_vectors(output)[: len(batch)])
+            if self.layout.features_dim:
+                features = to_unit_length(take_features(output)[: len(batch)])
+                embeds = np.concatenate([embeds, features], axis=1)
         if not np.isfinite(embeds).all():
             raise FloatingPointError(
                 f"an image embedding is not finite in {self.info.dtype}: set LABELYARD_DTYPE=float32"
@@ -189,7 +205,7 @@ class Checkpoint:
         at_once = 1 if self._shapes else streams
         in_turn = streams if self.device.type == "cuda" else 1
         blank = [blank_pixels(self.pixel_spec)] * batch_size
-        run = partial(self.image_embeds, leaves_cores=at_once > 1)
+        run = partial(self.image_embeds, is_followed=at_once > 1)
         try:
             for _ in range(in_turn):
                 with ThreadPoolExecutor(at_once) as pool:

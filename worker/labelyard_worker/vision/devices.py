@@ -258,11 +258,10 @@ def run_in_temporary_thread(run: Callable[[], Answer]) -> Answer:
 class ThreadShare:
     """Assigns the first model thread all cores while it is alone, and its share otherwise.
 
-    The first is the first that may have them. The others get their share always: two teams as
-    large as the machine would slow each other down even when only one of them works
-    (:func:`run_in_temporary_thread`). And a pass that others will follow gets its share as
-    well: the intake needs the other cores to bring them, and a team spins at each of its
-    barriers for a member that has none.
+    The others get their share always: two teams as large as the machine would slow each
+    other down even when only one of them works (:func:`run_in_temporary_thread`). And a pass
+    that others will follow gets its share as well: the intake needs the other cores to
+    bring them, and a team spins at each of its barriers for a member that has none.
     OpenMP keeps the number of threads for each calling thread, so that two passes can
     differ.
     """
@@ -274,16 +273,16 @@ class ThreadShare:
         self._first: threading.Thread | None = None
 
     @contextmanager
-    def taken(self, *, is_passing: bool = False, leaves_cores: bool = False) -> Iterator[None]:
+    def taken(self, *, is_passing: bool = False, is_followed: bool = False) -> Iterator[None]:
         """Set this thread's share for the block.
 
         Args:
             is_passing: Whether this thread, and its team, end with the block.
-            leaves_cores: Whether it gets its share, even if it is alone.
+            is_followed: Whether more work is on its way already.
         """
         with self._lock:
             self._running += 1
-            is_alone = self._running == 1 and not leaves_cores
+            is_alone = self._running == 1 and not is_followed
             may_have_all = is_alone and (is_passing or self._is_first())
         try:
             threads = self._plan.cores if may_have_all else self._plan.threads_per_stream

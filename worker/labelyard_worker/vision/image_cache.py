@@ -42,7 +42,8 @@ class KnownImage:
     """Embedding of an image, and its facts.
 
     Attributes:
-        image_embeds: Unit-length vector, shape (dim,).
+        image_embeds: Vector as the checkpoint made it: the embedding, then the features if
+            there are any, shape (length,).
         facts: Facts about the image as it was read.
         stamp: Stamp of the version that was read, see ``FileVersion``.
     """

@@ -10,13 +10,15 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from labelyard.errors import LabelyardError
+from labelyard.errors import LabelSetExamplesError, LabelyardError
+from labelyard.evaluation.example_scores import TaughtLabels
 from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet
 from labelyard.queues import Priority
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.metrics import LABEL_SETS, TEXT_CACHE
 from labelyard_worker.vision.ensembles import ensembles_of, group_ensembles, mean_direction
+from labelyard_worker.vision.learned_sets import LearnedSets
 from labelyard_worker.vision.lru import ByteLru
 from labelyard_worker.vision.scoring import Floats, LabelMatrix
 from labelyard_worker.vision.text_cache import TextCache
@@ -70,6 +72,7 @@ class MatrixBuild:
     priority: Priority = Priority.BULK
     turn: "Future[LabelMatrix | None] | None" = None
     label_set: LabelSet | None = None
+    taught: TaughtLabels | None = None
     rows: Floats = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     groups: Iterator[list[tuple[str, ...]]] | None = None
     group: Sequence[tuple[str, ...]] = ()
@@ -93,7 +96,12 @@ class LabelIndex:
     """Builds and caches each label set's matrix; the text tower encodes each prompt once."""
 
     def __init__(
-        self, checkpoint: LabelEncoder, *, capacity_bytes: int, store: TextCache | None = None
+        self,
+        checkpoint: LabelEncoder,
+        *,
+        capacity_bytes: int,
+        store: TextCache | None = None,
+        learned: LearnedSets | None = None,
     ) -> None:
         """Start empty.
 
@@ -102,9 +110,11 @@ class LabelIndex:
             capacity_bytes: Most bytes kept, half of them for matrices and half for
                 the vectors of single prompts, which sets share.
             store: What other workers have encoded.
+            learned: Opens what label sets learned; without it such sets are refused.
         """
         self._checkpoint = checkpoint
         self._store = store
+        self._learned = learned
         self._matrices: ByteLru[str, LabelMatrix] = ByteLru(capacity_bytes // 2)
         self._builds: dict[str, MatrixBuild] = {}
         self._lock = threading.Lock()
@@ -214,11 +224,16 @@ class LabelIndex:
             prompts = [prompt for ensemble in build.group for prompt in ensemble]
             build.add_rows(self._gather(prompts, build, token))
         return LabelMatrix.of(
-            label_set, build.rows, digest=build.digest, trained_scoring=self._checkpoint.scoring
+            label_set,
+            build.rows,
+            digest=build.digest,
+            trained_scoring=self._checkpoint.scoring,
+            taught=build.taught,
         )
 
     def _begin(self, build: MatrixBuild) -> LabelSet:
         label_set = build.load()
+        build.taught = self._open_learned(label_set)
         rows = len(label_set.labels) + len(label_set.abstain)
         build.rows = np.empty((rows, self._checkpoint.dim), dtype=np.float32)
         build.groups = group_ensembles(
@@ -226,6 +241,13 @@ class LabelIndex:
         )
         build.label_set = label_set
         return label_set
+
+    def _open_learned(self, label_set: LabelSet) -> TaughtLabels | None:
+        if label_set.learned is None:
+            return None
+        if self._learned is None:
+            raise LabelSetExamplesError("this worker opens no learned label sets")
+        return self._learned.open(label_set)
 
     def _gather(
         self, prompts: Sequence[str], build: MatrixBuild, token: Token

@@ -98,6 +98,8 @@ def rank_arrays(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> Ran
     is_matched[starts] |= np.isnan(thresholds[starts])
     is_matched &= ~np.repeat(is_abstained, counts)
     places = np.arange(len(labels)) - np.repeat(starts, counts)
+    if matrix.is_best_only:
+        is_matched &= places == 0
     is_named = places < top_k
     matched_counts = np.bincount(
         np.repeat(np.arange(len(counts)), counts)[is_matched], minlength=len(counts)

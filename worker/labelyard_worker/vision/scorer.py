@@ -1,5 +1,6 @@
 """Scoring of images against a label set, on the host or on the model's GPU."""
 
+import base64
 import logging
 from collections.abc import Sequence
 from typing import Final, Protocol, Self
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from labelyard.errors import BatcherFullError
-from labelyard.messages import ModelInfo
+from labelyard.messages import ImageVector, ModelInfo
 from labelyard_worker.vision.gpu_scoring import GpuSelector
 from labelyard_worker.vision.ranking import ImageScores, Ranking, rank_arrays
 from labelyard_worker.vision.scoring import (
@@ -18,7 +19,9 @@ from labelyard_worker.vision.scoring import (
     Scaling,
     Selection,
     select_on_host,
+    select_taught,
 )
+from labelyard_worker.vision.vector_layout import VectorLayout
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +48,30 @@ class ScoringCheckpoint(Protocol):
     def logit_bias(self) -> float:
         """Bias of the logits; 0 if the checkpoint has none."""
 
+    @property
+    def layout(self) -> VectorLayout:
+        """Parts of an image's vector."""
+
 
 class Scorer:
     """Scores the images of a job in one matrix product. Safe to call from several threads."""
 
-    def __init__(self, scaling: Scaling, *, gpu: GpuSelector | None = None) -> None:
+    def __init__(
+        self,
+        scaling: Scaling,
+        *,
+        gpu: GpuSelector | None = None,
+        layout: VectorLayout | None = None,
+    ) -> None:
         """Score with the scale and bias of one checkpoint.
 
         Args:
             gpu: Selects the labels of large label sets.
+            layout: Parts of the images' vectors; without one the whole is the embedding.
         """
         self._scaling = scaling
         self._gpu = gpu
+        self._layout = layout
 
     @classmethod
     def of(cls, checkpoint: ScoringCheckpoint, *, capacity_bytes: int) -> Self:
@@ -71,6 +86,7 @@ class Scorer:
             gpu=GpuSelector(checkpoint.device, capacity_bytes=capacity_bytes)
             if is_on_gpu
             else None,
+            layout=checkpoint.layout,
         )
 
     def score(
@@ -79,7 +95,7 @@ class Scorer:
         """Score images against a label set.
 
         Args:
-            image_embeds: Unit-length vectors, each of shape (dim,).
+            image_embeds: Vectors of images as the checkpoint makes them, each of shape (length,).
             labels: Label set to score against.
             top_k: Number of labels to name.
 
@@ -100,15 +116,40 @@ class Scorer:
         """Score images against a label set, without an object for each image.
 
         Args:
-            image_embeds: Unit-length vectors, shape (images, dim).
+            image_embeds: Vectors of images, shape (images, length); the embeddings alone,
+                shape (images, dim), unless labels were taught.
             labels: As for :meth:`score`, which raises the same errors.
             top_k: As for :meth:`score`.
         """
         selection = self._select(image_embeds, labels, top_k=top_k)
         return rank_arrays(selection, labels, top_k=top_k)
 
-    def _select(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
+    def embedding_of(self, vector: Floats) -> Floats:
+        """Return the embedding in an image's vector, shape (dim,)."""
+        return vector if self._layout is None else self._layout.joint(vector)
+
+    def vector_of(self, vector: Floats) -> ImageVector:
+        """Return what examples are compared by, as results carry it."""
+        layout = self._layout or VectorLayout(len(vector))
+        numbers = layout.features(vector).astype("<f2").tobytes()
+        return ImageVector(features=layout.space, float16=base64.b64encode(numbers).decode())
+
+    def has_features(self, image_embeds: Floats) -> bool:
+        """Return whether vectors hold what labels with examples are scored by."""
+        return self._layout is None or image_embeds.shape[-1] == self._layout.length
+
+    def _split(self, vectors: Floats) -> tuple[Floats, Floats]:
+        """Return the embeddings, contiguous, and the vectors that examples are compared by."""
+        layout = self._layout
+        if layout is None or not layout.features_dim or vectors.shape[1] != layout.length:
+            return vectors, vectors
+        return np.ascontiguousarray(layout.joint(vectors)), layout.features(vectors)
+
+    def _select(self, vectors: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
         """Select on the GPU; on the host if the set is small, or the GPU has no memory left."""
+        image_embeds, features = self._split(vectors)
+        if (taught := labels.taught) is not None:
+            return select_taught(image_embeds, features, labels, taught, self._scaling, top_k=top_k)
         if self._gpu is not None and self._suits_gpu(labels):
             try:
                 return self._gpu.select(image_embeds, labels, self._scaling, top_k=top_k)

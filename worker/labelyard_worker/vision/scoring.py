@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from labelyard.evaluation.example_scores import TaughtLabels, divide_among_taught
 from labelyard.messages import LabelSet
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -54,6 +55,9 @@ class LabelMatrix:
             shape (labels + abstain, dim).
         scoring: The label set's scoring; the checkpoint's own for ``auto``.
         temperature: Divides the logits.
+        taught: Scorer of the labels that pictures taught, or ``None``.
+        is_best_only: Whether only the best label may be matched: what is certified of a softmax
+            set are its best labels.
     """
 
     digest: str
@@ -62,6 +66,8 @@ class LabelMatrix:
     text_embeds: Floats
     scoring: Literal["softmax", "sigmoid"]
     temperature: float
+    taught: TaughtLabels | None = None
+    is_best_only: bool = False
 
     @classmethod
     def of(
@@ -71,6 +77,7 @@ class LabelMatrix:
         *,
         digest: str,
         trained_scoring: Literal["softmax", "sigmoid"],
+        taught: TaughtLabels | None = None,
     ) -> "LabelMatrix":
         """Build the matrix of a label set from the vectors of its labels."""
         scoring = trained_scoring if label_set.scoring == "auto" else label_set.scoring
@@ -85,6 +92,10 @@ class LabelMatrix:
             text_embeds=np.ascontiguousarray(text_embeds, dtype=np.float32),
             scoring=scoring,
             temperature=label_set.temperature,
+            taught=taught,
+            is_best_only=scoring == "softmax"
+            and label_set.learned is not None
+            and label_set.learned.certified is not None,
         )
 
     @property
@@ -96,7 +107,11 @@ class LabelMatrix:
     def held_bytes(self) -> int:
         """Bytes of memory that the matrix takes, names included."""
         names = sum(map(sys.getsizeof, self.names)) + sys.getsizeof(self.names)
-        return OBJECT_BYTES + self.text_embeds.nbytes + self.thresholds.nbytes + names
+        taught = 0
+        if self.taught is not None:
+            arrays = (self.taught.prototypes, self.taught.examples, self.taught.dual)
+            taught = sum(array.nbytes for array in arrays)
+        return OBJECT_BYTES + self.text_embeds.nbytes + self.thresholds.nbytes + names + taught
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -139,6 +154,31 @@ def select_on_host(
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
     logits = to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature)
     return select_labels(logits, matrix, top_k=top_k)
+
+
+def select_taught(
+    image_embeds: Floats,
+    features: Floats,
+    matrix: LabelMatrix,
+    taught: TaughtLabels,
+    scaling: Scaling,
+    *,
+    top_k: int,
+) -> Selection:
+    """Select the labels that may be named by texts and by examples.
+
+    Args:
+        image_embeds: Unit-length image vectors, shape (images, dim).
+        features: Unit-length vectors that are compared with examples, shape (images, features).
+        taught: Scorer of the labels with examples.
+    """
+    cosines = (image_embeds @ matrix.text_embeds.T).astype(np.float64)
+    by_text = to_logits(cosines, scaling, temperature=1.0)  # (images, labels + abstain)
+    logits = divide_among_taught(
+        by_text, taught.logits(by_text[:, taught.labels], features), taught.labels
+    )
+    tempered = to_logits(logits, Scaling(1.0), temperature=matrix.temperature)
+    return select_labels(tempered, matrix, top_k=top_k)
 
 
 def select_labels(logits: NDArray[np.float64], matrix: LabelMatrix, *, top_k: int) -> Selection:

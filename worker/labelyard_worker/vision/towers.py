@@ -70,6 +70,21 @@ def take_vectors(output: Any) -> torch.Tensor:
     return vectors
 
 
+def features_dim(config: Any) -> int:
+    """Return the length of the features that examples are compared by; 0: by the embedding.
+
+    The lite checkpoint's embedding says how much of each ImageNet class is in a picture. The
+    features before its last layer tell pictures of other things apart far better.
+    """
+    return int(config.vision_config.hidden_size) if config.model_type == "lite_zeroshot" else 0
+
+
+def take_features(output: Any) -> torch.Tensor:
+    """Take the features before the projection, shape (batch, features), of a tower with them."""
+    features: torch.Tensor = output.last_hidden_state
+    return features
+
+
 def to_unit_length(features: torch.Tensor) -> Floats:
     """Scale each row to length 1 in float32, and bring them to the host."""
     features = features.float()

@@ -1,0 +1,1 @@
+"""Measurements of label quality on labelled photographs."""

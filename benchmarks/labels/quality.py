@@ -1,0 +1,254 @@
+"""Measure what examples and calibration are worth on labelled photographs, with the lite checkpoint.
+
+    python -m benchmarks.labels.quality PHOTOS [few] [half] [errors] [promises] [refusals] [rare] [speed]
+
+PHOTOS is a folder with a folder for each set, each with a ``manifest.jsonl``. The pictures are
+embedded once (some minutes), then every part takes seconds. Nothing is tuned for one set.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.labels.vectors import PhotoSet, load_sets
+from labelyard.evaluation.calibration import fit_temperature
+from labelyard.evaluation.certificates import certify, count_missing
+from labelyard.evaluation.example_scores import divide_among_taught, log_sum_exp
+from labelyard.evaluation.few_shot import fit_examples
+from labelyard.evaluation.metrics import average_precision, expected_calibration_error
+
+DRAWS = 5
+SPLITS = 100
+Logits = NDArray[np.float64]
+
+
+def zero_shot(photos: PhotoSet) -> Logits:
+    """Return the logits of all pictures by text alone."""
+    return photos.cosines * photos.scale
+
+
+def few_shot(
+    photos: PhotoSet, count: int, *, seed: int, labels: NDArray[np.intp] | None = None
+) -> Logits:
+    """Return the logits of all pictures after *count* drawn examples for each of *labels*."""
+    taught = np.arange(len(photos.labels)) if labels is None else labels
+    generator = np.random.default_rng(seed)
+    train = photos.rows("train")
+    drawn = np.concatenate(
+        [generator.permutation(train[photos.classes[train] == label])[:count] for label in taught]
+    )
+    fitted = fit_examples(
+        zero_shot(photos)[drawn][:, taught],
+        photos.features[drawn],
+        np.searchsorted(taught, photos.classes[drawn]),
+        taught,
+    )
+    logits = fitted.logits(zero_shot(photos)[:, taught], photos.features)
+    return divide_among_taught(zero_shot(photos), logits, taught)
+
+
+def accuracy(photos: PhotoSet, logits: Logits, rows: NDArray[np.intp]) -> float:
+    """Return the percentage of *rows* whose best label is right."""
+    return float(100 * (logits[rows].argmax(1) == photos.classes[rows]).mean())
+
+
+def shares(logits: Logits) -> Logits:
+    """Return the softmax of each row."""
+    found: Logits = np.exp(logits - log_sum_exp(logits))
+    return found
+
+
+def measure_few(sets: dict[str, PhotoSet]) -> None:
+    """Print the accuracy with 1 to 16 examples a label."""
+    print(f"\n{'accuracy, %':12}" + "".join(f"{name:>9}" for name in ("text", 1, 2, 4, 8, 16)))
+    for name, photos in sets.items():
+        test = photos.rows("test")
+        found = [accuracy(photos, zero_shot(photos), test)]
+        for count in (1, 2, 4, 8, 16):
+            each = [accuracy(photos, few_shot(photos, count, seed=s), test) for s in range(DRAWS)]
+            found.append(float(np.mean(each)))
+        print(f"{name:12}" + "".join(f"{one:9.1f}" for one in found))
+
+
+def measure_half(sets: dict[str, PhotoSet]) -> None:
+    """Print the accuracy if a drawn half of the labels has 8 examples."""
+    print(f"\n{'8 for half':12}{'text':>9}{'overall':>9}{'untaught before':>17}{'after':>8}")
+    for name, photos in sets.items():
+        rows = []
+        for seed in range(DRAWS):
+            count = len(photos.labels)
+            taught = np.sort(np.random.default_rng(seed).permutation(count)[: count // 2])
+            logits = few_shot(photos, 8, seed=seed, labels=taught)
+            test = photos.rows("test")
+            untaught = test[~np.isin(photos.classes[test], taught)]
+            before, text = zero_shot(photos), accuracy(photos, zero_shot(photos), test)
+            rows.append(
+                (
+                    text,
+                    accuracy(photos, logits, test),
+                    accuracy(photos, before, untaught),
+                    accuracy(photos, logits, untaught),
+                )
+            )
+        text, overall, old, new = np.mean(rows, axis=0)
+        print(f"{name:12}{text:9.1f}{overall:9.1f}{old:17.1f}{new:8.1f}")
+
+
+def scorers(photos: PhotoSet, seed: int) -> dict[str, Logits]:
+    """Return the logits of both scorers that are calibrated."""
+    return {"zero-shot": zero_shot(photos), "few-shot 16": few_shot(photos, 16, seed=seed)}
+
+
+def measure_errors(sets: dict[str, PhotoSet]) -> None:
+    """Print calibration error and likelihood before and after a temperature from 100 pictures."""
+    print(f"\n{'100 pictures':24}{'ECE':>8}{'after':>8}{'NLL':>8}{'after':>8}{'T':>8}")
+    for name, photos in sets.items():
+        test, rows = photos.rows("test"), photos.rows("calibration")
+        found: dict[str, list[tuple[float, ...]]] = {}
+        for seed in range(DRAWS):
+            drawn = np.random.default_rng(seed).permutation(rows)[:100]
+            for scorer, logits in scorers(photos, seed).items():
+                fitted = fit_temperature(logits[drawn], photos.classes[drawn])
+                numbers = [_calibration(photos, logits / t, test) for t in (1.0, fitted.value)]
+                (ece, nll), (ece_after, nll_after) = numbers
+                found.setdefault(scorer, []).append(
+                    (100 * ece, 100 * ece_after, nll, nll_after, fitted.value)
+                )
+        for scorer, numbers_of in found.items():
+            mean = np.mean(numbers_of, axis=0)
+            print(f"{name + ' ' + scorer:24}" + "".join(f"{one:8.2f}" for one in mean))
+
+
+def _calibration(photos: PhotoSet, logits: Logits, rows: NDArray[np.intp]) -> tuple[float, float]:
+    scores, truth = shares(logits[rows]), photos.classes[rows]
+    error = expected_calibration_error(scores.max(1), scores.argmax(1) == truth)
+    nll = -np.log(np.maximum(scores[np.arange(len(rows)), truth], 1e-300)).mean()
+    return error, float(nll)
+
+
+def measure_promises(sets: dict[str, PhotoSet]) -> None:
+    """Print how often a promise was given, how often it broke, and what it kept."""
+    print(
+        f"\n{'promise at .90':24}{'pictures':>9}{'wanted':>7}{'given':>7}{'broken':>7}{'kept':>7}"
+    )
+    for name, photos in sets.items():
+        pool = np.concatenate([photos.rows("calibration"), photos.rows("test")])
+        for scorer, logits in scorers(photos, 0).items():
+            for count in (100, 200, 400):
+                if count > len(pool) - 60:
+                    continue
+                for wanted in (0.90, 0.95):
+                    given, broken, kept = _promises(photos, logits, pool, count, wanted)
+                    print(
+                        f"{name + ' ' + scorer:24}{count:9}{wanted:7}{given:7}{broken:7}{kept:6.0f}%"
+                    )
+
+
+def _promises(
+    photos: PhotoSet, logits: Logits, pool: NDArray[np.intp], count: int, wanted: float
+) -> tuple[int, int, float]:
+    given, broken, kept = 0, 0, []
+    for seed in range(SPLITS):
+        mixed = np.random.default_rng(seed).permutation(pool)
+        drawn, rest = mixed[:count], mixed[count:]
+        temperature = fit_temperature(logits[drawn], photos.classes[drawn]).value
+        scores = shares(logits / temperature)
+        is_right = scores.argmax(1) == photos.classes
+        best = scores.max(1)
+        found = certify(best[drawn], is_right[drawn], precision=wanted, confidence=0.9)
+        accepted = rest[best[rest] >= found.threshold] if found else rest[:0]
+        given += found is not None
+        broken += bool(len(accepted) and is_right[accepted].mean() < wanted)
+        kept.append(len(accepted) / len(rest))
+    return given, broken, 100 * float(np.mean(kept))
+
+
+def measure_refusals(sets: dict[str, PhotoSet]) -> None:
+    """Print what 20 pictures a label give at a precision of .95, label by label."""
+    print(f"\n{'20 a label, .95':24}{'labels':>8}{'given':>8}{'missing, of each label'}")
+    for name, photos in sets.items():
+        pool = np.concatenate([photos.rows("calibration"), photos.rows("test")])
+        for scorer, logits in scorers(photos, 0).items():
+            drawn = np.concatenate(
+                [pool[photos.classes[pool] == label][:20] for label in range(len(photos.labels))]
+            )
+            scores = shares(logits[drawn])
+            best, is_right = scores.max(1), scores.argmax(1) == photos.classes[drawn]
+            given, missing = 0, []
+            for label in range(len(photos.labels)):
+                own = scores.argmax(1) == label
+                promise = {"precision": 0.95, "confidence": 0.9}
+                given += certify(best[own], is_right[own], **promise) is not None
+                missing.append(count_missing(best[own], is_right[own], **promise))
+            print(f"{name + ' ' + scorer:24}{len(photos.labels):8}{given:8}  {missing}")
+
+
+def measure_rare(sets: dict[str, PhotoSet]) -> None:
+    """Print the average precision of rare labels among look-alikes."""
+    photos = sets["moderation"]
+    test = photos.rows("test")
+    print(f"\n{'average precision':24}{'text':>8}{'4 examples':>12}")
+    for label, name in enumerate(photos.labels):
+        is_true = photos.classes[test] == label
+        text = average_precision(shares(zero_shot(photos))[test, label], is_true)
+        taught = [
+            average_precision(shares(few_shot(photos, 4, seed=seed))[test, label], is_true)
+            for seed in range(DRAWS)
+        ]
+        print(f"{name:24}{text:8.3f}{np.mean([one or 0.0 for one in taught]):12.3f}")
+
+
+def measure_speed(sets: dict[str, PhotoSet]) -> None:
+    """Print the seconds of a fit, of one image's scores, and of a calibration."""
+    photos = sets["everyday"]
+    train = photos.rows("train")
+    labels = np.arange(len(photos.labels))
+    started_at = time.perf_counter()
+    fitted = fit_examples(
+        zero_shot(photos)[train], photos.features[train], photos.classes[train], labels
+    )
+    fit_s = time.perf_counter() - started_at
+    repeats = 200
+    started_at = time.perf_counter()
+    for row in range(repeats):
+        one = slice(row, row + 1)
+        logits = photos.cosines[one] * photos.scale
+        divide_among_taught(logits, fitted.logits(logits, photos.features[one]), labels)
+    image_s = (time.perf_counter() - started_at) / repeats
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, len(photos.classes), 1000)
+    logits = zero_shot(photos)[drawn]
+    started_at = time.perf_counter()
+    fit_temperature(logits, photos.classes[drawn])
+    calibrate_s = time.perf_counter() - started_at
+    print(f"\nfit {len(train)} examples: {fit_s:.3f} s; scores of an image: {1e3 * image_s:.3f} ms")
+    print(f"temperature of 1,000 pictures: {calibrate_s:.3f} s")
+
+
+PARTS: dict[str, Callable[[dict[str, PhotoSet]], None]] = {
+    "few": measure_few,
+    "half": measure_half,
+    "errors": measure_errors,
+    "promises": measure_promises,
+    "refusals": measure_refusals,
+    "rare": measure_rare,
+    "speed": measure_speed,
+}
+
+
+def main() -> None:
+    """Measure the parts that the command line names; all of them without one."""
+    if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir() or set(sys.argv[2:]) - PARTS.keys():
+        raise SystemExit(__doc__)
+    sets = load_sets(Path(sys.argv[1]))
+    for name, part in PARTS.items():
+        if name in (sys.argv[2:] or PARTS):
+            part(sets)
+
+
+if __name__ == "__main__":
+    main()

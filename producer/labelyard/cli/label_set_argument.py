@@ -1,0 +1,50 @@
+"""The argument SET of a command: a registered label set by reference or name, or a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from labelyard.cli.label_options import read_label_set
+from labelyard.client import Client
+from labelyard.errors import UnknownLabelSetError
+from labelyard.messages import LabelSet
+
+SET_HELP: Final = (
+    "Registered label set: name@sha256:…, or its name for the newest version; or a file of labels"
+)
+SetName = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLabelSet:
+    """Label set that a command line names.
+
+    Attributes:
+        reference: ``name@sha256:…``; ``None`` if the set comes from a file.
+    """
+
+    label_set: LabelSet
+    reference: str | None
+
+
+def read_set(client: Client, text: str) -> ChosenLabelSet:
+    """Read the label set that *text* names.
+
+    Raises:
+        UnknownLabelSetError: There is neither such a registered set nor such a file.
+        InvalidMessageError: The file holds no label set.
+    """
+    if "@" in text:
+        return ChosenLabelSet(client.label_sets.get(text), text)
+    path = Path(text)
+    if path.suffix or path.is_file():
+        return ChosenLabelSet(read_label_set(path), None)
+    versions = client.label_sets.versions(text)
+    if not versions:
+        raise UnknownLabelSetError(
+            f"{text}: no label set is registered under this name, and there is no such file; "
+            "`labelyard label-sets list` has the names"
+        )
+    return ChosenLabelSet(client.label_sets.get(versions[-1]), versions[-1])
