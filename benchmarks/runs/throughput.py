@@ -3,7 +3,7 @@
     python -m benchmarks.runs.throughput --model lite --images 1920
 
 Servers of its own on 127.0.0.1 and one worker. Runs and jobs take turns on the same pictures, and
-another one begins each round. CPU seconds are those of the worker and its children: they hold on a
+another one begins each round. No two pictures have equal bytes, which are scored once. CPU seconds are those of the worker and its children: they hold on a
 machine with other load, too. Then lone interactive jobs are timed, in turns on the idle worker and
 while a run is at work. ``--model instant`` measures what the queue and the files cost alone.
 """
@@ -49,7 +49,9 @@ class Rig:
         bodies = [one.path.read_bytes() for one in ensure_pictures(MEGAPIXELS[model])]
         keys = [f"run/{n:06d}.jpg" for n in range(images)]
         upload_to(
-            stack.seaweed, BUCKET, ((key, bodies[n % len(bodies)]) for n, key in enumerate(keys))
+            stack.seaweed,
+            BUCKET,
+            ((key, bodies[n % len(bodies)] + b"%d" % n) for n, key in enumerate(keys)),
         )
         self.uris = [f"s3://{BUCKET}/{key}" for key in keys]
         lines = [json.dumps({"custom_id": uri, "uri": uri}) + "\n" for uri in self.uris]

@@ -12,6 +12,7 @@ from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import ThreadPlan
 from labelyard_worker.vision.scoring import Floats
+from labelyard_worker.vision.vector_layout import VectorLayout
 
 EDGE_PX = 32
 DIM = 64
@@ -29,13 +30,14 @@ class InstantCheckpoint(Checkpoint):
         self.scoring = "softmax"
         self.logit_scale, self.logit_bias = 10.0, 0.0
         self.dim = DIM
+        self.layout = VectorLayout(DIM)
         self.threads = ThreadPlan(streams=1, threads_per_stream=1, cores=1)
         self.max_batch_size = 64
         self.decode = "draft"
 
-    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+    def image_vectors(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
         """Return the same vector for every picture."""
-        del is_followed
+        del leaves_cores
         return np.full((len(batch), DIM), DIM**-0.5, dtype=np.float32)
 
     def text_embeds(self, prompts: Sequence[str]) -> Floats:

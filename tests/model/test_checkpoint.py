@@ -309,8 +309,8 @@ def test_warm_up_runs_as_many_passes_at_once_as_there_will_be(
     together = Barrier(2, timeout=30)
     sizes: list[int] = []
 
-    def run(batch: Sequence[Pixels], *, is_followed: bool) -> None:
-        assert is_followed  # or the passes' teams would be larger than under load
+    def run(batch: Sequence[Pixels], *, leaves_cores: bool) -> None:
+        assert leaves_cores  # or the passes' teams would be larger than under load
         together.wait()
         sizes.append(len(batch))
 

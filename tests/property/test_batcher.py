@@ -264,9 +264,15 @@ def outcome(answer: "Future[Any]") -> Any:
     fits=st.integers(1, 40),
     streams=st.integers(1, 3),
     max_batch_size=st.integers(1, 16),
+    shares_cores=st.booleans(),
 )
 def test_each_caller_gets_its_own_answer_whatever_fails_beside_it(
-    jobs: list[Priority], bad: frozenset[int], fits: int, streams: int, max_batch_size: int
+    jobs: list[Priority],
+    bad: frozenset[int],
+    fits: int,
+    streams: int,
+    max_batch_size: int,
+    shares_cores: bool,
 ) -> None:
     """Only the bad ones fail; what fits no more is halved; nothing is computed twice."""
     model = FragileModel(bad=bad, fits=fits)
@@ -276,8 +282,10 @@ def test_each_caller_gets_its_own_answer_whatever_fails_beside_it(
         queue_capacity=100,
         streams=streams,
         longest_delay_s=0.002,
+        shares_cores=shares_cores,
     )
-    batcher.announce(len(jobs))
+    for job in jobs:
+        batcher.announce(1, priority=job)
 
     with running(batcher):
         answers = [batcher.submit(number, priority=job) for number, job in enumerate(jobs)]

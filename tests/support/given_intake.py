@@ -26,7 +26,7 @@ class GivenIntake:
 
     def answer(self, future: "Future[Any]", outcome: object) -> None:
         if isinstance(outcome, Pixels):
-            self.budget.take()
+            self.budget.take(is_bulk=True)
         if not future.set_running_or_notify_cancel():
             if isinstance(outcome, Pixels):
                 self.budget.give_back()

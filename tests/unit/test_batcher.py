@@ -1,6 +1,9 @@
 """The batcher's calls: answers, refusals, and an orderly end."""
 
+import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -10,7 +13,7 @@ import torch
 
 from labelyard.errors import BatcherFullError, DeviceFailedError, TransientError
 from labelyard.queues import Priority
-from labelyard_worker.vision.batcher import Batcher
+from labelyard_worker.vision.batcher import EXPRESS_BATCH_SIZE, Batcher
 from tests.support.waiting import wait_until
 
 StartBatcher = Callable[..., Batcher[int, int]]
@@ -115,7 +118,7 @@ def test_a_second_stream_waits_for_images_that_are_announced(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model, streams=2, longest_delay_s=5)
-    batcher.announce(4)
+    batcher.announce(4, priority=Priority.BULK)
     answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
 
@@ -158,12 +161,12 @@ def test_images_that_will_not_come_are_not_waited_for(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model, streams=2, longest_delay_s=5)
-    batcher.announce(3)
+    batcher.announce(3, priority=Priority.BULK)
     answers = [batcher.submit(1, priority=Priority.BULK)]
     wait_until(lambda: model.batches == [[1]])
     answers.append(batcher.submit(2, priority=Priority.BULK))
 
-    batcher.retract(1)
+    batcher.retract(1, priority=Priority.BULK)
 
     wait_until(lambda: model.batches == [[1], [2]])
     model.let_pass(2)
@@ -174,7 +177,7 @@ def test_images_that_take_too_long_are_not_waited_for(
     model: GatedModel, start: StartBatcher
 ) -> None:
     batcher = start(model, streams=2, longest_delay_s=0.01)
-    batcher.announce(10)
+    batcher.announce(10, priority=Priority.BULK)
     answers = [batcher.submit(number, priority=Priority.BULK) for number in (1, 2)]
 
     wait_until(lambda: sum(map(len, model.batches)) == 2)
@@ -312,11 +315,11 @@ def test_it_expects_what_was_announced_and_what_waits(
     batcher = start(model, max_batch_size=1)
     assert not batcher.is_expecting
 
-    batcher.announce(2)
+    batcher.announce(2, priority=Priority.BULK)
     assert batcher.is_expecting
     first = batcher.submit(1, priority=Priority.BULK)
     wait_until(lambda: model.batches)
-    batcher.retract(1)
+    batcher.retract(1, priority=Priority.BULK)
     assert not batcher.is_expecting
     second = batcher.submit(2, priority=Priority.BULK)
     assert batcher.is_expecting
@@ -324,3 +327,110 @@ def test_it_expects_what_was_announced_and_what_waits(
     model.let_pass(2)
     assert results([first, second]) == [2, 4]
     assert not batcher.is_expecting
+
+
+def test_an_interactive_item_does_not_wait_for_bulk_passes_on_shared_cores(
+    model: GatedModel, start: StartBatcher
+) -> None:
+    batcher = start(model, streams=2, queue_capacity=100, shares_cores=True)
+    bulk = [batcher.submit(number, priority=Priority.BULK) for number in range(20)]
+    wait_until(lambda: len(model.batches) == 2)
+
+    lone = batcher.submit(100, priority=Priority.INTERACTIVE)
+    wait_until(lambda: len(model.batches) == 3)
+    more = [batcher.submit(number, priority=Priority.INTERACTIVE) for number in range(101, 107)]
+    model.gate.release(100)
+
+    assert model.batches[2] == [100]
+    assert results([lone, *more]) == [2 * number for number in range(100, 107)]
+    assert results(bulk) == [2 * number for number in range(20)]
+
+
+def test_passes_on_shared_cores_are_of_one_priority_and_few_at_once(start: StartBatcher) -> None:
+    running = most = 0
+    mixed: list[Sequence[int]] = []
+    express_sizes: list[int] = []
+    lock, gate = threading.Lock(), threading.Event()
+
+    def run_model(items: Sequence[int]) -> list[int]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            if running > 2:
+                express_sizes.append(len(items))
+            if len({item % 2 for item in items}) == 2:
+                mixed.append(items)
+        gate.wait(5)
+        with lock:
+            running -= 1
+        return [2 * item for item in items]
+
+    batcher = start(run_model, streams=2, max_batch_size=16, queue_capacity=500, shares_cores=True)
+    bulk = [batcher.submit(number, priority=Priority.BULK) for number in range(0, 200, 2)]
+    wait_until(lambda: running == 2)
+    lone = [batcher.submit(number, priority=Priority.INTERACTIVE) for number in range(1, 200, 2)]
+    wait_until(lambda: most == 3)
+    gate.set()
+
+    assert results(bulk) == [2 * number for number in range(0, 200, 2)]
+    assert results(lone) == [2 * number for number in range(1, 200, 2)]
+    assert mixed == []
+    assert most == 3
+    assert max(express_sizes) <= EXPRESS_BATCH_SIZE
+
+
+def test_bulk_items_are_served_while_interactive_ones_never_end_on_shared_cores(
+    start: StartBatcher,
+) -> None:
+    """An interactive item comes for each that is answered; the bulk item is answered, too."""
+    batcher = start(lambda items: list(items), streams=1, shares_cores=True)
+    bulk = batcher.submit(-1, priority=Priority.BULK)
+    waiting = deque(batcher.submit(n, priority=Priority.INTERACTIVE) for n in range(4))
+
+    for number in range(4, 2_000):
+        waiting.popleft().result(timeout=5)
+        if bulk.done():
+            break
+        waiting.append(batcher.submit(number, priority=Priority.INTERACTIVE))
+
+    assert bulk.done()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux alone")
+def test_bulk_passes_let_interactive_ones_go_first_on_shared_cores(start: StartBatcher) -> None:
+    def own_niceness(items: Sequence[int]) -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id())] * len(items)
+
+    batcher = start(own_niceness, shares_cores=True)
+    apart = start(own_niceness)
+
+    niceness = [
+        results([one.submit(0, priority=priority)])[0]
+        for one, priority in (
+            (batcher, Priority.BULK),
+            (batcher, Priority.INTERACTIVE),
+            (apart, Priority.BULK),
+        )
+    ]
+
+    base = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness == [min(base + 10, 19), base, base]
+
+
+def test_only_a_lone_interactive_pass_may_use_all_cores_where_they_are_shared(
+    start: StartBatcher,
+) -> None:
+    left: list[bool] = []
+
+    def run_model(items: Sequence[int]) -> list[int]:
+        left.append(batcher.leaves_cores)
+        return list(items)
+
+    batcher = start(run_model, shares_cores=True)
+    for priority in (Priority.INTERACTIVE, Priority.BULK):
+        results([batcher.submit(0, priority=priority)])
+    batcher.announce(1, priority=Priority.BULK)
+    results([batcher.submit(0, priority=Priority.INTERACTIVE)])
+
+    assert left == [False, True, True]

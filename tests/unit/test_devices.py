@@ -168,10 +168,10 @@ def test_a_pass_that_runs_alone_gets_all_the_cores() -> None:
 
 
 def threads_given(
-    share: ThreadShare, *, is_passing: bool = False, is_followed: bool = False
+    share: ThreadShare, *, is_passing: bool = False, leaves_cores: bool = False
 ) -> int:
     """Return the number of torch's threads for this thread."""
-    with share.taken(is_passing=is_passing, is_followed=is_followed):
+    with share.taken(is_passing=is_passing, leaves_cores=leaves_cores):
         return torch.get_num_threads()
 
 
@@ -180,8 +180,8 @@ def test_a_pass_that_others_follow_leaves_cores_to_what_brings_them() -> None:
 
     with ThreadPoolExecutor(1) as model:
         given = [
-            model.submit(threads_given, share, is_followed=is_followed).result()
-            for is_followed in (True, False)
+            model.submit(threads_given, share, leaves_cores=leaves_cores).result()
+            for leaves_cores in (True, False)
         ]
 
     assert given == [1, 2]

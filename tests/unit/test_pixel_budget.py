@@ -17,17 +17,17 @@ from labelyard_worker.vision.devices import ThreadPlan
 def test_places_are_taken_and_given_back() -> None:
     budget = PixelBudget(2)
 
-    taken = [budget.take() for _ in range(3)]
+    taken = [budget.take(is_bulk=True) for _ in range(3)]
     budget.give_back()
 
     assert taken == [True, True, False]
     assert budget.taken == 1
-    assert budget.take()
+    assert budget.take(is_bulk=True)
 
 
 @pytest.mark.parametrize("places", [0, -1])
 def test_there_is_one_place_at_least(places: int) -> None:
-    assert PixelBudget(places).take()
+    assert PixelBudget(places).take(is_bulk=True)
 
 
 def test_the_intake_is_woken_only_by_a_place_that_somebody_may_wait_for() -> None:
@@ -35,10 +35,10 @@ def test_the_intake_is_woken_only_by_a_place_that_somebody_may_wait_for() -> Non
     woken: list[int] = []
     budget.on_freed = lambda: woken.append(budget.taken)
 
-    budget.take()
+    budget.take(is_bulk=True)
     budget.give_back()
-    budget.take()
-    budget.take()
+    budget.take(is_bulk=True)
+    budget.take(is_bulk=True)
     budget.give_back()
 
     assert woken == [1]
@@ -51,7 +51,7 @@ def test_no_more_than_all_places_are_held_by_many_threads() -> None:
 
     def pass_through(_: int) -> None:
         nonlocal inside, most
-        while not budget.take():
+        while not budget.take(is_bulk=True):
             pass
         with lock:
             inside += 1

@@ -3,11 +3,19 @@
 import gc
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from threadpoolctl import ThreadpoolController
+
+#: Added to the niceness of threads that let others go first. Such a thread gets a tenth of a core
+#: that another one wants, which is enough to bring back a lock that it holds.
+NICENESS: Final = 10
+MAX_NICENESS: Final = 19
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -33,6 +41,19 @@ def keep_numpy_to_one_thread() -> None:
     for library in ThreadpoolController().lib_controllers:
         if "numpy" in library.filepath:
             library.set_num_threads(1)
+
+
+def let_others_go_first() -> None:
+    """Lower the calling thread's priority, for ever, so that other threads get the cores first.
+
+    Where threads have no priority of their own (outside Linux) nothing happens. Threads that the
+    thread starts, as the team of its forward passes, inherit it.
+    """
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        with suppress(OSError):
+            now = os.getpriority(os.PRIO_PROCESS, me)
+            os.setpriority(os.PRIO_PROCESS, me, min(now + NICENESS, MAX_NICENESS))
 
 
 @contextmanager

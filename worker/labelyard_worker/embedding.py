@@ -167,7 +167,7 @@ class Embedder:
         )
         version = None if known is None or self._always_fetches else known.version
         versions = {} if version is None else {image.uri: version}
-        self._batcher.announce(1)
+        self._batcher.announce(1, priority=priority)
         try:
             (future,) = self._intake.submit(
                 [image],

@@ -190,7 +190,7 @@ class ImagePipeline:
         self._pixels = None
         if self._is_expected:
             self._is_expected = False
-            self._batcher.retract(1)
+            self._batcher.retract(1, priority=self._priority)
         if self._has_place:
             self._has_place = False
             self._budget.give_back()

@@ -241,11 +241,12 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
     stack.callback(intake.close)
     run_in_temporary_thread(checkpoint.warm_up)
     batcher: Batcher[Pixels, Floats] = Batcher(
-        lambda batch: list(checkpoint.image_vectors(batch, is_followed=batcher.is_expecting)),
+        lambda batch: list(checkpoint.image_vectors(batch, leaves_cores=batcher.leaves_cores)),
         max_batch_size=checkpoint.max_batch_size,
         queue_capacity=settings.queue_capacity,
         streams=checkpoint.threads.streams,
         on_pass=partial(report_image_pass, model=checkpoint.info),
+        shares_cores=checkpoint.device.type == "cpu",
     )
     stack.callback(batcher.close, timeout_s=5.0)
     batcher.start()

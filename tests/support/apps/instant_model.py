@@ -47,7 +47,7 @@ class Checkpoint:
         self.threads = ThreadPlan(streams=1, threads_per_stream=1, cores=1)
         self.max_batch_size = max_batch_size
 
-    def image_vectors(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+    def image_vectors(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
         """Embed pictures, or obey an order to fail."""
         if any(pixels.data[:3] == LETHAL for pixels in batch):
             os.kill(os.getpid(), signal.SIGKILL)

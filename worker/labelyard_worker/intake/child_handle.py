@@ -24,6 +24,8 @@ START_TIMEOUT_S = 60.0
 
 # Files in a decoder's socket at once: it reads the next one without waiting for a busy worker.
 MAX_SENT_FILES = 3
+# Seconds of decoding beside which the wait for a busy worker is nothing.
+LONG_DECODE_S = 0.004
 
 
 class ChildHandle:
@@ -95,6 +97,12 @@ class DecoderHandle(ChildHandle):
         super().__init__(ours, process, max_payload_bytes=max_payload_bytes)
         self.sent: deque[SentFile] = deque()
         self.head_since = 0.0
+        self.decode_s = 0.0  # of the last image
+
+    @property
+    def bulk_depth(self) -> int:
+        """Most files in the socket for a bulk one to follow: an interactive one waits for them."""
+        return MAX_SENT_FILES - (self.decode_s > LONG_DECODE_S)
 
     @property
     def has_room(self) -> bool:

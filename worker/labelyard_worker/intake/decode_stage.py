@@ -120,9 +120,9 @@ class DecodeStage:
                     continue
                 if handle in dead:
                     continue
-                request = self._next()
+                request = self._next(may_take_bulk=depth <= handle.bulk_depth)
                 if request is None:
-                    return dead
+                    continue
                 timeout_s = self._timeout_s(request)
                 if not handle.send(request, uri=redact(request.image.uri), timeout_s=timeout_s):
                     dead.append(handle)
@@ -147,7 +147,8 @@ class DecodeStage:
         handle.sent.popleft()
         began_at, handle.head_since = handle.head_since, time.monotonic()
         if request is not None and settle is not None:
-            observe_stage("decode", handle.head_since - began_at, request.priority)
+            handle.decode_s = handle.head_since - began_at
+            observe_stage("decode", handle.decode_s, request.priority)
             request.span.stage(
                 "decode", started_at=began_at, ended_at=handle.head_since, error=settle.error
             )
@@ -233,11 +234,16 @@ class DecodeStage:
         ]
         return min([*due, *starts], default=None)
 
-    def _next(self) -> IntakeRequest | None:
+    def _next(self, *, may_take_bulk: bool) -> IntakeRequest | None:
         """Take the next image, with a place for its pixels."""
-        if not len(self.queue) or not self._budget.take():
+        if not len(self.queue):
             return None
-        request = self.queue.take()
+        may_take_bulk = may_take_bulk and self._budget.take(is_bulk=True)
+        if not may_take_bulk and not (
+            self.queue.has_interactive and self._budget.take(is_bulk=False)
+        ):
+            return None
+        request = self.queue.take(may_take_bulk=may_take_bulk)
         if request is None:
             self._budget.give_back()
             return None

@@ -2,6 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from typing import Final
+
+#: One place of so many is for interactive images alone: they never wait until the model has
+#: answered a bulk one.
+PLACES_FOR_ONE_RESERVED: Final = 8
 
 
 class PixelBudget:
@@ -14,20 +19,21 @@ class PixelBudget:
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
         self._free = self.places = max(1, places)
+        self._reserved = self.places // PLACES_FOR_ONE_RESERVED
         #: Called when a place is free again, in the thread that gave it back.
         self.on_freed: Callable[[], None] = _do_nothing
 
-    def take(self) -> bool:
-        """Take one place, if one is free."""
+    def take(self, *, is_bulk: bool) -> bool:
+        """Take one place, if one is free; bulk images leave those that are reserved."""
         with self._lock:
-            is_free = self._free > 0
+            is_free = self._free > (self._reserved if is_bulk else 0)
             self._free -= is_free
         return is_free
 
     def give_back(self) -> None:
         """Free one place."""
         with self._lock:
-            was_full = self._free == 0
+            was_full = self._free in {0, self._reserved}
             self._free += 1
         if was_full:
             self.on_freed()

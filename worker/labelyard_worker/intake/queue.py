@@ -135,6 +135,11 @@ class FairQueue:
                 for line in sources.values():
                     yield from line
 
+    @property
+    def has_interactive(self) -> bool:
+        """Return whether an interactive request is queued."""
+        return bool(self._lines[Priority.INTERACTIVE])
+
     def put(self, request: IntakeRequest, *, is_first: bool = False) -> None:
         """Queue *request* behind, or before, the others of its tenant and source."""
         sources = self._lines[request.priority].setdefault(request.tenant, OrderedDict())

@@ -107,44 +107,67 @@ class BatchQueue(Generic[Item, Result]):
 
     def __init__(self, *, is_mixed: bool = True) -> None:
         self._is_mixed = is_mixed
-        self._interactive: TenantTurns[Item, Result] = TenantTurns()
-        self._bulk: TenantTurns[Item, Result] = TenantTurns()
+        self._lines: dict[Priority, TenantTurns[Item, Result]] = {
+            priority: TenantTurns() for priority in Priority
+        }
         self._in_a_row = 0
 
     def __len__(self) -> int:
         """Count the queued requests."""
-        return len(self._interactive) + len(self._bulk)
+        return sum(map(len, self._lines.values()))
+
+    def count(self, priority: Priority | None) -> int:
+        """Count the queued requests of a priority, or all."""
+        return len(self) if priority is None else len(self._lines[priority])
+
+    @property
+    def turn(self) -> Priority:
+        """Priority whose turn it is; at least one request is queued."""
+        interactive, bulk = self._lines[Priority.INTERACTIVE], self._lines[Priority.BULK]
+        is_bulks_turn = not interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
+        return Priority.BULK if bulk and is_bulks_turn else Priority.INTERACTIVE
 
     def join(self, call: BatchRequest[Item, Result]) -> None:
         """Queue a request behind the others of its priority and tenant."""
-        (self._interactive if call.priority == Priority.INTERACTIVE else self._bulk).append(call)
+        self._lines[call.priority].append(call)
 
-    def take(self, most: int) -> list[BatchRequest[Item, Result]]:
-        """Take up to *most* requests, without those whose caller gave up."""
+    def take(self, most: int, priority: Priority | None = None) -> list[BatchRequest[Item, Result]]:
+        """Take up to *most* requests, without those whose caller gave up.
+
+        Args:
+            priority: Whose requests to take; by default of whose turn it is.
+        """
         taken: list[BatchRequest[Item, Result]] = []
-        line: TenantTurns[Item, Result] = TenantTurns()
+        if priority is not None:
+            if self.count(priority):
+                self._note_turn(priority)
+            self._fill(taken, most, self._lines[priority])
+            return taken
         while len(taken) < most and len(self):
-            if self._is_mixed or not line:
-                if taken and not self._is_mixed:
-                    break
-                line = self._next_line()
+            self._note_turn(turn := self.turn)
+            self._fill(taken, len(taken) + 1 if self._is_mixed else most, self._lines[turn])
+            if taken and not self._is_mixed:
+                break
+        return taken
+
+    def oldest_queued_at(self, priority: Priority | None = None) -> float:
+        """Return the time at which the oldest request was queued."""
+        lines = self._lines.values() if priority is None else [self._lines[priority]]
+        return min(line.oldest_queued_at() for line in lines if line)
+
+    def _fill(
+        self, taken: list[BatchRequest[Item, Result]], most: int, line: TenantTurns[Item, Result]
+    ) -> None:
+        while len(taken) < most and line:
             call = line.popleft()
             if call.answer.set_running_or_notify_cancel():
                 taken.append(call)
-        return taken
 
-    def oldest_queued_at(self) -> float:
-        """Return the time at which the oldest request was queued."""
-        return min(line.oldest_queued_at() for line in (self._interactive, self._bulk) if line)
-
-    def _next_line(self) -> TenantTurns[Item, Result]:
-        """Return the priority whose turn it is; at least one request is queued."""
-        is_bulks_turn = not self._interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
-        if self._bulk and is_bulks_turn:
+    def _note_turn(self, priority: Priority) -> None:
+        if priority == Priority.BULK:
             self._in_a_row = 0
-            return self._bulk
-        self._in_a_row += 1 if self._bulk else 0
-        return self._interactive
+        elif self._lines[Priority.BULK]:
+            self._in_a_row += 1
 
 
 class BatchLimit:

@@ -3,9 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Generic
+from typing import Final, Generic
 
 from labelyard.errors import (
     BatcherFullError,
@@ -15,6 +15,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.queues import Priority
+from labelyard_worker.cpu_budget import let_others_go_first
 from labelyard_worker.metrics import OUT_OF_MEMORY
 from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision import devices
@@ -34,13 +35,19 @@ from labelyard_worker.vision.forward_passes import ForwardPass, PassItem
 
 log = logging.getLogger(__name__)
 
+#: Most items of a pass that starts beside as many as may run: it is over soon, and adds little to
+#: their memory.
+EXPRESS_BATCH_SIZE: Final = 4
+
 
 class Batcher(Generic[Item, Result]):
     """Collects items of many callers, and runs the model over what waits.
 
     Work-conserving: an idle device starts the queued items at once, a busy one lets the
     next batch fill. The first model thread goes first, because it alone gets all cores; the
-    others take the items that come while it is busy. A batch that fails is halved, so that
+    others take the items that come while it is busy. Where passes share cores, bulk items have
+    threads of their own, which let others go first, and an interactive pass starts beside as many
+    of theirs as may run: a pass of bulk items lasts longer than anybody should wait. A batch that fails is halved, so that
     one bad item costs only its own caller. Out of memory, it is halved too, and the size is
     remembered.
 
@@ -61,6 +68,7 @@ class Batcher(Generic[Item, Result]):
         longest_delay_s: float = 0.040,
         on_pass: Callable[[ForwardPass], None] = lambda _: None,
         is_mixed: bool = True,
+        shares_cores: bool = False,
         name: str = "model",
     ) -> None:
         """Prepare; nothing runs before ``start``.
@@ -75,6 +83,8 @@ class Batcher(Generic[Item, Result]):
                 announced, while another thread keeps the device busy.
             on_pass: Called with each forward pass, failed ones too, for metrics and traces.
             is_mixed: Whether interactive and bulk items share batches.
+            shares_cores: Whether passes use the cores that the process has: then interactive
+                items have threads and batches of their own.
             name: Of the threads, with a number behind it.
         """
         self.failed: BaseException | None = None
@@ -86,20 +96,19 @@ class Batcher(Generic[Item, Result]):
         self._longest_delay_s = longest_delay_s
         self._on_pass = on_pass
         self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
-        self._coming = 0
+        self._coming = dict.fromkeys(Priority, 0)
         self._changed = threading.Condition()
         self._is_closing = False
         self._taken: dict[int, list[BatchRequest[Item, Result]]] = {}  # by model thread
         self._pass_started_at: dict[int, float] = {}  # by model thread
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True)
-            for number in range(streams)
-        ]
+        self._streams = streams
+        lanes = [Priority.INTERACTIVE, Priority.BULK] if shares_cores else [None]
+        self._lanes = [_Lane(priority, name, streams, serve=self._serve) for priority in lanes]
 
     @property
     def is_alive(self) -> bool:
         """Return whether submitted items will be answered by the model."""
-        return self.failed is None and all(thread.is_alive() for thread in self._threads)
+        return self.failed is None and all(thread.is_alive() for thread in self._threads())
 
     @property
     def waiting(self) -> int:
@@ -109,7 +118,17 @@ class Batcher(Generic[Item, Result]):
     @property
     def is_expecting(self) -> bool:
         """Return whether items wait, or are on their way."""
-        return self._coming > 0 or len(self._line) > 0
+        return any(self._coming.values()) or len(self._line) > 0
+
+    @property
+    def leaves_cores(self) -> bool:
+        """Return whether the calling thread's pass should leave cores to others, even if alone.
+
+        It should if more items will follow, whose intake needs them. A pass of bulk items always
+        does where they have threads of their own: only one thread may keep a team as large as
+        the machine.
+        """
+        return self.is_expecting or threading.current_thread() not in self._lanes[0].threads
 
     @property
     def busy_for_s(self) -> float:
@@ -119,18 +138,18 @@ class Batcher(Generic[Item, Result]):
 
     def start(self) -> None:
         """Start the model threads."""
-        for thread in self._threads:
+        for thread in self._threads():
             thread.start()
 
-    def announce(self, count: int) -> None:
+    def announce(self, count: int, *, priority: Priority) -> None:
         """Announce *count* items that are on their way; each ``submit`` takes one off."""
         with self._changed:
-            self._coming += count
+            self._coming[priority] += count
 
-    def retract(self, count: int) -> None:
+    def retract(self, count: int, *, priority: Priority) -> None:
         """Retract *count* announced items, which will not come."""
         with self._changed:
-            self._coming = max(0, self._coming - count)
+            self._coming[priority] = max(0, self._coming[priority] - count)
             self._changed.notify_all()
 
     def submit(
@@ -148,7 +167,7 @@ class Batcher(Generic[Item, Result]):
             TransientError: The batcher is closed.
         """
         with self._changed:
-            self._coming = max(0, self._coming - 1)
+            self._coming[priority] = max(0, self._coming[priority] - 1)
         return self.submit_all([item], priority=priority, span=span, tenant=tenant)[0]
 
     def submit_all(
@@ -191,19 +210,25 @@ class Batcher(Generic[Item, Result]):
             self._is_closing = True
         self._reject_waiting(TransientError("the worker is stopping"))
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in self._threads():
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             stuck = [call for batch in self._taken.values() for call in batch]
         reject_all(stuck, TransientError("the worker stopped before the model answered"))
 
-    def _serve(self) -> None:
+    def _threads(self) -> Iterator[threading.Thread]:
+        for lane in self._lanes:
+            yield from lane.threads
+
+    def _serve(self, lane: "_Lane") -> None:
         """Run batches until closed; if the thread dies, all its callers get the error."""
+        if lane.priority == Priority.BULK:
+            let_others_go_first()
         me = threading.get_ident()
         batch: list[BatchRequest[Item, Result]] = []
         try:
-            while batch := self._next_batch(me):
+            while batch := self._next_batch(lane, me):
                 self._run(batch)
                 with self._changed:
                     del self._taken[me]
@@ -211,43 +236,68 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:  # noqa: BLE001 - any error must reach the callers
             self._fail(error, batch)
 
-    def _next_batch(self, me: int) -> list[BatchRequest[Item, Result]]:
+    def _next_batch(self, lane: "_Lane", me: int) -> list[BatchRequest[Item, Result]]:
         """Wait for work; an empty list means that it is time to end."""
         with self._changed:
             while not self._is_closing and self.failed is None:
-                if not self._is_turn_of(me):
+                if not self._is_turn_of(lane, me):
                     self._changed.wait()
                     continue
-                wait_s = self._wait_s()
-                if wait_s == 0 and (batch := self._line.take(self._size())):
+                wait_s = self._wait_s(lane)
+                if wait_s == 0 and (batch := self._line.take(self._size(lane), lane.priority)):
                     self._taken[me] = batch
                     self._changed.notify_all()  # the other threads may start
                     return batch
                 self._changed.wait(wait_s or None)
         return []
 
-    def _size(self) -> int:
+    def _size(self, lane: "_Lane") -> int:
         """Return the size of the next batch."""
-        return batch_size(
-            waiting=len(self._line),
-            coming=self._coming,
-            streams=len(self._threads),
+        size = batch_size(
+            waiting=self._line.count(lane.priority),
+            coming=self._count_coming(lane),
+            streams=self._streams,
             most=self.limit.current,
         )
+        return min(size, EXPRESS_BATCH_SIZE) if self._are_streams_taken() else size
 
-    def _is_turn_of(self, me: int) -> bool:
-        """Return whether the thread may start a batch: the first one, or any beside another."""
-        return bool(self._taken) or me == self._threads[0].ident
+    def _is_turn_of(self, lane: "_Lane", me: int) -> bool:
+        """Return whether the thread may start a batch.
 
-    def _wait_s(self) -> float:
-        if not len(self._line):
+        The first thread of a lane may, or any beside another one of the lane. Where lanes are
+        divided, no more passes run at once than there are streams, but for an interactive one
+        beside bulk ones alone.
+        """
+        is_beside_another = self._count_running(lane) > 0
+        if me != lane.threads[0].ident and not is_beside_another:
+            return False
+        if lane.priority is None:
+            return True
+        if lane.priority == Priority.INTERACTIVE and not is_beside_another:
+            return True
+        is_bulks_turn = len(self._line) > 0 and self._line.turn == Priority.BULK
+        is_turn = is_bulks_turn == (lane.priority == Priority.BULK)
+        return is_turn and not self._are_streams_taken()
+
+    def _are_streams_taken(self) -> bool:
+        return len(self._taken) >= self._streams
+
+    def _count_running(self, lane: "_Lane") -> int:
+        return sum(thread.ident in self._taken for thread in lane.threads)
+
+    def _count_coming(self, lane: "_Lane") -> int:
+        coming = self._coming
+        return sum(coming.values()) if lane.priority is None else coming[lane.priority]
+
+    def _wait_s(self, lane: "_Lane") -> float:
+        if not (waiting := self._line.count(lane.priority)):
             return 0.0
         return batch_delay_s(
-            waiting=len(self._line),
-            coming=self._coming,
-            running=len(self._taken),
+            waiting=waiting,
+            coming=self._count_coming(lane),
+            running=self._count_running(lane),
             enough=self.limit.current,
-            waited_s=time.monotonic() - self._line.oldest_queued_at(),
+            waited_s=time.monotonic() - self._line.oldest_queued_at(lane.priority),
             longest_s=self._longest_delay_s,
         )
 
@@ -317,3 +367,23 @@ class Batcher(Generic[Item, Result]):
             waiting = self._line.take(len(self._line))
             self._changed.notify_all()
         reject_all(waiting, error)
+
+
+class _Lane:
+    """Model threads that take the items of one priority, or of both."""
+
+    def __init__(
+        self,
+        priority: Priority | None,
+        name: str,
+        count: int,
+        *,
+        serve: "Callable[[_Lane], None]",
+    ) -> None:
+        self.priority = priority
+        if priority == Priority.BULK:
+            name = f"{name}-bulk"
+        self.threads = [
+            threading.Thread(target=serve, args=(self,), name=f"{name}-{number}", daemon=True)
+            for number in range(count)
+        ]

@@ -117,20 +117,21 @@ class Checkpoint:
         self.dim = int(self.text_embeds(["a"]).shape[1])
         self.layout = VectorLayout(self.dim, features_dim(model.config))
 
-    def image_embeds(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+    def image_embeds(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
         """Embed decoded images; see :meth:`image_vectors`.
 
         Returns:
             Unit-length vectors in the order of *batch*, shape (batch, dim).
         """
-        return self.layout.joint(self.image_vectors(batch, is_followed=is_followed))
+        return self.layout.joint(self.image_vectors(batch, leaves_cores=leaves_cores))
 
-    def image_vectors(self, batch: Sequence[Pixels], *, is_followed: bool = False) -> Floats:
+    def image_vectors(self, batch: Sequence[Pixels], *, leaves_cores: bool = False) -> Floats:
         """Embed decoded images, with the features that examples are compared by.
 
         Args:
             batch: Pictures of the shape that ``pixel_spec`` gives them.
-            is_followed: Whether more are on their way: then this pass leaves them cores.
+            leaves_cores: Whether this pass leaves cores to others, as to the intake of more,
+                even while it runs alone.
 
         Returns:
             Vectors in the order of *batch*, shape (batch, layout.length): the embedding, then
@@ -142,7 +143,7 @@ class Checkpoint:
         size = next((shape for shape in self._shapes if shape >= len(batch)), len(batch))
         with (
             torch.inference_mode(),
-            self._share.taken(is_followed=is_followed),
+            self._share.taken(leaves_cores=leaves_cores),
             self._image_streams.lent(),
         ):
             inputs = {
@@ -205,7 +206,7 @@ class Checkpoint:
         at_once = 1 if self._shapes else streams
         in_turn = streams if self.device.type == "cuda" else 1
         blank = [blank_pixels(self.pixel_spec)] * batch_size
-        run = partial(self.image_embeds, is_followed=at_once > 1)
+        run = partial(self.image_embeds, leaves_cores=at_once > 1)
         try:
             for _ in range(in_turn):
                 with ThreadPoolExecutor(at_once) as pool:

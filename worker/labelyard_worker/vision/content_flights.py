@@ -144,12 +144,12 @@ class ContentFlights:
         try:
             found = self._enter(pixels, priority=priority, tenant=tenant, span=span)
         except BaseException:
-            self._batcher.retract(1)
+            self._batcher.retract(1, priority=priority)
             raise
         if isinstance(found, Flight):
             self._send(found, pixels, span)
         else:
-            self._batcher.retract(1)  # or a batch would wait for it
+            self._batcher.retract(1, priority=priority)  # or a batch would wait for it
         return found
 
     def _enter(

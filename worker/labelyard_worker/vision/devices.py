@@ -258,10 +258,11 @@ def run_in_temporary_thread(run: Callable[[], Answer]) -> Answer:
 class ThreadShare:
     """Assigns the first model thread all cores while it is alone, and its share otherwise.
 
-    The others get their share always: two teams as large as the machine would slow each
-    other down even when only one of them works (:func:`run_in_temporary_thread`). And a pass
-    that others will follow gets its share as well: the intake needs the other cores to
-    bring them, and a team spins at each of its barriers for a member that has none.
+    The first is the first that may have them. The others get their share always: two teams as
+    large as the machine would slow each other down even when only one of them works
+    (:func:`run_in_temporary_thread`). And a pass that others will follow gets its share as
+    well: the intake needs the other cores to bring them, and a team spins at each of its
+    barriers for a member that has none.
     OpenMP keeps the number of threads for each calling thread, so that two passes can
     differ.
     """
@@ -273,16 +274,16 @@ class ThreadShare:
         self._first: threading.Thread | None = None
 
     @contextmanager
-    def taken(self, *, is_passing: bool = False, is_followed: bool = False) -> Iterator[None]:
+    def taken(self, *, is_passing: bool = False, leaves_cores: bool = False) -> Iterator[None]:
         """Set this thread's share for the block.
 
         Args:
             is_passing: Whether this thread, and its team, end with the block.
-            is_followed: Whether more work is on its way already.
+            leaves_cores: Whether it gets its share, even if it is alone.
         """
         with self._lock:
             self._running += 1
-            is_alone = self._running == 1 and not is_followed
+            is_alone = self._running == 1 and not leaves_cores
             may_have_all = is_alone and (is_passing or self._is_first())
         try:
             threads = self._plan.cores if may_have_all else self._plan.threads_per_stream

@@ -210,7 +210,7 @@ def measure_embedding(checkpoint: Checkpoint) -> float:
     def embed_until(due: float) -> int:
         images = 0
         while time.perf_counter() < due:
-            checkpoint.image_embeds(batch, is_followed=streams > 1)
+            checkpoint.image_embeds(batch, leaves_cores=streams > 1)
             images += len(batch)
         return images
 
