@@ -17,9 +17,10 @@ from labelyard import Client
 from labelyard.errors import IdempotencyConflictError, RunStateError
 from labelyard.runs.record import RunRecord
 from labelyard.runs.report import write_report
+from labelyard.webhooks import verify
 from labelyard_worker.local.worker_process import WorkerProcess
 from tests.conftest import SESSION_SERVERS
-from tests.e2e.instant import COMMAND, ROOT
+from tests.e2e.instant import COMMAND, ROOT, WEBHOOK_SECRET
 from tests.support import pictures
 from tests.support.apps.instant_model import LETHAL
 from tests.support.bad_lines import mixed_manifest
@@ -27,6 +28,7 @@ from tests.support.buckets import Bucket
 from tests.support.command_line import lines, run
 from tests.support.manifests import REFERENCE
 from tests.support.rabbitmq import NOT_INSTALLED, RabbitServer, is_installed
+from tests.support.receiver import running_receiver
 from tests.support.scraping import scrape
 from tests.support.service import READY_WITHIN_S, Service
 from tests.support.waiting import wait_until
@@ -47,6 +49,9 @@ SETTINGS = {
     "reconcile_every_s": "1",
     "shard_lines": "100",
     "shard_window": "32",
+    "webhook_hosts": "127.0.0.1",
+    "webhook_secret": WEBHOOK_SECRET,
+    "delivery_first_pause_s": "0.1",
 }
 
 
@@ -186,6 +191,37 @@ def test_a_thousand_bad_lines_are_named_by_their_lines_and_harm_no_good_one(
         "succeeded": len(mixed.good),
         "failed": len(mixed.failing),
     }
+
+
+def test_each_end_of_a_run_reaches_its_webhook_though_the_receiver_failed_at_first(
+    runs: RunService, client: Client
+) -> None:
+    source, slow = runs.manifest(images=20, name="hook"), runs.manifest(images=99, name="slow")
+    missing = runs.pictures.uri("hook/nothing/*.jpg")
+    with running_receiver() as receiver:
+        receiver.statuses = [503, 503]
+
+        def start(address: str, name: str, **options: Any) -> str:
+            out = runs.results.uri(f"hook/{name}/")
+            return client.runs.start(address, LABELS, out=out, webhook=receiver.url, **options).id
+
+        run_ids = {
+            "run.succeeded": start(source, "done"),
+            "run.failed": start(missing, "failed"),
+            "run.cancelled": start(slow, "cancelled", images_per_s=0.5),
+        }
+        client.runs.cancel(run_ids["run.cancelled"])
+        runs.until(lambda: len(receiver.hooks) == 5)
+
+    received = [verify(hook.headers, hook.body, WEBHOOK_SECRET) for hook in receiver.hooks]
+    ends = {payload["type"]: payload.run_end() for payload in received}
+    assert {kind: end.run_id for kind, end in ends.items()} == run_ids
+    assert len({payload.id for payload in received}) == 3
+    done, failed = ends["run.succeeded"], ends["run.failed"]
+    assert (done.images.succeeded, done.out) == (20, runs.results.uri("hook/done/"))
+    assert failed.error is not None
+    assert failed.error.code == "run_source_unreadable"
+    assert "webhook" not in runs.results.get("hook/done/manifest.json").decode()
 
 
 def test_the_report_of_a_run_has_its_numbers_and_its_pictures(

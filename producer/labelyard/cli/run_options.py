@@ -46,6 +46,10 @@ Lifetime = Annotated[
 Key = Annotated[
     str | None, typer.Option("--key", help="Idempotency key: a second start returns the first run")
 ]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", help="Receiver that gets the end of the run by POST"),
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the progress until it has ended")]
 Codes = Annotated[
     list[str] | None, typer.Option("--code", help="Only errors with this code; again for more")

@@ -22,6 +22,7 @@ from labelyard.cli.run_options import (
     MostLabels,
     RunTenant,
     Watch,
+    Webhook,
     follow,
     given_options,
     print_started,
@@ -49,6 +50,7 @@ def rescore(
     tenant: RunTenant = None,
     expires_in_s: Lifetime = None,
     key: Key = None,
+    webhook: Webhook = None,
     watches: Watch = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,6 +70,7 @@ def rescore(
         tenant=tenant,
         expires_in_s=expires_in_s,
         idempotency_key=key,
+        webhook=webhook,
     )
     with Client() as client:
         handle = client.runs.rescore(old_run, named_labels, out=out, **options)

@@ -36,6 +36,7 @@ from labelyard.cli.run_options import (
     RunTenant,
     SourceArgument,
     Watch,
+    Webhook,
     WithEmbeddings,
     follow,
     given_options,
@@ -84,6 +85,7 @@ def start(
     images_per_s: RunRate = None,
     expires_in_s: Lifetime = None,
     key: Key = None,
+    webhook: Webhook = None,
     watches: Watch = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,6 +109,7 @@ def start(
         images_per_s=images_per_s,
         expires_in_s=expires_in_s,
         idempotency_key=key,
+        webhook=webhook,
     )
     with local_source(source, source_format) as named, Client() as client:
         handle = client.runs.start(named, named_labels, out=out, **options)

@@ -48,7 +48,11 @@ def _described(received: ReceivedWebhook) -> str:
     at = payload.sent_at.isoformat(timespec="seconds")
     data: Any = payload.get("data")
     images = data.get("images") if isinstance(data, dict) else None
-    number = f", {count_of(len(images), 'image')}" if isinstance(images, list) else ""
+    if isinstance(images, dict):  # of a run
+        total = images.get("total")
+    else:
+        total = len(images) if isinstance(images, list) else None
+    number = f", {count_of(total, 'image')}" if isinstance(total, int) else ""
     kind = str(payload.get("type", "webhook"))
     return ascii(f"{at} {kind} {payload.id}{number}")[1:-1]
 

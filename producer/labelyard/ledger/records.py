@@ -84,6 +84,7 @@ class Record:
         deliveries: How each delivery of the result stands, by name; empty until there is
             a result.
         task: Task that runs it; empty for a classification.
+        notice: What the webhook of a run gets, as JSON, in the record of its end.
     """
 
     job_id: str
@@ -109,6 +110,7 @@ class Record:
     deaths_suspect: int = 0
     deaths_beside: int = 0
     task: str = ""
+    notice: str = ""
 
     def __repr__(self) -> str:
         """Return a summary; the message and the result are left out."""
@@ -245,6 +247,7 @@ def _read_fields(job_id: str, fields: Mapping[str, str]) -> Record:
         deaths_suspect=int(fields.get("deaths_suspect", 0)),
         deaths_beside=int(fields.get("deaths_beside", 0)),
         task=fields.get("task", ""),
+        notice=fields.get("notice", ""),
     )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from labelyard.ledger.commands import Command, Commands, new_call_id
+from labelyard.ledger.commands import NOTHING_PENDING, Command, Commands, Pending, new_call_id
 from labelyard.ledger.records import State
 from labelyard.ledger.scripts import ScriptName
 
@@ -114,9 +114,29 @@ class RunCommands:
         return self._of_run("steer_run", run_id, step, failure)
 
     def finish_run(
-        self, run_id: str, *, job_id: str, state: str, summary: str, failure: str, result: str
+        self,
+        run_id: str,
+        *,
+        job_id: str,
+        state: str,
+        summary: str,
+        failure: str,
+        result: str,
+        notice: str = "",
+        pending: Pending = NOTHING_PENDING,
     ) -> Command:
         """Make a run final."""
         return self._of_run(
-            "finish_run", run_id, state, summary, failure, result, new_call_id(), job_id=job_id
+            "finish_run",
+            run_id,
+            state,
+            summary,
+            failure,
+            result,
+            new_call_id(),
+            notice,
+            ",".join(pending.names),
+            pending.deliverer,
+            pending.due_in_s,
+            job_id=job_id,
         )

@@ -3,9 +3,9 @@
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from labelyard.fields import (
     MAX_TRACE_ENTRIES,
@@ -40,6 +40,21 @@ MAX_REGISTERED_PROMPTS: Final = 100_000
 MAX_SCORED_LABELS: Final = 100_000
 
 
+def _checked_webhook(webhook: str) -> str:
+    """Return the address of a receiver that can be called.
+
+    Raises:
+        ValueError: It is malformed; the text says how.
+    """
+    WebhookAddress.parse(webhook)
+    return webhook
+
+
+WebhookUrl = Annotated[
+    str, Field(pattern=r"^https?://", max_length=2048), AfterValidator(_checked_webhook)
+]
+
+
 class ImageRef(Message):
     """One picture of a job.
 
@@ -68,15 +83,8 @@ class Deliver(Message):
     """
 
     object_uri: ObjectUri | None = None
-    webhook: str | None = Field(default=None, pattern=r"^https?://", max_length=2048)
+    webhook: WebhookUrl | None = None
     stream: StreamName | None = None
-
-    @field_validator("webhook")
-    @classmethod
-    def _webhook_can_be_called(cls, webhook: str | None) -> str | None:
-        if webhook is not None:
-            WebhookAddress.parse(webhook)
-        return webhook
 
 
 class Job(Message):

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from labelyard.errors import IdempotencyConflictError, RunNotFoundError
 from labelyard.ledger import Ledger
-from labelyard.ledger.commands import OpenedFrom
+from labelyard.ledger.commands import NOTHING_PENDING, OpenedFrom, Pending
 from labelyard.ledger.records import State
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.ledger.run_commands import RunCommands, Step
@@ -24,6 +24,7 @@ from labelyard.runs.parts import (
 )
 from labelyard.runs.record import RunProgress, RunRecord, progress_of, read_run
 from labelyard.runs.request import RunRequest
+from labelyard.runs.run_end import RunEnd
 
 SAMPLES_KEPT: Final = 2_000
 SAMPLES_READ: Final = 30
@@ -343,9 +344,22 @@ class RunLedger:
         return bool(self.ledger.run(command, is_durable=True)[0] != "over")
 
     def finish_run(
-        self, part: RunPart, *, state: str, summary: str, failure: Failure | None, result: str
+        self,
+        part: RunPart,
+        *,
+        state: str,
+        summary: str,
+        failure: Failure | None,
+        result: str,
+        notice: RunEnd | None = None,
+        pending: Pending = NOTHING_PENDING,
     ) -> bool:
-        """Make a run final; ``False`` if the job of its end was final before."""
+        """Make a run final; ``False`` if the job of its end was final before.
+
+        Args:
+            notice: What the webhook of the run gets.
+            pending: The delivery of the notice.
+        """
         command = self._commands.finish_run(
             part.run_id,
             job_id=part.job_id,
@@ -353,6 +367,8 @@ class RunLedger:
             summary=summary,
             failure=failure.model_dump_json() if failure is not None else "",
             result=result,
+            notice=notice.model_dump_json() if notice is not None else "",
+            pending=pending,
         )
         return bool(self.ledger.run(command, is_durable=True)[0] == "finished")
 

@@ -35,6 +35,7 @@ class RunOptions(TypedDict, total=False):
         images_per_s: Limit on the images that are begun a second.
         expires_at: After this instant the run ends as it is.
         expires_in_s: The same, in seconds from now.
+        webhook: Address that gets the end of the run by POST, signed; see docs/webhooks.md.
         idempotency_key: The tenant's own name for the run: a second start under the same key
             returns the first run.
     """
@@ -48,6 +49,7 @@ class RunOptions(TypedDict, total=False):
     images_per_s: float
     expires_at: datetime
     expires_in_s: float
+    webhook: str
     idempotency_key: str
 
 
@@ -66,7 +68,7 @@ def make_run(
         raise InvalidMessageError(f"{unknown[0]}: there is no such option of a run")
     tenant = text(options.get("tenant", settings.tenant), name="tenant")
     key = options.get("idempotency_key")
-    plain = ("output_format", "embeddings", "columns", "top_k", "images_per_s")
+    plain = ("output_format", "embeddings", "columns", "top_k", "images_per_s", "webhook")
     out = text(out, name="out")
     try:
         return RunRequest.model_validate(

@@ -7,10 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from labelyard.fields import JobId, Tenant
+from labelyard.fields import JobId, ObjectUri, Tenant
+from labelyard.messages import Deliver
 from labelyard.messages.models import Message, refusal_of
 from labelyard.outgoing import FINISH_TASK, PLAN_TASK, SHARD_TASK, Outgoing
 from labelyard.queues import Queue
+from labelyard.runs.request import RunRequest
 
 # Its number; of a part that it was split into also the part's first line in it and its lines.
 ShardName = Annotated[str, Field(pattern=r"^[0-9]{5,9}(?:\.[0-9]{1,9}\.[0-9]{1,9})?$")]
@@ -98,14 +100,38 @@ class ShardPart(RunPart):
     range: ShardRange
 
 
+class EndPart(RunPart):
+    """End of a run.
+
+    Attributes:
+        out: Prefix of the run's files; left out of the message with *deliver*.
+        deliver: Receiver that gets the end of the run; left out of the message if there is none.
+    """
+
+    out: ObjectUri | None = Field(default=None, exclude_if=lambda out: out is None)
+    deliver: Deliver = Field(default=Deliver(), exclude_if=lambda deliver: deliver == Deliver())
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """Trace that the delivery belongs to: runs have none."""
+        return {}
+
+
 def plan_of(run_id: str, *, tenant: str, epoch: int) -> RunPart:
     """Make the part that plans a run."""
     return RunPart(job_id=f"{run_id}.plan{_suffix(epoch)}", run_id=run_id, tenant=tenant)
 
 
-def end_of(run_id: str, *, tenant: str, epoch: int) -> RunPart:
-    """Make the part that writes the summary of a run."""
-    return RunPart(job_id=f"{run_id}.end{_suffix(epoch)}", run_id=run_id, tenant=tenant)
+def end_of(request: RunRequest, *, epoch: int) -> EndPart:
+    """Make the part that writes the summary of a run, and has its end sent to the webhook."""
+    run_id, webhook = request.run_id, request.webhook
+    return EndPart(
+        job_id=f"{run_id}.end{_suffix(epoch)}",
+        run_id=run_id,
+        tenant=request.tenant,
+        out=request.out if webhook else None,
+        deliver=Deliver(webhook=webhook),
+    )
 
 
 def shard_of(run_id: str, name: str, lines: ShardRange, *, tenant: str, epoch: int) -> ShardPart:

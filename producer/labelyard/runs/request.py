@@ -17,6 +17,7 @@ from labelyard.fields import (
     TopK,
 )
 from labelyard.messages import LabelSet
+from labelyard.messages.job import WebhookUrl
 from labelyard.messages.models import Message
 
 VERSION: Final = 1
@@ -55,6 +56,8 @@ class RunRequest(Message):
         top_k: How many labels, best first, each result names.
         images_per_s: Limit on the images that are begun a second, over all workers.
         expires_at: After this instant the run ends as it is.
+        webhook: Address that gets the end of the run by POST, signed after the Standard Webhooks
+            specification. Left out of the message if there is none.
         retry_of: Run whose failed lines are done again.
         retry_codes: Codes of the errors whose lines are done again; empty means all that may
             succeed later.
@@ -73,6 +76,9 @@ class RunRequest(Message):
     top_k: TopK = 5
     images_per_s: Rate | None = None
     expires_at: Instant | None = None
+    webhook: WebhookUrl | None = Field(
+        default=None, repr=False, exclude_if=lambda webhook: webhook is None
+    )
     retry_of: JobId | None = None
     retry_codes: tuple[ErrorCode, ...] = Field(default=(), max_length=100)
 

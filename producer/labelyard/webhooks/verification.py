@@ -17,6 +17,7 @@ from labelyard.errors import (
     WebhookTimestampError,
 )
 from labelyard.messages import Result
+from labelyard.runs.run_end import RunEnd
 from labelyard.webhooks.signature import (
     ID_HEADER,
     SIGNATURE_HEADER,
@@ -66,6 +67,17 @@ class WebhookPayload(dict[str, Any]):
         except ValidationError:
             raise WebhookBodyError("the payload's data is not a result of a job") from None
 
+    def run_end(self) -> RunEnd:
+        """Return the end of a run, if ``type`` begins with ``run.``.
+
+        Raises:
+            WebhookBodyError: The payload does not hold the end of a run that is read here.
+        """
+        try:
+            return RunEnd.model_validate(self.get("data"), strict=False)
+        except ValidationError:
+            raise WebhookBodyError("the payload's data is not the end of a run") from None
+
 
 def verify(
     headers: Headers,
@@ -89,7 +101,7 @@ def verify(
 
     Returns:
         The parsed JSON object, ``{"type": "job.succeeded", "data": …}``; ``payload.result()`` is
-        its result.
+        its result, and ``payload.run_end()`` that of a run.
 
     Raises:
         WebhookHeadersError: A header is missing or malformed.

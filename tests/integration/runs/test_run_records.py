@@ -215,7 +215,7 @@ def test_steps_follow_the_states_of_a_run(runs: RunLedger, run: RunRequest) -> N
 def test_a_run_is_made_final_by_its_end_once(runs: RunLedger, run: RunRequest) -> None:
     plan(runs, run, expected=0)
     runs.steer(run.run_id, "finish")
-    part = end_of(run.run_id, tenant=run.tenant, epoch=0)
+    part = end_of(run, epoch=0)
     runs.open_part(part)
     runs.ledger.start(part.job_id, worker="w1", quarantine_after=9, dead_after=9)
 

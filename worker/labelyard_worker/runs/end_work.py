@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from labelyard.errors import JobCancelledError, RunFilesError
@@ -11,10 +12,12 @@ from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure, Result
 from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
-from labelyard.runs.parts import RunPart, number_of
+from labelyard.runs.parts import EndPart, number_of
 from labelyard.runs.record import RunRecord
+from labelyard.runs.run_end import RunEnd
 from labelyard.runs.summaries import RunSummary, ShardSummary
 from labelyard_worker.jobs.cancellation import Token
+from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
 from labelyard_worker.jobs.work import ReceivedMessage, Work
 from labelyard_worker.runs.files.run_counts import RunCounts
 from labelyard_worker.runs.shard_work import OpenFiles, lines_of, store_files, write_failed
@@ -24,6 +27,8 @@ from labelyard_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 READS_AT_ONCE: Final = 8
+#: Labels and error codes of a summary that the ledger keeps.
+KEPT_COUNTS: Final = 50
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,28 @@ class EndResult:
     summary: RunSummary | None = None
     failure: Failure | None = None
 
+    def to_end(self, part: EndPart) -> RunEnd:
+        """Describe the end for the webhook of the run."""
+        end = RunEnd(
+            run_id=part.run_id,
+            state=self.state,
+            tenant=part.tenant,
+            out=part.out or "",
+            error=self.failure,
+        )
+        if self.summary is None:
+            return end
+        names = ("images", "bad_lines", "errors", "seconds")
+        counts = {name: getattr(self.summary, name) for name in names}
+        counts["errors"] = first_entries(counts["errors"])
+        return end.model_copy(update=counts)
+
 
 @dataclass(frozen=True)
 class EndWork(Work[EndResult]):
     """The end of one run."""
 
-    part: RunPart
+    part: EndPart
     parts: EndParts
 
     @classmethod
@@ -59,7 +80,7 @@ class EndWork(Work[EndResult]):
         Raises:
             InvalidMessageError: It is not one.
         """
-        return cls(RunPart.parse(message.body), parts)
+        return cls(EndPart.parse(message.body), parts)
 
     @property
     def job_id(self) -> str:
@@ -177,8 +198,13 @@ class EndWork(Work[EndResult]):
         """Make the result of an end that cannot be written: the run fails."""
         return EndResult("failed", failure=failure)
 
+    def delivery(self, result: EndResult) -> Delivery | None:
+        """Return the delivery to the webhook that the run names."""
+        names = deliveries_of(self.part)
+        return Delivery(self.part, result.to_end(self.part), names) if names else None
+
     def finish(self, ledger: Ledger, result: EndResult, *, pending: Pending, is_dead: bool) -> bool:  # noqa: ARG002
-        """Make the run final."""
+        """Make the run final, and have its end sent to its webhook."""
         is_failed = result.summary is None
         record = Result(
             job_id=self.job_id,
@@ -192,6 +218,8 @@ class EndWork(Work[EndResult]):
             summary=short_summary(result.summary) if result.summary is not None else "",
             failure=result.failure if is_failed else None,
             result=record.model_dump_json(),
+            notice=result.to_end(self.part),
+            pending=pending,
         )
 
     def failure_code(self, result: EndResult) -> str:
@@ -214,11 +242,15 @@ def state_of(summary: RunSummary) -> str:
 
 def short_summary(summary: RunSummary) -> str:
     """Write a summary for the ledger: without histograms, and with few labels."""
-    most = 50
     short = {
         "score_histograms": {},
-        "labels": dict(list(summary.labels.items())[:most]),
-        "matched": dict(list(summary.matched.items())[:most]),
-        "errors": dict(list(summary.errors.items())[:most]),
+        "labels": first_entries(summary.labels),
+        "matched": first_entries(summary.matched),
+        "errors": first_entries(summary.errors),
     }
     return summary.model_copy(update=short).model_dump_json()
+
+
+def first_entries(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the first counts, which are the largest, as many as the ledger keeps."""
+    return dict(islice(counts.items(), KEPT_COUNTS))

@@ -101,7 +101,7 @@ class RunFeeder:
             case "cancelling":
                 self._withdraw(run)
             case "finishing":
-                self._ensure(end_of(run.run_id, tenant=run.tenant, epoch=run.epoch))
+                self._ensure(end_of(run.request, epoch=run.epoch))
             case _:
                 self._runs.drop_open(run.run_id)
 
@@ -110,7 +110,7 @@ class RunFeeder:
         waiting, opened = self._runs.count_shards(run.run_id)
         if not waiting:
             if run.is_planned and not opened and self._runs.steer(run.run_id, "finish"):
-                self._ensure(end_of(run.run_id, tenant=run.tenant, epoch=run.epoch))
+                self._ensure(end_of(run.request, epoch=run.epoch))
             return
         room = workers * MOST_SHARDS_FOR_EACH_WORKER + 1 - opened
         if room <= 0:
@@ -211,7 +211,7 @@ class RunFeeder:
         self._runs.cancel_parts(run)
         self._runs.reopen(run.run_id, list(opened))
         if self._runs.steer(run.run_id, "finish"):
-            self._ensure(end_of(run.run_id, tenant=run.tenant, epoch=run.epoch))
+            self._ensure(end_of(run.request, epoch=run.epoch))
 
     def _sample(self, run: RunRecord, now: float) -> None:
         """Note the progress, more seldom the longer the run takes."""

@@ -260,7 +260,8 @@ def manifest_of(run: RunRecord, *, model: ModelInfo) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "started_at": datetime.fromtimestamp(run.submitted_at, UTC).isoformat(),
-        "request": run.request.model_dump(mode="json", exclude_none=True),
+        # The path of a webhook may hold a secret.
+        "request": run.request.model_dump(mode="json", exclude_none=True, exclude={"webhook"}),
         "label_set": digest_of(run.request),
         "model": model.model_dump(mode="json"),
         "labelyard": __version__,

@@ -16,11 +16,10 @@
 --   {'missing'}
 --
 -- A call that is repeated because its reply was lost finds its own ender or its own result,
--- even if the dead letter was replayed meanwhile. The deliverer holds a lease on the pending
--- deliveries; when it ends without an outcome, another worker takes them over.
+-- even if the dead letter was replayed meanwhile.
 --
--- @constants DELIVERY_LEASE_S, PENDING_DELIVERY_TTL_S
 -- @include _prelude.lua
+-- @include _pending_deliveries.lua
 local final, result, undelivered, is_dead = ARGV[5], ARGV[6], ARGV[7], ARGV[8] == '1'
 local ender, deliverer, due_in_s = ARGV[9], ARGV[10], tonumber(ARGV[11])
 
@@ -32,15 +31,8 @@ if FINAL[state] then
   return {is_ours and 'finished' or 'final', state}
 end
 if final == 'expired' and not is_overdue() then return {'early', state} end
-local ttl = RESULT_TTL
 redis.call('HSET', JOB, 'ender', ender)
-if undelivered ~= '' then
-  redis.call('HSET', JOB, 'undelivered', undelivered, 'deliverer', deliverer)
-  redis.call('ZADD', PENDING_DELIVERIES,
-    now + (deliverer == '' and due_in_s or DELIVERY_LEASE_S), ID)
-  keep(PENDING_DELIVERIES)
-  ttl = math.max(ttl, PENDING_DELIVERY_TTL_S)
-end
+local ttl = add_deliveries(undelivered, deliverer, due_in_s)
 if is_dead then
   redis.call('ZADD', DEAD_LETTERS, now, ID)
   keep(DEAD_LETTERS)

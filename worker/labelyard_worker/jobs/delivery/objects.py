@@ -10,8 +10,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from labelyard.ledger.deliveries import DeliveryOutcome
-from labelyard.messages import Job, Result
 from labelyard_worker.jobs.delivery.permissions import ResultPlaces
+from labelyard_worker.jobs.delivery.plan import Sendable, Sent
 
 MAX_STORES: Final = 64
 
@@ -31,7 +31,7 @@ class ObjectSender:
     timeout_s: float
     _stores: OrderedDict[str, S3Store] = field(default_factory=OrderedDict)
 
-    def host_of(self, job: Job) -> str:
+    def host_of(self, job: Sendable) -> str:
         """Return the bucket of a job's object.
 
         Raises:
@@ -40,7 +40,7 @@ class ObjectSender:
         bucket, _ = self.places.check(job)
         return f"s3://{bucket}"
 
-    async def send(self, job: Job, result: Result) -> DeliveryOutcome:
+    async def send(self, job: Sendable, result: Sent) -> DeliveryOutcome:
         """Write the job's object once."""
         bucket, key = self.places.check(job)
         body = result.model_dump_json().encode()

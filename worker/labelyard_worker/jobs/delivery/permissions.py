@@ -8,6 +8,7 @@ from typing import Final, Self
 from labelyard.buckets import is_bucket_name
 from labelyard.errors import ServiceConfigError
 from labelyard.messages import Job
+from labelyard.runs.parts import EndPart
 from labelyard.webhook_address import WebhookAddress
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -134,7 +135,7 @@ class ResultPlaces:
                 )
         return cls(places)
 
-    def check(self, job: Job) -> tuple[str, str]:
+    def check(self, job: Job | EndPart) -> tuple[str, str]:
         """Permit a job's object, and return its bucket and key.
 
         Raises:
@@ -143,7 +144,7 @@ class ResultPlaces:
         """
         uri = job.deliver.object_uri or ""
         bucket, key = self.check_uri(uri, tenant=job.tenant)
-        if uri in {image.uri for image in job.images}:
+        if isinstance(job, Job) and uri in {image.uri for image in job.images}:
             raise NotPermittedError("the object is a picture of the job")
         return bucket, key
 

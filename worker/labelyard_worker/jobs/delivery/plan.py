@@ -5,10 +5,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from pydantic import ValidationError
+
 from labelyard.errors import InvalidMessageError
 from labelyard.ledger import Record
 from labelyard.ledger.deliveries import DeliveryOutcome
-from labelyard.messages import Job, Result
+from labelyard.messages import Job, Result, refusal_of
+from labelyard.outgoing import FINISH_TASK
+from labelyard.runs.parts import EndPart
+from labelyard.runs.run_end import RunEnd
 from labelyard_worker.spans import Span, current, tracer
 
 log = logging.getLogger(__name__)
@@ -18,19 +23,24 @@ POLL_EVERY_S: Final = 0.5
 UNDELIVERED_EVENTS: Final = {"failed": "delivery_failed", "refused": "delivery_refused"}
 
 
+#: What names the destinations of a result, and the result itself: a job's, or the end of a run.
+Sendable = Job | EndPart
+Sent = Result | RunEnd
+
+
 class Sender(Protocol):
     """Makes deliveries of one kind: objects, webhooks."""
 
-    def host_of(self, job: Job) -> str:
+    def host_of(self, job: Sendable) -> str:
         """Return the host of the delivery; raises NotPermittedError."""
 
-    async def send(self, job: Job, result: Result) -> DeliveryOutcome:
+    async def send(self, job: Sendable, result: Sent) -> DeliveryOutcome:
         """Try once, in bounded time; return every expected failure as the outcome."""
 
 
 @dataclass
 class Delivery:
-    """The pending deliveries of one finished job, in this worker's memory.
+    """The pending deliveries of one finished job or run, in this worker's memory.
 
     Attributes:
         names: Deliveries to try now.
@@ -39,8 +49,8 @@ class Delivery:
         attempt: Span of the attempt that made the result, if it was this worker's.
     """
 
-    job: Job
-    result: Result
+    job: Sendable
+    result: Sent
     names: tuple[str, ...]
     held_at: float = field(default_factory=time.monotonic)
     is_calling: bool = False
@@ -62,11 +72,26 @@ def to_delivery(record: Record, *, now: float) -> Delivery | None:
         for name in record.undelivered
         if (record.deliveries[name].next_try_at or 0.0) <= now + POLL_EVERY_S
     )
+    if record.task == FINISH_TASK:
+        return end_delivery(record, due or record.undelivered)
     return Delivery(record.job(), record.result, due or record.undelivered)
 
 
-def deliveries_of(job: Job, result: Result | None = None) -> tuple[str, ...]:
-    """Name the deliveries that a job wants, besides the ledger and its stream.
+def end_delivery(record: Record, names: tuple[str, ...]) -> Delivery:
+    """Return the delivery of the end of a run.
+
+    Raises:
+        InvalidMessageError: The record does not hold what is read here.
+    """
+    try:
+        notice = RunEnd.model_validate_json(record.notice)
+    except ValidationError as error:
+        raise refusal_of(error) from error
+    return Delivery(EndPart.parse(record.message), notice, names)
+
+
+def deliveries_of(job: Sendable, result: Result | None = None) -> tuple[str, ...]:
+    """Name the deliveries that a job or a run wants, besides the ledger and its stream.
 
     The object of a large result is written already.
     """

@@ -20,7 +20,6 @@ from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.ledger import Ledger, Pending, Record
 from labelyard.ledger.commands import RetrySchedule
 from labelyard.ledger.deliveries import RETRY_FOR_A_DAY, DeliveryLedger, DeliveryOutcome
-from labelyard.messages import Job
 from labelyard_worker import metrics, spans
 from labelyard_worker.jobs.delivery.breaker import FIRST_PAUSE_S
 from labelyard_worker.jobs.delivery.host import Host, PendingJobs
@@ -29,6 +28,7 @@ from labelyard_worker.jobs.delivery.plan import (
     POLL_EVERY_S,
     UNDELIVERED_EVENTS,
     Delivery,
+    Sendable,
     Sender,
     log_outcome,
     start_delivery_span,
@@ -113,7 +113,7 @@ class DeliveryPool:
         del states["closed"]
         return states
 
-    def plan(self, job: Job, names: tuple[str, ...]) -> Pending:
+    def plan(self, job: Sendable, names: tuple[str, ...]) -> Pending:
         """Choose the worker for the deliveries of a result that is about to be written.
 
         Returns:
@@ -125,7 +125,7 @@ class DeliveryPool:
             return Pending(names, deliverer=self.worker if names else "")
         return Pending(names, due_in_s=max(pauses, default=0.0))
 
-    def _pause_s(self, job: Job, name: str) -> float:
+    def _pause_s(self, job: Sendable, name: str) -> float:
         try:
             host = self._hosts.get(self._senders[name].host_of(job))
         except NotPermittedError:

@@ -4,12 +4,14 @@ import json
 
 from labelyard.errors import ServiceConfigError
 from labelyard.messages import Result
+from labelyard.runs.run_end import RunEnd
 from labelyard.webhooks.signature import SECRET_PREFIX, secret_keys
 
 
-def webhook_body(result: Result) -> bytes:
+def webhook_body(result: Result | RunEnd) -> bytes:
     """Write the event that a webhook gets."""
-    event = {"type": f"job.{result.status}", "data": result.model_dump(mode="json")}
+    kind = f"run.{result.state}" if isinstance(result, RunEnd) else f"job.{result.status}"
+    event = {"type": kind, "data": result.model_dump(mode="json")}
     return json.dumps(event, separators=(",", ":")).encode()
 
 

@@ -13,10 +13,10 @@ import h11
 
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard.ledger.limits import LONGEST_PAUSE_S
-from labelyard.messages import Job, Result
 from labelyard.webhook_address import WebhookAddress, webhook_id
 from labelyard.webhooks.signature import signature_headers
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, WebhookHosts
+from labelyard_worker.jobs.delivery.plan import Sendable, Sent
 from labelyard_worker.jobs.delivery.signature import webhook_body
 from labelyard_worker.spans import trace_headers
 
@@ -44,7 +44,7 @@ class WebhookSender:
     timeout_s: float
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
-    def host_of(self, job: Job) -> str:
+    def host_of(self, job: Sendable) -> str:
         """Return the host of a job's webhook.
 
         Raises:
@@ -53,7 +53,7 @@ class WebhookSender:
         address = self._address_of(job)
         return f"{address.host}:{address.port}"
 
-    def _address_of(self, job: Job) -> WebhookAddress:
+    def _address_of(self, job: Sendable) -> WebhookAddress:
         try:
             address = WebhookAddress.parse(job.deliver.webhook or "")
         except ValueError as error:
@@ -63,7 +63,7 @@ class WebhookSender:
         self.hosts.check(address)
         return address
 
-    async def send(self, job: Job, result: Result) -> DeliveryOutcome:
+    async def send(self, job: Sendable, result: Sent) -> DeliveryOutcome:
         """Call the job's webhook once."""
         address = self._address_of(job)
         body = webhook_body(result)
