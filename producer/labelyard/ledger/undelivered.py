@@ -167,6 +167,42 @@ def list_undelivered(
     return UndeliveredList(tuple(found), examined=len(seen), is_cut=is_cut)
 
 
+def scan_undelivered(
+    ledger: "LedgerReader", wanted: UndeliveredFilter
+) -> Iterator[list[UndeliveredResult]]:
+    """Yield all deliveries that match, page by page in no order; each once.
+
+    Deliveries that become due, or fail, while the scan goes on may be left out.
+
+    Raises:
+        LedgerUnavailableError: Redis gave no answer.
+    """
+    keys, seen = ledger.keys, set[str]()
+    indexes = {"dead": keys.dead_deliveries, "pending": keys.pending_deliveries}
+    if wanted.state is not None:
+        kind = "dead" if wanted.state == "dead" else "pending"
+        indexes = {kind: indexes[kind]}
+    for index in indexes.values():
+        cursor = -1
+        while cursor:
+            with ledger_errors_as_ours():
+                answer: Any = ledger.client.zscan(index, max(0, cursor), count=EXAMINED_AT_ONCE)
+            cursor, scores = answer[0], answer[1]
+            page = [job_id for job_id in dict(scores) if job_id not in seen]
+            seen.update(page)
+            yield from _matching(ledger, wanted, page)
+
+
+def _matching(
+    ledger: "LedgerReader", wanted: UndeliveredFilter, job_ids: list[str]
+) -> Iterator[list[UndeliveredResult]]:
+    """Yield the deliveries of some jobs that match; a small index comes as one page."""
+    for start in range(0, len(job_ids), EXAMINED_AT_ONCE):
+        page = job_ids[start : start + EXAMINED_AT_ONCE]
+        if found := [one for one in _read_page(ledger, page) if wanted.matches(one)]:
+            yield found
+
+
 def _job_ids(ledger: "LedgerReader", state: UndeliveredState | None) -> tuple[list[str], bool]:
     """Read the ids of jobs with such deliveries, and whether there are more."""
     keys, most = ledger.keys, MAX_EXAMINED - 1

@@ -17,6 +17,7 @@ from labelyard.ledger.undelivered import (
     UndeliveredState,
     delivery_kind,
     list_undelivered,
+    scan_undelivered,
 )
 
 EVERY_STATE: Final = (*get_args(UndeliveredState), "delivered")
@@ -95,7 +96,7 @@ class Webhooks:
     ) -> int:
         """Have all webhooks in *state* called now, for example once their receiver is back.
 
-        One call examines 20,000 jobs; there are never more dead letters.
+        However many there are: they are read and replayed page by page.
 
         Args:
             state: ``dead``, or ``failed`` to end the pauses of those that would be retried anyway.
@@ -107,17 +108,17 @@ class Webhooks:
             InvalidMessageError: An argument has a value that no delivery can have.
             LedgerUnavailableError: Redis gave no answer; some may have been replayed.
         """
-        found = self.list(
-            state=state, tenant=tenant, host=host, since=since, kind=kind, limit=MAX_EXAMINED
+        wanted = UndeliveredFilter.checked(
+            kind=kind, state=state, tenant=tenant, host=host, since=since
         )
-        commands = self._ledger.commands
-        return self._count(
-            (
+        commands, replayed = self._ledger.commands, 0
+        for page in scan_undelivered(self._ledger, wanted):
+            calls = [
                 commands.replay_deliveries(one.job_id, kind=one.kind, states=(one.state,))
-                for one in found.deliveries
-            ),
-            verdict="due",
-        )
+                for one in page
+            ]
+            replayed += self._count(calls, verdict="due")
+        return replayed
 
     def purge(self, job_id: str) -> None:
         """Drop the dead deliveries of a job for good; its result stays readable for its TTL.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labelyard.errors import InvalidMessageError, JobNotFoundError
-from labelyard.ledger import limits
+from labelyard.ledger import limits, undelivered
 from labelyard.ledger.deliveries import DeliveryOutcome
 from labelyard.ledger.limits import DELIVER_FOR_S
 from labelyard.ledger.undelivered import UndeliveredResult
@@ -218,6 +218,23 @@ def test_all_dead_letters_of_a_host_are_replayed_and_no_others(
     assert ids(webhooks.list(state="dead").deliveries) == [elsewhere.job_id]
     assert webhooks.replay_all(state="failed") == 1
     assert rig.as_worker("w2").take(10).job_ids == (failed.job_id,)
+
+
+def test_more_failed_webhooks_than_a_list_examines_are_all_replayed(
+    rig: DeliveryRig, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undelivered, "MAX_EXAMINED", 10)
+    monkeypatch.setattr(undelivered, "EXAMINED_AT_ONCE", 7)
+    failed = {finish(rig).job_id for _ in range(300)}  # more than Redis scans at once
+    worker = rig.as_worker("w1")
+    for job_id in worker.take(1000).job_ids:
+        worker.settle(job_id, {"webhook": DeliveryOutcome("failed", "status 503", 3000.0)})
+
+    number = webhooks.replay_all(state="failed")
+
+    assert webhooks.list(state="failed").is_cut
+    assert number == 300
+    assert set(rig.as_worker("w2").take(1000).job_ids) == failed
 
 
 def test_a_purged_dead_letter_is_readable_as_long_as_other_results(
