@@ -89,7 +89,7 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def are_same(good: Sequence[dict[str, Any]], clean: Sequence[dict[str, Any]]) -> bool:
-    """Return whether two runs say the same of the same pictures, in the same order."""
+    """Return whether two runs have equal results for the same pictures, in the same order."""
     facts = ("custom_id", "uri", "status", "top_label", "matched", "sha256", "width", "height")
     return len(good) == len(clean) and all(
         all(one[name] == other[name] for name in facts)
@@ -139,7 +139,7 @@ def clean_results(
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run wrote.
+    """Summary, errors and results of a run.
 
     Attributes:
         errors: Number and code of each error line.

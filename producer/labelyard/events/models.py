@@ -16,7 +16,7 @@ GapReason = Literal["trimmed", "stream_lost"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventContent:
-    """What an event holds.
+    """Content of an event.
 
     Attributes:
         event_id: ``MILLISECONDS-NUMBER``; later events have greater numbers. A consumer that
@@ -83,7 +83,7 @@ class EventContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapContent:
-    """What is known of events that a group will never get.
+    """Content of a gap: the events that a group will never get.
 
     Attributes:
         gap_id: Name of the gap in its group.

@@ -123,7 +123,7 @@ def name_of(value: Any, *, name: str) -> str:
 
 
 def new_consumer_name() -> str:
-    """Make a name that no other consumer has, and that says where it runs."""
+    """Make a unique name for a consumer, with the machine and the process that it runs in."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:64].lstrip(".-") or "host"
     return f"{host}-{getpid()}-{uuid.uuid4().hex[:8]}"
 

@@ -76,7 +76,7 @@ class Reading:
         }
 
     def take(self, read: ReadEvents) -> GapFields | None:
-        """Keep what was read; return the gap that comes before it."""
+        """Keep the events of an answer; return the gap that comes before them."""
         self.position = read.position
         self._own_after = read.own_after
         self.buffer.extend(read.entries)

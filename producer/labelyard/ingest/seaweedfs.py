@@ -95,7 +95,7 @@ def _order(entry: dict[str, Any]) -> EventOrder:
 
 
 def _content_of(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what changes in an entry when its object is written, and not with its tags."""
+    """Return the fields of an entry that change with its object, and not with its tags."""
     attributes, extended = _mapping(entry, "attributes"), _mapping(entry, "extended")
     return (
         attributes.get("md5"),

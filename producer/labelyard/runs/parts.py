@@ -162,7 +162,7 @@ def name_parts(name: str, parts: Iterable[ShardRange]) -> dict[str, ShardRange]:
 
 
 def _suffix(epoch: int) -> str:
-    """Tell the jobs of a run that was resumed from the cancelled ones before."""
+    """Return the suffix of the jobs of a resumed run, so that cancelled ones keep their own ids."""
     return f".e{epoch}" if epoch else ""
 
 

@@ -54,7 +54,7 @@ class PlanParts:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What became of a plan.
+    """Outcome of a plan.
 
     Attributes:
         lines: Lines that this attempt planned.
@@ -131,7 +131,7 @@ class PlanWork(Work[PlanResult]):
         return self.parts.runs.adopt(self.part)
 
     def run(self, token: Token, *, queued_s: float) -> PlanResult:  # noqa: ARG002 - not shown
-        """Cut what is left of the source into shards."""
+        """Cut the rest of the source into shards."""
         run = self.parts.runs.find(self.part.run_id)
         if run.is_planned:
             return PlanResult(shards=run.shards_planned)

@@ -59,7 +59,7 @@ class ShardParts:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard.
+    """Outcome of a shard.
 
     Attributes:
         outcomes: Number of images by ``succeeded`` or the error's code.
@@ -176,7 +176,7 @@ class ShardWork(Work[ShardResult]):
         )
 
     def _begin(self, token: Token) -> None:
-        """Count what a lost attempt had done; stop if the run does not want the shard now.
+        """Count the lines of a lost attempt; stop if the run is paused or has ended.
 
         Raises:
             JobCancelledError: The run has ended or is being cancelled.
@@ -295,7 +295,7 @@ class ShardWork(Work[ShardResult]):
         )
 
     def _counts(self, result: ShardResult) -> dict[str, int]:
-        """Return what the shard adds to the numbers of its run."""
+        """Return the numbers that the shard adds to its run."""
         if result.failure is not None:
             return failed_counts(self.part.range, result.failure)
         return counts_of(
@@ -391,7 +391,7 @@ def bad_lines_of(lines: PlanLines) -> Counter[str]:
 
 
 def failed_counts(lines: ShardRange, failure: Failure) -> dict[str, int]:
-    """Return what a shard that failed as a whole adds to the numbers of its run."""
+    """Return the numbers that a shard which failed as a whole adds to its run."""
     errors = {failure.code: lines.lines}
     return counts_of(lines=lines.lines, succeeded=0, failed=lines.lines, errors=errors)
 
