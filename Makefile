@@ -12,7 +12,11 @@ HAVE ?=
 DEVICE ?=
 QUICK ?=
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-compile
+# pip would compile file after file on one core; two files of dependencies are not for this Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
+# Each of the many processes that the targets start would compile labelyard again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -72,11 +76,13 @@ clean:  ## Remove .venv, caches and reports; a stack's data is kept
 .venv/.demo: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing labelyard[demo] into .venv (about a minute)"
 	@$(PIP_INSTALL) -e '.[demo]' -c constraints.txt
+	@$(COMPILE)
 	@touch $@
 
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing labelyard[dev] into .venv (about a minute)"
 	@$(PIP_INSTALL) -e '.[dev]' -c constraints.txt
+	@$(COMPILE)
 	@touch .venv/.demo $@
 
 .venv/pyvenv.cfg:

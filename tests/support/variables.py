@@ -18,7 +18,11 @@ FIXED_VARIABLES = {
 
 
 def isolate(environ: MutableMapping[str, str]) -> None:
-    """Remove the caller's variables of labelyard, AWS, traces and model hubs; set those that tests need."""
+    """Remove the caller's variables of labelyard, AWS, traces and model hubs; set those that tests need.
+
+    Processes that tests start may write bytecode: each would compile labelyard again.
+    """
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in [name for name in environ if name.startswith(CALLERS_PREFIXES)]:
         del environ[name]
     environ.update(FIXED_VARIABLES)
