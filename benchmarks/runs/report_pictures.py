@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Final
@@ -175,14 +175,27 @@ def run(stack: Stack, folder: Path) -> dict[str, Any]:
     }
 
 
-def draw(page: Path, out: Path, folder: Path) -> dict[str, int]:
-    """Write the screenshots as PNG of few colours; returns their sizes in bytes."""
+def draw(
+    page: Path,
+    out: Path,
+    folder: Path,
+    *,
+    name: str = "run-report",
+    places: Sequence[str] = PHONE_PLACES,
+) -> dict[str, int]:
+    """Write the screenshots as PNG of few colours; returns their sizes in bytes.
+
+    Args:
+        folder: For what the browser writes.
+        name: What the files' names begin with.
+        places: Texts of headings at which the screens of the phone begin.
+    """
     with running_browser(folder / "profile") as browser:
         browser.show(page, **DESKTOP)
         desktop = Image.open(browser.screenshot(folder / "desktop.png")).convert("RGB")
         browser.show(page, **PHONE)
         screens = []
-        for number, place in enumerate(PHONE_PLACES):
+        for number, place in enumerate(places):
             browser.evaluate(SCROLL.format(place=json.dumps(place)))
             raw = browser.screenshot(folder / f"phone-{number}.png")
             screens.append(Image.open(raw).convert("RGB"))
@@ -190,8 +203,8 @@ def draw(page: Path, out: Path, folder: Path) -> dict[str, int]:
             raise RuntimeError(f"the page is not sound: {complaints}")
     few = {"desktop": desktop, "phone": beside(screens)}
     sizes = {}
-    for name, picture in few.items():
-        path = out / f"run-report-{name}.png"
+    for kind, picture in few.items():
+        path = out / f"{name}-{kind}.png"
         picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
         sizes[path.name] = path.stat().st_size
     return sizes

@@ -25,6 +25,7 @@ from labelyard import (
     RunProgress,
     RunRecord,
 )
+from labelyard.evaluation.evaluation import Evaluation
 from labelyard.ledger import Backlog, BacklogKey, State
 from labelyard.ledger.listing import JobSummary
 from labelyard.ledger.undelivered import UndeliveredResult
@@ -53,6 +54,14 @@ def submits(client: Client) -> None:
     client.submit(["s3://a/b.jpg"], ["cat"], topk=3)  # type: ignore[call-arg]
     client.submit(["s3://a/b.jpg"], ["cat"], queue="quarantine")  # type: ignore[arg-type]
     client.submit(["s3://a/b.jpg"], [1])  # type: ignore[list-item]
+
+
+def evaluates(client: Client) -> None:
+    evaluation = client.evaluate(["cat", "dog"], "manifest.jsonl", require=["accuracy>=0.9"])
+    assert_type(evaluation, Evaluation)
+    assert_type(evaluation.accuracy, float | None)
+    client.evaluate("pets@sha256:00", [{"image": "s3://a/b.jpg", "label": None}], split="test")
+    client.evaluate(["cat"], "manifest.jsonl", queue="quarantine")  # type: ignore[arg-type]
 
 
 def waits(client: Client, job: JobHandle) -> None:

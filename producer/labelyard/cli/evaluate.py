@@ -37,7 +37,9 @@ Require = Annotated[
 ]
 Folder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write")]
 QueueName = Annotated[SubmitQueueName, typer.Option("--queue", help="Queue of the jobs")]
-TimeoutS = Annotated[float, typer.Option("--timeout-s", min=0, help="Most seconds to wait")]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout-s", min=0, help="Most seconds to wait for 4,096 pictures")
+]
 NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Show no pictures in report.html")]
 #: Labels that the terminal lists; the files have all of them.
 LISTED_LABELS: Final = 20

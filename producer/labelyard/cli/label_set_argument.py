@@ -14,6 +14,7 @@ from labelyard.messages import LabelSet
 SET_HELP: Final = (
     "Registered label set: name@sha256:…, or its name for the newest version; or a file of labels"
 )
+FILE_SUFFIXES: Final = (".json", ".txt")
 SetName = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
 
 
@@ -36,15 +37,16 @@ def read_set(client: Client, text: str) -> ChosenLabelSet:
         UnknownLabelSetError: There is neither such a registered set nor such a file.
         InvalidMessageError: The file holds no label set.
     """
+    path = Path(text)
+    if "/" in text or path.suffix in FILE_SUFFIXES:  # a name has neither
+        return ChosenLabelSet(read_label_set(path), None)
     if "@" in text:
         return ChosenLabelSet(client.label_sets.get(text), text)
-    path = Path(text)
-    if path.suffix or path.is_file():
+    if versions := client.label_sets.versions(text):
+        return ChosenLabelSet(client.label_sets.get(versions[-1]), versions[-1])
+    if path.is_file():
         return ChosenLabelSet(read_label_set(path), None)
-    versions = client.label_sets.versions(text)
-    if not versions:
-        raise UnknownLabelSetError(
-            f"{text}: no label set is registered under this name, and there is no such file; "
-            "`labelyard label-sets list` has the names"
-        )
-    return ChosenLabelSet(client.label_sets.get(versions[-1]), versions[-1])
+    raise UnknownLabelSetError(
+        f"{text}: no label set is registered under this name, and there is no such file; "
+        "`labelyard label-sets list` has the names"
+    )

@@ -1,6 +1,7 @@
 """Manifests of labelled pictures: a JSON object a line, with a picture and the labels that are true."""
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -219,9 +220,13 @@ def _fault_of(one: LabelledImage, labels: Collection[str] | None) -> str | None:
         )
     if one.file is not None:
         try:
-            is_file = one.file.is_file()
+            is_file, is_readable = one.file.is_file(), os.access(one.file, os.R_OK)
         except OSError as error:
             return f"{one.file}: {error.strerror}"
+        except ValueError:  # a null character
+            is_file = is_readable = False
         if not is_file:
             return f"there is no file {one.file}: a path is relative to the manifest"
+        if not is_readable:
+            return f"{one.file} may not be read: change its permissions"
     return None

@@ -24,7 +24,7 @@ HEAT_STEPS: Final = 9
 
 def share(value: float | None) -> str:
     """Write a share of 0 to 1 in percent."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -58,7 +58,11 @@ def tiles(figures: Figures) -> Markup:
     low, high = figures.interval
     none = figures.none_of_these
     cards: list[tuple[str, str, str | None]] = [
-        ("Accuracy", share(figures.accuracy), f"{100 * low:.1f} to {100 * high:.1f} %"),
+        (
+            "Accuracy",
+            share(figures.accuracy),
+            f"{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%",
+        ),
         ("Pictures", count(figures.n), f"{count(figures.failed)} failed"),
         ("Calibration error", share(figures.ece), None),
         ("Negative log-likelihood", number(figures.nll), None),
