@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +12,9 @@ import torch
 
 from labelyard.errors import BatcherFullError, DeviceFailedError, TransientError
 from labelyard.queues import Priority
-from labelyard_worker.vision.batcher import EXPRESS_BATCH_SIZE, Batcher
+from labelyard_worker.vision.batch_queue import INTERACTIVE_IN_A_ROW
+from labelyard_worker.vision.batch_schedule import EXPRESS_BATCH_SIZE
+from labelyard_worker.vision.batcher import Batcher
 from tests.support.waiting import wait_until
 
 StartBatcher = Callable[..., Batcher[int, int]]
@@ -380,21 +381,21 @@ def test_passes_on_shared_cores_are_of_one_priority_and_few_at_once(start: Start
     assert max(express_sizes) <= EXPRESS_BATCH_SIZE
 
 
-def test_bulk_items_are_served_while_interactive_ones_never_end_on_shared_cores(
-    start: StartBatcher,
+@pytest.mark.parametrize("streams", [1, 2])
+def test_bulk_items_are_served_among_many_interactive_ones_on_shared_cores(
+    model: GatedModel, start: StartBatcher, streams: int
 ) -> None:
-    """An interactive item comes for each that is answered; the bulk item is answered, too."""
-    batcher = start(lambda items: list(items), streams=1, shares_cores=True)
-    bulk = batcher.submit(-1, priority=Priority.BULK)
-    waiting = deque(batcher.submit(n, priority=Priority.INTERACTIVE) for n in range(4))
+    batcher = start(model, streams=streams, queue_capacity=500, shares_cores=True)
+    first = batcher.submit(0, priority=Priority.INTERACTIVE)
+    wait_until(lambda: model.batches == [[0]])
 
-    for number in range(4, 2_000):
-        waiting.popleft().result(timeout=5)
-        if bulk.done():
-            break
-        waiting.append(batcher.submit(number, priority=Priority.INTERACTIVE))
+    interactive = [batcher.submit(number, priority=Priority.INTERACTIVE) for number in range(400)]
+    bulk = batcher.submit(1000, priority=Priority.BULK)
+    model.let_pass(1000)
 
-    assert bulk.done()
+    assert results([first, bulk]) == [0, 2000]
+    assert results(interactive) == [2 * number for number in range(400)]
+    assert [1000] in model.batches[: 2 * (INTERACTIVE_IN_A_ROW + 2)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux alone")

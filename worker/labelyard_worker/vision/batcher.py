@@ -3,9 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Final, Generic
+from typing import Generic
 
 from labelyard.errors import (
     BatcherFullError,
@@ -21,23 +21,16 @@ from labelyard_worker.spans import NO_SPAN, Span
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.batch_queue import (
     BatchAnswer,
-    BatchLimit,
-    BatchQueue,
     BatchRequest,
     Item,
     Result,
-    batch_delay_s,
-    batch_size,
     reject_all,
     run_batch,
 )
+from labelyard_worker.vision.batch_schedule import BatchSchedule, Seat
 from labelyard_worker.vision.forward_passes import ForwardPass, PassItem
 
 log = logging.getLogger(__name__)
-
-#: Most items of a pass that starts beside as many as may run: it is over soon, and adds little to
-#: their memory.
-EXPRESS_BATCH_SIZE: Final = 4
 
 
 class Batcher(Generic[Item, Result]):
@@ -90,35 +83,41 @@ class Batcher(Generic[Item, Result]):
         self.failed: BaseException | None = None
         self.batches = 0
         self.images = 0
-        self.limit = BatchLimit(max_batch_size)
         self._run_model = run_model
         self._queue_capacity = queue_capacity
-        self._longest_delay_s = longest_delay_s
         self._on_pass = on_pass
-        self._line: BatchQueue[Item, Result] = BatchQueue(is_mixed=is_mixed)
-        self._coming = dict.fromkeys(Priority, 0)
+        self._schedule: BatchSchedule[Item, Result] = BatchSchedule(
+            streams=streams,
+            max_batch_size=max_batch_size,
+            longest_delay_s=longest_delay_s,
+            is_mixed=is_mixed,
+            shares_cores=shares_cores,
+        )
+        self.limit = self._schedule.limit
         self._changed = threading.Condition()
         self._is_closing = False
-        self._taken: dict[int, list[BatchRequest[Item, Result]]] = {}  # by model thread
         self._pass_started_at: dict[int, float] = {}  # by model thread
-        self._streams = streams
-        lanes = [Priority.INTERACTIVE, Priority.BULK] if shares_cores else [None]
-        self._lanes = [_Lane(priority, name, streams, serve=self._serve) for priority in lanes]
+        self._threads = {
+            seat: threading.Thread(
+                target=self._serve, args=(seat,), name=name_of(seat, name), daemon=True
+            )
+            for seat in self._schedule.seats
+        }
 
     @property
     def is_alive(self) -> bool:
         """Return whether submitted items will be answered by the model."""
-        return self.failed is None and all(thread.is_alive() for thread in self._threads())
+        return self.failed is None and all(thread.is_alive() for thread in self._threads.values())
 
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet."""
-        return len(self._line)
+        return len(self._schedule.queue)
 
     @property
     def is_expecting(self) -> bool:
         """Return whether items wait, or are on their way."""
-        return any(self._coming.values()) or len(self._line) > 0
+        return self._schedule.is_expecting
 
     @property
     def leaves_cores(self) -> bool:
@@ -128,7 +127,10 @@ class Batcher(Generic[Item, Result]):
         does where they have threads of their own: only one thread may keep a team as large as
         the machine.
         """
-        return self.is_expecting or threading.current_thread() not in self._lanes[0].threads
+        if self.is_expecting:
+            return True
+        bulk = (thread for seat, thread in self._threads.items() if seat.priority == Priority.BULK)
+        return threading.current_thread() in bulk
 
     @property
     def busy_for_s(self) -> float:
@@ -138,18 +140,18 @@ class Batcher(Generic[Item, Result]):
 
     def start(self) -> None:
         """Start the model threads."""
-        for thread in self._threads():
+        for thread in self._threads.values():
             thread.start()
 
     def announce(self, count: int, *, priority: Priority) -> None:
         """Announce *count* items that are on their way; each ``submit`` takes one off."""
         with self._changed:
-            self._coming[priority] += count
+            self._schedule.announce(count, priority)
 
     def retract(self, count: int, *, priority: Priority) -> None:
         """Retract *count* announced items, which will not come."""
         with self._changed:
-            self._coming[priority] = max(0, self._coming[priority] - count)
+            self._schedule.announce(-count, priority)
             self._changed.notify_all()
 
     def submit(
@@ -167,7 +169,7 @@ class Batcher(Generic[Item, Result]):
             TransientError: The batcher is closed.
         """
         with self._changed:
-            self._coming[priority] = max(0, self._coming[priority] - 1)
+            self._schedule.announce(-1, priority)
         return self.submit_all([item], priority=priority, span=span, tenant=tenant)[0]
 
     def submit_all(
@@ -188,13 +190,13 @@ class Batcher(Generic[Item, Result]):
                 raise DeviceFailedError(str(self.failed))
             if self._is_closing:
                 raise TransientError("the worker is stopping")
-            if len(self._line) + len(items) > self._queue_capacity:
+            if len(self._schedule.queue) + len(items) > self._queue_capacity:
                 raise BatcherFullError(f"{self._queue_capacity} images wait for the model")
             calls: list[BatchRequest[Item, Result]] = [
                 BatchRequest(item, priority, span, tenant) for item in items
             ]
             for call in calls:
-                self._line.join(call)
+                self._schedule.queue.join(call)
             self._changed.notify_all()
             return [call.answer for call in calls]
 
@@ -210,96 +212,38 @@ class Batcher(Generic[Item, Result]):
             self._is_closing = True
         self._reject_waiting(TransientError("the worker is stopping"))
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads():
+        for thread in self._threads.values():
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
-            stuck = [call for batch in self._taken.values() for call in batch]
+            stuck = [call for batch in self._schedule.running.values() for call in batch]
         reject_all(stuck, TransientError("the worker stopped before the model answered"))
 
-    def _threads(self) -> Iterator[threading.Thread]:
-        for lane in self._lanes:
-            yield from lane.threads
-
-    def _serve(self, lane: "_Lane") -> None:
+    def _serve(self, seat: Seat) -> None:
         """Run batches until closed; if the thread dies, all its callers get the error."""
-        if lane.priority == Priority.BULK:
+        if seat.priority == Priority.BULK:
             let_others_go_first()
-        me = threading.get_ident()
         batch: list[BatchRequest[Item, Result]] = []
         try:
-            while batch := self._next_batch(lane, me):
+            while batch := self._next_batch(seat):
                 self._run(batch)
                 with self._changed:
-                    del self._taken[me]
+                    del self._schedule.running[seat]
                     self._changed.notify_all()  # a thread that waits for a fuller batch may start alone
         except BaseException as error:  # noqa: BLE001 - any error must reach the callers
             self._fail(error, batch)
 
-    def _next_batch(self, lane: "_Lane", me: int) -> list[BatchRequest[Item, Result]]:
+    def _next_batch(self, seat: Seat) -> list[BatchRequest[Item, Result]]:
         """Wait for work; an empty list means that it is time to end."""
         with self._changed:
             while not self._is_closing and self.failed is None:
-                if not self._is_turn_of(lane, me):
-                    self._changed.wait()
-                    continue
-                wait_s = self._wait_s(lane)
-                if wait_s == 0 and (batch := self._line.take(self._size(lane), lane.priority)):
-                    self._taken[me] = batch
+                delay_s = self._schedule.delay_s(seat)
+                if delay_s != 0:
+                    self._changed.wait(delay_s)
+                elif batch := self._schedule.take(seat):
                     self._changed.notify_all()  # the other threads may start
                     return batch
-                self._changed.wait(wait_s or None)
         return []
-
-    def _size(self, lane: "_Lane") -> int:
-        """Return the size of the next batch."""
-        size = batch_size(
-            waiting=self._line.count(lane.priority),
-            coming=self._count_coming(lane),
-            streams=self._streams,
-            most=self.limit.current,
-        )
-        return min(size, EXPRESS_BATCH_SIZE) if self._are_streams_taken() else size
-
-    def _is_turn_of(self, lane: "_Lane", me: int) -> bool:
-        """Return whether the thread may start a batch.
-
-        The first thread of a lane may, or any beside another one of the lane. Where lanes are
-        divided, no more passes run at once than there are streams, but for an interactive one
-        beside bulk ones alone.
-        """
-        is_beside_another = self._count_running(lane) > 0
-        if me != lane.threads[0].ident and not is_beside_another:
-            return False
-        if lane.priority is None:
-            return True
-        if lane.priority == Priority.INTERACTIVE and not is_beside_another:
-            return True
-        is_bulks_turn = len(self._line) > 0 and self._line.turn == Priority.BULK
-        is_turn = is_bulks_turn == (lane.priority == Priority.BULK)
-        return is_turn and not self._are_streams_taken()
-
-    def _are_streams_taken(self) -> bool:
-        return len(self._taken) >= self._streams
-
-    def _count_running(self, lane: "_Lane") -> int:
-        return sum(thread.ident in self._taken for thread in lane.threads)
-
-    def _count_coming(self, lane: "_Lane") -> int:
-        coming = self._coming
-        return sum(coming.values()) if lane.priority is None else coming[lane.priority]
-
-    def _wait_s(self, lane: "_Lane") -> float:
-        if not (waiting := self._line.count(lane.priority)):
-            return 0.0
-        return batch_delay_s(
-            waiting=waiting,
-            coming=self._count_coming(lane),
-            running=self._count_running(lane),
-            enough=self.limit.current,
-            waited_s=time.monotonic() - self._line.oldest_queued_at(lane.priority),
-            longest_s=self._longest_delay_s,
-        )
 
     def _run(self, batch: list[BatchRequest[Item, Result]]) -> None:
         """Answer *batch*, in halves where the whole fails."""
@@ -364,26 +308,13 @@ class Batcher(Generic[Item, Result]):
 
     def _reject_waiting(self, error: LabelyardError) -> None:
         with self._changed:
-            waiting = self._line.take(len(self._line))
+            waiting = self._schedule.queue.take(len(self._schedule.queue))
             self._changed.notify_all()
         reject_all(waiting, error)
 
 
-class _Lane:
-    """Model threads that take the items of one priority, or of both."""
-
-    def __init__(
-        self,
-        priority: Priority | None,
-        name: str,
-        count: int,
-        *,
-        serve: "Callable[[_Lane], None]",
-    ) -> None:
-        self.priority = priority
-        if priority == Priority.BULK:
-            name = f"{name}-bulk"
-        self.threads = [
-            threading.Thread(target=serve, args=(self,), name=f"{name}-{number}", daemon=True)
-            for number in range(count)
-        ]
+def name_of(seat: Seat, name: str) -> str:
+    """Return the name of the thread at a seat."""
+    return (
+        f"{name}-bulk-{seat.number}" if seat.priority == Priority.BULK else f"{name}-{seat.number}"
+    )
