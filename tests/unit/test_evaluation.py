@@ -122,6 +122,20 @@ def test_a_threshold_keeps_other_things_out_and_does_not_change_the_best_label()
     assert evaluation.per_label()["cat"].detection.precision == 1.0
 
 
+def test_a_certificate_of_the_set_is_reported_with_its_label() -> None:
+    evidence = {"precision": 0.9, "confidence": 0.95, "accepted": 40, "errors": 1, "threshold": 0.4}
+    own = {"cat": {"threshold": 0.6, "accepted": 30, "errors": 0}}
+    certified = {**evidence, "labels": own}
+    learned = {"checkpoint": "sha256:00", "certified": certified}
+    labels = [Label(name=name, threshold=0.4) for name in NAMES]
+
+    found = evaluated(labels=LabelSet(labels=labels, learned=learned)).report()["per_label"]
+
+    promise = {"precision": 0.9, "confidence": 0.95}
+    assert found["cat"]["certified"] == promise | {"accepted": 30, "errors": 0, "together": False}
+    assert found["dog"]["certified"] == promise | {"accepted": 40, "errors": 1, "together": True}
+
+
 def test_several_true_labels_count_each_for_itself() -> None:
     photos = [
         ({"cat": 0.9, "dog": 0.7, "soup": 0.2}, None),

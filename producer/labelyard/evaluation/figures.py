@@ -74,7 +74,8 @@ class LabelFigures:
         detection: Its decisions: a picture is given the label if the label is *matched*.
         average_precision: Of its scores over all pictures; ``None`` if no picture shows it.
         threshold: Its own threshold.
-        certified: Promise that its threshold was calibrated for.
+        certified: Promise that its threshold was calibrated for: ``precision``, ``confidence``, and
+            the evidence; ``together`` if the evidence is of several labels.
     """
 
     name: str
@@ -192,7 +193,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What was evaluated.
+    """The set, the manifest and the model of an evaluation.
 
     Attributes:
         label_set: The set.

@@ -212,7 +212,7 @@ def _choose(images: list[LabelledImage], split: str | None, name: str) -> list[L
 
 
 def _fault_of(one: LabelledImage, labels: Collection[str] | None) -> str | None:
-    """Return what is wrong with a picture of the chosen split."""
+    """Return the fault of a picture of the chosen split, or ``None``."""
     if labels is not None and (unknown := [name for name in one.labels if name not in labels]):
         return (
             f"the label set has no label {unknown[0]!r}: add it to the set, name one of its "

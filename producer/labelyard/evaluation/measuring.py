@@ -1,8 +1,8 @@
 """Measurement of scored pictures: their scores as arrays, and every figure of an evaluation."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,9 +180,28 @@ def _label_figures(table: ScoreTable, label_set: LabelSet) -> list[LabelFigures]
             detection=detection,
             average_precision=average_precision(table.scores[:, place], table.truth[:, place]),
             threshold=label.threshold,
+            certified=_certificate(label_set, label.name),
         )
         for place, (label, detection) in enumerate(zip(label_set.labels, counted, strict=True))
     ]
+
+
+def _certificate(label_set: LabelSet, name: str) -> Mapping[str, Any] | None:
+    """Return the promise that a label's threshold was calibrated for, by itself or with others."""
+    certified = label_set.learned.certified if label_set.learned is not None else None
+    if certified is None:
+        return None
+    own = certified.labels.get(name)
+    if own is None and certified.threshold is None:
+        return None
+    evidence = own or certified
+    return {
+        "precision": certified.precision,
+        "confidence": certified.confidence,
+        "accepted": evidence.accepted,
+        "errors": evidence.errors,
+        "together": own is None,
+    }
 
 
 def _confusion(table: ScoreTable) -> list[ConfusedPair]:
