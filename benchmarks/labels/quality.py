@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.labels.vectors import PhotoSet, load_sets
 from labelyard.evaluation.calibration import fit_temperature
-from labelyard.evaluation.certificates import certify, count_missing
+from labelyard.evaluation.certificates import certify, certify_together, count_missing
 from labelyard.evaluation.example_scores import divide_among_taught, log_sum_exp
 from labelyard.evaluation.few_shot import fit_examples
 from labelyard.evaluation.metrics import average_precision, expected_calibration_error
@@ -159,7 +159,7 @@ def _promises(
         scores = shares(logits / temperature)
         is_right = scores.argmax(1) == photos.classes
         best = scores.max(1)
-        found = certify(best[drawn], is_right[drawn], precision=wanted, confidence=0.9)
+        found = certify_together(best[drawn], is_right[drawn], precision=wanted, confidence=0.9)
         accepted = rest[best[rest] >= found.threshold] if found else rest[:0]
         given += found is not None
         broken += bool(len(accepted) and is_right[accepted].mean() < wanted)

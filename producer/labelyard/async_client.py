@@ -28,6 +28,7 @@ from labelyard.async_registries import (
 )
 from labelyard.errors import JobNotFoundError
 from labelyard.evaluation.calls import AsyncEvaluationCalls
+from labelyard.evaluation.learning_calls import AsyncLearningCalls
 from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
@@ -76,7 +77,7 @@ class AsyncJobHandle:
         return await self._client.cancel(self.id)
 
 
-class AsyncClient(AsyncAdministration, AsyncEvaluationCalls):
+class AsyncClient(AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls):
     """Submits jobs and reads their results, in any number of event loops.
 
     The methods mean, return and raise what those of :class:`labelyard.Client` do. Each loop

@@ -18,6 +18,7 @@ from labelyard.arguments import (
 )
 from labelyard.errors import JobNotFoundError
 from labelyard.evaluation.calls import EvaluationCalls
+from labelyard.evaluation.learning_calls import LearningCalls
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
@@ -74,7 +75,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client(Administration, EvaluationCalls):
+class Client(Administration, EvaluationCalls, LearningCalls):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.

@@ -18,6 +18,7 @@ from labelyard.cli import (
     ingest,
     jobs,
     label_sets,
+    learning,
     listing,
     removal,
     runs,
@@ -118,6 +119,8 @@ app.command()(events.events)
 app.command()(doctor.doctor)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(learning.examples)
+app.command()(learning.calibrate)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

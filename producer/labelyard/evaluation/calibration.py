@@ -8,8 +8,11 @@ import numpy as np
 from labelyard.evaluation.example_scores import Array, Indices, log_sum_exp
 
 #: Standard deviation of the logarithm of the temperature, before pictures are seen: a factor
-#: of two is one. Without it 50 pictures spoil scores that were good.
-PRIOR_SPREAD: Final = 0.7
+#: of 1.5 is one. Without it 50 pictures spoil scores that were good.
+PRIOR_SPREAD: Final = 0.4
+#: Standard errors by which the likelihood must gain in cross-validation. Half of all useless
+#: temperatures gain by chance.
+LEAST_GAIN: Final = 1.25
 FOLDS: Final = 5
 BOUNDS: Final = (-7.0, 7.0)  # of the logarithm
 #: Fewer pictures do not fit a number.
@@ -32,7 +35,7 @@ class FittedTemperature:
 
 
 def fit_temperature(logits: Array, classes: Indices) -> FittedTemperature:
-    """Fit one temperature, shrunk towards 1; keep it only if the likelihood gains by it.
+    """Fit one temperature, shrunk towards 1; keep it only if the likelihood clearly gains by it.
 
     Args:
         logits: Of all labels, shape (pictures, labels).
@@ -51,7 +54,8 @@ def fit_temperature(logits: Array, classes: Indices) -> FittedTemperature:
     for fold in range(FOLDS):
         out = folds == fold
         after[out] = _nll(logits[out], classes[out], _fit(logits[~out], classes[~out]))
-    if after.mean() >= before.mean():
+    gains = before - after
+    if gains.mean() <= LEAST_GAIN * gains.std() / np.sqrt(len(gains)):
         return unchanged
     value = float(np.exp(_fit(logits, classes)))
     return FittedTemperature(value, float(before.mean()), float(after.mean()))

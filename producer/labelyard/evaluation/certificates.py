@@ -13,6 +13,9 @@ from labelyard.evaluation.example_scores import Array
 
 #: Starting points of one search, among which the permitted error is divided.
 MOST_STARTS: Final = 4
+#: Part of the permitted error that labels may spend which are certified together. The temperature
+#: was fitted to the same pictures, and pictures that come in series say less than their number.
+PART_TOGETHER: Final = 0.25
 #: Beyond it the number of missing pictures is not named: other pictures, or a better set, are
 #: the remedy.
 MOST_MISSING: Final = 10_000
@@ -72,6 +75,14 @@ def certify(
         return None
     threshold = 0.0 if best == len(ranked) else float(np.nextafter(ranked[best], np.inf))
     return Certificate(threshold, best, int(wrong[best]))
+
+
+def certify_together(
+    scores: Array, is_right: NDArray[np.bool_], *, precision: float, confidence: float
+) -> Certificate | None:
+    """Find one threshold for several labels; as :func:`certify`, with a part of the error."""
+    careful = 1.0 - PART_TOGETHER * (1.0 - confidence)
+    return certify(scores, is_right, precision=precision, confidence=careful)
 
 
 def count_missing(

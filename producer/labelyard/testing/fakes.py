@@ -1,5 +1,6 @@
 """Clients without servers: jobs get their results by a rule, or when the test sets them."""
 
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,7 @@ class FakeClient(FakeAdministration, Client):
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
+        self._examples: dict[str, bytes] = {}
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -102,6 +104,19 @@ class FakeClient(FakeAdministration, Client):
     def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
         """Upload nothing; a file gets an address of its name."""
         return {file: f"s3://{self.settings.upload_bucket}/{file.name}" for file in files}
+
+    def _store_examples(self, body: bytes) -> None:
+        """Keep the object with the examples in memory."""
+        self._examples[hashlib.sha256(body).hexdigest()] = body
+
+    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
+        """Read the digests of the pictures that taught a set of this client."""
+        from labelyard.evaluation.example_file import ExampleFile
+
+        examples = None if label_set.learned is None else label_set.learned.examples
+        if examples is None:
+            return frozenset()
+        return frozenset(ExampleFile.from_bytes(self._examples[examples.sha256]).sha256)
 
     def finish(self, job_id: str, result: Result) -> None:
         """Set the result of a pending job; the first final state stands."""
@@ -231,6 +246,14 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
     def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
         """Upload nothing; a file gets an address of its name."""
         return self.fake._upload(files)  # noqa: SLF001 - its twin
+
+    def _store_examples(self, body: bytes) -> None:
+        """Keep the object with the examples in memory."""
+        self.fake._store_examples(body)  # noqa: SLF001 - its twin
+
+    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
+        """Read the digests of the pictures that taught a set of this client."""
+        return self.fake._read_example_digests(label_set)  # noqa: SLF001 - its twin
 
     async def submit_job(
         self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE

@@ -1,0 +1,274 @@
+"""The calls ``teach`` and ``calibrate`` of both clients: new versions of a label set."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from labelyard.arguments import submit_queue, wait_s
+from labelyard.errors import InvalidMessageError
+from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
+from labelyard.evaluation.calls import reference_of
+from labelyard.evaluation.manifest import Manifest
+from labelyard.evaluation.preparation import Stopwatch
+from labelyard.evaluation.scored_images import Scoring
+from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_teaching
+from labelyard.label_sets import LabelSetRegistry, as_label_set, check_registration
+from labelyard.messages import Job, LabelSet
+from labelyard.queues import Queue, SubmitQueue
+from labelyard.settings import ClientSettings
+from labelyard.submission import Image, JobOptions, Labels
+
+if TYPE_CHECKING:
+    from labelyard.async_registries import AsyncLabelSetRegistry
+    from labelyard.ledger import Record
+
+
+class LearningCalls:
+    """Calls of :class:`labelyard.Client` that make better versions of a label set."""
+
+    settings: ClientSettings
+    label_sets: LabelSetRegistry
+
+    if TYPE_CHECKING:
+
+        def prepare(
+            self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
+        ) -> Job: ...
+
+        def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = ...) -> list[Any]: ...
+
+        def as_completed(self, jobs: Iterable[Any], *, timeout_s: float) -> Iterator[Record]: ...
+
+        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
+
+    def teach(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TaughtSet:
+        """Teach labels with pictures, and register the new version of the set.
+
+        Args:
+            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            manifest: As for ``evaluate``. Lines with one label teach it: one to some thousand
+                pictures for each, and labels without any stay as they are.
+            name: Name to register the new version under; the reference's own if there is one.
+            split: Lines to take; ``train`` if not given.
+            queue: Queue of the jobs.
+            timeout_s: Most seconds to wait for all jobs.
+
+        Returns:
+            The new version with its reference. The pictures are not kept, their vectors are.
+
+        Raises:
+            InvalidMessageError: A line or the set is wrong, or a picture cannot be read.
+            UnknownLabelSetError: No label set is registered under the reference.
+            ServiceConfigError: A library is missing, or S3 refused an upload.
+            StorageUnavailableError: S3 gave no usable answer to an upload.
+            ResultTimeoutError: Not all jobs were finished in time.
+            ResultUnreadableError: The workers are older than the client.
+        """
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        reference = reference_of(labels)
+        name = name_of(reference, name)
+        label_set = self.label_sets.get(reference) if reference else as_label_set(labels)
+        check_registration(name, label_set)
+        prepared = prepare_teaching(label_set, manifest, split=split)
+        scoring = prepared.scoring(self._upload(prepared.files))
+        self._score(scoring, queue, watch)
+        taught = prepared.teach(scoring, self.settings)
+        self._store_examples(taught.body)
+        return replace(taught, reference=self.label_sets.register(name, taught.label_set))
+
+    def calibrate(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        precision: float,
+        confidence: float = 0.9,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> Calibration:
+        """Fit temperature and thresholds for a promised precision, and register the new version.
+
+        Args:
+            labels: As for :meth:`teach`.
+            manifest: As for ``evaluate``; pictures that taught the set are refused.
+            precision: Promised share of right answers among matched ones, 0.5 to 0.999.
+            confidence: Probability with which the promise holds, 0.5 to 0.999.
+            name: As for :meth:`teach`.
+            split: Lines to take; ``calibration`` if not given.
+            queue: Queue of the jobs.
+            timeout_s: Most seconds to wait for all jobs.
+
+        Returns:
+            The new version with its reference, and for each label whether it is certified, or
+            how many pictures it lacks. Where the evidence does not suffice there is no threshold.
+
+        Raises:
+            InvalidMessageError: A line or the set is wrong, a picture cannot be read, or taught
+                the set.
+            LabelSetExamplesError: The set's examples are gone.
+            UnknownLabelSetError: No label set is registered under the reference.
+            ServiceConfigError: A library is missing, or S3 refused an upload.
+            StorageUnavailableError: S3 gave no usable answer.
+            ResultTimeoutError: Not all jobs were finished in time.
+        """
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        reference = reference_of(labels)
+        name = name_of(reference, name)
+        label_set = self.label_sets.get(reference) if reference else as_label_set(labels)
+        check_registration(name, label_set)
+        prepared = prepare_calibration(
+            label_set,
+            manifest,
+            reference=reference,
+            split=split,
+            precision=precision,
+            confidence=confidence,
+            examples=self._read_example_digests(label_set),
+        )
+        scoring = prepared.scoring(self._upload(prepared.files))
+        self._score(scoring, queue, watch)
+        found = prepared.calibrate(scoring)
+        return replace(found, reference=self.label_sets.register(name, found.label_set))
+
+    def _score(self, scoring: Scoring, queue: SubmitQueue, watch: Stopwatch) -> None:
+        for window in scoring.windows(self.prepare):
+            handles = self.submit_many(window, queue=queue)
+            for record in self.as_completed(handles, timeout_s=watch.left_s):
+                scoring.add(record)
+
+    def _store_examples(self, body: bytes) -> None:
+        """Write the object with the examples."""
+        from labelyard.evaluation.example_store import store_examples
+
+        store_examples(body, self.settings)
+
+    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
+        """Read the digests of the pictures that taught a set."""
+        from labelyard.evaluation.example_store import read_example_digests
+
+        return read_example_digests(label_set, self.settings)
+
+
+class AsyncLearningCalls:
+    """Calls of :class:`labelyard.AsyncClient` that make better versions of a label set."""
+
+    settings: ClientSettings
+    label_sets: "AsyncLabelSetRegistry"
+
+    if TYPE_CHECKING:
+
+        def prepare(
+            self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
+        ) -> Job: ...
+
+        async def submit_many(
+            self, jobs: Iterable[Job], *, queue: SubmitQueue = ...
+        ) -> list[Any]: ...
+
+        def as_completed(
+            self, jobs: Iterable[Any], *, timeout_s: float
+        ) -> AsyncIterator[Record]: ...
+
+        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
+
+    async def teach(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TaughtSet:
+        """Teach labels with pictures, and register the new version of the set."""
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        reference = reference_of(labels)
+        name = name_of(reference, name)
+        label_set = await self.label_sets.get(reference) if reference else as_label_set(labels)
+        check_registration(name, label_set)
+        prepared: PreparedTeaching = await asyncio.to_thread(
+            prepare_teaching, label_set, manifest, split=split
+        )
+        scoring = prepared.scoring(await asyncio.to_thread(self._upload, prepared.files))
+        await self._score(scoring, queue, watch)
+        taught = await asyncio.to_thread(prepared.teach, scoring, self.settings)
+        await asyncio.to_thread(self._store_examples, taught.body)
+        return replace(taught, reference=await self.label_sets.register(name, taught.label_set))
+
+    async def calibrate(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        precision: float,
+        confidence: float = 0.9,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> Calibration:
+        """Fit temperature and thresholds for a promised precision, and register the new version."""
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        reference = reference_of(labels)
+        name = name_of(reference, name)
+        label_set = await self.label_sets.get(reference) if reference else as_label_set(labels)
+        check_registration(name, label_set)
+        prepared: PreparedCalibration = await asyncio.to_thread(
+            prepare_calibration,
+            label_set,
+            manifest,
+            reference=reference,
+            split=split,
+            precision=precision,
+            confidence=confidence,
+            examples=await asyncio.to_thread(self._read_example_digests, label_set),
+        )
+        scoring = prepared.scoring(await asyncio.to_thread(self._upload, prepared.files))
+        await self._score(scoring, queue, watch)
+        found = await asyncio.to_thread(prepared.calibrate, scoring)
+        return replace(found, reference=await self.label_sets.register(name, found.label_set))
+
+    async def _score(self, scoring: Scoring, queue: SubmitQueue, watch: Stopwatch) -> None:
+        for window in scoring.windows(self.prepare):
+            handles = await self.submit_many(window, queue=queue)
+            async for record in self.as_completed(handles, timeout_s=watch.left_s):
+                scoring.add(record)
+
+    def _store_examples(self, body: bytes) -> None:
+        """Write the object with the examples."""
+        from labelyard.evaluation.example_store import store_examples
+
+        store_examples(body, self.settings)
+
+    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
+        """Read the digests of the pictures that taught a set."""
+        from labelyard.evaluation.example_store import read_example_digests
+
+        return read_example_digests(label_set, self.settings)
+
+
+def name_of(reference: str | None, name: str | None) -> str:
+    """Return the name to register a new version under.
+
+    Raises:
+        InvalidMessageError: There is none.
+    """
+    if name is not None:
+        return name
+    if reference is None:
+        raise InvalidMessageError("name: the new version needs one, because the set has none yet")
+    return reference.partition("@")[0]

@@ -1,0 +1,152 @@
+"""Label sets that learn through the whole path: taught, calibrated, scored, and refused when due."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from labelyard import Client
+from labelyard.label_sets import as_label_set
+from tests.e2e.instant import NAMESPACE, InstantService
+from tests.support import pictures
+from tests.support.command_line import lines, run
+from tests.support.service import RESULTS
+
+pytestmark = pytest.mark.allow_persistent_keys("registered label sets stay")
+# To the model without weights an embedding is a picture's first colours, and its texts are noise.
+COLOURS = {"a cat": (200, 40, 40), "a dog": (40, 200, 40), "a fox": (40, 40, 200)}
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def environment(instant: InstantService, monkeypatch: pytest.MonkeyPatch) -> InstantService:
+    """Lead the command line to the worker without a real model."""
+    for name, value in instant.service.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LABELYARD_NAMESPACE", NAMESPACE)
+    monkeypatch.setenv("LABELYARD_UPLOAD_BUCKET", RESULTS)
+    return instant
+
+
+def draw(label: str, *, seed: int) -> bytes:
+    """Draw a picture that is all in about the colour of its label."""
+    generator = random.Random(f"{label} {seed}")
+    colour = tuple(min(255, max(0, part + generator.randint(-30, 30))) for part in COLOURS[label])
+    picture = Image.new("RGB", (24, 24), colour)
+    picture.putpixel((20, 20), (seed % 256, seed // 256, len(label)))  # no two are equal
+    return pictures.encode(picture, "PNG")
+
+
+def write_manifest(folder: Path, splits: dict[str, int], *, labels: Any = tuple(COLOURS)) -> Path:
+    """Write pictures of every label, and their manifest.
+
+    Args:
+        splits: Number of pictures of each label in each split.
+    """
+    rows, seed = [], 0
+    for split, each in splits.items():
+        for label in labels:
+            for _ in range(each):
+                seed += 1
+                name = f"{split}-{seed}.png"
+                (folder / name).write_bytes(draw(label, seed=seed))
+                rows.append({"image": name, "label": label, "split": split})
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def register(names: Any = tuple(COLOURS)) -> str:
+    """Register a plain set."""
+    with Client() as client:
+        return client.label_sets.register("learners", as_label_set(names))
+
+
+def accuracy_of(reference: str, manifest: Path, folder: Path) -> float:
+    """Evaluate a set."""
+    (report,) = lines(run("evaluate", reference, str(manifest), "-o", str(folder), "--json"))
+    return float(report["accuracy"])
+
+
+def test_a_set_is_taught_calibrated_and_scored_and_its_examples_do_not_calibrate_it(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 4, "calibration": 25, "test": 5})
+    plain = register()
+
+    (taught,) = lines(run("examples", plain, str(manifest), "--json", "--quiet"))
+    (calibrated,) = lines(
+        run("calibrate", taught["reference"], str(manifest), "--precision", "0.9", "--json", "-q")
+    )
+
+    assert (taught["taught"], taught["examples"]) == (3, 12)
+    assert taught["reference"] != plain
+    assert calibrated["certified"]["accepted"] >= 22
+    assert calibrated["certified"]["errors"] == 0
+    assert (
+        "needs about" in calibrated["per_label"]["a cat"]["verdict"]
+        or (calibrated["per_label"]["a cat"]["certified"])
+    )
+    assert accuracy_of(calibrated["reference"], manifest, tmp_path / "after") == 1.0
+    assert accuracy_of(plain, manifest, tmp_path / "before") < 0.9
+    refused = run(
+        *("calibrate", taught["reference"], str(manifest)),
+        *("--precision", "0.9", "--split", "train", "-q"),
+    )
+    assert refused.exit_code == 2
+    assert "12 pictures are examples of the label set" in refused.stderr
+
+
+def test_labels_without_examples_keep_their_scores(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 3}, labels=("a cat", "a dog"))
+    uri = environment.service.pictures.put("fox.png", draw("a fox", seed=999))
+
+    with Client() as client:
+        taught = client.teach(as_label_set(tuple(COLOURS)), manifest, name="half")
+        plain = client.classify([uri], tuple(COLOURS), timeout_s=TIMEOUT_S)
+        result = client.classify([uri], taught.reference, timeout_s=TIMEOUT_S)
+
+    before, after = (
+        {label.name: label.score for label in one.images[0].labels} for one in (plain, result)
+    )
+    assert result.label_set != plain.label_set
+    assert after["a fox"] == pytest.approx(before["a fox"])
+    assert after["a cat"] != pytest.approx(before["a cat"])
+
+
+@pytest.mark.parametrize("fault", ["two labels", "not a picture", "unknown label"])
+def test_a_manifest_that_cannot_teach_is_refused_with_its_line(
+    environment: InstantService, tmp_path: Path, fault: str
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 1})
+    rows = manifest.read_text().splitlines()
+    first = json.loads(rows[0])
+    if fault == "two labels":
+        rows.append(json.dumps({**first, "label": "a fox"}))
+    elif fault == "not a picture":
+        (tmp_path / first["image"]).write_bytes(b"nothing")
+    else:
+        rows[0] = json.dumps({**first, "label": "a cow"})
+    manifest.write_text("\n".join(rows))
+
+    refused = run("examples", register(), str(manifest), "-q")
+
+    assert refused.exit_code == 2
+    assert ("line 4" if fault == "two labels" else "line 1") in refused.stderr
+
+
+def test_a_set_from_a_file_needs_a_name_for_its_new_version(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(COLOURS))
+
+    refused = run("examples", str(labels), str(write_manifest(tmp_path, {"train": 1})), "-q")
+
+    assert refused.exit_code == 2
+    assert "name" in refused.stderr
