@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from sklearn import metrics as second_opinion
 
 from labelyard import Job, Label, LabelSet, Result
-from labelyard.errors import ImageNotFoundError, InvalidMessageError
+from labelyard.errors import ImageNotFoundError, InvalidMessageError, ServiceConfigError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.requirements import read_requirements
 from labelyard.evaluation.scored_images import images_in_a_job
@@ -299,6 +300,17 @@ def test_a_label_with_brackets_can_be_required() -> None:
     [one] = read_requirements("recall[a [big] cat]>=0.5", labels=["a [big] cat"])
 
     assert (one.label, one.bound) == ("a [big] cat", 0.5)
+
+
+def test_without_the_extra_the_error_names_it_before_a_picture_is_submitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeClient(answers(PHOTOS))
+    monkeypatch.setitem(sys.modules, "numpy", None)
+
+    with pytest.raises(ServiceConfigError, match=r"pip install 'labelyard\[evaluation\]'"):
+        fake.evaluate(NAMES, lines(PHOTOS))
+    assert fake.jobs == []
 
 
 class Page(HTMLParser):
