@@ -6,77 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import InvalidMessageError
+from labelyard.evaluation.label_certificates import (
+    LabelCalibration,
+    certify_labels,
+    promise_of,
+)
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
 from labelyard.evaluation.preparation import check_extra, local_files
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
-from labelyard.messages import Certified, CertifiedLabel, LabelSet, Learned
+from labelyard.messages import Certified, LabelSet, Learned
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labelyard.evaluation.certificates import Certificate
     from labelyard.evaluation.measuring import ScoreTable
 
 #: Split that calibrates, if none is chosen.
 CALIBRATION_SPLIT: Final = "calibration"
-#: A label is certified by itself if so many times the least evidence was answered with it. The
-#: others are certified together. The number of answers decides, never their correctness.
-EVIDENCE_OF_ITS_OWN: Final = 3
 TINY: Final = 1e-300
-
-
-@dataclass(frozen=True, slots=True)
-class LabelCalibration:
-    """What a calibration found for one label.
-
-    Attributes:
-        name: Of the label.
-        answered: Pictures whose best label it is; under sigmoid all pictures.
-        threshold: Score from which on the promise holds; ``None`` if it is not certified.
-        is_certified: Whether the label keeps the promise by itself.
-        is_certified_together: Whether it is certified with the other labels of few answers.
-        accepted: Pictures from the threshold on.
-        errors: Wrong ones among them.
-        missing: About how many more answers like these a certificate of its own needs; 0 if it
-            has one, ``None`` if no number of such answers suffices.
-    """
-
-    name: str
-    answered: int
-    threshold: float | None
-    is_certified: bool
-    is_certified_together: bool
-    accepted: int
-    errors: int
-    missing: int | None
-
-    @property
-    def verdict(self) -> str:
-        """The finding as a sentence."""
-        if self.is_certified:
-            return f"certified from {self.threshold:.3f} on"
-        lacks = (
-            "more pictures like these do not help"
-            if self.missing is None
-            else f"needs about {self.missing} more pictures"
-        )
-        if self.is_certified_together:
-            return f"certified with the others from {self.threshold:.3f} on; by itself {lacks}"
-        return f"not certified, {lacks}"
-
-    def fields(self) -> dict[str, Any]:
-        """Describe it for programs."""
-        return {
-            "certified": self.is_certified,
-            "certified_together": self.is_certified_together,
-            "threshold": self.threshold,
-            "answered": self.answered,
-            "accepted": self.accepted,
-            "errors": self.errors,
-            "missing": self.missing,
-            "verdict": self.verdict,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +114,8 @@ class PreparedCalibration:
         temperature, nll, scores = _temper(table, self.label_set)
         best = scores.argmax(axis=1)
         is_right = table.truth[range(len(best)), best]
-        found = _certify_all(scores, table, precision=self.precision, confidence=self.confidence)
-        certified = _promise(found, precision=self.precision, confidence=self.confidence)
+        found = certify_labels(scores, table, precision=self.precision, confidence=self.confidence)
+        certified = promise_of(found, precision=self.precision, confidence=self.confidence)
         fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
         before = self.label_set.learned
         learned = Learned(
@@ -288,100 +236,3 @@ def _temper(
     scores: NDArray[np.float64] = np.exp(tempered - log_sum_exp(tempered))
     temperature = float(np.clip(label_set.temperature * fitted.value, 1e-6, 1000.0))
     return temperature, (fitted.nll_before, fitted.nll_after), scores
-
-
-def _certify_all(
-    scores: "NDArray[np.float64]", table: "ScoreTable", *, precision: float, confidence: float
-) -> list[LabelCalibration]:
-    """Certify labels with enough answers one by one, and the others together."""
-    import numpy as np
-
-    from labelyard.evaluation.certificates import certify_together, smallest_evidence
-
-    if table.scoring == "sigmoid":
-        return [
-            _certify_one(
-                name,
-                scores[:, place],
-                table.truth[:, place],
-                precision=precision,
-                confidence=confidence,
-            )
-            for place, name in enumerate(table.names)
-        ]
-    best, confidences = scores.argmax(axis=1), scores.max(axis=1)
-    is_right = table.truth[np.arange(len(best)), best]
-    is_answer = ~table.abstained
-    answers = np.bincount(best[is_answer], minlength=len(table.names))
-    has_own = answers >= EVIDENCE_OF_ITS_OWN * smallest_evidence(precision, confidence)
-    rest = is_answer & ~has_own[best]
-    together = certify_together(
-        confidences[rest], is_right[rest], precision=precision, confidence=confidence
-    )
-    found = []
-    for place, name in enumerate(table.names):
-        own = is_answer & (best == place)
-        found.append(
-            _certify_one(
-                name,
-                confidences[own],
-                is_right[own],
-                precision=precision,
-                confidence=confidence,
-                together=None if has_own[place] else together,
-                is_by_itself=bool(has_own[place]),
-            )
-        )
-    return found
-
-
-def _certify_one(
-    name: str,
-    scores: "NDArray[np.float64]",
-    is_right: "NDArray[np.bool_]",
-    *,
-    precision: float,
-    confidence: float,
-    together: "Certificate | None" = None,
-    is_by_itself: bool = True,
-) -> LabelCalibration:
-    """Certify one label by itself, or report it with the certificate of the others."""
-    from labelyard.evaluation.certificates import certify, count_missing
-
-    promise = {"precision": precision, "confidence": confidence}
-    own = certify(scores, is_right, **promise) if is_by_itself else None
-    threshold = own.threshold if own else together.threshold if together else None
-    is_accepted = scores >= (2.0 if threshold is None else threshold)
-    return LabelCalibration(
-        name=name,
-        answered=len(scores),
-        threshold=threshold,
-        is_certified=own is not None,
-        is_certified_together=own is None and together is not None,
-        accepted=int(is_accepted.sum()),
-        errors=int((is_accepted & ~is_right).sum()),
-        missing=0 if own else count_missing(scores, is_right, **promise),
-    )
-
-
-def _promise(
-    found: Sequence[LabelCalibration], *, precision: float, confidence: float
-) -> Certified | None:
-    """Return what is certified of the set, or ``None`` if nothing is."""
-    if all(one.threshold is None for one in found):
-        return None
-    together = [one.threshold for one in found if one.is_certified_together]
-    return Certified(
-        precision=precision,
-        confidence=confidence,
-        accepted=sum(one.accepted for one in found),
-        errors=sum(one.errors for one in found),
-        labels={
-            one.name: CertifiedLabel(
-                threshold=one.threshold, accepted=one.accepted, errors=one.errors
-            )
-            for one in found
-            if one.is_certified and one.threshold is not None
-        },
-        threshold=together[0] if together else None,
-    )

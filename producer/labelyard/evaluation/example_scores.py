@@ -1,4 +1,4 @@
-"""Scores of labels that were taught with pictures: what a worker computes for each image."""
+"""Scores of labels that were taught with pictures, as a worker computes them for each image."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ Indices: TypeAlias = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class TaughtLabels:
-    """Labels of a set that have example pictures, and the fitted scorer that tells them apart.
+    """Fitted scorer of the labels that have example pictures.
 
     A logit is the weighted sum of three similarities: to the label's text, to the mean of the
     label's examples, and of a kernel ridge regression over all examples.

@@ -116,13 +116,8 @@ class LearningCalls:
             how many pictures it lacks. Where the evidence does not suffice there is no threshold.
 
         Raises:
-            InvalidMessageError: A line or the set is wrong, a picture cannot be read, or taught
-                the set.
+            InvalidMessageError: A line or the set is wrong, or a picture taught the set.
             LabelSetExamplesError: The set's examples are gone.
-            UnknownLabelSetError: No label set is registered under the reference.
-            ServiceConfigError: A library is missing, or S3 refused an upload.
-            StorageUnavailableError: S3 gave no usable answer.
-            ResultTimeoutError: Not all jobs were finished in time.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
         reference = reference_of(labels)

@@ -74,7 +74,7 @@ class Certified(Message):
 
 
 class Learned(Message):
-    """What a label set learned from pictures; it belongs to one checkpoint.
+    """Examples and promise of a label set that learned from pictures with one checkpoint.
 
     Attributes:
         checkpoint: Fingerprint of the checkpoint, as results name it. A worker with another one

@@ -13,7 +13,7 @@ from labelyard_worker.vision.vector_layout import VectorLayout
 
 @dataclass(frozen=True)
 class LearnedSets:
-    """Opens what label sets learned with the worker's checkpoint.
+    """Opens the learned parts of label sets for the worker's checkpoint.
 
     Attributes:
         fingerprint: Of the checkpoint.

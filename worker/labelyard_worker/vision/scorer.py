@@ -129,7 +129,7 @@ class Scorer:
         return vector if self._layout is None else self._layout.joint(vector)
 
     def vector_of(self, vector: Floats) -> ImageVector:
-        """Return what examples are compared by, as results carry it."""
+        """Return the vector that examples are compared by, as results carry it."""
         layout = self._layout or VectorLayout(len(vector))
         numbers = layout.features(vector).astype("<f2").tobytes()
         return ImageVector(features=layout.space, float16=base64.b64encode(numbers).decode())
