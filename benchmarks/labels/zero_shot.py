@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.stack import isolate, running_stack
-from labelyard import Client
+from labelyard import Client, LabelSet
 from labelyard.evaluation.evaluation import Evaluation
+from labelyard.label_sets import as_label_set
 from labelyard_worker.local.worker_process import WorkerProcess
 
 #: Pictures with this label of the manifest show none of the others.
@@ -52,9 +53,14 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def labels_of(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the labels of a set, in the order of their first line."""
-    return list(dict.fromkeys(line["label"] for line in lines if line["label"] is not None))
+def labels_of(lines: Sequence[dict[str, Any]]) -> LabelSet:
+    """Return the labels of a set, in the order of their first line.
+
+    If pictures show none of them, a sentence stands for those.
+    """
+    labels = dict.fromkeys(line["label"] for line in lines)
+    abstain = [f"This is a photo of {OTHER}."] if None in labels else []
+    return as_label_set([name for name in labels if name is not None], abstain=abstain)
 
 
 def row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
