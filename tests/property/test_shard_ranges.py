@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from labelyard.runs.parts import ShardRange
 from labelyard_worker.runs.shard_sizes import cuts_of_shard, lines_of_shard
-from labelyard_worker.runs.shard_work import CAREFUL_PARTS, split_range
+from labelyard_worker.runs.shard_trail import CAREFUL_PARTS, split_range
 
 
 def lines_in(shards: list[ShardRange]) -> list[int]:

@@ -13,7 +13,7 @@ from labelyard.runs.parts import ShardPart, ShardRange, end_of, shard_of
 from labelyard.runs.record import RunRecord, counts_of
 from labelyard.runs.request import RunRequest
 from labelyard.settings import ClientSettings
-from labelyard_worker.runs.shard_work import Trail
+from labelyard_worker.runs.shard_trail import Trail
 from tests.support.run_samples import sample_run
 
 LINES = ShardRange(plan="shard-00000", first=0, lines=10)

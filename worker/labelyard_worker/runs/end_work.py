@@ -10,7 +10,6 @@ from typing import Final
 from labelyard.errors import JobCancelledError, RunFilesError
 from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure, Result
-from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.parts import EndPart, number_of
 from labelyard.runs.record import RunRecord
@@ -18,9 +17,10 @@ from labelyard.runs.run_end import RunEnd
 from labelyard.runs.summaries import RunSummary, ShardSummary
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.plan import Delivery, deliveries_of
-from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.files.run_counts import RunCounts
-from labelyard_worker.runs.shard_work import OpenFiles, lines_of, store_files, write_failed
+from labelyard_worker.runs.part_work import PartWork
+from labelyard_worker.runs.shard_storage import OpenFiles, lines_of, store_files, write_failed
 from labelyard_worker.runs.storage import PLAN_FOLDER, RunStorage
 from labelyard_worker.settings import WorkerSettings
 
@@ -67,7 +67,7 @@ class EndResult:
 
 
 @dataclass(frozen=True)
-class EndWork(Work[EndResult]):
+class EndWork(PartWork[EndResult]):
     """The end of one run."""
 
     part: EndPart
@@ -83,32 +83,9 @@ class EndWork(Work[EndResult]):
         return cls(EndPart.parse(message.body), parts)
 
     @property
-    def job_id(self) -> str:
-        """Id of the record of the end."""
-        return self.part.job_id
-
-    @property
-    def tenant(self) -> str:
-        """Tenant of the run."""
-        return self.part.tenant
-
-    @property
-    def digest(self) -> str:
-        """Digest of the message."""
-        return self.part.digest()
-
-    @property
     def timeout_s(self) -> float:
         """Seconds that one attempt may take."""
         return self.parts.settings.plan_timeout_s
-
-    def to_json(self) -> str:
-        """Write the end as its message."""
-        return self.part.model_dump_json()
-
-    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:  # noqa: ARG002 - of the part itself
-        """Write the record of an end of which only the message came."""
-        return self.parts.runs.adopt(self.part)
 
     def run(self, token: Token, *, queued_s: float) -> EndResult:  # noqa: ARG002 - not shown
         """Write the lines of failed shards, merge the summaries of all shards."""

@@ -23,8 +23,8 @@ from labelyard.runs.parts import (
 )
 from labelyard.runs.record import RunRecord
 from labelyard_worker.runs.embedded_images import most_lines
+from labelyard_worker.runs.shard_result import failed_counts
 from labelyard_worker.runs.shard_sizes import TARGET_S, cuts_of_shard
-from labelyard_worker.runs.shard_work import failed_counts
 from labelyard_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from labelyard.errors import JobCancelledError
 from labelyard.label_sets import label_set_digest
 from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure, LabelSet, ModelInfo, Result
-from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.parts import RunPart, ShardRange
 from labelyard.runs.record import RunRecord
@@ -21,8 +20,9 @@ from labelyard.tenants import read_policies
 from labelyard.version import __version__
 from labelyard_worker.classify import Classifier
 from labelyard_worker.jobs.cancellation import Token
-from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.embedded_images import most_lines
+from labelyard_worker.runs.part_work import PartWork
 from labelyard_worker.runs.shard_rescoring import check_model
 from labelyard_worker.runs.shard_sizes import lines_of_shard
 from labelyard_worker.runs.sources.plan_parts import LineSource, RunSourceError
@@ -87,7 +87,7 @@ class PlanCut:
 
 
 @dataclass(frozen=True)
-class PlanWork(Work[PlanResult]):
+class PlanWork(PartWork[PlanResult]):
     """The plan of one run."""
 
     part: RunPart
@@ -103,32 +103,9 @@ class PlanWork(Work[PlanResult]):
         return cls(RunPart.parse(message.body), parts)
 
     @property
-    def job_id(self) -> str:
-        """Id of the plan's record."""
-        return self.part.job_id
-
-    @property
-    def tenant(self) -> str:
-        """Tenant of the run."""
-        return self.part.tenant
-
-    @property
-    def digest(self) -> str:
-        """Digest of the plan's message."""
-        return self.part.digest()
-
-    @property
     def timeout_s(self) -> float:
         """Seconds that one attempt may take."""
         return self.parts.settings.plan_timeout_s
-
-    def to_json(self) -> str:
-        """Write the plan as its message."""
-        return self.part.model_dump_json()
-
-    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:  # noqa: ARG002 - of the part itself
-        """Write the record of a plan of which only the message came."""
-        return self.parts.runs.adopt(self.part)
 
     def run(self, token: Token, *, queued_s: float) -> PlanResult:  # noqa: ARG002 - not shown
         """Cut the rest of the source into shards."""

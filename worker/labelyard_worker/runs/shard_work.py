@@ -3,31 +3,33 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from labelyard.errors import ImageKilledWorkerError, JobCancelledError
 from labelyard.ledger import Ledger, Pending
-from labelyard.messages import Failure, ModelInfo, Result
-from labelyard.messages.result import Status
+from labelyard.messages import Failure, Result
 from labelyard.queues import Queue
 from labelyard.runs.ledger import RunLedger
-from labelyard.runs.lines import ErrorLine, PlannedLine, ResultLine, parse_plan
-from labelyard.runs.parts import ShardPart, ShardRange, name_parts
+from labelyard.runs.parts import ShardPart, name_parts
 from labelyard.runs.record import FINAL_RUN_STATES, counts_of
 from labelyard.runs.request import RunRequest
 from labelyard_worker.classify import Classifier
 from labelyard_worker.jobs.cancellation import RunPausedError, Token
-from labelyard_worker.jobs.work import ReceivedMessage, Work
+from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.line_labels import LabelMatrices
+from labelyard_worker.runs.part_work import PartWork
 from labelyard_worker.runs.requests import RunRequests
 from labelyard_worker.runs.rescoring import Rescorer
-from labelyard_worker.runs.shard_images import PlanLines, ShardImages, to_image
+from labelyard_worker.runs.shard_images import PlanLines, ShardImages
 from labelyard_worker.runs.shard_rescoring import EmbeddedShard
-from labelyard_worker.runs.shard_scoring import ShardScoring, failed_image
-from labelyard_worker.runs.storage import PLAN_FOLDER, RunStorage
+from labelyard_worker.runs.shard_result import ShardResult, bad_lines_of, failed_counts
+from labelyard_worker.runs.shard_scoring import ShardScoring
+from labelyard_worker.runs.shard_storage import OpenFiles, lines_of, store_files
+from labelyard_worker.runs.shard_trail import CAREFUL_PARTS, Trail, split_range
+from labelyard_worker.runs.storage import RunStorage
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.spans import Attributes
 
@@ -35,10 +37,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two notes of a shard of old embeddings, which may have thousands of lines a second.
 RESCORING_NOTE_EVERY_S: Final = 1.0
-#: Parts of a shard that may kill its worker, one of which is on its way at a time: after a second
-#: death the picture at fault is known.
-CAREFUL_PARTS: Final = 32
-OpenFiles = Callable[[RunRequest, str], ShardFiles]
 
 
 @dataclass(frozen=True)
@@ -58,50 +56,7 @@ class ShardParts:
 
 
 @dataclass(frozen=True)
-class ShardResult:
-    """Outcome of a shard.
-
-    Attributes:
-        outcomes: Number of images by ``succeeded`` or the error's code.
-        bad_lines: Number of lines without an image, by code.
-        failure: Why the shard failed as a whole: its lines are written as the run ends.
-        is_split: Whether smaller shards stand in its place.
-    """
-
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    bad_lines: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    model: ModelInfo | None = None
-    failure: Failure | None = None
-    is_split: bool = False
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return sum(self.outcomes.values())
-
-    @property
-    def succeeded(self) -> int:
-        """Number of images with scores."""
-        return self.outcomes.get("succeeded", 0)
-
-    @property
-    def status(self) -> Status:
-        """Status of the shard's job."""
-        if self.failure is not None or (self.images and not self.succeeded):
-            return "failed"
-        return "succeeded" if self.succeeded == self.images else "partial"
-
-    def errors(self) -> Counter[str]:
-        """Count the errors by code, those of lines without an image included."""
-        errors = Counter(self.outcomes)
-        del errors["succeeded"]
-        errors.update(self.bad_lines)
-        return errors
-
-
-@dataclass(frozen=True)
-class ShardWork(Work[ShardResult]):
+class ShardWork(PartWork[ShardResult]):
     """One shard of a run.
 
     Attributes:
@@ -110,8 +65,8 @@ class ShardWork(Work[ShardResult]):
     """
 
     part: ShardPart
-    queue: Queue
     parts: ShardParts
+    queue: Queue
 
     @classmethod
     def read(cls, message: ReceivedMessage, parts: ShardParts) -> "ShardWork":
@@ -120,35 +75,12 @@ class ShardWork(Work[ShardResult]):
         Raises:
             InvalidMessageError: It is not a shard.
         """
-        return cls(ShardPart.parse(message.body), message.queue, parts)
-
-    @property
-    def job_id(self) -> str:
-        """Id of the shard's record."""
-        return self.part.job_id
-
-    @property
-    def tenant(self) -> str:
-        """Tenant of the run."""
-        return self.part.tenant
-
-    @property
-    def digest(self) -> str:
-        """Digest of the shard."""
-        return self.part.digest()
+        return cls(ShardPart.parse(message.body), parts, message.queue)
 
     @property
     def timeout_s(self) -> float:
         """Seconds that one attempt may take."""
         return max(self.parts.settings.shard_timeout_s, self.parts.settings.job_timeout_s)
-
-    def to_json(self) -> str:
-        """Write the shard as its message."""
-        return self.part.model_dump_json()
-
-    def adopt(self, ledger: Ledger, *, queue: Queue) -> bool:  # noqa: ARG002 - of the part itself
-        """Write the record of a shard of which only the message came."""
-        return self.parts.runs.adopt(self.part)
 
     def run(self, token: Token, *, queued_s: float) -> ShardResult:  # noqa: ARG002 - not shown
         """Score the images, and write the shard's files."""
@@ -331,88 +263,3 @@ class ShardWork(Work[ShardResult]):
             "succeeded": result.succeeded,
             "seconds": round(result.seconds, 3),
         }
-
-
-@dataclass
-class Trail:
-    """Notes in the ledger how far a shard has come.
-
-    Attributes:
-        is_careful: Whether images are noted before they are sent, because the shard may kill its
-            worker; else the lines that are done are noted.
-    """
-
-    runs: RunLedger
-    part: ShardPart
-    start: int
-    is_careful: bool
-    _noted_at: float = field(default_factory=time.monotonic)
-
-    def note_sent(self, done: int, sent: int) -> None:
-        """Note that the lines from *done* up to *sent* are sent next, if one may kill the worker."""
-        if self.is_careful:
-            trail = {"start": self.start, "done": done, "low": done, "high": sent}
-            self.runs.note_trail(self.part, trail)
-
-    def note_done(self, done: int, *, every_s: float = 0.0) -> None:
-        """Note that *done* lines are done, unless the last note is younger than *every_s*."""
-        if not self.is_careful and time.monotonic() - self._noted_at >= every_s:
-            self._noted_at = time.monotonic()
-            self.runs.note_trail(self.part, {"start": self.start, "done": done})
-
-
-def split_range(lines: ShardRange, trail: Mapping[str, int]) -> list[ShardRange]:
-    """Cut a shard that kills its workers; empty if it has one line only.
-
-    Args:
-        trail: Note of the last attempt, see :class:`Trail`.
-    """
-    if lines.lines == 1:
-        return []
-    low, high = trail.get("low", 0), trail.get("high", 0)
-    if 0 <= low < high <= lines.lines and high - low < lines.lines:
-        parts = lines.cut(low, high)
-        suspect = lines.first + low
-        return [part.model_copy(update={"is_suspect": part.first == suspect}) for part in parts]
-    return [half.model_copy(update={"is_suspect": True}) for half in lines.cut(lines.lines // 2)]
-
-
-def lines_of(storage: RunStorage, request: RunRequest, lines: ShardRange) -> PlanLines:
-    """Read the lines of a shard from the plan, or from the old run whose embeddings it names."""
-    if request.source_format == "embeddings":
-        return EmbeddedShard(storage, request, lines).planned_lines()
-    planned = parse_plan(storage.get_plan(request, lines.plan))
-    return planned[lines.first : lines.first + lines.lines]
-
-
-def bad_lines_of(lines: PlanLines) -> Counter[str]:
-    """Count the lines without an image by code."""
-    return Counter(line.code for line in lines if isinstance(line, ErrorLine))
-
-
-def failed_counts(lines: ShardRange, failure: Failure) -> dict[str, int]:
-    """Return the numbers that a shard which failed as a whole adds to its run."""
-    errors = {failure.code: lines.lines}
-    return counts_of(lines=lines.lines, succeeded=0, failed=lines.lines, errors=errors)
-
-
-def store_files(
-    storage: RunStorage, request: RunRequest, files: ShardFiles, *, name: str, seconds: float
-) -> None:
-    """Write the files of a shard, each whole, and its summary last."""
-    for output in files.finish():
-        with output.body as body:
-            storage.put(request, output.name, body.read(), content_type=output.content_type)
-    summary = files.summary(seconds=seconds).model_dump_json().encode()
-    place = f"{PLAN_FOLDER}summary-{name}.json"
-    storage.put(request, place, summary, content_type="application/json")
-
-
-def write_failed(files: ShardFiles, lines: PlanLines, failure: Failure) -> None:
-    """Write each image of a shard that failed as a whole as failed."""
-    for line in lines:
-        if isinstance(line, PlannedLine):
-            image = failed_image(to_image(line), failure)
-            files.add(ResultLine.of(line, image))
-        else:
-            files.add_error(line)
