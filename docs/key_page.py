@@ -44,7 +44,7 @@ class KeyEntry(NamedTuple):
     """One key as its docstring describes it.
 
     Attributes:
-        name: Its attribute or method in ``keys.py``.
+        name: Its attribute or method.
         pattern: Its string, with ``{…}`` for what varies.
         summary: First line of the docstring.
         parts: ``Type``, ``Holds``, ``Writer`` and ``TTL``.
@@ -59,7 +59,7 @@ class KeyEntry(NamedTuple):
 def entries(cls: type[Keys]) -> Iterator[KeyEntry]:
     """Read the keys of a class from its docstrings, in their order."""
     keys = cls("{namespace}")
-    for name, member in vars(cls).items():
+    for name, member in members(cls):
         function = member.func if isinstance(member, cached_property) else member
         if name.startswith("_") or not inspect.isfunction(function):
             continue
@@ -70,6 +70,13 @@ def entries(cls: type[Keys]) -> Iterator[KeyEntry]:
         value = getattr(keys, name)
         pattern = value(*(f"{{{argument}}}" for argument in arguments)) if arguments else value
         yield KeyEntry(name, pattern, text.partition("\n")[0], parts_of(text))
+
+
+def members(cls: type) -> Iterator[tuple[str, object]]:
+    """Yield the members of a class by name: those of the classes that it joins come first."""
+    for joined in cls.__bases__:
+        yield from members(joined)
+    yield from vars(cls).items()
 
 
 def parts_of(text: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ def test_a_queue_literal_is_found_outside_queues(code: str) -> None:
 )
 def test_a_raw_key_is_found_outside_the_ledger(code: str) -> None:
     assert house.raw_ledger_keys(parsed(code))
-    assert house.raw_ledger_keys(parsed(code, "producer/labelyard/ledger/keys.py")) == []
+    assert house.raw_ledger_keys(parsed(code, "producer/labelyard/ledger/job_keys.py")) == []
 
 
 def test_a_raw_script_is_found_outside_the_ledger() -> None:

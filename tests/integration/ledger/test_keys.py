@@ -139,6 +139,6 @@ def test_every_key_is_described_in_full() -> None:
     for entry in entries(LedgerKeys):
         assert list(entry.parts) == ["Type", "Holds", "Writer", "TTL"], entry.name
     described = {entry.name for entry in entries(LedgerKeys)}
-    public = {name for name in vars(LedgerKeys) if not name.startswith("_")}
+    public = {name for name in dir(LedgerKeys) if not name.startswith("_")}
 
     assert public - described == {"of_record", "of_run"}
