@@ -21,7 +21,13 @@ SourceArgument = Annotated[
         "standard input",
     ),
 ]
+OldRun = Annotated[
+    str, typer.Argument(metavar="OLD_RUN", help="Id, or prefix of its files: s3://bucket/runs/1/")
+]
 Out = Annotated[str, typer.Option("--out", help="Prefix of the results, s3://bucket/prefix/")]
+OtherOut = Annotated[
+    str | None, typer.Option("--out", help="Prefix of the results, if not below OLD_RUN's")
+]
 FormOfSource = Annotated[
     SourceFormat | None,
     typer.Option("--source-format", help="Kind of source, if its ending does not show it"),
@@ -62,6 +68,13 @@ def print_started(handle: RunHandle, *, as_json: bool) -> None:
         print_json({"run_id": handle.id, "is_new": handle.is_new, "out": handle.out})
     else:
         typer.echo(handle.id)
+
+
+def show_started(client: Client, handle: RunHandle, *, watches: bool, as_json: bool) -> None:
+    """Print the id of a run that was started, and with ``--watch`` its progress."""
+    print_started(handle, as_json=as_json)
+    if watches:
+        follow(client, handle.id, timeout_s=None, as_json=as_json)
 
 
 def given_options(**options: Any) -> RunOptions:

@@ -1,9 +1,5 @@
 """Command that scores the embeddings of an old run."""
 
-from typing import Annotated
-
-import typer
-
 from labelyard.cli.inputs import AsJson
 from labelyard.cli.label_options import (
     Abstain,
@@ -20,21 +16,19 @@ from labelyard.cli.run_options import (
     Key,
     Lifetime,
     MostLabels,
+    OldRun,
+    OtherOut,
     RunTenant,
     Watch,
     Webhook,
-    follow,
     given_options,
-    print_started,
+    show_started,
 )
 from labelyard.client import Client
 
 
 def rescore(
-    old_run: Annotated[
-        str,
-        typer.Argument(metavar="OLD_RUN", help="Id, or prefix of its files: s3://bucket/runs/1/"),
-    ],
+    old_run: OldRun,
     labels: LabelText = "",
     label: LabelNames = None,
     labels_file: LabelsFile = None,
@@ -42,9 +36,7 @@ def rescore(
     abstain: Abstain = None,
     threshold: LabelThreshold = None,
     scoring: ScoringName = None,
-    out: Annotated[
-        str | None, typer.Option("--out", help="Prefix of the results, if not below OLD_RUN's")
-    ] = None,
+    out: OtherOut = None,
     output_format: FormOfResults = "jsonl",
     top_k: MostLabels = 5,
     tenant: RunTenant = None,
@@ -74,6 +66,4 @@ def rescore(
     )
     with Client() as client:
         handle = client.runs.rescore(old_run, named_labels, out=out, **options)
-        print_started(handle, as_json=as_json)
-        if watches:
-            follow(client, handle.id, timeout_s=None, as_json=as_json)
+        show_started(client, handle, watches=watches, as_json=as_json)

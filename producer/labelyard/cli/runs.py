@@ -41,6 +41,7 @@ from labelyard.cli.run_options import (
     follow,
     given_options,
     print_started,
+    show_started,
 )
 from labelyard.cli.run_report import report
 from labelyard.cli.run_rescore import rescore
@@ -113,9 +114,7 @@ def start(
     )
     with local_source(source, source_format) as named, Client() as client:
         handle = client.runs.start(named, named_labels, out=out, **options)
-        print_started(handle, as_json=as_json)
-        if watches:
-            follow(client, handle.id, timeout_s=None, as_json=as_json)
+        show_started(client, handle, watches=watches, as_json=as_json)
 
 
 @contextmanager
