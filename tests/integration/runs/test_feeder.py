@@ -160,7 +160,7 @@ def test_a_cancelled_run_loses_its_jobs_and_keeps_its_shards(rig: FeederRig) -> 
     assert rig.ledger.state(job) == "cancelled"
     assert rig.runs.count_shards(run.run_id) == (3, 0)
     assert rig.runs.find(run.run_id).state == "finishing"
-    end = end_of(run.run_id, tenant=run.tenant, epoch=0)
+    end = end_of(run, epoch=0)
     assert rig.ledger.state(end.job_id) == "pending"
 
 
