@@ -44,6 +44,21 @@ def test_the_intake_is_woken_only_by_a_place_that_somebody_may_wait_for() -> Non
     assert woken == [1]
 
 
+def test_bulk_images_leave_some_places_to_interactive_ones() -> None:
+    budget = PixelBudget(16)
+    woken: list[int] = []
+    budget.on_freed = lambda: woken.append(budget.taken)
+
+    bulk = [budget.take(is_bulk=True) for _ in range(16)]
+    interactive = [budget.take(is_bulk=False) for _ in range(3)]
+    for _ in range(4):
+        budget.give_back()
+
+    assert bulk.count(True) == 14
+    assert interactive == [True, True, False]
+    assert woken == [15, 13]  # when an interactive image may go on, and when a bulk one may
+
+
 def test_no_more_than_all_places_are_held_by_many_threads() -> None:
     budget = PixelBudget(3)
     lock = threading.Lock()

@@ -21,6 +21,7 @@ from labelyard.errors import (
     StorageUnavailableError,
 )
 from labelyard.messages import ImageRef
+from labelyard.queues import Priority
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
 from labelyard_worker.intake.source_health import StorageAwayError
@@ -332,6 +333,20 @@ def test_a_slow_source_gives_up_job_slots_when_these_get_scarce(
     wait_until(lambda: sum(one.done() for one in answers) == 6, within_s=WITHIN_S)
     assert not answers[0].done()  # the oldest may go on
     assert all(isinstance(one.exception(), StorageAwayError) for one in answers[2:])
+
+
+def test_an_interactive_image_needs_no_place_that_bulk_images_hold(start: StartPool) -> None:
+    budget = PixelBudget(8)
+    pool = start(files({}), budget=budget)
+    bulk = pool.submit([ref(f"bulk{number}") for number in range(20)])
+    wait_until(lambda: sum(answer.done() for answer in bulk) == 7, within_s=WITHIN_S)
+
+    (lone,) = pool.submit([ref("lone")], priority=Priority.INTERACTIVE)
+
+    assert type(outcome(lone)) is Pixels
+    assert sum(answer.done() for answer in bulk) == 7
+    for answer in bulk:
+        answer.cancel()
 
 
 def test_images_wait_for_a_place_and_every_place_comes_back(start: StartPool) -> None:
