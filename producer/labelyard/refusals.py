@@ -20,6 +20,7 @@ WORDS_BY_PATTERN: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": f"write up to 64 {_ID_RULE}",
     r"^[A-Za-z0-9._-]{1,64}$": "write 1 to 64 letters, digits, dots, underscores and hyphens",
     r"^[A-Za-z0-9._:-]{1,128}$": "write 1 to 128 letters, digits and the characters . _ : -",
+    r"^[0-9a-f]{64}$": "write 64 hexadecimal digits",
     r"^sha256:[0-9a-f]{64}$": "write sha256: and 64 hexadecimal digits",
     r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$": (
         "write the reference of a registered label set, name@sha256:…"

@@ -107,6 +107,11 @@ GOOD: dict[str, Any] = {
     "tenants": ["shop"],
     "kinds": ["run"],
     "tags": ["spring"],
+    "manifest": [{"image": "s3://photos/cat.jpg", "label": "cat", "split": "test"}],
+    "split": "test",
+    "require": ["accuracy>=0.9"],
+    "precision": 0.9,
+    "confidence": 0.9,
 }
 OPTIONS = (
     "top_k",

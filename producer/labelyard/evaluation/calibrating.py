@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -164,7 +165,8 @@ def prepare_calibration(
     """
     check_extra()
     for name, share in (("precision", precision), ("confidence", confidence)):
-        if not 0.5 <= share <= 0.999:
+        is_number = isinstance(share, Real) and not isinstance(share, bool)
+        if not (is_number and 0.5 <= share <= 0.999):
             raise InvalidMessageError(f"{name}: {share} is not a share from 0.5 to 0.999")
     names = {label.name for label in label_set.labels}
     images = read_manifest(manifest, split=split or CALIBRATION_SPLIT, labels=names)

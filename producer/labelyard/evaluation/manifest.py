@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from labelyard.arguments import listed
 from labelyard.errors import InvalidMessageError
 from labelyard.fields import MAX_LABELS, Name
 from labelyard.refusals import sentences_of
@@ -131,7 +132,7 @@ def _open(source: Manifest) -> tuple[str, Path, Iterable[tuple[int, Any]]]:
     if isinstance(source, str | Path):
         path = Path(source)
         return str(path), path.parent, _read_lines(path)
-    return "manifest", Path(), enumerate(source, 1)
+    return "manifest", Path(), enumerate(listed(source, name="manifest"), 1)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

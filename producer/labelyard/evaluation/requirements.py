@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from labelyard.arguments import listed
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.figures import Figures, LabelFigures
 
@@ -108,7 +109,7 @@ def read_requirements(texts: Iterable[str], *, labels: Collection[str]) -> list[
     """
     if isinstance(texts, str):
         texts = [texts]
-    return [_read(text, labels) for text in texts]
+    return [_read(text, labels) for text in listed(texts, name="require")]
 
 
 def _read(text: str, labels: Collection[str]) -> Requirement:

@@ -97,12 +97,12 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._is_closing = False
         self._pass_started_at: dict[int, float] = {}  # by model thread
-        self._threads = {
-            seat: threading.Thread(
-                target=self._serve, args=(seat,), name=name_of(seat, name), daemon=True
-            )
-            for seat in self._schedule.seats
-        }
+        self._threads = {seat: self._thread_of(seat, name) for seat in self._schedule.seats}
+
+    def _thread_of(self, seat: Seat, name: str) -> threading.Thread:
+        name = f"{name}-bulk" if seat.priority == Priority.BULK else name
+        name = f"{name}-{seat.number}"
+        return threading.Thread(target=self._serve, args=(seat,), name=name, daemon=True)
 
     @property
     def is_alive(self) -> bool:
@@ -311,10 +311,3 @@ class Batcher(Generic[Item, Result]):
             waiting = self._schedule.queue.take(len(self._schedule.queue))
             self._changed.notify_all()
         reject_all(waiting, error)
-
-
-def name_of(seat: Seat, name: str) -> str:
-    """Return the name of the thread at a seat."""
-    return (
-        f"{name}-bulk-{seat.number}" if seat.priority == Priority.BULK else f"{name}-{seat.number}"
-    )
