@@ -157,6 +157,22 @@ def test_embeddings_are_unit_vectors_and_tell_pictures_and_prompts_apart(
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_examples_are_compared_by_features_of_the_same_pass_where_a_checkpoint_has_them(
+    model_type: str, load: Load
+) -> None:
+    checkpoint = load(model_type)
+    batch = [decoded(checkpoint, raw) for raw in PICTURES.values()]
+    layout = checkpoint.layout
+
+    vectors = checkpoint.image_vectors(batch)
+
+    assert layout.space == ("penultimate" if model_type == "lite_zeroshot" else "joint")
+    assert vectors.shape == (len(batch), layout.length)
+    assert np.array_equal(layout.joint(vectors), checkpoint.image_embeds(batch))
+    assert np.linalg.norm(layout.features(vectors), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_bfloat16_moves_images_little_and_prompts_not_at_all(model_type: str, load: Load) -> None:
     exact, fast = load(model_type), load(model_type, "bfloat16")
     batch = [decoded(exact, raw) for raw in PICTURES.values()]
