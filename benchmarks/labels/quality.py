@@ -168,7 +168,7 @@ def _promises(
 
 
 def measure_refusals(sets: dict[str, PhotoSet]) -> None:
-    """Print what 20 pictures a label give at a precision of .95, label by label."""
+    """Print which labels 20 pictures each certify for .95, and how many more each needs."""
     print(f"\n{'20 a label, .95':24}{'labels':>8}{'given':>8}{'missing, of each label'}")
     for name, photos in sets.items():
         pool = np.concatenate([photos.rows("calibration"), photos.rows("test")])

@@ -122,7 +122,7 @@ class BatchQueue(Generic[Item, Result]):
 
     @property
     def turn(self) -> Priority:
-        """Priority whose turn it is; at least one request is queued."""
+        """Return the priority that the next batch begins with; at least one request is queued."""
         interactive, bulk = self._lines[Priority.INTERACTIVE], self._lines[Priority.BULK]
         is_bulks_turn = not interactive or self._in_a_row >= INTERACTIVE_IN_A_ROW
         return Priority.BULK if bulk and is_bulks_turn else Priority.INTERACTIVE

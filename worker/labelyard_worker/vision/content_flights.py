@@ -96,7 +96,7 @@ class Waiter:
             self.answer.set_result(BatchAnswer(answer.result, 0, wait_s, 0.0))
 
     def pass_on(self, request: "Future[EmbedsAnswer]") -> None:
-        """Answer with what the batcher answered to this image."""
+        """Answer with the batcher's answer to this image."""
         try:
             answer = request.result()
         except BaseException as error:  # noqa: BLE001 - any error must reach the image
