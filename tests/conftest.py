@@ -1,5 +1,6 @@
 """Fixtures of every test, and the checks after each test."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.support.variables import isolate, service_variables
 SESSION_SERVERS: list[EmbeddedServer] = []
 
 isolate(os.environ)  # at import: settings of libraries are read when test modules import them
+gc.disable()  # until the tests are collected, of which nothing is garbage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = float(marker.args[0]) if marker else 0.0
         limits[item.path] = max(limit, limits.get(item.path, 0.0))
     items.sort(key=lambda item: (-limits[item.path], _folder_rank(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage again, and never among the modules and the collected tests."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _folder_rank(path: Path) -> int:

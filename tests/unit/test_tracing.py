@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -114,6 +115,10 @@ def tracing() -> Iterator[Tracing]:
     tracing = Tracing()
     yield tracing
     tracing.close()
+    # A close that did not wait leaves its last exports to a thread.
+    for thread in threading.enumerate():
+        if thread.name == "labelyard-tracing-end":
+            thread.join(30)
 
 
 def attempt(trace: dict[str, str] = PARENT) -> spans.Span:
