@@ -5,34 +5,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from labelyard.cli.evaluate import (
+from labelyard.cli.evaluate import figures_line, raise_failures, shown
+from labelyard.cli.label_set_argument import SET_HELP
+from labelyard.cli.option_group import with_options
+from labelyard.cli.output import print_json
+from labelyard.cli.set_scoring import (
+    Folder,
     ManifestFile,
     NoPictures,
-    QueueName,
+    ScoringOptions,
+    SetScoring,
     Split,
-    TimeoutS,
-    figures_line,
-    raise_failures,
-    score,
-    shown,
-    upload,
 )
-from labelyard.cli.inputs import AsJson
-from labelyard.cli.job_wait import CancelOnInterrupt, Quiet, WaitOptions
-from labelyard.cli.label_set_argument import SET_HELP, read_set
-from labelyard.cli.output import print_json
-from labelyard.cli.progress import ProgressLine
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.evaluation.preparation import prepare_evaluation
-from labelyard.queues import Queue
 
 if TYPE_CHECKING:
     from labelyard.evaluation.comparison import Comparison
 
 FirstSet = Annotated[str, typer.Argument(metavar="SET_A", help=SET_HELP)]
 SecondSet = Annotated[str, typer.Argument(metavar="SET_B", help="The set to compare it with")]
-Folder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write")]
 LISTED_LABELS: Final = 20
 COLUMNS: Final = (
     Column("label"),
@@ -44,6 +37,7 @@ COLUMNS: Final = (
 )
 
 
+@with_options
 def compare(
     set_a: FirstSet,
     set_b: SecondSet,
@@ -51,26 +45,23 @@ def compare(
     split: Split = None,
     output: Folder = Path("comparison"),
     no_pictures: NoPictures = False,
-    queue: QueueName = Queue.BULK.value,
-    timeout_s: TimeoutS = 3600.0,
-    as_json: AsJson = False,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    *,
+    options: ScoringOptions,
 ) -> None:
     """Compare two label sets on the same labelled pictures: flips, significance, labels."""
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
     with Client() as client:
+        scorer = SetScoring(client, options)
         prepared = [
             prepare_evaluation(one.label_set, manifest, reference=one.reference, split=split)
-            for one in (read_set(client, set_a), read_set(client, set_b))
+            for one in (scorer.read(set_a), scorer.read(set_b))
         ]
-        addresses = upload(client, prepared[0], ProgressLine(is_shown=not quiet))
-        first, second = (score(client, one, queue, options, addresses) for one in prepared)
+        addresses = scorer.upload(prepared[0].files)
+        first, second = (one.measure(scorer.score(one, addresses)) for one in prepared)
     from labelyard.evaluation.comparison import compare_evaluations  # it needs numpy
 
     comparison = compare_evaluations(first, second)
     folder = comparison.write(output, has_thumbnails=not no_pictures)
-    if as_json:
+    if options.as_json:
         print_json({**comparison.report(), "folder": str(folder)})
     else:
         _print_comparison(comparison, folder)

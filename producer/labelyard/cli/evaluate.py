@@ -1,46 +1,32 @@
 """The command ``labelyard evaluate``."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from labelyard.cli.inputs import AsJson
-from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions
-from labelyard.cli.label_set_argument import SetName, read_set
+from labelyard.cli.label_set_argument import SetName
+from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.progress import ProgressLine
-from labelyard.cli.result_output import ResultWriter
+from labelyard.cli.set_scoring import (
+    Folder,
+    ManifestFile,
+    NoPictures,
+    ScoringOptions,
+    SetScoring,
+    Split,
+)
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED, CommandError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Figures
-from labelyard.evaluation.preparation import PreparedEvaluation, Stopwatch, prepare_evaluation
-from labelyard.evaluation.scored_images import Scoring
-from labelyard.ledger import Record
-from labelyard.messages import Result
-from labelyard.queues import Queue, SubmitQueueName
-from labelyard.uploads import upload_files
+from labelyard.evaluation.preparation import prepare_evaluation
 
-ManifestFile = Annotated[
-    Path, typer.Argument(metavar="MANIFEST", help="Labelled pictures, a JSON object a line")
-]
-Split = Annotated[
-    str | None,
-    typer.Option("--split", help="Lines to take; test if there are such, else all lines"),
-]
 Require = Annotated[
     list[str] | None,
     typer.Option("--require", help="Such as accuracy>=0.9; give it again for more"),
 ]
-Folder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write")]
-QueueName = Annotated[SubmitQueueName, typer.Option("--queue", help="Queue of the jobs")]
-TimeoutS = Annotated[
-    float, typer.Option("--timeout-s", min=0, help="Most seconds to wait for 4,096 pictures")
-]
-NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Show no pictures in report.html")]
 #: Labels that the terminal lists; the files have all of them.
 LISTED_LABELS: Final = 20
 COLUMNS: Final = (
@@ -52,21 +38,7 @@ COLUMNS: Final = (
 )
 
 
-class ScoringWriter(ResultWriter):
-    """Gives the results of jobs to a scoring; which of them failed is the report's matter."""
-
-    def __init__(self, scoring: Scoring) -> None:
-        self._scoring = scoring
-
-    def write(self, record: Record) -> bool:
-        """Take the scores of a job."""
-        self._scoring.add(record)
-        return True
-
-    def _write_result(self, result: Result, record: Record) -> None:
-        raise NotImplementedError
-
-
+@with_options
 def evaluate(
     label_set: SetName,
     manifest: ManifestFile,
@@ -74,16 +46,13 @@ def evaluate(
     require: Require = None,
     output: Folder = Path("evaluation"),
     no_pictures: NoPictures = False,
-    queue: QueueName = Queue.BULK.value,
-    timeout_s: TimeoutS = 3600.0,
-    as_json: AsJson = False,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    *,
+    options: ScoringOptions,
 ) -> None:
     """Measure a label set on labelled pictures, and write a report; exit code 1 if a requirement fails."""
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
     with Client() as client:
-        chosen = read_set(client, label_set)
+        scorer = SetScoring(client, options)
+        chosen = scorer.read(label_set)
         prepared = prepare_evaluation(
             chosen.label_set,
             manifest,
@@ -91,54 +60,15 @@ def evaluate(
             split=split,
             require=require or (),
         )
-        evaluation = score(client, prepared, queue, options)
+        evaluation = prepared.measure(scorer.score(prepared))
     folder = evaluation.write(output, has_thumbnails=not no_pictures)
-    if as_json:
+    if options.as_json:
         print_json({**evaluation.report(), "folder": str(folder)})
     else:
         _print_evaluation(evaluation, folder)
     raise_failures(evaluation)
     if not evaluation.passed:
         raise typer.Exit(EXIT_FAILED)
-
-
-def score(
-    client: Client,
-    prepared: PreparedEvaluation,
-    queue: SubmitQueueName,
-    options: WaitOptions,
-    addresses: Mapping[Path, str] | None = None,
-) -> Evaluation:
-    """Score the pictures with progress on the terminal, and measure them.
-
-    Args:
-        addresses: Of files that are uploaded already.
-    """
-    progress = ProgressLine(is_shown=not options.is_quiet)
-    if addresses is None:
-        addresses = upload(client, prepared, progress)
-    scoring = prepared.scoring(addresses)
-    watch = Stopwatch(options.timeout_s)
-    with JobWait(client, ScoringWriter(scoring), progress, options) as wait_for:
-        done = 0
-        for window in scoring.windows(client.prepare):
-            done += sum(len(job.images) for job in window)
-            wait_for.has_more = done < len(prepared.images)
-            wait_for.wait(wait_for.submit(window, queue))
-    return prepared.measure(scoring, seconds=watch.seconds)
-
-
-def upload(
-    client: Client, prepared: PreparedEvaluation, progress: ProgressLine
-) -> Mapping[Path, str]:
-    """Upload the local files of a manifest."""
-    files = prepared.files
-    if not files:
-        return {}
-    client.open_images()  # before a thousand files are uploaded for nothing
-    with progress.track("uploading", total=len(files)) as advance:
-        uris = upload_files(files, client.settings, on_done=lambda: advance(1))
-    return dict(zip(files, uris, strict=True))
 
 
 def figures_line(figures: Figures) -> str:

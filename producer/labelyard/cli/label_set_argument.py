@@ -1,6 +1,5 @@
 """The argument SET of a command: a registered label set by reference or name, or a file."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,25 +8,13 @@ import typer
 from labelyard.cli.label_options import read_label_set
 from labelyard.client import Client
 from labelyard.errors import UnknownLabelSetError
-from labelyard.messages import LabelSet
+from labelyard.evaluation.chosen_set import ChosenLabelSet
 
 SET_HELP: Final = (
     "Registered label set: name@sha256:…, or its name for the newest version; or a file of labels"
 )
 FILE_SUFFIXES: Final = (".json", ".txt")
 SetName = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenLabelSet:
-    """Label set that a command line names.
-
-    Attributes:
-        reference: ``name@sha256:…``; ``None`` if the set comes from a file.
-    """
-
-    label_set: LabelSet
-    reference: str | None
 
 
 def read_set(client: Client, text: str) -> ChosenLabelSet:

@@ -1,32 +1,20 @@
 """The commands ``labelyard examples`` and ``labelyard calibrate``."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from labelyard.cli.evaluate import ManifestFile, QueueName, ScoringWriter, TimeoutS
-from labelyard.cli.inputs import AsJson
-from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions
-from labelyard.cli.label_set_argument import SetName, read_set
+from labelyard.cli.label_set_argument import SetName
+from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.progress import ProgressLine
+from labelyard.cli.set_scoring import ManifestFile, NewName, ScoringOptions, SetScoring
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.evaluation.calibrating import Calibration, prepare_calibration
 from labelyard.evaluation.example_store import read_example_digests, store_examples
-from labelyard.evaluation.learning_calls import name_of
-from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.teaching import TaughtSet, prepare_teaching
-from labelyard.label_sets import check_registration
-from labelyard.queues import Queue, SubmitQueueName
-from labelyard.uploads import upload_files
 
-Name = Annotated[
-    str | None, typer.Option("--name", help="Name of the new version; that of SET if it has one")
-]
 TrainSplit = Annotated[str, typer.Option("--split", help="Lines that teach")]
 CalibrationSplit = Annotated[str, typer.Option("--split", help="Lines to calibrate on")]
 Precision = Annotated[
@@ -38,55 +26,46 @@ Confidence = Annotated[
 COLUMNS: Final = (Column("label"), Column("answers", is_right=True), Column("verdict"))
 
 
+@with_options
 def examples(
     label_set: SetName,
     manifest: ManifestFile,
-    name: Name = None,
+    name: NewName = None,
     split: TrainSplit = "train",
-    queue: QueueName = Queue.BULK.value,
-    timeout_s: TimeoutS = 3600.0,
-    as_json: AsJson = False,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    *,
+    options: ScoringOptions,
 ) -> None:
     """Teach a label set with pictures, and register the new version."""
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
     with Client() as client:
-        chosen = read_set(client, label_set)
-        new_name = name_of(chosen.reference, name)
-        check_registration(new_name, chosen.label_set)
+        scorer = SetScoring(client, options)
+        chosen = scorer.read(label_set)
+        name = chosen.new_name(name)
         prepared = prepare_teaching(chosen.label_set, manifest, split=split)
-        progress = ProgressLine(is_shown=not quiet)
-        scoring = prepared.scoring(_upload(client, prepared.files, progress))
-        _score(client, scoring, queue, progress, options)
-        taught = prepared.teach(scoring, client.settings)
+        taught = prepared.teach(scorer.score(prepared), client.settings)
         store_examples(taught.body, client.settings)
-        taught = replace(taught, reference=client.label_sets.register(new_name, taught.label_set))
-    if as_json:
+        taught = replace(taught, reference=client.label_sets.register(name, taught.label_set))
+    if options.as_json:
         print_json(taught.report())
     else:
         _print_taught(taught)
 
 
+@with_options
 def calibrate(
     label_set: SetName,
     manifest: ManifestFile,
     precision: Precision,
     confidence: Confidence = 0.9,
-    name: Name = None,
+    name: NewName = None,
     split: CalibrationSplit = "calibration",
-    queue: QueueName = Queue.BULK.value,
-    timeout_s: TimeoutS = 3600.0,
-    as_json: AsJson = False,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    *,
+    options: ScoringOptions,
 ) -> None:
     """Fit temperature and thresholds for a promised precision, and register the new version."""
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
     with Client() as client:
-        chosen = read_set(client, label_set)
-        new_name = name_of(chosen.reference, name)
-        check_registration(new_name, chosen.label_set)
+        scorer = SetScoring(client, options)
+        chosen = scorer.read(label_set)
+        name = chosen.new_name(name)
         prepared = prepare_calibration(
             chosen.label_set,
             manifest,
@@ -96,39 +75,12 @@ def calibrate(
             confidence=confidence,
             examples=read_example_digests(chosen.label_set, client.settings),
         )
-        progress = ProgressLine(is_shown=not quiet)
-        scoring = prepared.scoring(_upload(client, prepared.files, progress))
-        _score(client, scoring, queue, progress, options)
-        found = prepared.calibrate(scoring)
-        found = replace(found, reference=client.label_sets.register(new_name, found.label_set))
-    if as_json:
+        found = prepared.calibrate(scorer.score(prepared))
+        found = replace(found, reference=client.label_sets.register(name, found.label_set))
+    if options.as_json:
         print_json(found.report())
     else:
         _print_calibration(found)
-
-
-def _upload(client: Client, files: list[Path], progress: ProgressLine) -> Mapping[Path, str]:
-    if not files:
-        return {}
-    client.open_images()  # before a thousand files are uploaded for nothing
-    with progress.track("uploading", total=len(files)) as advance:
-        uris = upload_files(files, client.settings, on_done=lambda: advance(1))
-    return dict(zip(files, uris, strict=True))
-
-
-def _score(
-    client: Client,
-    scoring: Scoring,
-    queue: SubmitQueueName,
-    progress: ProgressLine,
-    options: WaitOptions,
-) -> None:
-    with JobWait(client, ScoringWriter(scoring), progress, options) as wait_for:
-        done = 0
-        for window in scoring.windows(client.prepare):
-            done += sum(len(job.images) for job in window)
-            wait_for.has_more = done < len(scoring.images)
-            wait_for.wait(wait_for.submit(window, queue))
 
 
 def _print_taught(taught: TaughtSet) -> None:

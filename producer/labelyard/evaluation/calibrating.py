@@ -13,7 +13,7 @@ from labelyard.evaluation.label_certificates import (
     promise_of,
 )
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
-from labelyard.evaluation.preparation import check_extra, local_files
+from labelyard.evaluation.preparation import check_extra, local_files, uris_of
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
 from labelyard.messages import Certified, LabelSet, Learned
 
@@ -96,7 +96,7 @@ class PreparedCalibration:
         Args:
             addresses: Address of each uploaded file.
         """
-        uris = [one.image if one.file is None else addresses[one.file] for one in self.images]
+        uris = uris_of(self.images, addresses)
         return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
     def calibrate(self, scoring: Scoring) -> Calibration:

@@ -1,47 +1,21 @@
 """The calls ``teach`` and ``calibrate`` of both clients: new versions of a label set."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
 
 from labelyard.arguments import submit_queue, wait_s
-from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
-from labelyard.evaluation.calls import reference_of
 from labelyard.evaluation.manifest import Manifest
 from labelyard.evaluation.preparation import Stopwatch
-from labelyard.evaluation.scored_images import Scoring
+from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
 from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_teaching
-from labelyard.label_sets import LabelSetRegistry, as_label_set, check_registration
-from labelyard.messages import Job, LabelSet
+from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue
-from labelyard.settings import ClientSettings
-from labelyard.submission import Image, JobOptions, Labels
-
-if TYPE_CHECKING:
-    from labelyard.async_registries import AsyncLabelSetRegistry
-    from labelyard.ledger import Record
+from labelyard.submission import Labels
 
 
-class LearningCalls:
+class LearningCalls(ScoringCalls):
     """Calls of :class:`labelyard.Client` that make better versions of a label set."""
-
-    settings: ClientSettings
-    label_sets: LabelSetRegistry
-
-    if TYPE_CHECKING:
-
-        def prepare(
-            self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
-        ) -> Job: ...
-
-        def submit_many(self, jobs: Iterable[Job], *, queue: SubmitQueue = ...) -> list[Any]: ...
-
-        def as_completed(self, jobs: Iterable[Any], *, timeout_s: float) -> Iterator[Record]: ...
-
-        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
 
     def teach(
         self,
@@ -76,13 +50,10 @@ class LearningCalls:
             ResultUnreadableError: The workers are older than the client.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        reference = reference_of(labels)
-        name = name_of(reference, name)
-        label_set = self.label_sets.get(reference) if reference else as_label_set(labels)
-        check_registration(name, label_set)
-        prepared = prepare_teaching(label_set, manifest, split=split)
-        scoring = prepared.scoring(self._upload(prepared.files))
-        self._score(scoring, queue, watch)
+        chosen = self._choose(labels)
+        name = chosen.new_name(name)
+        prepared = prepare_teaching(chosen.label_set, manifest, split=split)
+        scoring = self._score(prepared, queue=queue, watch=watch)
         taught = prepared.teach(scoring, self.settings)
         self._store_examples(taught.body)
         return replace(taught, reference=self.label_sets.register(name, taught.label_set))
@@ -120,29 +91,20 @@ class LearningCalls:
             LabelSetExamplesError: The set's examples are gone.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        reference = reference_of(labels)
-        name = name_of(reference, name)
-        label_set = self.label_sets.get(reference) if reference else as_label_set(labels)
-        check_registration(name, label_set)
+        chosen = self._choose(labels)
+        name = chosen.new_name(name)
         prepared = prepare_calibration(
-            label_set,
+            chosen.label_set,
             manifest,
-            reference=reference,
+            reference=chosen.reference,
             split=split,
             precision=precision,
             confidence=confidence,
-            examples=self._read_example_digests(label_set),
+            examples=self._read_example_digests(chosen.label_set),
         )
-        scoring = prepared.scoring(self._upload(prepared.files))
-        self._score(scoring, queue, watch)
+        scoring = self._score(prepared, queue=queue, watch=watch)
         found = prepared.calibrate(scoring)
         return replace(found, reference=self.label_sets.register(name, found.label_set))
-
-    def _score(self, scoring: Scoring, queue: SubmitQueue, watch: Stopwatch) -> None:
-        for window in scoring.windows(self.prepare):
-            handles = self.submit_many(window, queue=queue)
-            for record in self.as_completed(handles, timeout_s=watch.left_s):
-                scoring.add(record)
 
     def _store_examples(self, body: bytes) -> None:
         """Write the object with the examples."""
@@ -157,27 +119,8 @@ class LearningCalls:
         return read_example_digests(label_set, self.settings)
 
 
-class AsyncLearningCalls:
+class AsyncLearningCalls(AsyncScoringCalls):
     """Calls of :class:`labelyard.AsyncClient` that make better versions of a label set."""
-
-    settings: ClientSettings
-    label_sets: "AsyncLabelSetRegistry"
-
-    if TYPE_CHECKING:
-
-        def prepare(
-            self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
-        ) -> Job: ...
-
-        async def submit_many(
-            self, jobs: Iterable[Job], *, queue: SubmitQueue = ...
-        ) -> list[Any]: ...
-
-        def as_completed(
-            self, jobs: Iterable[Any], *, timeout_s: float
-        ) -> AsyncIterator[Record]: ...
-
-        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
 
     async def teach(
         self,
@@ -191,15 +134,12 @@ class AsyncLearningCalls:
     ) -> TaughtSet:
         """Teach labels with pictures, and register the new version of the set."""
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        reference = reference_of(labels)
-        name = name_of(reference, name)
-        label_set = await self.label_sets.get(reference) if reference else as_label_set(labels)
-        check_registration(name, label_set)
+        chosen = await self._choose(labels)
+        name = chosen.new_name(name)
         prepared: PreparedTeaching = await asyncio.to_thread(
-            prepare_teaching, label_set, manifest, split=split
+            prepare_teaching, chosen.label_set, manifest, split=split
         )
-        scoring = prepared.scoring(await asyncio.to_thread(self._upload, prepared.files))
-        await self._score(scoring, queue, watch)
+        scoring = await self._score(prepared, queue=queue, watch=watch)
         taught = await asyncio.to_thread(prepared.teach, scoring, self.settings)
         await asyncio.to_thread(self._store_examples, taught.body)
         return replace(taught, reference=await self.label_sets.register(name, taught.label_set))
@@ -218,30 +158,21 @@ class AsyncLearningCalls:
     ) -> Calibration:
         """Fit temperature and thresholds for a promised precision, and register the new version."""
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        reference = reference_of(labels)
-        name = name_of(reference, name)
-        label_set = await self.label_sets.get(reference) if reference else as_label_set(labels)
-        check_registration(name, label_set)
+        chosen = await self._choose(labels)
+        name = chosen.new_name(name)
         prepared: PreparedCalibration = await asyncio.to_thread(
             prepare_calibration,
-            label_set,
+            chosen.label_set,
             manifest,
-            reference=reference,
+            reference=chosen.reference,
             split=split,
             precision=precision,
             confidence=confidence,
-            examples=await asyncio.to_thread(self._read_example_digests, label_set),
+            examples=await asyncio.to_thread(self._read_example_digests, chosen.label_set),
         )
-        scoring = prepared.scoring(await asyncio.to_thread(self._upload, prepared.files))
-        await self._score(scoring, queue, watch)
+        scoring = await self._score(prepared, queue=queue, watch=watch)
         found = await asyncio.to_thread(prepared.calibrate, scoring)
         return replace(found, reference=await self.label_sets.register(name, found.label_set))
-
-    async def _score(self, scoring: Scoring, queue: SubmitQueue, watch: Stopwatch) -> None:
-        for window in scoring.windows(self.prepare):
-            handles = await self.submit_many(window, queue=queue)
-            async for record in self.as_completed(handles, timeout_s=watch.left_s):
-                scoring.add(record)
 
     def _store_examples(self, body: bytes) -> None:
         """Write the object with the examples."""
@@ -254,16 +185,3 @@ class AsyncLearningCalls:
         from labelyard.evaluation.example_store import read_example_digests
 
         return read_example_digests(label_set, self.settings)
-
-
-def name_of(reference: str | None, name: str | None) -> str:
-    """Return the name to register a new version under.
-
-    Raises:
-        InvalidMessageError: There is none.
-    """
-    if name is not None:
-        return name
-    if reference is None:
-        raise InvalidMessageError("name: the new version needs one, because the set has none yet")
-    return reference.partition("@")[0]

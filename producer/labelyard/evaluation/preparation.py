@@ -46,19 +46,11 @@ class PreparedEvaluation:
         Args:
             addresses: Address of each uploaded file.
         """
-        return Scoring(
-            self.images,
-            [one.image if one.file is None else addresses[one.file] for one in self.images],
-            self.reference or self.label_set,
-            self.label_set,
-        )
+        uris = uris_of(self.images, addresses)
+        return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
-    def measure(self, scoring: Scoring, *, seconds: float) -> Evaluation:
-        """Measure the scores.
-
-        Args:
-            seconds: From the first submit to the last result.
-        """
+    def measure(self, scoring: Scoring) -> Evaluation:
+        """Measure the scores."""
         from labelyard.evaluation.measuring import measure
 
         scored = scoring.scored()
@@ -79,7 +71,7 @@ class PreparedEvaluation:
                 uploaded=len(self.files),
                 labels=len(self.label_set.labels),
                 prompts=self.label_set.count_prompts(),
-                seconds=seconds,
+                seconds=scoring.seconds,
                 stage_s=_medians(scoring.timings),
             ),
             requirements=[one.check(figures) for one in self.requirements],
@@ -131,6 +123,15 @@ def check_extra() -> None:
 def local_files(images: Sequence[LabelledImage]) -> list[Path]:
     """Return the local files among pictures, each once, in their order."""
     return list(dict.fromkeys(one.file for one in images if one.file is not None))
+
+
+def uris_of(images: Sequence[LabelledImage], addresses: Mapping[Path, str]) -> list[str]:
+    """Return the address of each picture.
+
+    Args:
+        addresses: Address of each uploaded file.
+    """
+    return [one.image if one.file is None else addresses[one.file] for one in images]
 
 
 class Stopwatch:

@@ -70,6 +70,7 @@ class Scoring:
         digest: Digest of the set that the worker used; ``None`` before the first result.
         timings: Seconds of each job's stages.
         jobs: Number of jobs with a result.
+        seconds: From the first submit to the last result.
     """
 
     images: Sequence[LabelledImage]
@@ -80,6 +81,7 @@ class Scoring:
     digest: str | None = None
     timings: list[Timing] = field(default_factory=list)
     jobs: int = 0
+    seconds: float = 0.0
     _places: Mapping[str, int] = field(init=False, repr=False)
     _scored: dict[int, ScoredImage] = field(default_factory=dict, init=False, repr=False)
 

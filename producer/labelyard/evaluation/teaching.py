@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from labelyard.errors import InvalidMessageError, LabelyardError, ResultUnreadableError
 from labelyard.evaluation.example_store import EXAMPLES_PREFIX
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
-from labelyard.evaluation.preparation import check_extra, local_files
+from labelyard.evaluation.preparation import check_extra, local_files, uris_of
 from labelyard.evaluation.scored_images import Prepare, ScoredImage, Scoring
 from labelyard.ledger import Record
 from labelyard.messages import Examples, Job, Label, LabelSet, Learned, ModelInfo
@@ -159,7 +159,7 @@ class PreparedTeaching:
             templates=self.label_set.templates,
             scoring="softmax",  # its logarithm is a logit, but for a number that is of no account
         )
-        uris = [one.image if one.file is None else addresses[one.file] for one in self.images]
+        uris = uris_of(self.images, addresses)
         return VectorScoring(self.images, uris, texts, texts)
 
     def teach(self, scoring: VectorScoring, settings: ClientSettings) -> TaughtSet:
