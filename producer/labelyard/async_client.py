@@ -18,10 +18,10 @@ from labelyard.arguments import (
     wait_s,
     writing,
 )
+from labelyard.async_label_sets import AsyncLabelSetRegistry
 from labelyard.async_registries import (
     AsyncDeadLetters,
     AsyncEventGroups,
-    AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
     AsyncWebhooks,
@@ -32,6 +32,7 @@ from labelyard.evaluation.learning_calls import AsyncLearningCalls
 from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
+from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
 from labelyard.ledger.async_client import connect_async
@@ -142,7 +143,10 @@ class AsyncClient(AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls)
     def prepare(
         self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
     ) -> Job:
-        """Make a job without submitting it; for :meth:`submit_many`."""
+        """Make a job without submitting it; for :meth:`submit_many`.
+
+        It reads no alias: pass what ``await client.label_sets.alias(…)`` returns.
+        """
         return make_job(self.settings, images, labels, **options)
 
     async def submit(
@@ -154,6 +158,8 @@ class AsyncClient(AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls)
         **options: Unpack[JobOptions],
     ) -> AsyncJobHandle:
         """Submit a job, and return as soon as the ledger has it."""
+        if is_alias(labels):
+            labels = await self.label_sets.alias(labels)
         return await self.submit_job(self.prepare(images, labels, **options), queue=queue)
 
     async def submit_job(

@@ -7,41 +7,12 @@ from datetime import datetime
 from labelyard.events.groups import EventGroup, EventGroups
 from labelyard.events.models import EventKind
 from labelyard.events.options import GroupStart
-from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Record
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.ledger.undelivered import DeliveryKind, UndeliveredList, UndeliveredState
 from labelyard.ledger.webhooks import Webhooks
-from labelyard.messages import LabelSet
 from labelyard.tenants import TenantPolicy, Tenants, TenantUsage
-
-
-class AsyncLabelSetRegistry:
-    """Named label sets; see :class:`labelyard.label_sets.LabelSetRegistry`."""
-
-    def __init__(self, registry: LabelSetRegistry) -> None:
-        self._registry = registry
-
-    async def register(self, name: str, label_set: LabelSet) -> str:
-        """Keep *label_set* under *name*, and return the reference to put into jobs."""
-        return await asyncio.to_thread(self._registry.register, name, label_set)
-
-    async def get(self, reference: str) -> LabelSet:
-        """Read the label set that *reference* names."""
-        return await asyncio.to_thread(self._registry.get, reference)
-
-    async def delete(self, reference: str) -> None:
-        """Delete the version that *reference* names."""
-        await asyncio.to_thread(self._registry.delete, reference)
-
-    async def names(self) -> list[str]:
-        """List the registered names, in alphabetical order."""
-        return await asyncio.to_thread(self._registry.names)
-
-    async def versions(self, name: str) -> list[str]:
-        """List the references under *name*, the newest last."""
-        return await asyncio.to_thread(self._registry.versions, name)
 
 
 class AsyncDeadLetters:

@@ -22,6 +22,7 @@ from labelyard.evaluation.learning_calls import LearningCalls
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
+from labelyard.label_set_aliases import read_alias_of
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger.completion import final_records
@@ -139,13 +140,14 @@ class Client(Administration, EvaluationCalls, LearningCalls):
 
         Args:
             images: 1 to 64 of: an address, ``(id, address)``, or an ``ImageRef``.
-            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            labels: Names, ``Label`` objects, a ``LabelSet``, ``name@sha256:…``, or an alias,
+                ``name@alias``, which is read now.
             options: See :class:`labelyard.submission.JobOptions`.
 
         Raises:
             InvalidMessageError: Something is not as the contract wants it.
         """
-        return make_job(self.settings, images, labels, **options)
+        return make_job(self.settings, images, read_alias_of(self.label_sets, labels), **options)
 
     def submit(
         self,
@@ -159,7 +161,8 @@ class Client(Administration, EvaluationCalls, LearningCalls):
 
         Args:
             images: 1 to 64 of: an address, ``(id, address)``, or an ``ImageRef``.
-            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            labels: Names, ``Label`` objects, a ``LabelSet``, ``name@sha256:…``, or an alias,
+                ``name@alias``, which is read now.
             queue: ``interactive`` work never waits behind ``bulk`` work.
             options: See :class:`labelyard.submission.JobOptions`.
 

@@ -46,7 +46,8 @@ LabelyardError
     ├── JobCancelledError        job_cancelled
     ├── JobExpiredError          job_expired
     ├── JobDeadLetteredError     job_dead_lettered
-    └── EventGroupNotFoundError  event_group_not_found
+    ├── EventGroupNotFoundError  event_group_not_found
+    └── AliasConflictError       alias_conflict
 
 A ServiceConfigError concerns the operator of a worker or of a producer; it is never retried.
 A WebhookError never leaves the receiver that called ``labelyard.webhooks.verify``.
@@ -417,6 +418,12 @@ class EventGroupNotFoundError(ProducerError):
     """No group of consumers has this name: it was never made, or it was deleted."""
 
     code = "event_group_not_found"
+
+
+class AliasConflictError(ProducerError):
+    """The alias names another version than expected, or it names a version to be deleted."""
+
+    code = "alias_conflict"
 
 
 def all_errors(root: type[LabelyardError] = LabelyardError) -> Iterator[type[LabelyardError]]:

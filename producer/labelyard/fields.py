@@ -69,6 +69,7 @@ Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 LabelSetDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+AliasName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,63}$")]
 LabelSetRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$")]
 
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=TEXT_PATTERN)]

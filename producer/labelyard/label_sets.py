@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +13,12 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from labelyard.arguments import listed, text, writing
-from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
-from labelyard.ledger.keys import LedgerKeys
+from labelyard.label_set_aliases import AliasRegistry
+from labelyard.label_set_arguments import checked_notes
+from labelyard.label_set_diff import LabelSetDiff, compare_label_sets
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
 from labelyard.refusals import sentences_of
@@ -104,18 +105,29 @@ def check_registration(name: str, label_set: LabelSet) -> None:
         )
 
 
-class LabelSetRegistry:
-    """Named label sets, kept in the ledger's Redis until somebody deletes the keys.
+def checked_reference(reference: str) -> str:
+    """Return *reference* if it has the form of one.
+
+    Raises:
+        UnknownLabelSetError: It has not.
+    """
+    try:
+        return _REF.validate_python(text(reference, name="reference"))
+    except ValidationError as error:
+        raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
+
+
+class LabelSetRegistry(AliasRegistry):
+    """Named label sets, kept in the ledger's Redis until somebody deletes them.
 
     A reference names one version for ever, ``moderation@sha256:…``: registering other
     labels under the same name makes another version, and jobs that refer to the
-    first go on to mean the first.
+    first go on to mean the first. An alias, ``moderation@prod``, can be moved to another version.
     """
 
     def __init__(self, connection: "redis.Redis", *, namespace: str) -> None:
         """Use the ledger's connection and namespace."""
-        self._redis = connection
-        self._keys = LedgerKeys(namespace)
+        super().__init__(connection, namespace=namespace)
         self._lock = threading.Lock()
         self._cached: OrderedDict[str, tuple[LabelSet, int]] = OrderedDict()
         self._cached_bytes = 0
@@ -125,12 +137,23 @@ class LabelSetRegistry:
         """Replace the lock in a forked child: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
-    def register(self, name: str, label_set: LabelSet) -> str:
+    def register(
+        self,
+        name: str,
+        label_set: LabelSet,
+        *,
+        parent: str | None = None,
+        author: str = "",
+        note: str = "",
+    ) -> str:
         """Keep *label_set* under *name*, as its newest version.
 
         Args:
             name: Lower-case letters, digits, ``.``, ``_`` and ``-``; up to 64.
             label_set: Up to 10,000 labels, and up to 100,000 prompts after templates.
+            parent: Reference of the version that it was made from, for :meth:`log`.
+            author: Who registers it; up to 100 characters.
+            note: Why; up to 1,000 characters.
 
         Returns:
             The reference to put into jobs, ``name@sha256:…``.
@@ -140,14 +163,13 @@ class LabelSetRegistry:
             LedgerUnavailableError: Redis gave no answer; nothing was registered.
         """
         check_registration(name, label_set)
+        notes = checked_notes(author, note)
         with writing("label_set"):
             digest = label_set_digest(label_set)
             stored = label_set.model_dump_json(exclude_defaults=True)
         reference = f"{name}@{digest}"
-        with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(self._keys.label_set(digest), stored)
-            pipeline.zadd(self._keys.label_set_names, {reference: time.time()})
-            pipeline.execute()
+        made_from = "" if parent is None else checked_reference(parent)
+        self._run(self._commands.register(reference, stored, parent=made_from, **notes))
         return reference
 
     def get(self, reference: str) -> LabelSet:
@@ -161,10 +183,7 @@ class LabelSetRegistry:
         """
         if (cached := self._from_cache(text(reference, name="reference"))) is not None:
             return cached
-        try:
-            _, _, digest = _REF.validate_python(reference).partition("@")
-        except ValidationError as error:
-            raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
+        digest = checked_reference(reference).partition("@")[2]
         with ledger_errors_as_ours():
             stored: Any = self._redis.get(self._keys.label_set(digest))
         if stored is None:
@@ -188,20 +207,16 @@ class LabelSetRegistry:
 
         Raises:
             UnknownLabelSetError: No label set is registered under *reference*.
+            AliasConflictError: An alias names it, or has it as its canary.
             LedgerUnavailableError: Redis gave no answer; the set may have been deleted.
         """
-        references = self._references()
-        if text(reference, name="reference") not in references:
+        verdict, *aliases = self._run(self._commands.delete(text(reference, name="reference")))
+        if verdict == "missing":
             raise UnknownLabelSetError(reference)
-        digest = reference.partition("@")[2]
-        is_shared = any(
-            other.partition("@")[2] == digest for other in references if other != reference
-        )
-        with ledger_errors_as_ours(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zrem(self._keys.label_set_names, reference)
-            if not is_shared:
-                pipeline.delete(self._keys.label_set(digest))
-            pipeline.execute()
+        if verdict == "in_use":
+            raise AliasConflictError(
+                f"{aliases[0]} names {reference}: move or remove the alias first"
+            )
         self._drop_cached(reference)
 
     def names(self) -> list[str]:
@@ -213,10 +228,17 @@ class LabelSetRegistry:
         text(name, name="name")
         return [ref for ref in self._references() if ref.partition("@")[0] == name]
 
-    def _references(self) -> list[str]:
-        with ledger_errors_as_ours():
-            stored: Any = self._redis.zrange(self._keys.label_set_names, 0, -1)
-        return [item.decode() if isinstance(item, bytes) else item for item in stored]
+    def diff(self, first: str, second: str) -> LabelSetDiff:
+        """Return what changed from one version to another.
+
+        Args:
+            first: A version, as :meth:`resolve` takes it.
+            second: Another version, or one of another label set.
+
+        Raises:
+            UnknownLabelSetError: One of them is not registered.
+        """
+        return compare_label_sets(self.get(self.resolve(first)), self.get(self.resolve(second)))
 
     def _from_cache(self, reference: str) -> LabelSet | None:
         with self._lock:

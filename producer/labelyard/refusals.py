@@ -25,6 +25,9 @@ WORDS_BY_PATTERN: Final[Mapping[str, str]] = {
     r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$": (
         "write the reference of a registered label set, name@sha256:…"
     ),
+    r"^[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,63}$": (
+        "write the alias of a label set, name@alias"
+    ),
     r"^https?://": "write an address that begins with https:// or http://",
     r"^[\x20-\x7e]+$": "write printable ASCII characters",
 }

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypedDict, Unpack
 from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
+from labelyard.label_set_versions import Alias, is_alias
 from labelyard.label_sets import as_label_set
 from labelyard.ledger import Opened
 from labelyard.lifetimes import LIFETIMES
@@ -27,7 +28,7 @@ from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 
 Image: TypeAlias = str | tuple[str, str] | ImageRef
-Labels: TypeAlias = LabelSet | Sequence[str | Label] | str
+Labels: TypeAlias = LabelSet | Sequence[str | Label] | str | Alias
 LONGEST_MADE_ID: Final = 240
 
 
@@ -82,13 +83,14 @@ def make_job(
         for name in ("top_k", "rescore", "vectors", "tag", "deliver", "trace")
         if name in options
     }
+    job_id = new_job_id() if key is None else job_id_for(tenant, key)
     job = parse_job(
         {
             **plain,
-            "job_id": new_job_id() if key is None else job_id_for(tenant, key),
+            "job_id": job_id,
             "tenant": tenant,
             "images": name_images(images),
-            "label_set": _label_set(labels),
+            **_label_set(labels, job_id=job_id),
             "expires_at": _expiry(options),
         }
     )
@@ -134,9 +136,31 @@ def _unique_id(uri: str, taken: set[str]) -> str:
     return image_id
 
 
-def _label_set(labels: Labels) -> LabelSet | str:
+def _label_set(labels: Labels, *, job_id: str) -> dict[str, LabelSet | str]:
+    """Return the fields that name the labels of a job."""
+    if isinstance(labels, Alias):
+        fields: dict[str, LabelSet | str] = {"label_set": labels.reference, "alias": labels.name}
+        if (canary := labels.canary_of(job_id)) is not None:
+            fields["canary"] = canary
+        return fields
+    return {"label_set": reference_or_set(labels)}
+
+
+def reference_or_set(labels: Labels) -> LabelSet | str:
+    """Return the reference that *labels* is, else a label set of it.
+
+    Raises:
+        InvalidMessageError: They make no label set, or are an alias that was not read.
+    """
+    if isinstance(labels, Alias):
+        return labels.reference
     if isinstance(labels, str) and "@sha256:" in labels:
         return labels
+    if is_alias(labels):
+        raise InvalidMessageError(
+            f"{labels} is an alias: read it with `await client.label_sets.alias(…)`, and pass "
+            "what that returns"
+        )
     return as_label_set(labels, within="label_set")
 
 

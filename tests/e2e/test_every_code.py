@@ -335,6 +335,12 @@ def event_group_not_found(stage: Stage) -> str:
     return code_raised(lambda: list(events))
 
 
+def alias_conflict(stage: Stage) -> str:
+    sets = stage.client.label_sets
+    alias = sets.promote(sets.register("pets", as_label_set(LABELS)), "pets@prod")
+    return code_raised(lambda: sets.delete(alias.reference))
+
+
 def webhook_headers(stage: Stage) -> str:
     return code_raised(lambda: verify({}, b"{}", WEBHOOK_SECRET))
 
@@ -392,6 +398,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         run_not_found,
         run_timeout,
         event_group_not_found,
+        alias_conflict,
         webhook_headers,
         webhook_signature,
         webhook_timestamp,

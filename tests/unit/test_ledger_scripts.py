@@ -11,6 +11,7 @@ from labelyard.ledger import Pending, Receipt, limits
 from labelyard.ledger.commands import Command, Commands, RetrySchedule
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.label_set_commands import LabelSetCommands
 from labelyard.ledger.object_event_commands import ObjectEventClaim, ObjectEventCommands
 from labelyard.ledger.run_commands import RunCommands
 from labelyard.ledger.scripts import SCRIPTS, ScriptName, script_text, source_of
@@ -21,6 +22,7 @@ from labelyard.testing import sample_job
 JOB = sample_job(job_id="the-job")
 EVENTS = EventCommands(LedgerKeys("test"), open_ttl_s=60)
 OBJECT_EVENTS = ObjectEventCommands(LedgerKeys("test"))
+LABEL_SETS = LabelSetCommands(LedgerKeys("test"))
 CLAIM = ObjectEventClaim(("uploads", "0" * 64), "e", "sequencer", "1", "1", job_id="the-job")
 CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "open": lambda commands: commands.open(JOB, queue=Queue.BULK, is_limited=True),
@@ -63,6 +65,11 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     "add_missed": lambda commands: commands.add_missed(offset=0, limit=1),
     "claim_object_event": lambda _: OBJECT_EVENTS.claim(CLAIM, lease_s=1, window_s=1),
     "settle_object_event": lambda _: OBJECT_EVENTS.settle(CLAIM, is_kept=True),
+    "register_label_set": lambda _: LABEL_SETS.register(
+        "pets@sha256:0", "{}", parent="", author="", note=""
+    ),
+    "delete_label_set": lambda _: LABEL_SETS.delete("pets@sha256:0"),
+    "move_alias": lambda _: LABEL_SETS.move_alias("move", "pets@prod", reference="pets@sha256:0"),
     "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
     "join_events": lambda _: EVENTS.join("group", start="new", after="", where="{}"),
     "read_events": lambda _: EVENTS.read(

@@ -19,6 +19,7 @@ from labelyard.cli.set_scoring import (
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED, CommandError
+from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Figures
 from labelyard.evaluation.preparation import prepare_evaluation
@@ -26,6 +27,9 @@ from labelyard.evaluation.preparation import prepare_evaluation
 Require = Annotated[
     list[str] | None,
     typer.Option("--require", help="Such as accuracy>=0.9; give it again for more"),
+]
+Attach = Annotated[
+    bool, typer.Option("--attach", help="Attach the figures to the version, for label-sets log")
 ]
 #: Labels that the terminal lists; the files have all of them.
 LISTED_LABELS: Final = 20
@@ -46,6 +50,7 @@ def evaluate(
     require: Require = None,
     output: Folder = Path("evaluation"),
     no_pictures: NoPictures = False,
+    attach: Attach = False,
     *,
     options: ScoringOptions,
 ) -> None:
@@ -60,7 +65,11 @@ def evaluate(
             split=split,
             require=require or (),
         )
+        if attach and chosen.reference is None:
+            raise InvalidMessageError("--attach goes with a registered label set, not with a file")
         evaluation = prepared.measure(scorer.score(prepared))
+        if attach and chosen.reference is not None:
+            client.label_sets.attach(chosen.reference, evaluation.summary())
     folder = evaluation.write(output, has_thumbnails=not no_pictures)
     if options.as_json:
         print_json({**evaluation.report(), "folder": str(folder)})

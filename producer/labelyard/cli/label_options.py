@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from labelyard.errors import InvalidMessageError
+from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import as_label_set
 from labelyard.messages import LabelSet
 from labelyard.messages.labels import Scoring
@@ -16,7 +17,7 @@ from labelyard.refusals import sentences_of
 from labelyard.submission import Labels
 
 LabelText = Annotated[
-    str, typer.Option("--labels", help="Labels parted by commas, or name@sha256:…")
+    str, typer.Option("--labels", help="Labels parted by commas, name@sha256:…, or an alias")
 ]
 LabelNames = Annotated[
     list[str] | None,
@@ -78,7 +79,7 @@ class LabelChoice:
             raise InvalidMessageError("name the labels with --labels, --label or --labels-file")
         for sentence in self.abstain or ():
             _check_sentence(sentence)
-        if "@sha256:" in self.text:
+        if "@sha256:" in self.text or is_alias(self.text):
             if self.names:
                 raise InvalidMessageError(
                     "--labels names a registered label set: --label cannot add to it"

@@ -11,7 +11,8 @@ from labelyard.errors import UnknownLabelSetError
 from labelyard.evaluation.chosen_set import ChosenLabelSet
 
 SET_HELP: Final = (
-    "Registered label set: name@sha256:…, or its name for the newest version; or a file of labels"
+    "Registered label set: name@sha256:…, an alias, or its name for the newest version; or a file "
+    "of labels"
 )
 FILE_SUFFIXES: Final = (".json", ".txt")
 SetName = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
@@ -28,7 +29,8 @@ def read_set(client: Client, text: str) -> ChosenLabelSet:
     if "/" in text or path.suffix in FILE_SUFFIXES:  # a name has neither
         return ChosenLabelSet(read_label_set(path), None)
     if "@" in text:
-        return ChosenLabelSet(client.label_sets.get(text), text)
+        reference = client.label_sets.resolve(text)
+        return ChosenLabelSet(client.label_sets.get(reference), reference)
     if versions := client.label_sets.versions(text):
         return ChosenLabelSet(client.label_sets.get(versions[-1]), versions[-1])
     if path.is_file():

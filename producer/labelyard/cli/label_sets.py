@@ -5,19 +5,24 @@ from typing import Annotated, Final
 
 import typer
 
+from labelyard.cli import label_set_versions
 from labelyard.cli.inputs import AsJson
 from labelyard.cli.label_options import read_label_set
+from labelyard.cli.label_set_versions import Author, Note, user
 from labelyard.cli.output import print_json
 from labelyard.cli.removal import for_each
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
-from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.errors import InvalidMessageError
 
 app: typer.Typer = typer.Typer(
     help="Label sets that jobs refer to by name.", no_args_is_help=True, rich_markup_mode=None
 )
 
 COLUMNS: Final = (Column("name", rank=1), Column("reference"))
+Parent = Annotated[
+    str | None, typer.Option("--parent", help="Version that it was made from, for log")
+]
 References = Annotated[list[str], typer.Argument(metavar="REFERENCE...", help="name@sha256:…")]
 
 
@@ -25,11 +30,25 @@ References = Annotated[list[str], typer.Argument(metavar="REFERENCE...", help="n
 def register(
     name: str,
     file: Annotated[Path, typer.Argument(help="A label a line, or a label set as JSON (.json)")],
+    parent: Parent = None,
+    author: Author = None,
+    note: Note = "",
+    as_json: AsJson = False,
 ) -> None:
     """Keep a label set under a name, and print the reference to give to --labels."""
     label_set = read_label_set(file)
     with Client() as client:
-        typer.echo(client.label_sets.register(name, label_set))
+        reference = client.label_sets.register(
+            name,
+            label_set,
+            parent=parent and client.label_sets.resolve(parent),
+            author=user() if author is None else author,
+            note=note,
+        )
+    if as_json:
+        print_json({"reference": reference})
+    else:
+        typer.echo(reference)
 
 
 @app.command("list")
@@ -47,14 +66,10 @@ def list_sets(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(reference: str) -> None:
-    """Print a label set as JSON, by its reference or, for the newest, by its name."""
+    """Print a label set as JSON, by its reference, an alias or, for the newest, by its name."""
     with Client() as client:
-        if "@" not in reference:
-            versions = client.label_sets.versions(reference)
-            if not versions:
-                raise UnknownLabelSetError(reference)
-            reference = versions[-1]
-        typer.echo(client.label_sets.get(reference).model_dump_json(exclude_defaults=True))
+        label_set = client.label_sets.get(client.label_sets.resolve(reference))
+        typer.echo(label_set.model_dump_json(exclude_defaults=True))
 
 
 @app.command()
@@ -76,3 +91,12 @@ def delete(reference: References, as_json: AsJson = False) -> None:
             return True
 
         for_each(reference, delete_one)
+
+
+app.command()(label_set_versions.log)
+app.command()(label_set_versions.diff)
+app.command()(label_set_versions.promote)
+app.command()(label_set_versions.aliases)
+app.command()(label_set_versions.moves)
+app.command()(label_set_versions.remove_alias)
+app.command()(label_set_versions.attach)

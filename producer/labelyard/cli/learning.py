@@ -15,6 +15,7 @@ from labelyard.evaluation.calibrating import Calibration, prepare_calibration
 from labelyard.evaluation.example_store import read_example_digests, store_examples
 from labelyard.evaluation.teaching import TaughtSet, prepare_teaching
 
+Note = Annotated[str, typer.Option("--note", help="Why, for label-sets log")]
 TrainSplit = Annotated[str, typer.Option("--split", help="Lines that teach")]
 CalibrationSplit = Annotated[str, typer.Option("--split", help="Lines to calibrate on")]
 Precision = Annotated[
@@ -31,6 +32,7 @@ def examples(
     label_set: SetName,
     manifest: ManifestFile,
     name: NewName = None,
+    note: Note = "",
     split: TrainSplit = "train",
     *,
     options: ScoringOptions,
@@ -43,7 +45,10 @@ def examples(
         prepared = prepare_teaching(chosen.label_set, manifest, split=split)
         taught = prepared.teach(scorer.score(prepared), client.settings)
         store_examples(taught.body, client.settings)
-        taught = replace(taught, reference=client.label_sets.register(name, taught.label_set))
+        reference = client.label_sets.register(
+            name, taught.label_set, parent=chosen.reference, note=note or taught.note
+        )
+        taught = replace(taught, reference=reference)
     if options.as_json:
         print_json(taught.report())
     else:
@@ -57,6 +62,7 @@ def calibrate(
     precision: Precision,
     confidence: Confidence = 0.9,
     name: NewName = None,
+    note: Note = "",
     split: CalibrationSplit = "calibration",
     *,
     options: ScoringOptions,
@@ -76,7 +82,10 @@ def calibrate(
             examples=read_example_digests(chosen.label_set, client.settings),
         )
         found = prepared.calibrate(scorer.score(prepared))
-        found = replace(found, reference=client.label_sets.register(name, found.label_set))
+        reference = client.label_sets.register(
+            name, found.label_set, parent=chosen.reference, note=note or found.note
+        )
+        found = replace(found, reference=reference)
     if options.as_json:
         print_json(found.report())
     else:

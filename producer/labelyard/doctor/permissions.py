@@ -89,6 +89,7 @@ LEDGER_TRIALS: Final = _trials(
     "HINCRBY KEY f 1",
     "HDEL KEY f",
     "HEXISTS KEY f",
+    "HLEN KEY",
     "SADD KEY m",
     "SISMEMBER KEY m",
     "ZADD KEY 1 m",

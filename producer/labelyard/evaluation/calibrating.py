@@ -51,6 +51,14 @@ class Calibration:
     nll: tuple[float, float] | None
     reference: str | None = None
 
+    @property
+    def note(self) -> str:
+        """Note of the new version."""
+        promised = "nothing certified"
+        if self.certified is not None:
+            promised = f"certified for {self.certified.precision:g}"
+        return f"calibrated on {self.n} pictures, {promised}"
+
     def report(self) -> dict[str, Any]:
         """Describe the calibration for programs."""
         return {

@@ -1,10 +1,13 @@
 """A label set that a call or a command works on, with its reference if it is registered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from labelyard.errors import InvalidMessageError
-from labelyard.label_sets import check_registration
-from labelyard.messages import LabelSet
+from labelyard.label_set_versions import Alias
+from labelyard.label_sets import as_label_set, check_registration
+from labelyard.messages import Label, LabelSet
 from labelyard.submission import Labels
 
 
@@ -39,4 +42,15 @@ class ChosenLabelSet:
 
 def reference_of(labels: Labels) -> str | None:
     """Return the reference that *labels* is, if it is one."""
+    if isinstance(labels, Alias):
+        return labels.reference
     return labels if isinstance(labels, str) and "@sha256:" in labels else None
+
+
+def own_label_set(labels: Labels) -> LabelSet:
+    """Make a label set of *labels*, which are no reference.
+
+    Raises:
+        InvalidMessageError: They do not make a label set.
+    """
+    return as_label_set(cast("LabelSet | Sequence[str | Label]", labels))

@@ -89,6 +89,17 @@ class Evaluation:
             "suspicious": [one.fields() for one in figures.suspicions],
         }
 
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of all pictures, to be attached to the version of the set."""
+        report, subject = self.report(), self.subject
+        names = ("n", "accuracy", "accuracy_interval", "ece", "nll", "coverage", "failed")
+        return {
+            **{name: report[name] for name in names},
+            "manifest": subject.manifest,
+            "split": subject.split,
+            "checkpoint": subject.model and subject.model.checkpoint,
+        }
+
     def predictions(self) -> Iterator[dict[str, Any]]:
         """Yield the prediction for each picture: the lines of ``predictions.jsonl``."""
         names = [label.name for label in self.subject.label_set.labels]

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import TypeVar
 
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
@@ -12,6 +13,9 @@ from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_t
 from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Labels
+
+#: A new version of a label set, before and after it is registered.
+Made = TypeVar("Made", TaughtSet, Calibration)
 
 
 class LearningCalls(ScoringCalls):
@@ -56,7 +60,7 @@ class LearningCalls(ScoringCalls):
         scoring = self._score(prepared, queue=queue, watch=watch)
         taught = prepared.teach(scoring, self.settings)
         self._store_examples(taught.body)
-        return replace(taught, reference=self.label_sets.register(name, taught.label_set))
+        return self._register(name, taught, parent=chosen.reference)
 
     def calibrate(
         self,
@@ -104,7 +108,11 @@ class LearningCalls(ScoringCalls):
         )
         scoring = self._score(prepared, queue=queue, watch=watch)
         found = prepared.calibrate(scoring)
-        return replace(found, reference=self.label_sets.register(name, found.label_set))
+        return self._register(name, found, parent=chosen.reference)
+
+    def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
+        reference = self.label_sets.register(name, made.label_set, parent=parent, note=made.note)
+        return replace(made, reference=reference)
 
     def _store_examples(self, body: bytes) -> None:
         """Write the object with the examples."""
@@ -142,7 +150,7 @@ class AsyncLearningCalls(AsyncScoringCalls):
         scoring = await self._score(prepared, queue=queue, watch=watch)
         taught = await asyncio.to_thread(prepared.teach, scoring, self.settings)
         await asyncio.to_thread(self._store_examples, taught.body)
-        return replace(taught, reference=await self.label_sets.register(name, taught.label_set))
+        return await self._register(name, taught, parent=chosen.reference)
 
     async def calibrate(
         self,
@@ -172,7 +180,13 @@ class AsyncLearningCalls(AsyncScoringCalls):
         )
         scoring = await self._score(prepared, queue=queue, watch=watch)
         found = await asyncio.to_thread(prepared.calibrate, scoring)
-        return replace(found, reference=await self.label_sets.register(name, found.label_set))
+        return await self._register(name, found, parent=chosen.reference)
+
+    async def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
+        reference = await self.label_sets.register(
+            name, made.label_set, parent=parent, note=made.note
+        )
+        return replace(made, reference=reference)
 
     def _store_examples(self, body: bytes) -> None:
         """Write the object with the examples."""

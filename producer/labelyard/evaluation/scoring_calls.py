@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
-from labelyard.evaluation.chosen_set import ChosenLabelSet, reference_of
+from labelyard.evaluation.chosen_set import ChosenLabelSet, own_label_set, reference_of
 from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scored_images import Scoring
-from labelyard.label_sets import LabelSetRegistry, as_label_set
+from labelyard.label_set_aliases import read_alias_of
+from labelyard.label_set_versions import is_alias
+from labelyard.label_sets import LabelSetRegistry
 from labelyard.messages import Job
 from labelyard.queues import SubmitQueue
 from labelyard.settings import ClientSettings
@@ -16,7 +18,7 @@ from labelyard.submission import Image, JobOptions, Labels
 from labelyard.uploads import upload_files
 
 if TYPE_CHECKING:
-    from labelyard.async_registries import AsyncLabelSetRegistry
+    from labelyard.async_label_sets import AsyncLabelSetRegistry
     from labelyard.ledger import Record
 
 AnyScoring = TypeVar("AnyScoring", bound=Scoring)
@@ -52,8 +54,9 @@ class ScoringCalls:
 
     def _choose(self, labels: Labels) -> ChosenLabelSet:
         """Read the label set that *labels* is or refers to."""
+        labels = read_alias_of(self.label_sets, labels)
         reference = reference_of(labels)
-        label_set = self.label_sets.get(reference) if reference else as_label_set(labels)
+        label_set = self.label_sets.get(reference) if reference else own_label_set(labels)
         return ChosenLabelSet(label_set, reference)
 
     def _score(
@@ -96,8 +99,10 @@ class AsyncScoringCalls:
 
     async def _choose(self, labels: Labels) -> ChosenLabelSet:
         """Read the label set that *labels* is or refers to."""
+        if is_alias(labels):
+            labels = await self.label_sets.alias(labels)
         reference = reference_of(labels)
-        label_set = await self.label_sets.get(reference) if reference else as_label_set(labels)
+        label_set = await self.label_sets.get(reference) if reference else own_label_set(labels)
         return ChosenLabelSet(label_set, reference)
 
     async def _score(

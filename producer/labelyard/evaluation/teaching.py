@@ -100,6 +100,12 @@ class TaughtSet:
     reference: str | None = None
 
     @property
+    def note(self) -> str:
+        """Note of the new version."""
+        counts = self.examples.counts
+        return f"{sum(counts.values())} examples of {len(counts)} labels"
+
+    @property
     def examples(self) -> Examples:
         """The examples as the set names them."""
         learned = self.label_set.learned

@@ -11,6 +11,7 @@ from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.rule_queue import Outcome, RuleQueue
 from labelyard.ingest.rules import IngestRule, IngestRules
+from labelyard.label_set_versions import is_alias
 from labelyard.ledger import AsyncLedger
 from labelyard.ledger.object_event_marks import LEASE_S, ObjectEventMarks
 from labelyard.messages import LabelSet
@@ -26,6 +27,8 @@ CANCEL_AGAIN_S: Final = 0.5
 async def find_labels(rules: IngestRules, client: AsyncClient) -> dict[str, LabelSet | str]:
     """Find the label set of each rule; a registered one is looked up, by its newest version.
 
+    An alias stays one: it is read again for each group of jobs.
+
     Raises:
         UnknownLabelSetError: One is not registered.
         LedgerUnavailableError: The ledger gave no answer.
@@ -36,6 +39,10 @@ async def find_labels(rules: IngestRules, client: AsyncClient) -> dict[str, Labe
             found[rule.name] = rule.labels
             continue
         reference = rule.label_set or ""
+        if is_alias(reference):
+            await client.label_sets.alias(reference)
+            found[rule.name] = reference
+            continue
         if "@" not in reference:
             versions = await client.label_sets.versions(reference)
             if not versions:

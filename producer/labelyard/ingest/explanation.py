@@ -65,8 +65,8 @@ def _explain_event(
 def _explain_job(rule: IngestRule, event: ObjectEvent, settings: ClientSettings) -> dict[str, Any]:
     reference = rule.label_set or ""
     shown = [label.name for label in rule.labels.labels] if rule.labels else reference
-    if "@" not in reference:
-        reference = f"{reference}@sha256:{NEWEST}"
+    if "@sha256:" not in reference:
+        reference = f"{reference.partition('@')[0]}@sha256:{NEWEST}"
     maker = JobMaker(rule, labels=rule.labels or reference, settings=settings)
     try:
         maker.check(event)

@@ -5,9 +5,9 @@ from typing import Final
 
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.rules import IngestRule
-from labelyard.messages import Deliver, ImageRef, Job, LabelSet
+from labelyard.messages import Deliver, ImageRef, Job
 from labelyard.settings import ClientSettings
-from labelyard.submission import JobOptions, make_job, name_images
+from labelyard.submission import JobOptions, Labels, make_job, name_images
 
 #: Stands for a job's id until it is known; as long as one.
 LONG_ID: Final = "0" * 36
@@ -16,13 +16,11 @@ LONG_ID: Final = "0" * 36
 class JobMaker:
     """Makes the jobs of one rule."""
 
-    def __init__(
-        self, rule: IngestRule, *, labels: LabelSet | str, settings: ClientSettings
-    ) -> None:
+    def __init__(self, rule: IngestRule, *, labels: Labels, settings: ClientSettings) -> None:
         """Make jobs for *rule*.
 
         Args:
-            labels: The rule's label set, or the reference of a registered one.
+            labels: The rule's label set, the reference of a registered one, or an alias.
             settings: Settings of the client that submits the jobs.
         """
         self._rule = rule
@@ -38,8 +36,12 @@ class JobMaker:
         self._images([event])
         self._deliver(event, job_id=LONG_ID)
 
-    def make(self, events: Sequence[ObjectEvent]) -> Job:
-        """Make the job of *events*, which has a new id."""
+    def make(self, events: Sequence[ObjectEvent], labels: Labels | None = None) -> Job:
+        """Make the job of *events*, which has a new id.
+
+        Args:
+            labels: What the rule's alias names now, if it has one.
+        """
         rule = self._rule
         options: JobOptions = {
             "top_k": rule.top_k,
@@ -50,7 +52,7 @@ class JobMaker:
             options["tenant"] = rule.tenant
         if rule.expires_in_s is not None:
             options["expires_in_s"] = rule.expires_in_s
-        job = make_job(self._settings, self._images(events), self._labels, **options)
+        job = make_job(self._settings, self._images(events), labels or self._labels, **options)
         return job.model_copy(update={"deliver": self._deliver(events[0], job_id=job.job_id)})
 
     def with_images(self, job: Job, events: Sequence[ObjectEvent]) -> Job:

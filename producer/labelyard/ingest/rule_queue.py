@@ -13,6 +13,7 @@ from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.job_maker import JobMaker
 from labelyard.ingest.rules import IngestRule
+from labelyard.label_set_versions import Alias, is_alias
 from labelyard.ledger.object_event_commands import ObjectEventClaim
 from labelyard.ledger.object_event_marks import ObjectEventMarks
 from labelyard.messages import Job, LabelSet
@@ -79,10 +80,11 @@ class RuleQueue:
         """Serve *rule*.
 
         Args:
-            labels: The rule's label set, or the reference of a registered one.
+            labels: The rule's label set, the reference of a registered one, or an alias.
             hold_s: Seconds that a refused event is tried again before its sender gets the refusal.
         """
         self._rule = rule
+        self._labels = labels
         self._maker = JobMaker(rule, labels=labels, settings=client.settings)
         self._client = client
         self._marks = marks
@@ -200,13 +202,13 @@ class RuleQueue:
         return True
 
     async def _submit(self, chosen: list[PendingEvent]) -> None:
-        size = self._rule.batch
+        if not chosen:
+            return
+        size, labels = self._rule.batch, await self._read_alias()
         groups = [
-            JobGroup(self._maker.make([one.event for one in part]), part)
+            JobGroup(self._maker.make([one.event for one in part], labels), part)
             for part in (chosen[at : at + size] for at in range(0, len(chosen), size))
         ]
-        if not groups:
-            return
         deadline = min(one.deadline for one in chosen)
         await self._held(lambda: self._claim(groups), deadline=deadline)
         claimed = [group for group in groups if group.pending]
@@ -231,6 +233,10 @@ class RuleQueue:
             for pending in group.pending:
                 self._resolve(pending, "job")
         await self._cancel([job_id for group in claimed for job_id in group.superseded])
+
+    async def _read_alias(self) -> Alias | None:
+        """Return what the rule's alias names now, if it has one."""
+        return await self._client.label_sets.alias(self._labels) if is_alias(self._labels) else None
 
     async def _claim(self, groups: list[JobGroup]) -> None:
         """Claim all events, and keep in each group those that are to be part of its job."""

@@ -91,8 +91,9 @@ class IngestRule(RuleTable):
         suffix: Ends of keys, one of which must fit; empty takes all keys.
         events: Kinds of events as S3 names them; ``ObjectCreated:*`` takes all of that kind.
         labels: Label set, or a list of names.
-        label_set: Name of a registered label set, for its newest version at the start, or
-            ``name@sha256:…``; in place of *labels*.
+        label_set: Name of a registered label set, for its newest version at the start,
+            ``name@sha256:…``, or an alias, which is read for each group of jobs; in place of
+            *labels*.
         queue: Queue of the jobs.
         tenant: Tenant of the jobs; the setting LABELYARD_TENANT if it is not given.
         top_k: Number of labels in a result.
@@ -116,7 +117,8 @@ class IngestRule(RuleTable):
     )
     labels: Annotated[LabelSet | None, BeforeValidator(_as_labels)] = None
     label_set: str | None = Field(
-        default=None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(@sha256:[0-9a-f]{64})?$"
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(@sha256:[0-9a-f]{64}|@[a-z0-9][a-z0-9._-]{0,63})?$",
     )
     queue: SubmitQueueName = Queue.INTERACTIVE.value
     tenant: Tenant | None = None

@@ -27,8 +27,9 @@ OpenedFrom = Literal["submit", "adopt", "run"]
 # The value in a record for each isolation; the first and the last are those of version 0.1.
 MODES: Final[Mapping[Isolation, str]] = {"none": "0", "suspect": "s", "crowded": "b", "alone": "1"}
 # What does not change the job that an id stands for: a later submit under the same idempotency
-# key has another expiry and another trace.
+# key has another expiry and another trace, and its alias may name another version by then.
 NOT_IN_DIGEST: Final = {"job_id", "expires_at", "trace"}
+NAMED_BY_ALIAS: Final = {"label_set", "canary"}
 
 
 class Command(NamedTuple):
@@ -100,7 +101,8 @@ def job_digest(job: Job) -> str:
 
     Defaults are left out, so that a version with a new optional field computes the same.
     """
-    content = job.model_dump_json(exclude=NOT_IN_DIGEST, exclude_defaults=True, warnings="error")
+    left_out = NOT_IN_DIGEST if job.alias is None else NOT_IN_DIGEST | NAMED_BY_ALIAS
+    content = job.model_dump_json(exclude=left_out, exclude_defaults=True, warnings="error")
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from labelyard.ledger.channel_keys import ChannelKeys
 from labelyard.ledger.event_keys import EventKeys
 from labelyard.ledger.final_job_keys import FinalJobKeys
 from labelyard.ledger.job_keys import JobKeys
+from labelyard.ledger.label_set_keys import LabelSetKeys
 from labelyard.ledger.run_keys import RunKeys
 from labelyard.ledger.set_aside_keys import SetAsideKeys
 from labelyard.ledger.tenant_keys import TenantKeys
@@ -25,6 +26,7 @@ class LedgerKeys(
     RunKeys,
     ChannelKeys,
     SetAsideKeys,
+    LabelSetKeys,
 ):
     """Keys and channels of one namespace in the ledger's Redis (``LABELYARD_LEDGER_URL``).
 
@@ -47,27 +49,6 @@ class LedgerKeys(
             self.dead_letters,
             self.pending_deliveries,
         )
-
-    def label_set(self, digest: str) -> str:
-        """Registered label set.
-
-        Type: string
-        Holds: the label set as JSON.
-        Writer: `client.label_sets.register`.
-        TTL: none: it is kept until an operator deletes it.
-        """
-        return f"{self.namespace}:label_set:{digest}"
-
-    @cached_property
-    def label_set_names(self) -> str:
-        """References of the registered label sets.
-
-        Type: sorted set
-        Holds: `name@sha256:…`, by the time of registration.
-        Writer: `client.label_sets.register`.
-        TTL: none: it is kept until an operator deletes it.
-        """
-        return f"{self.namespace}:label_set_names"
 
     def object_event(self, rule: str, object_digest: str) -> str:
         """Newest event of one object that `labelyard ingest` has made a job of.

@@ -87,3 +87,9 @@ INTERACTIVE_QUEUE: Final = Queue.INTERACTIVE
 
 #: Queue of plans and ends of runs.
 CONTROL_QUEUE: Final = Queue.CONTROL
+
+#: Aliases of label sets in a namespace.
+MAX_ALIASES: Final = 1000
+
+#: Moves of an alias that are kept.
+MAX_ALIAS_MOVES: Final = 1000

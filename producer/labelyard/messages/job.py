@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from labelyard.fields import (
     MAX_TRACE_ENTRIES,
+    AliasName,
     ETag,
     ImageUri,
     Instant,
@@ -97,6 +98,11 @@ class Job(Message):
             message if there is none.
         images: 1 to 64 pictures with distinct ids.
         label_set: Inline (up to 1,000 labels), or ``name@sha256:…`` of a registered one.
+        alias: Alias of a registered label set that the reference was read from; the reference
+            alone decides which labels are scored. Left out of the message if there is none.
+        canary: Reference of a version that the images are scored with, too, through the same
+            embeddings: how it differs is counted under the alias, and the result does not change.
+            Left out of the message if there is none.
         top_k: How many labels, best first, the result names for each image.
         rescore: Score from embeddings that are known, without the model. The storage is
             asked whether each picture is still there, unchanged, and may be read; one that
@@ -116,6 +122,8 @@ class Job(Message):
     tag: Tag | None = Field(default=None, exclude_if=lambda tag: tag is None)
     images: tuple[ImageRef, ...] = Field(min_length=1, max_length=MAX_IMAGES)
     label_set: LabelSet | LabelSetRef
+    alias: AliasName | None = Field(default=None, exclude_if=lambda alias: alias is None)
+    canary: LabelSetRef | None = Field(default=None, exclude_if=lambda canary: canary is None)
     top_k: TopK = 5
     rescore: Switch = False
     vectors: Switch = Field(default=False, exclude_if=lambda vectors: not vectors)
@@ -145,6 +153,14 @@ class Job(Message):
                 f"{len(self.label_set.labels)} labels are too many for a message "
                 f"(limit {MAX_INLINE_LABELS}): register the set and refer to it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_registered_labels_if_it_has_an_alias(self) -> Self:
+        if self.alias is not None and isinstance(self.label_set, LabelSet):
+            raise ValueError("alias: goes with the reference of a registered label set")
+        if self.canary is not None and self.alias is None:
+            raise ValueError("canary: goes with an alias, under which it is counted")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from labelyard.errors import (
     RunStateError,
     RunTimeoutError,
 )
+from labelyard.label_set_aliases import AliasRegistry, read_alias_of
 from labelyard.ledger import Ledger
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger
@@ -68,6 +69,7 @@ class Runs:
 
     def __init__(self, ledger: Ledger, publisher: Publisher, settings: ClientSettings) -> None:
         self._ledger = RunLedger(ledger)
+        self._label_sets = AliasRegistry(ledger.client, namespace=settings.namespace)
         self._publisher = publisher
         self._settings = settings
 
@@ -80,8 +82,8 @@ class Runs:
             source: Prefix in object storage, with or without a pattern
                 (``s3://bucket/photos/**/*.jpg``), or a manifest as JSONL, CSV or Parquet, there
                 or on this machine; a local one is uploaded first.
-            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``; for lines
-                that bring none of their own.
+            labels: Names, ``Label`` objects, a ``LabelSet``, ``name@sha256:…``, or an alias,
+                ``name@alias``, which is read now; for lines that bring none of their own.
             out: Prefix that results are written below, ``s3://bucket/prefix/``.
             options: See :class:`labelyard.runs.options.RunOptions`.
 
@@ -91,7 +93,7 @@ class Runs:
             ServiceConfigError: The manifest could not be uploaded; the text names the remedy.
             StorageUnavailableError: The same, because storage gave no usable answer.
         """
-        path = local_file(source)
+        path, labels = local_file(source), read_alias_of(self._label_sets, labels)
         if path is None:
             return self.start_run(make_run(self._settings, str(source), labels, out, options))
         options = {**options, "source_format": options.get("source_format") or format_of(path.name)}
@@ -248,7 +250,7 @@ class Runs:
             InvalidMessageError: Something is not as the contract wants it.
             IdempotencyConflictError: The idempotency key was used for another run.
         """
-        source = self._old_prefix(old_run)
+        source, labels = self._old_prefix(old_run), read_alias_of(self._label_sets, labels)
         request = make_rescore_run(self._settings, source, labels, out, options)
         return self.start_run(request)
 

@@ -10,12 +10,11 @@ from pydantic import ValidationError
 
 from labelyard.arguments import lifetime_s, text
 from labelyard.errors import InvalidMessageError
-from labelyard.label_sets import as_label_set
 from labelyard.messages import new_job_id
 from labelyard.messages.models import refusal_of
 from labelyard.runs.request import OutputFormat, RunRequest, SourceFormat, format_of
 from labelyard.settings import ClientSettings
-from labelyard.submission import Labels
+from labelyard.submission import Labels, reference_or_set
 
 Source: TypeAlias = str | os.PathLike[str]
 S3: Final = "s3://"
@@ -80,9 +79,7 @@ def make_run(
                 "tenant": tenant,
                 "source": source,
                 "source_format": options.get("source_format") or format_of(source),
-                "label_set": labels
-                if isinstance(labels, str) and "@sha256:" in labels
-                else as_label_set(labels, within="label_set"),
+                "label_set": reference_or_set(labels),
                 "out": out if out.endswith("/") else f"{out}/",
                 "expires_at": _expiry(options),
             }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelyard.errors import IdempotencyConflictError, RunNotFoundError
+from labelyard.label_set_aliases import AliasRegistry
 from labelyard.runs.client import Runs, run_id_of
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.lines import ErrorLine
@@ -78,8 +79,9 @@ class FakeRuns(Runs):
         error_lines: Lines that :meth:`errors` yields, by the id of the run.
     """
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, label_sets: AliasRegistry) -> None:
         self._settings = settings
+        self._label_sets = label_sets
         self._records = FakeRunLedger()
         self._ledger = self._records
         self.error_lines: dict[str, list[ErrorLine]] = {}

@@ -1,49 +1,13 @@
-"""In-memory parts of a client besides jobs: label sets, dead letters, set-aside messages, tenants."""
+"""In-memory parts of a client besides jobs and label sets: dead letters, set-aside messages, tenants."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from labelyard.errors import JobNotFoundError, UnknownLabelSetError
-from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
+from labelyard.errors import JobNotFoundError
 from labelyard.ledger import Backlog, BacklogKey, Record
 from labelyard.ledger.dead_letters import DeadLetters
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
-from labelyard.messages import LabelSet
 from labelyard.tenants import EVERY_OTHER, TenantPolicy, Tenants, TenantUsage, tenant_name
-
-
-class FakeLabelSets(LabelSetRegistry):
-    """Named label sets, in memory."""
-
-    def __init__(self) -> None:
-        self._sets: dict[str, LabelSet] = {}
-
-    def register(self, name: str, label_set: LabelSet) -> str:
-        """Keep *label_set* under *name*, as its newest version."""
-        check_registration(name, label_set)
-        reference = f"{name}@{label_set_digest(label_set)}"
-        self._sets.pop(reference, None)
-        self._sets[reference] = label_set
-        return reference
-
-    def get(self, reference: str) -> LabelSet:
-        """Read the label set that *reference* names."""
-        if reference not in self._sets:
-            raise UnknownLabelSetError(reference)
-        return self._sets[reference]
-
-    def delete(self, reference: str) -> None:
-        """Delete the version that *reference* names."""
-        self.get(reference)
-        del self._sets[reference]
-
-    def names(self) -> list[str]:
-        """List the registered names, in alphabetical order."""
-        return sorted({reference.partition("@")[0] for reference in self._sets})
-
-    def versions(self, name: str) -> list[str]:
-        """List the references under *name*, the newest last."""
-        return [reference for reference in self._sets if reference.partition("@")[0] == name]
 
 
 class FakeDeadLetters(DeadLetters):

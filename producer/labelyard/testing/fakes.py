@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Unpack
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
+from labelyard.async_label_sets import AsyncLabelSetRegistry
 from labelyard.async_registries import (
     AsyncDeadLetters,
     AsyncEventGroups,
-    AsyncLabelSetRegistry,
     AsyncSetAside,
     AsyncTenants,
     AsyncWebhooks,
@@ -38,10 +38,10 @@ from labelyard.runs.async_client import AsyncRuns
 from labelyard.settings import ClientSettings
 from labelyard.testing.fake_administration import AsyncFakeAdministration, FakeAdministration
 from labelyard.testing.fake_events import AsyncFakeEventLog, FakeEventGroups, FakeEventLog
+from labelyard.testing.fake_label_sets import FakeLabelSets
 from labelyard.testing.fake_runs import FakeRuns
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
-    FakeLabelSets,
     FakeSetAside,
     FakeTenants,
     as_pending,
@@ -92,7 +92,7 @@ class FakeClient(FakeAdministration, Client):
         self.webhooks = FakeWebhooks()
         self.event_log: FakeEventLog = FakeEventLog()
         self.event_groups = FakeEventGroups(self.event_log)
-        self.runs = FakeRuns(self.settings)
+        self.runs = FakeRuns(self.settings, self.label_sets)
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()

@@ -76,7 +76,7 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     ledger.run(ObjectEventCommands(ledger.keys).claim(claim, lease_s=30, window_s=60))
     write_a_run(RunLedger(ledger))
     registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
-    registry.register("pets", as_label_set(["a cat", "a dog"]))
+    registry.promote(registry.register("pets", as_label_set(["a cat", "a dog"])), "pets@prod")
     EventGroups(ledger).create("indexer")
     erased = sample_job()
     ledger.open(erased, queue=Queue.BULK)

@@ -63,6 +63,9 @@ ScriptName = Literal[
     "split_shard",
     "steer_run",
     "finish_run",
+    "register_label_set",
+    "delete_label_set",
+    "move_alias",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)
