@@ -19,10 +19,9 @@ from labelyard.label_set_versions import (
 )
 from labelyard.ledger.commands import Command
 from labelyard.ledger.keys import LedgerKeys
-from labelyard.ledger.label_set_commands import AliasAction, LabelSetCommands
+from labelyard.ledger.label_set_commands import AliasAction, LabelSetCommands, run_command
 from labelyard.ledger.limits import MAX_ALIASES
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
-from labelyard.ledger.scripts import SCRIPTS
 
 LabelsOrAlias = TypeVar("LabelsOrAlias")
 
@@ -205,9 +204,8 @@ class AliasRegistry:
         return [_text(item) for item in stored]
 
     def _run(self, command: Command) -> list[str]:
-        script = self._redis.register_script(SCRIPTS[command.script])
         with ledger_errors_as_ours():
-            answer: Any = script(keys=command.keys, args=command.args)
+            answer = run_command(self._redis, command)
         return [_text(part) for part in answer]
 
     def _move(self, command: Command, *, alias: str, version: str = "") -> str:

@@ -1,9 +1,13 @@
 """Calls of the scripts that keep label sets and move their aliases, built from named fields."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelyard.ledger.commands import Command, new_call_id
 from labelyard.ledger.keys import LedgerKeys
+from labelyard.ledger.scripts import SCRIPTS
+
+if TYPE_CHECKING:
+    import redis
 
 AliasAction = Literal["move", "canary", "end_canary", "remove"]
 
@@ -59,3 +63,10 @@ class LabelSetCommands:
             keys,
             [action, alias, reference, written, expect, author, note, new_call_id()],
         )
+
+
+def run_command(connection: "redis.Redis", command: Command) -> list[Any]:
+    """Run a script on a connection that is not a ledger's, and return its answer."""
+    script = connection.register_script(SCRIPTS[command.script])
+    answer: list[Any] = script(keys=command.keys, args=command.args)
+    return answer

@@ -108,7 +108,7 @@ def test_each_of_many_submits_names_a_version_that_was_promoted_and_later_ones_t
 def test_a_run_names_the_version_that_its_alias_names(client: Client) -> None:
     old, _ = two_versions(client)
 
-    run_id = client.runs.start("s3://photos/", "pets@prod", out="s3://results/").id
+    run_id = client.runs.start("s3://photos/a/", "pets@prod", out="s3://results/a/").id
 
     assert client.runs.get(run_id).request.label_set == old
 
@@ -161,7 +161,7 @@ def test_versions_are_registered_promoted_logged_and_compared_by_commands(tmp_pa
     assert (log[0]["parent"], log[0]["note"], log[0]["author"]) == (old, "cows, no dogs", "ann")
     assert (log[0]["metrics"]["accuracy"], log[0]["aliases"]) == (0.75, ["pets@prod"])
     assert "0.750" in run("label-sets", "log", "pets").stdout
-    assert [one["action"] for one in lines("label-sets", "moves", "pets@prod")][0] == "move"
+    assert lines("label-sets", "moves", "pets@prod")[0]["action"] == "move"
     assert lines("label-sets", "aliases")[0]["reference"] == new
     assert new in run("label-sets", "aliases").stdout
     assert "canary 0.05" in run("label-sets", "moves", "pets@prod").stdout

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from labelyard.errors import (
+    AliasConflictError,
     BrokerUnavailableError,
     EventGroupNotFoundError,
     IdempotencyConflictError,
@@ -72,6 +73,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     RunNotFoundError: "fail",
     RunStateError: "fail",
     EventGroupNotFoundError: "fail",
+    AliasConflictError: "fail",
     JobDeadLetteredError: "fail",
     # An error that none of the rows above covers; a test keeps ours from falling to here.
     LabelyardError: "fail",
