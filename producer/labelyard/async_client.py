@@ -27,6 +27,7 @@ from labelyard.async_registries import (
     AsyncWebhooks,
 )
 from labelyard.errors import JobNotFoundError
+from labelyard.evaluation.adapting_calls import AsyncAdaptingCalls
 from labelyard.evaluation.calls import AsyncEvaluationCalls
 from labelyard.evaluation.learning_calls import AsyncLearningCalls
 from labelyard.events.async_stream import AsyncEventStream
@@ -78,7 +79,9 @@ class AsyncJobHandle:
         return await self._client.cancel(self.id)
 
 
-class AsyncClient(AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls):
+class AsyncClient(
+    AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls, AsyncAdaptingCalls
+):
     """Submits jobs and reads their results, in any number of event loops.
 
     The methods mean, return and raise what those of :class:`labelyard.Client` do. Each loop

@@ -17,6 +17,7 @@ from labelyard.arguments import (
     writing,
 )
 from labelyard.errors import JobNotFoundError
+from labelyard.evaluation.adapting_calls import AdaptingCalls
 from labelyard.evaluation.calls import EvaluationCalls
 from labelyard.evaluation.learning_calls import LearningCalls
 from labelyard.events.groups import EventGroups
@@ -76,7 +77,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client(Administration, EvaluationCalls, LearningCalls):
+class Client(Administration, EvaluationCalls, LearningCalls, AdaptingCalls):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.

@@ -37,6 +37,7 @@ LabelyardError
     ├── QueueFullError           queue_full
     ├── TenantQuotaError         tenant_quota_exceeded
     ├── IdempotencyConflictError idempotency_conflict
+    ├── LabelSetWorseError       label_set_worse
     ├── ResultTimeoutError       result_timeout
     ├── ResultUnreadableError    result_unreadable
     ├── JobNotFoundError         job_not_found
@@ -356,6 +357,12 @@ class IdempotencyConflictError(ProducerError):
     """Another job, or another tenant's, has this id or idempotency key: choose another one."""
 
     code = "idempotency_conflict"
+
+
+class LabelSetWorseError(ProducerError):
+    """A new version of a label set would be worse on labelled pictures; it was not registered."""
+
+    code = "label_set_worse"
 
 
 class ResultTimeoutError(ProducerError):

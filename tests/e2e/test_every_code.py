@@ -282,6 +282,22 @@ def result_unreadable(stage: Stage) -> str:
     return code_raised(spoilt.outcome)
 
 
+def label_set_worse(stage: Stage) -> str:
+    """Shares that are the opposite of the sample's make its only labelled picture wrong."""
+    label_set = as_label_set(LABELS).model_copy(update={"temperature": 1000.0})
+    uri = stage.instant.picture()
+    best, other = stage.classify(uri, labels=label_set).images[0].labels
+    return code_raised(
+        lambda: stage.client.adapt(
+            label_set,
+            shares={best.name: 0.01, other.name: 0.99},
+            sample=[{"image": uri, "label": best.name}],
+            name="worse",
+            timeout_s=TIMEOUT_S,
+        )
+    )
+
+
 def job_not_found(stage: Stage) -> str:
     return code_raised(lambda: stage.client.result("nobody-submitted-this"))
 
@@ -389,6 +405,7 @@ SCENARIOS: dict[str, Callable[[Stage], str]] = {
         idempotency_conflict,
         result_timeout,
         result_unreadable,
+        label_set_worse,
         job_not_found,
         job_cancelled,
         job_expired,

@@ -119,6 +119,32 @@ def test_labels_without_examples_keep_their_scores(
     assert after["a cat"] != pytest.approx(before["a cat"])
 
 
+def test_a_set_is_adapted_to_the_shares_of_a_sample_and_wrong_shares_are_refused(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"calibration": 12}, labels=("a cat", "a fox"))
+    shares, wrong = tmp_path / "shares.json", tmp_path / "wrong.json"
+    shares.write_text(json.dumps({"a cat": 0.45, "a dog": 0.1, "a fox": 0.45}))
+    wrong.write_text(json.dumps({"a cat": 0.001, "a dog": 0.998, "a fox": 0.001}))
+    plain = register()
+
+    (adapted,) = lines(
+        run("prior", plain, "--shares", shares, "--sample", manifest, "--json", "--quiet")
+    )
+    refused = run("prior", adapted["reference"], "--shares", wrong, "--sample", manifest, "-q")
+    rows = map(json.loads, manifest.read_text().splitlines())
+    unlabelled = tmp_path / "unlabelled.jsonl"
+    unlabelled.write_text("\n".join(json.dumps({"image": row["image"]}) for row in rows))
+    (after,) = lines(run("prior", adapted["reference"], "--sample", unlabelled, "--json", "-q"))
+
+    per_label = adapted["per_label"]
+    assert adapted["accuracy"]["after"] >= adapted["accuracy"]["before"]
+    assert all(abs(one["after"] - one["expected"]) < 0.1 for one in per_label.values())
+    assert (refused.exit_code, refused.stderr[:15]) == (1, "label_set_worse")
+    for name, one in after["per_label"].items():  # as a worker scores with the bias
+        assert one["before"] == pytest.approx(per_label[name]["after"], abs=1e-5)
+
+
 @pytest.mark.parametrize("fault", ["two labels", "not a picture", "unknown label"])
 def test_a_manifest_that_cannot_teach_is_refused_with_its_line(
     environment: InstantService, tmp_path: Path, fault: str

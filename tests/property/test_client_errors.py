@@ -121,6 +121,9 @@ GOOD: dict[str, Any] = {
     "metrics": {"accuracy": 0.9},
     "precision": 0.9,
     "confidence": 0.9,
+    "shares": {"cat": 0.7, "dog": 0.3},
+    "sample": [{"image": "s3://photos/cat.jpg", "split": "test"}],
+    "most": 10,
 }
 OPTIONS = (
     "top_k",

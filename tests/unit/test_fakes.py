@@ -30,7 +30,17 @@ from labelyard.testing import (
 IMAGES = ["s3://photos/cat.jpg", "s3://photos/dog.jpg"]
 LABELS = ["cat", "dog"]
 # Made of the others, which are overridden.
-DERIVED = {"prepare", "submit", "classify", "result", "wait", "evaluate", "teach", "calibrate"}
+DERIVED = {
+    "prepare",
+    "submit",
+    "classify",
+    "result",
+    "wait",
+    "evaluate",
+    "teach",
+    "calibrate",
+    "adapt",
+}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelyard.messages import Label, LabelSet
+from labelyard.messages import Label, LabelSet, Learned
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling, sigmoid, softmax
@@ -46,6 +46,19 @@ def test_softmax_shares_one_among_the_labels() -> None:
     assert found.labels[0].score == pytest.approx(odds / (1 + odds), abs=1e-6)
     assert sum(label.score for label in found.labels) == pytest.approx(1)
     assert found.matched == ("dog",)
+
+
+def test_a_bias_is_added_before_the_temperature_and_not_to_abstain_prompts() -> None:
+    learned = Learned(checkpoint="sha256:abc", bias={"cat": 2.0, "dog": -1.0})
+    names, nothing = labels("cat", "dog"), ("nothing",)
+    plain = LabelSet(labels=names, temperature=2.0, abstain=nothing)
+
+    found = score(matrix_of(plain.model_copy(update={"learned": learned}), 0.2, 0.3, 0.1))
+
+    weights = np.exp(np.array([2.0 + 2.0, 3.0 - 1.0, 1.0]) / 2.0)
+    expected = weights / weights.sum()
+    assert [label.name for label in found.labels] == ["cat", "dog"]
+    assert [label.score for label in found.labels] == pytest.approx(expected[:2], abs=1e-6)
 
 
 def test_sigmoid_judges_each_label_by_itself() -> None:

@@ -20,6 +20,7 @@ from labelyard.cli import (
     label_sets,
     learning,
     listing,
+    prior,
     removal,
     runs,
     set_aside,
@@ -121,6 +122,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(learning.examples)
 app.command()(learning.calibrate)
+app.command()(prior.prior)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

@@ -127,10 +127,8 @@ class PreparedCalibration:
         certified = promise_of(found, precision=self.precision, confidence=self.confidence)
         fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
         before = self.label_set.learned
-        learned = Learned(
-            checkpoint=fingerprint,
-            examples=None if before is None else before.examples,
-            certified=certified,
+        learned = (before or Learned(checkpoint=fingerprint)).model_copy(
+            update={"checkpoint": fingerprint, "certified": certified}
         )
         label_set = with_thresholds(self.label_set, found).model_copy(
             update={"temperature": temperature, "learned": learned}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -60,6 +60,9 @@ class _Line(BaseModel):
     text: Annotated[str, Field(max_length=10_000)] | None = None
     path: Annotated[list[Name], Field(max_length=64)] = []
 
+    #: Whether a line without a label is at fault.
+    needs_label: ClassVar[bool] = True
+
     @model_validator(mode="before")
     @classmethod
     def _names_its_labels(cls, fields: Any) -> Any:
@@ -69,11 +72,17 @@ class _Line(BaseModel):
             fields = {**fields, "image": fields["file"]}
         if "label" in fields and "labels" in fields:
             raise ValueError("label and labels exclude each other: write one of them")
-        if "label" not in fields and "labels" not in fields:
+        if cls.needs_label and "label" not in fields and "labels" not in fields:
             raise ValueError(
                 "there is no label: write label, labels for several, or label: null for none of these"
             )
         return fields
+
+
+class _SampleLine(_Line):
+    """Fields of a line of a sample, which needs no label."""
+
+    needs_label: ClassVar[bool] = False
 
 
 class _Faults:
@@ -116,11 +125,37 @@ def read_manifest(
         InvalidMessageError: The file cannot be read, or lines of it are at fault; the text names
             each line and the remedy.
     """
+    return _read(source, _Line, split=split, preferred=TEST_SPLIT, labels=labels)
+
+
+def read_sample(
+    source: Manifest,
+    *,
+    split: str | None = None,
+    preferred: str = TEST_SPLIT,
+    labels: Collection[str] | None = None,
+) -> list[LabelledImage]:
+    """Read pictures whose lines may name labels, and need not; see :func:`read_manifest`.
+
+    Args:
+        preferred: Split that is taken if a line has it, and none is chosen.
+    """
+    return _read(source, _SampleLine, split=split, preferred=preferred, labels=labels)
+
+
+def _read(
+    source: Manifest,
+    kind: type[_Line],
+    *,
+    split: str | None,
+    preferred: str,
+    labels: Collection[str] | None,
+) -> list[LabelledImage]:
     name, folder, lines = _open(source)
     faults = _Faults(name)
-    images = list(_parse_all(lines, folder, faults))
+    images = list(_parse_all(lines, folder, faults, kind))
     faults.raise_if_any()
-    chosen = _choose(images, split, name)
+    chosen = _choose(images, split, preferred, name)
     for one in chosen:
         if fault := _fault_of(one, labels):
             faults.add(one.line, fault)
@@ -148,14 +183,14 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse_all(
-    lines: Iterable[tuple[int, Any]], folder: Path, faults: _Faults
+    lines: Iterable[tuple[int, Any]], folder: Path, faults: _Faults, kind: type[_Line]
 ) -> Iterator[LabelledImage]:
     for number, content in lines:
         if isinstance(content, LabelledImage):
             yield content
             continue
         try:
-            fields = _Line.model_validate(_from_json(content))
+            fields = kind.model_validate(_from_json(content))
         except ValidationError as error:
             faults.add(number, sentences_of(error, whole="the line"))
         except ValueError as error:
@@ -198,11 +233,13 @@ def _image(number: int, fields: _Line, folder: Path) -> LabelledImage:
     )
 
 
-def _choose(images: list[LabelledImage], split: str | None, name: str) -> list[LabelledImage]:
+def _choose(
+    images: list[LabelledImage], split: str | None, preferred: str, name: str
+) -> list[LabelledImage]:
     if not images:
         raise InvalidMessageError(f"{name}: there is no line: write one for each picture")
     splits = sorted({one.split for one in images if one.split is not None})
-    wanted = split if split is not None or TEST_SPLIT not in splits else TEST_SPLIT
+    wanted = split if split is not None or preferred not in splits else preferred
     if wanted is None:
         return images
     chosen = [one for one in images if one.split == wanted]

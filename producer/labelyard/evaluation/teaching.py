@@ -13,6 +13,7 @@ from labelyard.evaluation.example_store import EXAMPLES_PREFIX
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
 from labelyard.evaluation.preparation import check_extra, local_files, uris_of
 from labelyard.evaluation.scored_images import Prepare, ScoredImage, Scoring
+from labelyard.evaluation.versions import without_promise
 from labelyard.ledger import Record
 from labelyard.messages import Examples, Job, Label, LabelSet, Learned, ModelInfo
 from labelyard.messages.learned import MAX_TAUGHT_LABELS, FeatureSpace
@@ -236,12 +237,8 @@ def prepare_teaching(
 
 def with_learned(label_set: LabelSet, learned: Learned) -> LabelSet:
     """Return the set with examples, without a temperature and thresholds of other scores."""
-    was_certified = label_set.learned is not None and label_set.learned.certified is not None
-    labels = label_set.labels
-    if was_certified:
-        labels = tuple(label.model_copy(update={"threshold": None}) for label in labels)
-    changed = {"learned": learned, "temperature": 1.0, "labels": labels}
-    return label_set.model_copy(update=changed)
+    changed = {"learned": learned, "temperature": 1.0}
+    return without_promise(label_set).model_copy(update=changed)
 
 
 def _one_model(scoring: VectorScoring) -> ModelInfo:

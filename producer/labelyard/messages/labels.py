@@ -69,6 +69,7 @@ class LabelSet(Message):
         examples, certified = self.learned.examples, self.learned.certified
         known = {label.name for label in self.labels}
         named = [*(examples.counts if examples else ()), *(certified.labels if certified else ())]
+        named += self.learned.bias or ()
         if unknown := [name for name in named if name not in known]:
             raise ValueError(f"learned names {cut(unknown[0])!r}, which is not a label of the set")
         return self

@@ -4,12 +4,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from labelyard.fields import AS_NUMBER, Name, ObjectUri, Threshold
+from labelyard.fields import AS_NUMBER, MAX_LABELS, Name, ObjectUri, Threshold
 from labelyard.messages.models import Message
 
 FeatureSpace = Literal["joint", "penultimate"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0), AS_NUMBER]
+Logit = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False), AS_NUMBER]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), AS_NUMBER]
 
 #: Labels of one set that may have examples: a job that embeds examples carries them.
@@ -81,8 +82,13 @@ class Learned(Message):
             refuses the set with ``label_set_of_another_checkpoint``.
         examples: Pictures that taught labels, or ``None``.
         certified: The promise that thresholds keep, or ``None``.
+        bias: Number that is added to the logit of a label, before the temperature; left out if
+            there is none.
     """
 
     checkpoint: Name
     examples: Examples | None = None
     certified: Certified | None = None
+    bias: dict[Name, Logit] | None = Field(
+        default=None, max_length=MAX_LABELS, exclude_if=lambda bias: bias is None
+    )

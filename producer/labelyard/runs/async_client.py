@@ -109,6 +109,10 @@ class AsyncRuns:
             for line in some:
                 yield line
 
+    async def pictures(self, old_run: str, *, most: int = 1_000) -> Sequence[str]:
+        """Return addresses of pictures that a run labelled, from all parts of it."""
+        return await asyncio.to_thread(self._runs.pictures, old_run, most=most)
+
     async def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
         """Download the files of a run, and return their paths; equal files that are there are kept."""
         return await asyncio.to_thread(self._runs.download, run_id, folder)

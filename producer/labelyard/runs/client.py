@@ -215,6 +215,28 @@ class Runs:
             if not wanted or line.code in wanted:
                 yield line
 
+    def pictures(self, old_run: str, *, most: int = 1_000) -> Sequence[str]:
+        """Return addresses of pictures that a run labelled, from all parts of it.
+
+        Args:
+            old_run: Id of the run, or the prefix of its files, ``s3://bucket/prefix/``. Its results
+                are JSON lines.
+            most: No more than that many.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InvalidMessageError: It has no results as JSON lines yet.
+            ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
+            StorageUnavailableError: S3 gave no usable answer.
+        """
+        most = counted(most)
+        if text(old_run, name="old_run").startswith(S3):
+            out = old_run if old_run.endswith("/") else f"{old_run}/"
+        else:
+            out = self.get(old_run).request.out
+        found: Sequence[str] = _outputs().read_pictures(out, self._settings, most=most)
+        return found
+
     def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
         """Download the files of a run, and return their paths; equal files that are there are kept.
 

@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from labelyard.runs.lines import ErrorLine
+from labelyard.errors import InvalidMessageError
+from labelyard.runs.lines import ErrorLine, ResultLine
 from labelyard.settings import ClientSettings
 from labelyard.uploads import open_client, storage_errors_as_ours
 
@@ -28,6 +30,32 @@ def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
                 for line in body.iter_lines():
                     if line:
                         yield ErrorLine.model_validate_json(line)
+
+
+def read_pictures(out: str, settings: ClientSettings, *, most: int) -> list[str]:
+    """Return addresses of pictures that have results below *out*, a like number of each file.
+
+    Args:
+        most: No more than that many.
+
+    Raises:
+        InvalidMessageError: There are no results as JSON lines.
+        ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    bucket, prefix = place_of(out)
+    found: list[str] = []
+    with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
+        keys = [key for key in list_keys(s3, bucket, f"{prefix}results-") if key.endswith(".jsonl")]
+        if not keys:
+            raise InvalidMessageError(f"{out}: there are no results as JSON lines")
+        keys = keys[:: -(-len(keys) // most)]
+        for key in keys:
+            with closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+                lines = islice(filter(None, body.iter_lines()), -(-most // len(keys)))
+                results = map(ResultLine.model_validate_json, lines)
+                found += [line.uri for line in results if line.error is None]
+    return found[:most]
 
 
 def download_outputs(out: str, folder: Path, settings: ClientSettings) -> list[Path]:

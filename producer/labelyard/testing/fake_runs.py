@@ -77,6 +77,7 @@ class FakeRuns(Runs):
 
     Attributes:
         error_lines: Lines that :meth:`errors` yields, by the id of the run.
+        labelled: Addresses that :meth:`pictures` returns, by the id of the run.
     """
 
     def __init__(self, settings: ClientSettings, label_sets: AliasRegistry) -> None:
@@ -85,6 +86,7 @@ class FakeRuns(Runs):
         self._records = FakeRunLedger()
         self._ledger = self._records
         self.error_lines: dict[str, list[ErrorLine]] = {}
+        self.labelled: dict[str, list[str]] = {}
 
     def _open(self, part: RunPart) -> None:
         """Do nothing: there is no worker."""
@@ -122,6 +124,12 @@ class FakeRuns(Runs):
         for line in self.error_lines.get(run_id_of(run_id), []):
             if not codes or line.code in codes:
                 yield line
+
+    def pictures(self, old_run: str, *, most: int = 1_000) -> Sequence[str]:
+        """Return the addresses that the test has set."""
+        if old_run not in self.labelled:
+            self.get(old_run)
+        return self.labelled.get(old_run, [])[:most]
 
     def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:  # noqa: ARG002
         """Return no files: there is no storage.

@@ -150,7 +150,7 @@ class Scorer:
         image_embeds, features = self._split(vectors)
         if (taught := labels.taught) is not None:
             return select_taught(image_embeds, features, labels, taught, self._scaling, top_k=top_k)
-        if self._gpu is not None and self._suits_gpu(labels):
+        if self._gpu is not None and labels.bias is None and self._suits_gpu(labels):
             try:
                 return self._gpu.select(image_embeds, labels, self._scaling, top_k=top_k)
             except BatcherFullError:

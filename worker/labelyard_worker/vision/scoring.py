@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labelyard.evaluation.example_scores import TaughtLabels, divide_among_taught
+from labelyard.evaluation.example_scores import Array, TaughtLabels, divide_among_taught
 from labelyard.messages import LabelSet
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -56,6 +56,7 @@ class LabelMatrix:
         scoring: The label set's scoring; the checkpoint's own for ``auto``.
         temperature: Divides the logits.
         taught: Scorer of the labels that pictures taught, or ``None``.
+        bias: Added to the logits before the temperature, shape (labels + abstain,), or ``None``.
         is_best_only: Whether only the best label may be matched: what is certified of a softmax
             set are its best labels.
     """
@@ -68,6 +69,7 @@ class LabelMatrix:
     temperature: float
     taught: TaughtLabels | None = None
     is_best_only: bool = False
+    bias: NDArray[np.float64] | None = None
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class LabelMatrix:
             is_best_only=scoring == "softmax"
             and label_set.learned is not None
             and label_set.learned.certified is not None,
+            bias=_bias_of(label_set),
         )
 
     @property
@@ -111,7 +114,18 @@ class LabelMatrix:
         if self.taught is not None:
             arrays = (self.taught.prototypes, self.taught.examples, self.taught.dual)
             taught = sum(array.nbytes for array in arrays)
-        return OBJECT_BYTES + self.text_embeds.nbytes + self.thresholds.nbytes + names + taught
+        bias = 0 if self.bias is None else self.bias.nbytes
+        arrays_bytes = self.text_embeds.nbytes + self.thresholds.nbytes + bias
+        return OBJECT_BYTES + arrays_bytes + names + taught
+
+
+def _bias_of(label_set: LabelSet) -> NDArray[np.float64] | None:
+    """Return the bias of each label, and 0 for *abstain* prompts; ``None`` if there is none."""
+    learned = label_set.learned
+    if learned is None or learned.bias is None:
+        return None
+    labels = [learned.bias.get(label.name, 0.0) for label in label_set.labels]
+    return np.array(labels + [0.0] * len(label_set.abstain))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -152,6 +166,9 @@ def select_on_host(
         ValueError: The dims differ.
     """
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
+    if matrix.bias is not None:
+        raw = to_logits(cosines.astype(np.float64), scaling, temperature=1.0)
+        return select_tempered(raw, matrix, top_k=top_k)
     logits = to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature)
     return select_labels(logits, matrix, top_k=top_k)
 
@@ -177,7 +194,17 @@ def select_taught(
     logits = divide_among_taught(
         by_text, taught.logits(by_text[:, taught.labels], features), taught.labels
     )
-    tempered = to_logits(logits, Scaling(1.0), temperature=matrix.temperature)
+    return select_tempered(logits, matrix, top_k=top_k)
+
+
+def select_tempered(logits: Array, matrix: LabelMatrix, *, top_k: int) -> Selection:
+    """Select the labels that may be named, by logits before bias and temperature.
+
+    Args:
+        logits: Shape (images, labels + abstain).
+    """
+    shifted = logits if matrix.bias is None else logits + matrix.bias
+    tempered = to_logits(shifted, Scaling(1.0), temperature=matrix.temperature)
     return select_labels(tempered, matrix, top_k=top_k)
 
 

@@ -1,0 +1,93 @@
+"""The command ``labelyard prior``."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from labelyard.cli.label_set_argument import SetName
+from labelyard.cli.option_group import with_options
+from labelyard.cli.output import print_json
+from labelyard.cli.set_scoring import NewName, Note, ScoringOptions, SetScoring
+from labelyard.cli.tables import Column, print_columns
+from labelyard.client import Client
+from labelyard.evaluation.adapting import AdaptedSet, prepare_adapting
+from labelyard.evaluation.adapting_calls import as_lines, fingerprint_for, run_in
+
+Shares = Annotated[
+    Path | None,
+    typer.Option("--shares", metavar="FILE", help='Expected shares: {"cat": 0.7, "dog": 0.3}'),
+]
+Sample = Annotated[
+    str | None,
+    typer.Option(
+        "--sample",
+        metavar="MANIFEST_OR_RUN",
+        help="Pictures as they come in use; lines need no label. Of a run: its id or its prefix",
+    ),
+]
+SampleSplit = Annotated[
+    str | None,
+    typer.Option("--split", help="Lines to take; calibration if there are such, else all lines"),
+]
+COLUMNS: Final = (
+    Column("label"),
+    Column("bias", is_right=True),
+    Column("expected", is_right=True),
+    Column("mean score", is_right=True),
+    Column("now", is_right=True),
+)
+
+
+@with_options
+def prior(
+    label_set: SetName,
+    shares: Shares = None,
+    sample: Sample = None,
+    name: NewName = None,
+    note: Note = "",
+    split: SampleSplit = None,
+    *,
+    options: ScoringOptions,
+) -> None:
+    """Give each label a bias for where the set is used, and register the new version."""
+    with Client() as client:
+        scorer = SetScoring(client, options)
+        chosen = scorer.read(label_set)
+        name = chosen.new_name(name)
+        run = run_in(sample)
+        pictures = sample if run is None else as_lines(client.runs.pictures(run))
+        prepared = prepare_adapting(
+            chosen.label_set,
+            shares=shares,
+            sample=pictures,
+            reference=chosen.reference,
+            split=split,
+        )
+        if prepared.images:
+            found = prepared.adapt(scorer.score(prepared))
+        else:
+            found = prepared.adapt_blindly(fingerprint_for(chosen.label_set, client.workers()))
+        reference = client.label_sets.register(
+            name, found.label_set, parent=chosen.reference, note=note or found.note
+        )
+        found = replace(found, reference=reference)
+    if options.as_json:
+        print_json(found.report())
+    else:
+        _print_adapted(found)
+
+
+def _print_adapted(found: AdaptedSet) -> None:
+    rows = []
+    for label, bias in found.bias.items():
+        expected = found.shares and found.shares[label]
+        means = found.mean_scores.get(label, (None, None))
+        cells = ("–" if one is None else f"{one:.3f}" for one in (expected, *means))
+        rows.append((label, f"{bias:+.2f}", *cells))
+    print_columns(COLUMNS, rows)
+    if found.accuracy is not None:
+        before, after = found.accuracy
+        typer.echo(f"accuracy {before:.3f}, now {after:.3f}; {found.labelled} labelled pictures")
+    typer.echo(found.reference)
