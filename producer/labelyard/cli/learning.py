@@ -8,14 +8,13 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import ManifestFile, NewName, ScoringOptions, SetScoring
+from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringOptions, SetScoring
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
 from labelyard.evaluation.calibrating import Calibration, prepare_calibration
 from labelyard.evaluation.example_store import read_example_digests, store_examples
 from labelyard.evaluation.teaching import TaughtSet, prepare_teaching
 
-Note = Annotated[str, typer.Option("--note", help="Why, for label-sets log")]
 TrainSplit = Annotated[str, typer.Option("--split", help="Lines that teach")]
 CalibrationSplit = Annotated[str, typer.Option("--split", help="Lines to calibrate on")]
 Precision = Annotated[

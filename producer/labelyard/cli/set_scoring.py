@@ -35,6 +35,7 @@ NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Show no picture
 NewName = Annotated[
     str | None, typer.Option("--name", help="Name of the new version; that of SET if it has one")
 ]
+Note = Annotated[str, typer.Option("--note", help="Why, for label-sets log")]
 QueueName = Annotated[SubmitQueueName, typer.Option("--queue", help="Queue of the jobs")]
 TimeoutS = Annotated[
     float, typer.Option("--timeout-s", min=0, help="Most seconds to wait for 4,096 pictures")
