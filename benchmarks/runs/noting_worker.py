@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tests.support.apps.instant import app  # its stand-ins come before any other import
 from tests.support.apps.notes import note
 
-from labelyard_worker.classify import ImageOutcome
+from labelyard_worker.image_outcomes import ImageOutcome
 from labelyard_worker.runs import shard_work
 from labelyard_worker.runs.files.shard_output import ShardOutput
 from labelyard_worker.runs.shard_images import PlanLines

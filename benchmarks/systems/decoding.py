@@ -7,10 +7,11 @@ from obstore.store import S3Store
 from PIL import Image
 
 from labelyard.s3_client import S3Credentials
-from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
+from labelyard_worker.intake.resize import Drafted, resize_and_crop
 from labelyard_worker.intake.sources.s3_clients import open_store
 from labelyard_worker.intake.sources.s3_settings import S3Settings
 from labelyard_worker.pixels import PixelSpec
+from labelyard_worker.resized_sizes import resized_size
 
 
 def decode_file(path: Path, spec: PixelSpec, *, is_exact: bool = False) -> bytes:

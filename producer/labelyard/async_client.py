@@ -33,6 +33,7 @@ from labelyard.evaluation.learning_calls import AsyncLearningCalls
 from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
+from labelyard.explaining import AsyncExplanationCalls
 from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
@@ -80,7 +81,11 @@ class AsyncJobHandle:
 
 
 class AsyncClient(
-    AsyncAdministration, AsyncEvaluationCalls, AsyncLearningCalls, AsyncAdaptingCalls
+    AsyncAdministration,
+    AsyncEvaluationCalls,
+    AsyncLearningCalls,
+    AsyncAdaptingCalls,
+    AsyncExplanationCalls,
 ):
     """Submits jobs and reads their results, in any number of event loops.
 

@@ -23,6 +23,7 @@ from labelyard.evaluation.learning_calls import LearningCalls
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
+from labelyard.explaining import ExplanationCalls
 from labelyard.label_set_aliases import read_alias_of
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, Opened, Record, State, connect
@@ -77,7 +78,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client(Administration, EvaluationCalls, LearningCalls, AdaptingCalls):
+class Client(Administration, EvaluationCalls, LearningCalls, AdaptingCalls, ExplanationCalls):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.

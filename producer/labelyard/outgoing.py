@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from labelyard.messages import Job
+from labelyard.messages.explanation import DEFAULT_GRID, MAX_GRID, MIN_GRID, count_occluded
 
 if TYPE_CHECKING:
     from labelyard.ledger import Record
@@ -65,7 +66,7 @@ class Outgoing:
             queue,
             published_at,
             tenant=job.tenant,
-            images=len(job.images),
+            images=job.count_images(),
         )
 
     @classmethod
@@ -111,12 +112,20 @@ class Outgoing:
         }
 
 
+def _occluded_in(job: Any) -> int:
+    """Count the extra images of a picture in a message that nothing has checked yet."""
+    grid = job.get("explain_grid")
+    is_grid = isinstance(grid, int) and MIN_GRID <= grid <= MAX_GRID
+    return count_occluded(grid if is_grid else DEFAULT_GRID)
+
+
 def share_of(message: str) -> tuple[str, int]:
     """Read tenant and number of images of a job or a part of a run; the defaults if it is neither."""
     try:
         job = json.loads(message)
         tenant, images = job.get("tenant", DEFAULT_TENANT), job["images"]
-        images = images if isinstance(images, int) else len(images)
+        if not isinstance(images, int):
+            images = len(images) * (1 + (_occluded_in(job) if job.get("explain") else 0))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return DEFAULT_TENANT, 1
     is_tenant = isinstance(tenant, str) and _TENANT.fullmatch(tenant) is not None

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
@@ -30,6 +30,16 @@ from labelyard.settings import ClientSettings
 Image: TypeAlias = str | tuple[str, str] | ImageRef
 Labels: TypeAlias = LabelSet | Sequence[str | Label] | str | Alias
 LONGEST_MADE_ID: Final = 240
+#: Options that the contract takes as they are.
+PLAIN_OPTIONS: Final = (
+    "top_k",
+    "rescore",
+    "vectors",
+    "explain_grid",
+    "tag",
+    "deliver",
+    "trace",
+)
 
 
 class JobOptions(TypedDict, total=False):
@@ -39,6 +49,8 @@ class JobOptions(TypedDict, total=False):
         top_k: How many labels, best first, the result names for each image.
         rescore: Score from known embeddings, without reading the pictures.
         vectors: Name the vectors of pictures in the result, to make examples of.
+        explain: Labels to explain for each picture: where it was seen, and which label competed.
+        explain_grid: Windows along each side of a picture, 2 to 8; 4 if not given.
         tenant: On whose behalf; the settings' tenant if not given.
         expires_at: After this instant nobody wants the result any more.
         expires_in_s: The same, in seconds from now.
@@ -52,6 +64,8 @@ class JobOptions(TypedDict, total=False):
     top_k: int
     rescore: bool
     vectors: bool
+    explain: Sequence[str]
+    explain_grid: int
     tenant: str
     expires_at: datetime
     expires_in_s: float
@@ -78,11 +92,9 @@ def make_job(
     key = options.get("idempotency_key")
     if key is not None:
         key = text(key, name="idempotency_key")
-    plain = {
-        name: options[name]
-        for name in ("top_k", "rescore", "vectors", "tag", "deliver", "trace")
-        if name in options
-    }
+    plain: dict[str, Any] = {name: options[name] for name in PLAIN_OPTIONS if name in options}
+    if "explain" in options:
+        plain["explain"] = tuple(listed(options["explain"], name="explain"))
     job_id = new_job_id() if key is None else job_id_for(tenant, key)
     job = parse_job(
         {

@@ -128,7 +128,7 @@ class _RecordedSpans(SubmitSpans):
                 **self._of_all,
                 "messaging.message.id": job.job_id,
                 "labelyard.tenant": job.tenant,
-                "labelyard.images": len(job.images),
+                "labelyard.images": job.count_images(),
             },
         )
 

@@ -22,7 +22,7 @@ CODE = [ROOT / "producer/labelyard", ROOT / "worker/labelyard_worker"]
 BASES = [ROOT, *CODE]
 PREFIXES_IN_BUCKETS = {
     *("bucket/prefix/", "photos/labels/", "uploads/", "incoming/", "labelyard-uploads/incoming/"),
-    *("_plan/", "retry-1/", "retry-2/", "label-sets/"),
+    *("_plan/", "retry-1/", "retry-2/", "label-sets/", "explanations/"),
 }
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

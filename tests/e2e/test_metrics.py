@@ -96,6 +96,8 @@ def deliver_and_fail(instant: InstantService, client: Client, watch: Watch) -> N
         watch.wait_for("labelyard_delivery_attempts_total", kind="webhook", outcome="delivered")
         watch.wait_for("labelyard_fleet_dead_deliveries")
     lose_events(client)
+    client.classify([good], labels=LABELS, explain=LABELS[:1], timeout_s=TIMEOUT_S)
+    watch.wait_for("labelyard_occluded_images_total", least=16)
     watch.wait_for("labelyard_fleet_event_gaps")
     watch.wait_for("labelyard_fleet_waiting_events", group="metrics")
 

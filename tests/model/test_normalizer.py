@@ -34,7 +34,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
 
 from labelyard.errors import ModelLoadError
 from labelyard_worker.intake.decode import ImageLimits, PixelSpec, decode
-from labelyard_worker.intake.resize import resized_size
+from labelyard_worker.resized_sizes import resized_size
 from labelyard_worker.vision.normalizer import Normalizer, pixel_spec
 from tests.support import odd_pictures, pictures
 

@@ -124,10 +124,15 @@ GOOD: dict[str, Any] = {
     "shares": {"cat": 0.7, "dog": 0.3},
     "sample": [{"image": "s3://photos/cat.jpg", "split": "test"}],
     "most": 10,
+    "image": "s3://photos/cat.jpg",
+    "label": "cat",
+    "grid": 4,
 }
 OPTIONS = (
     "top_k",
     "rescore",
+    "explain",
+    "explain_grid",
     "tenant",
     "expires_at",
     "expires_in_s",

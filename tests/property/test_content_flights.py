@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from labelyard.errors import ScoresNotFiniteError
 from labelyard.messages import ImageRef
 from labelyard.queues import Priority
-from labelyard_worker.classify import check_is_finite
 from labelyard_worker.embedding import Embedded, Embedder
+from labelyard_worker.image_outcomes import check_is_finite
 from labelyard_worker.pixels import ImageFacts, Pixels
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import ImageCache

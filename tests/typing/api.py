@@ -26,6 +26,7 @@ from labelyard import (
     RunRecord,
 )
 from labelyard.evaluation.evaluation import Evaluation
+from labelyard.explaining import ExplainedImage
 from labelyard.ledger import Backlog, BacklogKey, State
 from labelyard.ledger.listing import JobSummary
 from labelyard.ledger.undelivered import UndeliveredResult
@@ -62,6 +63,13 @@ def evaluates(client: Client) -> None:
     assert_type(evaluation.accuracy, float | None)
     client.evaluate("pets@sha256:00", [{"image": "s3://a/b.jpg", "label": None}], split="test")
     client.evaluate(["cat"], "manifest.jsonl", queue="quarantine")  # type: ignore[arg-type]
+
+
+def explains(client: Client) -> None:
+    explained = client.explain("photo.jpg", "cat", ["cat", "dog"], grid=8)
+    assert_type(explained, ExplainedImage)
+    assert_type(explained.explanation.window.left, float)
+    client.explain("photo.jpg", ["cat"], ["cat"])  # type: ignore[arg-type]
 
 
 def waits(client: Client, job: JobHandle) -> None:

@@ -40,6 +40,7 @@ DERIVED = {
     "teach",
     "calibrate",
     "adapt",
+    "explain",
 }
 
 

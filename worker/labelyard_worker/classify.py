@@ -4,14 +4,10 @@ Celery is in ``tasks.py``; attempts, retries and the ledger are in ``jobs/``; th
 image's address to its embedding is in ``embedding.py``, ``intake/`` and ``vision/``.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from labelyard.errors import ImageError, ScoresNotFiniteError, TransientError
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.messages import (
     Failure,
@@ -27,8 +23,12 @@ from labelyard.messages import (
 from labelyard.queues import Priority
 from labelyard_worker import spans
 from labelyard_worker.embedding import Embedded, Embedder
-from labelyard_worker.intake.image_uri import redact
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.explainer import Explainer, Explanations
+from labelyard_worker.image_outcomes import (
+    ImageOutcome,
+    raise_if_storage_is_away,
+    wait_for_images,
+)
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.delivery.large_results import LargeResults
 from labelyard_worker.observations import timed
@@ -36,8 +36,6 @@ from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import LabelMatrix
-
-ImageOutcome = Embedded | ImageError | TransientError
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class Classifier:
     label_sets: LabelSetRegistry
     embedder: Embedder
     scorer: Scorer
+    explainer: Explainer
     large_results: LargeResults
     model: ModelInfo
 
@@ -67,14 +66,21 @@ class Classifier:
         """
         with spans.stage("labels"):
             labels = self._label_matrix(job, priority=priority, token=token)
-        embed = self.embedder.recall if job.rescore else self.embedder.embed
-        futures = embed(job, priority=priority, is_wanted=token.check)
-        outcomes = wait_for_images(job, futures, token)
+        explanations: Sequence[Explanations] = ()
+        if job.explain:
+            outcomes, explanations = self.explainer.explain(
+                job, labels, priority=priority, token=token
+            )
+        else:
+            embed = self.embedder.recall if job.rescore else self.embedder.embed
+            futures = embed(job, priority=priority, is_wanted=token.check)
+            outcomes = wait_for_images(job, futures, token)
         self.embedder.keep(job.images, outcomes)
         raise_if_storage_is_away(outcomes)
         with self.large_results.turn(job, labels=labels.n_labels, token=token):
             with spans.stage("score"), timed("score", priority):
                 images = self._score_images(job, outcomes, labels)
+                images = with_explanations(images, explanations)
             result = Result(
                 job_id=job.job_id,
                 status=status_of(images),
@@ -118,52 +124,16 @@ class Classifier:
         )
 
 
-def wait_for_images(
-    job: Job, futures: "list[Future[Embedded]]", token: Token
-) -> list[ImageOutcome]:
-    """Wait for the embeddings of all images; if the job ends first, withdraw the rest."""
-    try:
-        return [
-            wait_for_image(image, future, token)
-            for image, future in zip(job.images, futures, strict=True)
-        ]
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def wait_for_image(image: ImageRef, future: "Future[Embedded]", token: Token) -> ImageOutcome:
-    """Wait for one image's embedding or error; errors that are not the image's are raised."""
-    try:
-        embedded = token.wait(future)
-        check_is_finite(image, embedded)
-    except ImageError as error:
-        return error
-    except TransientError as error:
-        token.check()  # the job's own time is over: that is not an outcome of the image
-        return error
-    return embedded
-
-
-def check_is_finite(image: ImageRef, embedded: Embedded) -> None:
-    """Refuse an embedding from which no score can be computed, before it is cached or scored.
-
-    Raises:
-        ScoresNotFiniteError: It holds NaN or infinity, which JSON cannot write.
-    """
-    if not np.isfinite(embedded.image.image_embeds).all():
-        raise ScoresNotFiniteError(redact(image.uri), "the model's embedding is not finite")
-
-
-def raise_if_storage_is_away(outcomes: list[ImageOutcome]) -> None:
-    """Postpone the job if a bucket or host fails as a whole; its embeddings stay cached.
-
-    Raises:
-        StorageAwayError: A bucket or host fails as a whole.
-    """
-    for outcome in outcomes:
-        if isinstance(outcome, StorageAwayError):
-            raise outcome
+def with_explanations(
+    images: tuple[ImageResult, ...], explanations: Sequence[Explanations]
+) -> tuple[ImageResult, ...]:
+    """Return the results of images with their explanations, if the job wants some."""
+    if not explanations:
+        return images
+    return tuple(
+        image.model_copy(update={"explanations": found}) if image.error is None else image
+        for image, found in zip(images, explanations, strict=True)
+    )
 
 
 def to_image_result(

@@ -93,6 +93,28 @@ class Embedder:
             raise
         return sent
 
+    def embed_with_pixels(self, job: Job, number: int, *, priority: Priority) -> "Future[Embedded]":
+        """Send one image on its way, known or not, and keep its pixels.
+
+        Args:
+            number: Its index in the job.
+
+        Returns:
+            As ``embed``; the result holds a place of the pixel budget until its ``held`` is
+            released.
+        """
+        image = job.images[number]
+        known = self._known.look_up([image]).get(address_of(image))
+        return self._embed(
+            image,
+            number,
+            known,
+            tenant=job.tenant,
+            job_id=job.job_id,
+            priority=priority,
+            keeps_pixels=True,
+        )
+
     def recall(
         self, job: Job, *, priority: Priority, is_wanted: Callable[[], None]
     ) -> "list[Future[Embedded]]":
@@ -151,6 +173,7 @@ class Embedder:
         job_id: str,
         priority: Priority,
         is_recall: bool = False,
+        keeps_pixels: bool = False,
     ) -> "Future[Embedded]":
         """Send one image of a job on its way."""
         span = start_image_span(number)
@@ -163,9 +186,11 @@ class Embedder:
             tenant=tenant,
             budget=self._intake.budget,
             recalled=image if is_recall else None,
+            keeps_pixels=keeps_pixels,
             span=span,
         )
-        version = None if known is None or self._always_fetches else known.version
+        is_fetched = self._always_fetches or keeps_pixels
+        version = None if known is None or is_fetched else known.version
         versions = {} if version is None else {image.uri: version}
         self._batcher.announce(1, priority=priority)
         try:

@@ -27,6 +27,20 @@ from labelyard_worker.vision.image_cache import ImageCache, KnownImage
 from labelyard_worker.vision.scoring import Floats
 
 
+class HeldPixels:
+    """Pixels of an embedded image, with their place in the budget, until they are released."""
+
+    def __init__(self, pixels: Pixels, budget: PixelBudget) -> None:
+        self.pixels = pixels
+        self._budget: PixelBudget | None = budget
+
+    def release(self) -> None:
+        """Give the place back; a second call does nothing."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give_back()
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """Embedding of one image, with the seconds of each stage.
@@ -37,6 +51,7 @@ class Embedded:
         wait_s: Waiting for its batch, or for the embedding of an equal image.
         model_s: The forward pass of its batch.
         is_new: Whether the intake, or the model too, had to read the image.
+        held: Pixels for whoever asked to keep them, and who must release them.
     """
 
     image: KnownImage
@@ -44,6 +59,7 @@ class Embedded:
     wait_s: float = 0.0
     model_s: float = 0.0
     is_new: bool = True
+    held: HeldPixels | None = None
 
 
 class Withdrawable(Protocol):
@@ -71,9 +87,12 @@ class ImagePipeline:
         tenant: str,
         budget: PixelBudget,
         recalled: ImageRef | None = None,
+        keeps_pixels: bool = False,
         span: Span = NO_SPAN,
     ) -> None:
         self._recalled = recalled
+        self._keeps_pixels = keeps_pixels
+        self._kept: Pixels | None = None
         self._span = span
         self.embedded: Future[Embedded] = Future()
         self.known = known
@@ -121,6 +140,7 @@ class ImagePipeline:
             LabelyardError: The batcher refuses it.
         """
         self._pixels = pixels
+        self._kept = pixels if self._keeps_pixels else None
         if self.known is not None and self.known.facts.sha256 == pixels.facts.sha256:
             self._answer_known(pixels, self.known.image_embeds)
         elif self._recalled is None:
@@ -173,9 +193,15 @@ class ImagePipeline:
     def _answer(self, embedded: Embedded) -> None:
         self._span.set({"labelyard.image.cached": embedded.model_s == 0.0})
         self._span.end()
+        if self._kept is not None and self._has_place:  # the place passes to the job
+            embedded = dataclasses.replace(embedded, held=HeldPixels(self._kept, self._budget))
+            self._has_place = False
         self._release()
-        with suppress(InvalidStateError):  # the job gave up on it
+        try:
             self.embedded.set_result(embedded)
+        except InvalidStateError:  # the job gave up on it
+            if embedded.held is not None:
+                embedded.held.release()
 
     def fail(self, error: BaseException) -> None:
         """Answer with *error*."""
@@ -187,7 +213,7 @@ class ImagePipeline:
 
     def _release(self) -> None:
         """Release the image's pixels, place and announcement; a second call does nothing."""
-        self._pixels = None
+        self._pixels = self._kept = None
         if self._is_expected:
             self._is_expected = False
             self._batcher.retract(1, priority=self._priority)

@@ -88,6 +88,10 @@ IMAGE_CACHE: Final = _counter(
     "model had to make it.",
     ("result",),
 )
+OCCLUDED_IMAGES: Final = _counter(
+    "labelyard_occluded_images_total",
+    "Extra images that the model read for explanations: pictures with one window hidden.",
+)
 LABEL_SETS: Final = _counter(
     "labelyard_label_set_lookups_total",
     "Look-ups of a job's label set in memory: hit or miss.",

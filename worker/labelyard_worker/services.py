@@ -16,10 +16,12 @@ from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
 from labelyard_worker.example_objects import ExampleObjects
+from labelyard_worker.explainer import Explainer, ExplanationSlots
 from labelyard_worker.intake.pool import IntakePool
 from labelyard_worker.intake_wiring import start_intake, with_checkpoint_decode
 from labelyard_worker.jobs.cancellation import RunningJobs
 from labelyard_worker.jobs.delivery.large_results import LargeResults
+from labelyard_worker.jobs.delivery.map_objects import MapObjects
 from labelyard_worker.jobs.delivery.pool import DeliveryPool
 from labelyard_worker.jobs.delivery.senders import object_sender_of, schedule_of, senders_of
 from labelyard_worker.jobs.drain import Drain
@@ -279,17 +281,26 @@ def _open_classifier(
         dim=checkpoint.layout.length,
     )
     stack.callback(image_cache.close)
+    embedder = Embedder(
+        engine.intake, engine.batcher, known=image_cache, always_fetches=settings.always_fetch
+    )
+    # As many bytes on the device as the host keeps of matrices.
+    scorer = Scorer.of(checkpoint, capacity_bytes=settings.label_cache_bytes // 2)
     return Classifier(
         label_index=engine.label_index,
         label_sets=LabelSetRegistry(ledger.client, namespace=settings.namespace),
-        embedder=Embedder(
-            engine.intake,
+        embedder=embedder,
+        scorer=scorer,
+        explainer=Explainer(
+            embedder,
             engine.batcher,
-            known=image_cache,
-            always_fetches=settings.always_fetch,
+            scorer,
+            MapObjects(object_sender_of(settings)),
+            checkpoint.pixel_spec,
+            ExplanationSlots(
+                places=engine.intake.budget.places, queue_capacity=settings.queue_capacity
+            ),
         ),
-        # As many bytes on the device as the host keeps of matrices.
-        scorer=Scorer.of(checkpoint, capacity_bytes=settings.label_cache_bytes // 2),
         large_results=LargeResults(object_sender_of(settings)),
         model=checkpoint.info,
     )

@@ -14,6 +14,7 @@ from labelyard.cli import (
     evaluate,
     event_groups,
     events,
+    explain,
     fleet,
     ingest,
     jobs,
@@ -105,6 +106,7 @@ def take_options(
 app: typer.Typer = new_app("labelyard", summary=HELP, group=LabelyardGroup)
 app.callback()(take_options)
 app.command()(jobs.classify)
+app.command()(explain.explain)
 app.command()(jobs.submit)
 app.command()(jobs.rescore)
 app.command()(jobs.result)

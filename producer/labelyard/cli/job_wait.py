@@ -142,7 +142,7 @@ class JobWait:
     def submit(self, jobs: Sequence[Job], queue: SubmitQueueName) -> list[JobHandle]:
         """Submit jobs; an interrupt from now on names them."""
         self._is_submitting = True
-        self._open |= {job.job_id: len(job.images) for job in jobs}
+        self._open |= {job.job_id: job.count_images() for job in jobs}
         handles = submit_jobs(self._client, jobs, queue)
         self._is_submitting = False
         return handles

@@ -143,7 +143,7 @@ class Commands:
             "open",
             job.job_id,
             job.model_dump_json(warnings="error"),
-            len(job.images),
+            job.count_images(),
             job.tenant,
             queue,
             job.expires_at.timestamp() if job.expires_at else "",

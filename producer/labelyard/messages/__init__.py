@@ -7,6 +7,7 @@ A change that an older worker would misread gets a new ``version``; workers read
 the last two. Readers of results ignore fields that they do not know.
 """
 
+from labelyard.messages.explanation import LabelExplanation, Window
 from labelyard.messages.job import (
     MAX_IMAGES,
     MAX_INLINE_LABELS,
@@ -54,6 +55,7 @@ __all__ = [
     "ImageVector",
     "Job",
     "Label",
+    "LabelExplanation",
     "LabelSet",
     "Learned",
     "Message",
@@ -64,6 +66,7 @@ __all__ = [
     "Scoring",
     "Status",
     "Timing",
+    "Window",
     "job_id_for",
     "new_job_id",
     "parse_job",

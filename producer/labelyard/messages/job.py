@@ -26,6 +26,13 @@ from labelyard.fields import (
     TraceValue,
     VersionId,
 )
+from labelyard.messages.explanation import (
+    DEFAULT_GRID,
+    MAX_EXPLAINED_LABELS,
+    MAX_OCCLUDED_IMAGES,
+    Grid,
+    count_occluded,
+)
 from labelyard.messages.labels import LabelSet
 from labelyard.messages.models import Message, refusal_of
 from labelyard.messages.short_forms import cut, first_of
@@ -109,6 +116,10 @@ class Job(Message):
             was never classified, or is another by now, gets ``image_not_embedded``.
         vectors: Name in the result the vector of each picture that examples are compared by: the
             examples of a label set are made of these. Left out of the message if false.
+        explain: Labels of the set to explain for each picture: where it was seen, and which label
+            competed. Up to 8. Each picture costs as many extra images as it has windows, whatever
+            the number of labels, and at most 256 a job. Left out of the message if empty.
+        explain_grid: Windows along each side of a picture, 2 to 8. Left out if it is 4.
         expires_at: After this instant nobody wants the result any more.
         deliver: Where the result goes besides the ledger.
         trace: Carried into logs as it is, for example a W3C ``traceparent``: up to 20
@@ -127,6 +138,10 @@ class Job(Message):
     top_k: TopK = 5
     rescore: Switch = False
     vectors: Switch = Field(default=False, exclude_if=lambda vectors: not vectors)
+    explain: tuple[Name, ...] = Field(
+        default=(), max_length=MAX_EXPLAINED_LABELS, exclude_if=lambda names: not names
+    )
+    explain_grid: Grid = Field(default=DEFAULT_GRID, exclude_if=lambda grid: grid == DEFAULT_GRID)
     expires_at: Instant | None = None
     deliver: Deliver = Deliver()
     trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
@@ -138,6 +153,11 @@ class Job(Message):
         names = (repr(cut(image.id)) for image in self.images)
         yield "images", first_of(names, total=len(self.images))
         yield "label_set", self.label_set
+
+    def count_images(self) -> int:
+        """Count the images that the job costs: its pictures, and what explains them."""
+        per_picture = 1 + (count_occluded(self.explain_grid) if self.explain else 0)
+        return len(self.images) * per_picture
 
     @field_validator("images")
     @classmethod
@@ -161,6 +181,29 @@ class Job(Message):
             raise ValueError("alias: goes with the reference of a registered label set")
         if self.canary is not None and self.alias is None:
             raise ValueError("canary: goes with an alias, under which it is counted")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_explained(self) -> Self:
+        if not self.explain:
+            if self.explain_grid != DEFAULT_GRID:
+                raise ValueError("explain_grid goes with explain: name the labels to explain")
+            return self
+        if len(set(self.explain)) < len(self.explain):
+            raise ValueError("explain names a label twice: name each label once")
+        if self.rescore:
+            raise ValueError("rescore scores without the model, which explain needs: send one")
+        if isinstance(self.label_set, LabelSet):
+            known = {label.name for label in self.label_set.labels}
+            if unknown := [name for name in self.explain if name not in known]:
+                raise ValueError(f"explain names {cut(unknown[0])!r}, not a label of the set")
+        extra = len(self.images) * count_occluded(self.explain_grid)
+        if extra > MAX_OCCLUDED_IMAGES:
+            raise ValueError(
+                f"explaining {len(self.images)} pictures takes {extra} extra images "
+                f"(limit {MAX_OCCLUDED_IMAGES}): send fewer pictures in a job, or a smaller "
+                "explain_grid"
+            )
         return self
 
     @model_validator(mode="after")

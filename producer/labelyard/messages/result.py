@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field
 
 from labelyard.errors import LabelyardError
+from labelyard.messages.explanation import LabelExplanation
 from labelyard.messages.job import VERSION
 from labelyard.messages.learned import FeatureSpace
 from labelyard.messages.models import Report
@@ -70,6 +71,7 @@ class ImageResult(Report):
         abstained: Whether an ``abstain`` prompt fitted better than every label.
         error: Why there are no labels, or ``None``.
         vector: Vector of the image, if the job wants vectors. Left out otherwise.
+        explanations: Of the labels that the job wants explained, in its order. Left out otherwise.
     """
 
     id: str
@@ -83,6 +85,9 @@ class ImageResult(Report):
     abstained: bool = False
     error: Failure | None = None
     vector: ImageVector | None = Field(default=None, exclude_if=lambda vector: vector is None)
+    explanations: tuple[LabelExplanation, ...] = Field(
+        default=(), exclude_if=lambda explanations: not explanations
+    )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield the id, and the best label or the error, for ``repr`` and ``str``."""

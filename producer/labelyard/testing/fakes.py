@@ -47,7 +47,7 @@ from labelyard.testing.fake_stores import (
     as_pending,
 )
 from labelyard.testing.fake_webhooks import FakeWebhooks
-from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
+from labelyard.testing.samples import SAMPLE_MAP, Answer, fail_image, fail_job, sample_result
 
 
 class FakeClient(FakeAdministration, Client):
@@ -104,6 +104,10 @@ class FakeClient(FakeAdministration, Client):
     def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
         """Upload nothing; a file gets an address of its name."""
         return {file: f"s3://{self.settings.upload_bucket}/{file.name}" for file in files}
+
+    def _read_map(self, uri: str) -> bytes:  # noqa: ARG002 - as of the client
+        """Return a picture of one pixel."""
+        return SAMPLE_MAP
 
     def _store_examples(self, body: bytes) -> None:
         """Keep the object with the examples in memory."""
@@ -247,6 +251,10 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         """Upload nothing; a file gets an address of its name."""
         return self.fake._upload(files)  # noqa: SLF001 - its twin
 
+    def _read_map(self, uri: str) -> bytes:
+        """Return a picture of one pixel."""
+        return self.fake._read_map(uri)  # noqa: SLF001 - its twin
+
     def _store_examples(self, body: bytes) -> None:
         """Keep the object with the examples in memory."""
         self.fake._store_examples(body)  # noqa: SLF001 - its twin
@@ -307,7 +315,7 @@ def _pending(job: Job, queue: SubmitQueue) -> Record:
         state="pending",
         tenant=job.tenant,
         queue=str(queue),
-        images=len(job.images),
+        images=job.count_images(),
         submitted_at=now,
         published_at=now,
         finished_at=None,

@@ -13,11 +13,13 @@ from labelyard.messages import (
     ImageResult,
     ImageVector,
     Job,
+    LabelExplanation,
     LabelSet,
     ModelInfo,
     Result,
     ScoredLabel,
     Status,
+    Window,
     status_of,
 )
 from labelyard.settings import ClientSettings
@@ -27,6 +29,10 @@ SAMPLE_URIS: Final = ("s3://photos/cat.jpg", "s3://photos/gone.jpg")
 SAMPLE_LABELS: Final = ("cat", "dog", "a bowl of soup")
 SAMPLE_MODEL: Final = ModelInfo(
     checkpoint="fake", fingerprint=f"sha256:{'0' * 64}", dtype="float32", device="cpu"
+)
+#: A map of an explanation: a PNG picture of one red pixel.
+SAMPLE_MAP: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
 )
 Answer: TypeAlias = Callable[[Job], Result]
 
@@ -71,6 +77,8 @@ def score_image(
     labels = tuple(ScoredLabel(name=name, score=score) for name, score in ranked[: job.top_k])
     matched = match_labels(ranked, job)
     found = {"width": 640, "height": 480, **(vector_fields(image) if job.vectors else {})}
+    if job.explain:
+        found["explanations"] = explanations_of(image, job, ranked)
     return ImageResult(id=image.id, uri=image.uri, labels=labels, matched=matched, **found)
 
 
@@ -80,6 +88,31 @@ def vector_fields(image: ImageRef) -> dict[str, Any]:
     numbers = struct.pack("<16e", *(byte / 255 - 0.5 for byte in digest.digest()[:16]))
     vector = ImageVector(features="joint", float16=base64.b64encode(numbers).decode())
     return {"vector": vector, "sha256": digest.hexdigest()}
+
+
+def explanations_of(
+    image: ImageRef, job: Job, ranked: Sequence[tuple[str, float]]
+) -> tuple[LabelExplanation, ...]:
+    """Return explanations by which every label was seen in the first window."""
+    scores, grid = dict(ranked), job.explain_grid
+    rows = tuple(tuple(float(row == column == 0) for column in range(grid)) for row in range(grid))
+    number = job.images.index(image)
+    found = []
+    for place, label in enumerate(job.explain):
+        rival = next((name for name, _ in ranked if name != label), None)
+        found.append(
+            LabelExplanation(
+                label=label,
+                score=scores.get(label, 0.0),
+                drops=rows,
+                window=Window(left=0.0, top=0.0, right=1 / grid, bottom=1 / grid),
+                seen=Window(left=0.0, top=0.0, right=1.0, bottom=1.0),
+                competitor=rival,
+                competitor_score=None if rival is None else scores[rival],
+                object_uri=f"s3://results/explanations/{job.job_id}/{number}-{place}.png",
+            )
+        )
+    return tuple(found)
 
 
 def match_labels(ranked: Sequence[tuple[str, float]], job: Job) -> tuple[str, ...]:

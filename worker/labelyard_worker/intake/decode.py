@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from labelyard.errors import ImageError, ImageTooLargeError, ImageUndecodableError
 from labelyard_worker.intake.colour import orientation_of, to_rgb, turn
 from labelyard_worker.intake.formats import open_image, sniff
-from labelyard_worker.intake.resize import Drafted, resize_and_crop, resized_size
+from labelyard_worker.intake.resize import Drafted, resize_and_crop
 from labelyard_worker.pixels import (
     PREPROCESSING_VERSION,
     ImageFacts,
@@ -19,6 +19,7 @@ from labelyard_worker.pixels import (
     Pixels,
     PixelSpec,
 )
+from labelyard_worker.resized_sizes import resized_size
 
 __all__ = ["PREPROCESSING_VERSION", "ImageLimits", "PixelSpec", "Pixels", "decode"]
 

@@ -13,8 +13,12 @@ from labelyard.messages import ImageRef
 from labelyard.queues import Priority
 from labelyard.runs.lines import ErrorLine, PlannedLine
 from labelyard.runs.parts import ShardPart
-from labelyard_worker.classify import ImageOutcome, raise_if_storage_is_away, wait_for_image
 from labelyard_worker.embedding import Embedded, Embedder
+from labelyard_worker.image_outcomes import (
+    ImageOutcome,
+    raise_if_storage_is_away,
+    wait_for_image,
+)
 from labelyard_worker.jobs.cancellation import Token
 
 #: Images that are looked up, and scored, together.

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from labelyard.messages import Failure, ImageRef, ImageResult
 from labelyard.runs.lines import PlannedLine, ResultLine
-from labelyard_worker.classify import ImageOutcome, to_image_result
+from labelyard_worker.classify import to_image_result
 from labelyard_worker.embedding import Embedded
+from labelyard_worker.image_outcomes import ImageOutcome
 from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.line_labels import LabelFault, LabelMatrices
 from labelyard_worker.runs.shard_images import PlanLines, to_image

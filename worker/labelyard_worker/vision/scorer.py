@@ -7,6 +7,7 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from labelyard.errors import BatcherFullError
 from labelyard.messages import ImageVector, ModelInfo
@@ -18,8 +19,11 @@ from labelyard_worker.vision.scoring import (
     LabelMatrix,
     Scaling,
     Selection,
+    logits_of_taught,
+    logits_of_texts,
     select_on_host,
     select_taught,
+    to_scores,
 )
 from labelyard_worker.vision.vector_layout import VectorLayout
 
@@ -123,6 +127,21 @@ class Scorer:
         """
         selection = self._select(image_embeds, labels, top_k=top_k)
         return rank_arrays(selection, labels, top_k=top_k)
+
+    def logits_and_scores(
+        self, vectors: Floats, labels: LabelMatrix
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Compute the logits and the scores of all labels, on the host.
+
+        Returns:
+            Two arrays of shape (images, labels + abstain).
+        """
+        image_embeds, features = self._split(vectors)
+        if (taught := labels.taught) is None:
+            logits = logits_of_texts(image_embeds, labels, self._scaling)
+        else:
+            logits = logits_of_taught(image_embeds, features, labels, taught, self._scaling)
+        return logits, to_scores(logits, labels.scoring)
 
     def embedding_of(self, vector: Floats) -> Floats:
         """Return the embedding in an image's vector, shape (dim,)."""

@@ -165,12 +165,21 @@ def select_on_host(
     Raises:
         ValueError: The dims differ.
     """
+    logits = logits_of_texts(image_embeds, matrix, scaling)
+    return select_labels(logits, matrix, top_k=top_k)
+
+
+def logits_of_texts(
+    image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling
+) -> NDArray[np.float64]:
+    """Compute the logits of all labels from their texts, shape (images, labels + abstain)."""
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
     if matrix.bias is not None:
-        raw = to_logits(cosines.astype(np.float64), scaling, temperature=1.0)
-        return select_tempered(raw, matrix, top_k=top_k)
-    logits = to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature)
-    return select_labels(logits, matrix, top_k=top_k)
+        return temper(to_logits(cosines.astype(np.float64), scaling, temperature=1.0), matrix)
+    logits: NDArray[np.float64] = to_logits(
+        cosines.astype(np.float64), scaling, temperature=matrix.temperature
+    )
+    return logits
 
 
 def select_taught(
@@ -182,7 +191,19 @@ def select_taught(
     *,
     top_k: int,
 ) -> Selection:
-    """Select the labels that may be named by texts and by examples.
+    """Select the labels that may be named by texts and by examples; see ``logits_of_taught``."""
+    tempered = logits_of_taught(image_embeds, features, matrix, taught, scaling)
+    return select_labels(tempered, matrix, top_k=top_k)
+
+
+def logits_of_taught(
+    image_embeds: Floats,
+    features: Floats,
+    matrix: LabelMatrix,
+    taught: TaughtLabels,
+    scaling: Scaling,
+) -> NDArray[np.float64]:
+    """Compute the logits of all labels from texts and examples, shape (images, labels + abstain).
 
     Args:
         image_embeds: Unit-length image vectors, shape (images, dim).
@@ -194,18 +215,18 @@ def select_taught(
     logits = divide_among_taught(
         by_text, taught.logits(by_text[:, taught.labels], features), taught.labels
     )
-    return select_tempered(logits, matrix, top_k=top_k)
+    return temper(logits, matrix)
 
 
-def select_tempered(logits: Array, matrix: LabelMatrix, *, top_k: int) -> Selection:
-    """Select the labels that may be named, by logits before bias and temperature.
+def temper(logits: Array, matrix: LabelMatrix) -> NDArray[np.float64]:
+    """Add the label set's bias to logits, and divide them by its temperature.
 
     Args:
         logits: Shape (images, labels + abstain).
     """
     shifted = logits if matrix.bias is None else logits + matrix.bias
-    tempered = to_logits(shifted, Scaling(1.0), temperature=matrix.temperature)
-    return select_labels(tempered, matrix, top_k=top_k)
+    tempered: NDArray[np.float64] = to_logits(shifted, Scaling(1.0), temperature=matrix.temperature)
+    return tempered
 
 
 def select_labels(logits: NDArray[np.float64], matrix: LabelMatrix, *, top_k: int) -> Selection:

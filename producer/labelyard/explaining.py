@@ -1,0 +1,226 @@
+"""The call ``explain`` of both clients: where in a picture a label was seen."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from labelyard.errors import (
+    InvalidMessageError,
+    LabelyardError,
+    ResultUnreadableError,
+    ServiceConfigError,
+    StorageUnavailableError,
+    all_errors,
+)
+from labelyard.messages import Failure, ImageResult, LabelExplanation, Result
+from labelyard.messages.explanation import DEFAULT_GRID
+from labelyard.queues import Queue, SubmitQueue
+from labelyard.settings import ClientSettings
+from labelyard.submission import Image, JobOptions, Labels
+
+#: Largest map that is read.
+MAX_MAP_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """An explanation of one label of one picture.
+
+    Attributes:
+        explanation: Where the label was seen, and which label competed.
+        image: The picture's scores.
+        png: The map, laid over what the model sees.
+    """
+
+    explanation: LabelExplanation
+    image: ImageResult
+    png: bytes
+
+    def write(self, path: str | Path) -> Path:
+        """Write the map to a file, and return its path."""
+        file = Path(path)
+        file.write_bytes(self.png)
+        return file
+
+
+class ExplanationCalls:
+    """Call of :class:`labelyard.Client` that explains a label."""
+
+    settings: ClientSettings
+
+    if TYPE_CHECKING:
+
+        def classify(
+            self,
+            images: Iterable[Image],
+            labels: Labels,
+            *,
+            timeout_s: float = ...,
+            queue: SubmitQueue = ...,
+            **options: Unpack[JobOptions],
+        ) -> Result: ...
+
+        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
+
+    def explain(
+        self,
+        image: Image | Path,
+        label: str,
+        labels: Labels,
+        *,
+        grid: int = DEFAULT_GRID,
+        timeout_s: float = 60.0,
+        queue: SubmitQueue = Queue.INTERACTIVE,
+    ) -> ExplainedImage:
+        """Find where in a picture a label was seen: hide one window after the other.
+
+        Args:
+            image: An address, ``(id, address)``, an ``ImageRef``, or a local file, which is
+                uploaded.
+            label: The label to explain, one of *labels*.
+            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            grid: Windows along each side, 2 to 8; each window costs one extra image.
+            timeout_s: Seconds to wait for the result.
+            queue: As for ``submit``.
+
+        Raises:
+            InvalidMessageError: An argument is wrong, or the workers may write no maps.
+            ImageError: The picture cannot be scored; the class says why.
+            LabelyardError: As ``submit`` and ``result`` raise it, and the job's own error.
+            ServiceConfigError: S3 refused the upload or the map, or boto3 is missing.
+            StorageUnavailableError: S3 gave no usable answer.
+        """
+        image = image_of(image, self._upload)
+        result = self.classify(
+            [image], labels, timeout_s=timeout_s, queue=queue, explain=[label], explain_grid=grid
+        )
+        found = explained_image(result)
+        (explanation,) = found.explanations
+        return ExplainedImage(explanation, found, self._read_map(explanation.object_uri))
+
+    def _read_map(self, uri: str) -> bytes:
+        """Read the object of a map."""
+        return read_map(uri, self.settings)
+
+
+class AsyncExplanationCalls:
+    """Call of :class:`labelyard.AsyncClient` that explains a label."""
+
+    settings: ClientSettings
+
+    if TYPE_CHECKING:
+
+        async def classify(
+            self,
+            images: Iterable[Image],
+            labels: Labels,
+            *,
+            timeout_s: float = ...,
+            queue: SubmitQueue = ...,
+            **options: Unpack[JobOptions],
+        ) -> Result: ...
+
+        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
+
+    async def explain(
+        self,
+        image: Image | Path,
+        label: str,
+        labels: Labels,
+        *,
+        grid: int = DEFAULT_GRID,
+        timeout_s: float = 60.0,
+        queue: SubmitQueue = Queue.INTERACTIVE,
+    ) -> ExplainedImage:
+        """Find where in a picture a label was seen: hide one window after the other."""
+        image = await asyncio.to_thread(image_of, image, self._upload)
+        result = await self.classify(
+            [image], labels, timeout_s=timeout_s, queue=queue, explain=[label], explain_grid=grid
+        )
+        found = explained_image(result)
+        (explanation,) = found.explanations
+        png = await asyncio.to_thread(self._read_map, explanation.object_uri)
+        return ExplainedImage(explanation, found, png)
+
+    def _read_map(self, uri: str) -> bytes:
+        """Read the object of a map."""
+        return read_map(uri, self.settings)
+
+
+def image_of(image: Image | Path, upload: Any) -> Image:
+    """Return an image for a job; a local file is uploaded.
+
+    Raises:
+        InvalidMessageError: There is no such file.
+    """
+    if isinstance(image, str) and "://" not in image:
+        image = Path(image)
+    if not isinstance(image, Path):
+        return image
+    try:
+        is_file = image.is_file()
+    except ValueError:  # a zero byte
+        is_file = False
+    if not is_file:
+        shown = str(image).encode(errors="backslashreplace").decode()
+        raise InvalidMessageError(f"image: there is no file {shown}")
+    uri: str = upload([image])[image]
+    return uri
+
+
+def explained_image(result: Result) -> ImageResult:
+    """Return the one image of a result.
+
+    Raises:
+        LabelyardError: The error of the job or of the image.
+        ResultUnreadableError: The worker explained nothing.
+    """
+    image = result.images[0] if result.images else None
+    failure = result.error or (image.error if image is not None else None)
+    if failure is not None:
+        raise error_of(failure)
+    if image is None or len(image.explanations) != 1:
+        raise ResultUnreadableError(f"{result.job_id}: the result has no explanation")
+    return image
+
+
+def error_of(failure: Failure) -> LabelyardError:
+    """Return the error that a failure describes, of the class with its code."""
+    text = failure.message.removeprefix(f"{failure.code}: ")
+    found = next((cls for cls in all_errors() if cls.code == failure.code), LabelyardError)
+    return found(text)
+
+
+def read_map(uri: str, settings: ClientSettings) -> bytes:
+    """Read the object of a map.
+
+    Raises:
+        ServiceConfigError: S3 refused, or boto3 is missing.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    from labelyard.uploads import open_client
+
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as error:
+        raise ServiceConfigError("maps need boto3: pip install 'labelyard[cli]'") from error
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    try:
+        with closing(open_client(settings)) as s3:
+            answer: Any = s3.get_object(Bucket=bucket, Key=key)
+            with closing(answer["Body"]) as stream:
+                body: bytes = stream.read(MAX_MAP_BYTES)
+                return body
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+            raise ServiceConfigError(
+                f"S3 refused to read {uri} ({code}): the credentials must read the bucket that "
+                "the workers write maps to"
+            ) from error
+        raise StorageUnavailableError(f"{uri}: {code}") from error
+    except (BotoCoreError, ValueError) as error:
+        raise StorageUnavailableError(f"{uri}: {error}") from error
