@@ -124,3 +124,5 @@ def _print_erasure(erasure: Erasure, *, as_json: bool) -> None:
     typer.echo(f"{erasure.job_id} erased")
     for copy in filter(None, (erasure.object_uri, erasure.webhook)):
         typer.echo(f"  its result may have been delivered to {copy}: delete it there")
+    for uri in erasure.maps:
+        typer.echo(f"  the map of an explanation is {uri}: delete it there")

@@ -25,12 +25,14 @@ class Erasure:
         object_uri: Object that the result was to be delivered to; empty if none was asked for.
         webhook: Address that the result was to be delivered to; empty if none was asked for.
         set_aside: Number of set-aside messages that named the job and were dropped.
+        maps: Objects with the maps of its explanations.
     """
 
     job_id: str
     object_uri: str = ""
     webhook: str = ""
     set_aside: int = 0
+    maps: tuple[str, ...] = ()
 
 
 def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
@@ -41,7 +43,8 @@ def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
         LedgerUnavailableError: Redis gave no answer; the job may have been erased.
     """
     ledger.sightings.forget([job_id])
-    deliver = _deliveries_of(ledger.read(job_id))
+    record = ledger.read(job_id)
+    deliver = _deliveries_of(record)
     verdict = ledger.run(ledger.commands.forget(job_id), is_durable=True)[0]
     ledger.sightings.forget([job_id])
     messages, _ = messages_naming(ledger, job_id, max_searched=MAX_ENTRIES)
@@ -55,7 +58,14 @@ def erase_job(ledger: "Ledger", job_id: str) -> Erasure:
         object_uri=deliver.object_uri or "",
         webhook=deliver.webhook or "",
         set_aside=len(messages),
+        maps=maps_of(record),
     )
+
+
+def maps_of(record: "Record | None") -> tuple[str, ...]:
+    """Return the addresses of the maps that a job's result names."""
+    images = record.result.images if record is not None and record.result is not None else ()
+    return tuple(one.object_uri for image in images for one in image.explanations)
 
 
 def _erase_events(ledger: "Ledger", job_id: str) -> int:

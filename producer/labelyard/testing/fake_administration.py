@@ -10,7 +10,7 @@ from labelyard.administration import Administration, AsyncAdministration
 from labelyard.arguments import counted
 from labelyard.events.models import EventContent
 from labelyard.ledger import Backlog, BacklogKey, Record, State
-from labelyard.ledger.erasure import Erasure
+from labelyard.ledger.erasure import Erasure, maps_of
 from labelyard.ledger.listing import JobFilter, JobList, JobSummary
 from labelyard.ledger.reading import DELIVERY_ENDS
 from labelyard.ledger.workers import WorkerInfo
@@ -111,13 +111,14 @@ class FakeAdministration(Administration):
 
     def forget(self, job_id: str) -> Erasure:
         """Erase a job."""
-        deliver = self.status(job_id).job().deliver
+        record = self.status(job_id)
+        deliver, maps = record.job().deliver, maps_of(record)
         self.cancel(job_id)
         self.event_log.erase(job_id)
         del self._records[job_id]
         if job_id in self.dead_letters.buried:
             self.dead_letters.purge(job_id)
-        return Erasure(job_id, deliver.object_uri or "", deliver.webhook or "")
+        return Erasure(job_id, deliver.object_uri or "", deliver.webhook or "", maps=maps)
 
     def _open_records(self) -> list[Record]:
         return [record for record in self._records.values() if not record.is_final]

@@ -57,6 +57,18 @@ def traces(client: redis.Redis, job_id: str) -> set[str]:
     return found
 
 
+def test_the_maps_of_an_erased_job_s_explanations_are_named(ledger: Ledger) -> None:
+    explained = sample_job(job_id="explained", explain=("cat", "dog"))
+    ledger.open(explained, queue="bulk")
+    result = sample_result(job=explained)
+    ledger.finish(explained.job_id, result)
+
+    erasure = erase_job(ledger, explained.job_id)
+
+    assert len(erasure.maps) == 4
+    assert erasure.maps[0] == "s3://results/explanations/explained/0-0.png"
+
+
 def test_an_erased_job_leaves_a_tombstone_alone(ledger: Ledger, settings: ClientSettings) -> None:
     bury(ledger, JOB)
     bury(ledger, OTHER)

@@ -128,13 +128,14 @@ class Normalizer:
         if self._device.type != "cuda":
             joined = bytearray().join([picture.data for picture in pixels])
             return torch.frombuffer(joined, dtype=torch.uint8).to(self._device)
-        total = sum(len(picture.data) for picture in pixels)
+        total = sum(3 * picture.height * picture.width for picture in pixels)
         staging = self._staging(total)
         filled = staging.numpy()
         offset = 0
         for picture in pixels:
-            end = offset + len(picture.data)
-            filled[offset:end] = np.frombuffer(picture.data, dtype=np.uint8)
+            data = picture.data  # once: a variant of a picture is made as it is read
+            end = offset + len(data)
+            filled[offset:end] = np.frombuffer(data, dtype=np.uint8)
             offset = end
         return staging.to(self._device, non_blocking=True)
 
