@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         Job,
         Label,
         LabelSet,
+        Parent,
         Result,
         ScoredLabel,
+        ScoredNode,
     )
     from labelyard.runs.async_client import AsyncRunHandle
     from labelyard.runs.client import RunHandle
@@ -44,12 +46,14 @@ __all__ = [
     "Label",
     "LabelSet",
     "LabelyardError",
+    "Parent",
     "Record",
     "Result",
     "RunHandle",
     "RunProgress",
     "RunRecord",
     "ScoredLabel",
+    "ScoredNode",
     "WorkerInfo",
     "__version__",
 ]

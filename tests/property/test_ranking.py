@@ -34,7 +34,7 @@ def test_the_best_are_those_of_a_full_stable_sort(logits: Floats, top_k: int) ->
     matrix = LabelMatrix.of(label_set, vectors, digest="", trained_scoring="softmax")
     expected = np.argsort(-logits, kind="stable")[:top_k]
 
-    selection = select_labels(logits[None], matrix, top_k=top_k)
+    selection = select_labels(logits[None], matrix, fits=np.zeros(1), top_k=top_k)
     (found,) = rank_arrays(selection, matrix, top_k=top_k).to_image_scores(matrix.names)
 
     assert [int(label.name) for label in found.labels] == expected.tolist()

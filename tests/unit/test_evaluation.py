@@ -80,7 +80,12 @@ def test_the_figures_are_those_that_a_person_counts() -> None:
         "threshold": None,
         "certified": None,
     }
-    assert report["none_of_these"] == {"n": 1, "rejected": 0, "auroc": 1.0}
+    assert report["none_of_these"] == {
+        "n": 1,
+        "rejected": 0,
+        "auroc": 1.0,
+        "auroc_fit": 1.0,
+    }
     assert {"label": None, "predicted": "cat", "n": 1} in report["confusion"]
     assert sum(pair["n"] for pair in report["confusion"]) == 6
 

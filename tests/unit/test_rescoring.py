@@ -31,10 +31,17 @@ def unit(shape: tuple[int, int], seed: int) -> Floats:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def matrix_of(scoring: Any = "softmax", *, thresholds: bool = False) -> LabelMatrix:
+def matrix_of(
+    scoring: Any = "softmax", *, thresholds: bool = False, is_tree: bool = False
+) -> LabelMatrix:
     label_set = LabelSet(
         labels=tuple(
-            Label(name=f'l"{n}"', threshold=0.1 * n if thresholds else None) for n in range(LABELS)
+            Label(
+                name=f'l"{n}"',
+                threshold=0.1 * n if thresholds else None,
+                path=('"odd" ü', f"p{n // 2}")[: n % 3] if is_tree else (),
+            )
+            for n in range(LABELS)
         ),
         abstain=("nothing",),
         scoring=scoring,
@@ -59,6 +66,10 @@ def fresh_results(embeds: Floats, labels: LabelMatrix, *, top_k: int) -> list[Re
                 labels=scores.labels,
                 matched=scores.matched,
                 abstained=scores.abstained,
+                abstained_because=scores.because,
+                fit=scores.fit,
+                parents=scores.parents,
+                node=scores.node,
             ),
             label_set=labels.digest,
             size_bytes=n if n % 2 else None,
@@ -86,6 +97,12 @@ def read_results(body: bytes, form: FileForm) -> list[ResultLine]:
     ]
 
 
+def nodes_of(line: ResultLine) -> list[Any]:
+    """Return the parents of a line with their scores, then its node."""
+    nodes = [*line.parents, *([] if line.node is None else [line.node])]
+    return [(node.path, node.score) for node in nodes]
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 @pytest.mark.parametrize(
     ("labels", "top_k"),
@@ -94,6 +111,8 @@ def read_results(body: bytes, form: FileForm) -> list[ResultLine]:
         (matrix_of("sigmoid"), 100),
         (matrix_of("sigmoid", thresholds=True), 1),
         (matrix_of(thresholds=True), 5),
+        (matrix_of(is_tree=True), 3),
+        (matrix_of("sigmoid", thresholds=True, is_tree=True), 7),
     ],
 )
 def test_results_equal_those_of_a_fresh_run(
@@ -116,9 +135,12 @@ def test_results_equal_those_of_a_fresh_run(
     assert count == len(wanted)
     assert errors.size_bytes == 0
     for one, other in zip(found, wanted, strict=True):
-        assert one.model_dump(exclude={"labels", "top_score"}) == other.model_dump(
-            exclude={"labels", "top_score"}
-        )
+        numbers = {"labels", "top_score", "fit", "parents", "node"}
+        assert one.model_dump(exclude=numbers) == other.model_dump(exclude=numbers)
+        assert one.fit == pytest.approx(other.fit, abs=1e-5)
+        assert nodes_of(one) == [
+            (path, pytest.approx(score, abs=1e-5)) for path, score in nodes_of(other)
+        ]
         assert [label.name for label in one.labels] == [label.name for label in other.labels]
         scores = [[label.score for label in each.labels] for each in (one, other)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -97,6 +97,8 @@ def test_short_forms_change_nothing_that_is_sent() -> None:
 def test_rows_are_flat_one_for_each_image_in_their_order() -> None:
     both = {**CAT, "matched": ["a cat", "a dog"]}
     rows = result_of(image(**both), image("x.jpg", **GONE)).rows()
+    names = ("abstained_because", "fit", "node", "node_score", "parents")
+    nothing: dict[str, None] = dict.fromkeys(names)
 
     assert rows == [
         {
@@ -110,6 +112,7 @@ def test_rows_are_flat_one_for_each_image_in_their_order() -> None:
             "abstained": False,
             "error": None,
             "message": None,
+            **nothing,
             "label_2": "a dog",
             "score_2": 0.1,
         },
@@ -124,6 +127,7 @@ def test_rows_are_flat_one_for_each_image_in_their_order() -> None:
             "abstained": False,
             "error": "image_not_found",
             "message": "not there",
+            **nothing,
         },
     ]
 

@@ -150,6 +150,10 @@ def to_image_result(
         labels=found.labels,
         matched=found.matched,
         abstained=found.abstained,
+        abstained_because=found.because,
+        fit=found.fit,
+        parents=found.parents,
+        node=found.node,
     )
 
 

@@ -41,6 +41,7 @@ from labelyard_worker.runs.feeder import EVERY_S as RUNS_EVERY_S
 from labelyard_worker.runs.feeder import RunFeeder
 from labelyard_worker.runs.run_services import RunServices
 from labelyard_worker.settings import WorkerSettings
+from labelyard_worker.vision import tree_scores
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.checkpoint import Checkpoint
 from labelyard_worker.vision.devices import run_in_temporary_thread
@@ -264,6 +265,7 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
         learned=LearnedSets(
             checkpoint.info.fingerprint, checkpoint.layout, read=ExampleObjects(settings).read
         ),
+        tree_temperature=tree_scores.temperature_of(checkpoint.layout),
     )
     stack.callback(label_index.close)
     return Engine(checkpoint, intake, batcher, label_index)

@@ -91,6 +91,8 @@ def figures_line(figures: Figures) -> str:
     ]
     if figures.none_of_these is not None:
         parts.append(f"none of these: AUROC {shown(figures.none_of_these.auroc)}")
+        if figures.none_of_these.auroc_fit is not None:
+            parts.append(f"by fit {shown(figures.none_of_these.auroc_fit)}")
     return ", ".join(parts)
 
 
@@ -118,6 +120,12 @@ def _print_evaluation(evaluation: Evaluation, folder: Path) -> None:
     print_columns(COLUMNS, rows)
     if len(ranked) > LISTED_LABELS:
         typer.echo(f"and {len(ranked) - LISTED_LABELS} labels with a higher recall")
+    for level in evaluation.figures.levels:
+        low, high = level.interval
+        typer.echo(
+            f"level {level.level}: accuracy {shown(level.accuracy)} ({low:.3f} to {high:.3f}), "
+            f"{level.nodes} nodes, {level.n} pictures"
+        )
     for checked in evaluation.requirements:
         verdict = "passed" if checked.passed else "failed"
         typer.echo(f"{verdict}: {checked.text} (it is {shown(checked.value)})")

@@ -1,9 +1,10 @@
 """Options that name the labels of a job, and how they are scored."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -16,6 +17,10 @@ from labelyard.messages.labels import Scoring
 from labelyard.refusals import sentences_of
 from labelyard.submission import Labels
 
+JSON_SUFFIXES: Final = (".json", ".jsonl")
+LABELS_FILE_HELP: Final = (
+    "A label a line, as text or as JSON (.jsonl), or a label set as JSON (.json)"
+)
 LabelText = Annotated[
     str, typer.Option("--labels", help="Labels parted by commas, name@sha256:…, or an alias")
 ]
@@ -25,7 +30,7 @@ LabelNames = Annotated[
 ]
 LabelsFile = Annotated[
     Path | None,
-    typer.Option("--labels-file", help="A label a line, or a label set as JSON (.json)"),
+    typer.Option("--labels-file", help=LABELS_FILE_HELP),
 ]
 Templates = Annotated[
     list[str] | None,
@@ -86,7 +91,7 @@ class LabelChoice:
                 )
             self._refuse_options("a registered label set")
             return self.text
-        if self.file is not None and self.file.suffix == ".json":
+        if self.file is not None and self.file.suffix in JSON_SUFFIXES:
             self._refuse_options("a label set as JSON")
             return read_label_set(self.file)
         names = _lines_of(self.file) if self.file is not None else self._names()
@@ -117,20 +122,48 @@ class LabelChoice:
 
 
 def read_label_set(file: Path) -> LabelSet:
-    """Read a label set from a file: one name a line, or JSON.
+    """Read a label set from a file: one name a line, a JSON object a line, or one of JSON.
 
     Raises:
         InvalidMessageError: It cannot be read, or holds no label set.
     """
-    if file.suffix != ".json":
+    if file.suffix not in JSON_SUFFIXES:
         return as_label_set(_lines_of(file))
     try:
+        if file.suffix == ".jsonl":
+            return LabelSet.model_validate(_from_lines(file))
         return LabelSet.model_validate_json(_text_of(file))
     except ValidationError as error:
         refusal = sentences_of(error, whole="the label set")
         raise InvalidMessageError(f"{_shown(file)}: {refusal}") from error
     except RecursionError as error:
         raise InvalidMessageError(f"{_shown(file)}: {error}") from error
+
+
+def _from_lines(file: Path) -> dict[str, Any]:
+    """Read labels, and thresholds of parents: lines without a name.
+
+    Raises:
+        InvalidMessageError: A line is not an object of JSON.
+    """
+    labels: list[dict[str, Any]] = []
+    parents: list[dict[str, Any]] = []
+    for number, line in enumerate(_text_of(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise InvalidMessageError(
+                f"{_shown(file)}: line {number}: not JSON ({error})"
+            ) from error
+        if not isinstance(fields, dict):
+            raise InvalidMessageError(
+                f"{_shown(file)}: line {number}: write an object such as "
+                '{"name": "a leopard", "path": ["animal", "mammal"]}'
+            )
+        (labels if "name" in fields else parents).append(fields)
+    return {"labels": labels, "parents": parents}
 
 
 def _lines_of(file: Path) -> list[str]:

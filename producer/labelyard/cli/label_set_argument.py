@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from labelyard.cli.label_options import read_label_set
+from labelyard.cli.label_options import JSON_SUFFIXES, read_label_set
 from labelyard.client import Client
 from labelyard.errors import UnknownLabelSetError
 from labelyard.evaluation.chosen_set import ChosenLabelSet
@@ -14,7 +14,7 @@ SET_HELP: Final = (
     "Registered label set: name@sha256:…, an alias, or its name for the newest version; or a file "
     "of labels"
 )
-FILE_SUFFIXES: Final = (".json", ".txt")
+FILE_SUFFIXES: Final = (*JSON_SUFFIXES, ".txt")
 SetName = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
 
 

@@ -7,7 +7,7 @@ import typer
 
 from labelyard.cli import label_set_versions
 from labelyard.cli.inputs import AsJson
-from labelyard.cli.label_options import read_label_set
+from labelyard.cli.label_options import LABELS_FILE_HELP, read_label_set
 from labelyard.cli.label_set_versions import Author, Note, user
 from labelyard.cli.output import print_json
 from labelyard.cli.removal import for_each
@@ -29,7 +29,7 @@ References = Annotated[list[str], typer.Argument(metavar="REFERENCE...", help="n
 @app.command()
 def register(
     name: str,
-    file: Annotated[Path, typer.Argument(help="A label a line, or a label set as JSON (.json)")],
+    file: Annotated[Path, typer.Argument(help=LABELS_FILE_HELP)],
     parent: Parent = None,
     author: Author = None,
     note: Note = "",

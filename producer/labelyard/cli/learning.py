@@ -1,7 +1,7 @@
 """The commands ``labelyard examples`` and ``labelyard calibrate``."""
 
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,9 +11,13 @@ from labelyard.cli.output import print_json
 from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringOptions, SetScoring
 from labelyard.cli.tables import Column, print_columns
 from labelyard.client import Client
+from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.calibrating import Calibration, prepare_calibration
 from labelyard.evaluation.example_store import read_example_digests, store_examples
 from labelyard.evaluation.teaching import TaughtSet, prepare_teaching
+
+if TYPE_CHECKING:
+    from labelyard.evaluation.none_of_these import LimitChoice
 
 TrainSplit = Annotated[str, typer.Option("--split", help="Lines that teach")]
 CalibrationSplit = Annotated[str, typer.Option("--split", help="Lines to calibrate on")]
@@ -22,6 +26,15 @@ Precision = Annotated[
 ]
 Confidence = Annotated[
     float, typer.Option("--confidence", help="Probability with which the promise holds")
+]
+NoneOfTheseBy = Annotated[
+    str | None,
+    typer.Option(
+        "--none-of-these",
+        metavar="labelled|SHARE",
+        help="Reject pictures that fit no label: by pictures with label: null, or so that this "
+        "share of those with a label stays",
+    ),
 ]
 COLUMNS: Final = (Column("label"), Column("answers", is_right=True), Column("verdict"))
 
@@ -60,6 +73,7 @@ def calibrate(
     manifest: ManifestFile,
     precision: Precision,
     confidence: Confidence = 0.9,
+    none_of_these: NoneOfTheseBy = None,
     name: NewName = None,
     note: Note = "",
     split: CalibrationSplit = "calibration",
@@ -78,6 +92,7 @@ def calibrate(
             split=split,
             precision=precision,
             confidence=confidence,
+            none_of_these=_as_choice(none_of_these),
             examples=read_example_digests(chosen.label_set, client.settings),
         )
         found = prepared.calibrate(scorer.score(prepared))
@@ -89,6 +104,20 @@ def calibrate(
         print_json(found.report())
     else:
         _print_calibration(found)
+
+
+def _as_choice(text: str | None) -> "LimitChoice | None":
+    """Read a share, if it is one; what is neither that nor ``labelled`` is refused later."""
+    if text is None:
+        return None
+    if text == "labelled":
+        return "labelled"
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidMessageError(
+            f"--none-of-these {text}: write labelled, or a share such as 0.95"
+        ) from None
 
 
 def _print_taught(taught: TaughtSet) -> None:
@@ -105,4 +134,10 @@ def _print_calibration(found: Calibration) -> None:
         f"temperature {found.label_set.temperature:.3f}; {found.n} pictures"
     )
     print_columns(COLUMNS, [(one.name, str(one.answered), one.verdict) for one in found.labels])
+    if (limit := found.none_of_these) is not None:
+        others = f", rejects {limit.rejected} of {limit.unknown} others" if limit.unknown else ""
+        typer.echo(
+            f"none of these below a fit of {limit.limit:.3f}: keeps {limit.kept} of {limit.known} "
+            f"pictures with a label{others}"
+        )
     typer.echo(found.reference)

@@ -13,6 +13,7 @@ from rich.text import Text
 from labelyard.cli.tables import pair_lines, print_lines
 from labelyard.diagnosis import Diagnosis
 from labelyard.errors import LabelyardError
+from labelyard.hierarchy import ARROW, show_path
 from labelyard.ledger import DeliveryState, Record
 from labelyard.messages import ImageResult, Result
 
@@ -49,6 +50,15 @@ def image_table(image: ImageResult) -> Table:
         style = "green" if label.name in image.matched else ""
         bar = "█" * round(20 * label.score)
         table.add_row(Text(label.name, style=style), f"{label.score:.3f}", Text(bar, style=style))
+    for parent in image.parents:
+        is_node = image.node is not None and image.node.path == parent.path
+        style = "green" if is_node else "dim"
+        name = Text(f"{show_path(parent.path)}{ARROW}…", style=style)
+        bar = "█" * round(20 * parent.score)
+        table.add_row(name, f"{parent.score:.3f}", Text(bar, style=style))
+    if image.node is not None:
+        answer = Text(f"= {show_path(image.node.path)}", style="bold")
+        table.add_row(answer, f"{image.node.score:.3f}", "")
     if image.abstained:
         table.add_row(Text("none of these", style="yellow"), "", "")
     return table

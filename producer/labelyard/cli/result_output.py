@@ -105,6 +105,8 @@ class JsonLinesWriter(ImageWriter):
         fields: dict[str, Any] = {name: row[name] for name in COLUMNS}
         fields["matched"] = list(image.matched)
         fields["labels"] = [label.model_dump() for label in image.labels]
+        fields["node"] = None if image.node is None else list(image.node.path)
+        fields["parents"] = [parent.model_dump(mode="json") for parent in image.parents]
         self._sink.write(f"{json.dumps(fields, ensure_ascii=False)}\n")
 
 

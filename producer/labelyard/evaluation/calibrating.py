@@ -1,12 +1,12 @@
 """Calibration of a label set: temperature and thresholds from the pictures of a manifest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from labelyard.errors import InvalidMessageError
+from labelyard.errors import InvalidMessageError, ResultUnreadableError
 from labelyard.evaluation.label_certificates import (
     LabelCalibration,
     certify_labels,
@@ -15,13 +15,14 @@ from labelyard.evaluation.label_certificates import (
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
 from labelyard.evaluation.preparation import check_extra, local_files, uris_of
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
-from labelyard.messages import Certified, LabelSet, Learned
+from labelyard.messages import Certified, FitLimit, LabelSet, Learned
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from labelyard.evaluation.measuring import ScoreTable
+    from labelyard.evaluation.none_of_these import LimitChoice
 
 #: Split that calibrates, if none is chosen.
 CALIBRATION_SPLIT: Final = "calibration"
@@ -40,6 +41,7 @@ class Calibration:
         ece: Calibration error before and after.
         nll: Mean negative log-likelihood before, and after in cross-validation; ``None`` if the
             temperature was not fitted.
+        none_of_these: Limit of the fit; ``None`` if the set has none.
         reference: Its reference, once it is registered.
     """
 
@@ -49,6 +51,7 @@ class Calibration:
     labels: Sequence[LabelCalibration]
     ece: tuple[float, float]
     nll: tuple[float, float] | None
+    none_of_these: FitLimit | None = None
     reference: str | None = None
 
     @property
@@ -70,6 +73,9 @@ class Calibration:
             "certified": None
             if self.certified is None
             else self.certified.model_dump(mode="json", exclude={"labels"}),
+            "none_of_these": None
+            if self.none_of_these is None
+            else self.none_of_these.model_dump(mode="json"),
             "per_label": {one.name: one.fields() for one in self.labels},
         }
 
@@ -84,6 +90,7 @@ class PreparedCalibration:
         images: Pictures of the chosen split.
         precision: Promised share of right answers.
         confidence: Probability with which the promise holds.
+        limit_by: How the limit of the fit is fixed; ``None`` leaves the set's own.
     """
 
     label_set: LabelSet
@@ -91,6 +98,7 @@ class PreparedCalibration:
     images: Sequence[LabelledImage]
     precision: float
     confidence: float
+    limit_by: "LimitChoice | None" = None
     examples: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
@@ -119,6 +127,11 @@ class PreparedCalibration:
         scored = scoring.scored()
         check_scored(scored)
         check_disjoint(scored, self.examples)
+        before = self.label_set.learned
+        limit = None if before is None else before.none_of_these
+        if self.limit_by is not None:
+            limit = limit_of(scored, self.limit_by)
+            scored = with_limit(scored, limit.limit)
         table = ScoreTable(scored, self.label_set)
         temperature, nll, scores = _temper(table, self.label_set)
         best = scores.argmax(axis=1)
@@ -126,9 +139,8 @@ class PreparedCalibration:
         found = certify_labels(scores, table, precision=self.precision, confidence=self.confidence)
         certified = promise_of(found, precision=self.precision, confidence=self.confidence)
         fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
-        before = self.label_set.learned
         learned = (before or Learned(checkpoint=fingerprint)).model_copy(
-            update={"checkpoint": fingerprint, "certified": certified}
+            update={"checkpoint": fingerprint, "certified": certified, "none_of_these": limit}
         )
         label_set = with_thresholds(self.label_set, found).model_copy(
             update={"temperature": temperature, "learned": learned}
@@ -143,6 +155,7 @@ class PreparedCalibration:
                 expected_calibration_error(scores.max(axis=1), is_right),
             ),
             nll=nll,
+            none_of_these=limit,
         )
 
 
@@ -154,6 +167,7 @@ def prepare_calibration(
     split: str | None = None,
     precision: float = 0.95,
     confidence: float = 0.9,
+    none_of_these: "LimitChoice | None" = None,
     examples: frozenset[str] = frozenset(),
 ) -> PreparedCalibration:
     """Check everything that can be wrong before a picture is uploaded.
@@ -163,6 +177,8 @@ def prepare_calibration(
         split: Lines to take; ``calibration`` if not given.
         precision: Promised share of right answers among matched ones, 0.5 to 0.999.
         confidence: Probability with which the promise holds, 0.5 to 0.999.
+        none_of_these: Fixes the limit of the fit: ``labelled`` by pictures of both kinds, or a
+            share, 0.5 to 0.999, of the pictures with a label that stays.
         examples: Digests of the pictures that taught the set.
 
     Raises:
@@ -174,9 +190,14 @@ def prepare_calibration(
         is_number = isinstance(share, Real) and not isinstance(share, bool)
         if not (is_number and 0.5 <= share <= 0.999):
             raise InvalidMessageError(f"{name}: {share} is not a share from 0.5 to 0.999")
+    from labelyard.evaluation.none_of_these import read_choice
+
+    limit_by = read_choice(none_of_these)
     names = {label.name for label in label_set.labels}
     images = read_manifest(manifest, split=split or CALIBRATION_SPLIT, labels=names)
-    return PreparedCalibration(label_set, reference, images, precision, confidence, examples)
+    return PreparedCalibration(
+        label_set, reference, images, precision, confidence, limit_by, examples
+    )
 
 
 def check_scored(scored: Sequence[ScoredImage]) -> None:
@@ -203,6 +224,36 @@ def check_disjoint(scored: Sequence[ScoredImage], examples: frozenset[str]) -> N
             f"{len(seen)} pictures are examples of the label set (lines {named}): calibrate on "
             "pictures that taught nothing"
         )
+
+
+def limit_of(scored: Sequence[ScoredImage], choice: "LimitChoice") -> FitLimit:
+    """Fix the limit of the fit by scored pictures.
+
+    Raises:
+        InvalidMessageError: The pictures do not suffice.
+        ResultUnreadableError: A result has no fit: the worker is older than the client.
+    """
+    import numpy as np
+
+    from labelyard.evaluation.none_of_these import fit_limit
+
+    fits = [one.fit for one in scored if one.fit is not None]
+    if len(fits) < len(scored):
+        raise ResultUnreadableError("a result has no fit: upgrade the workers")
+    is_known = np.array([bool(one.image.labels) for one in scored], dtype=bool)
+    return fit_limit(np.array(fits), is_known, choice)
+
+
+def with_limit(scored: Sequence[ScoredImage], limit: float) -> list[ScoredImage]:
+    """Return the pictures as a set with the limit answers them, in place of one of its own."""
+    found = []
+    for one in scored:
+        if one.fit is not None and one.fit < limit:
+            found.append(replace(one, abstained=True, matched=(), because="none_of_these"))
+        else:
+            is_prompt = one.abstained and one.because != "none_of_these"
+            found.append(replace(one, abstained=is_prompt))
+    return found
 
 
 def with_thresholds(label_set: LabelSet, found: Sequence[LabelCalibration]) -> LabelSet:

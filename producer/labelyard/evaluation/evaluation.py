@@ -68,6 +68,7 @@ class Evaluation:
             "coverage": figures.coverage,
             "area_under_risk": figures.area_under_risk,
             "none_of_these": figures.none_of_these and figures.none_of_these.fields(),
+            "levels": [one.fields() for one in figures.levels],
             "requirements": [one.fields() for one in self.requirements],
             "confusion": [
                 {"label": pair.label, "predicted": pair.predicted, "n": pair.n}

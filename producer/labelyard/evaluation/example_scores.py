@@ -33,13 +33,26 @@ class TaughtLabels:
     width: float
     weights: tuple[float, float, float]
 
-    def logits(self, text_logits: Array, vectors: Array) -> Array:
+    def cosines(self, vectors: Array) -> Array:
+        """Compute the cosine of each image to each example.
+
+        Args:
+            vectors: As for :meth:`logits`.
+
+        Returns:
+            Shape (images, examples). If each label has a single example, the prototypes are these.
+        """
+        found: Array = vectors @ (self.examples if len(self.examples) else self.prototypes).T
+        return found
+
+    def logits(self, text_logits: Array, vectors: Array, to_examples: Array | None = None) -> Array:
         """Compute one logit for each image and taught label.
 
         Args:
             text_logits: Logits of the images by the texts of the taught labels, before the
                 temperature, shape (images, taught).
             vectors: Unit-length vectors of the images, shape (images, dim).
+            to_examples: What :meth:`cosines` returns for them, if it is known already.
 
         Returns:
             Shape (images, taught), float64.
@@ -48,7 +61,7 @@ class TaughtLabels:
         found = text * text_logits.astype(np.float64)
         found += near * (vectors @ self.prototypes.T)
         if regression:
-            cosines = vectors @ self.examples.T  # (images, examples)
+            cosines = self.cosines(vectors) if to_examples is None else to_examples
             found += regression * (np.exp(self.width * (cosines - 1.0)) @ self.dual)
         return found
 

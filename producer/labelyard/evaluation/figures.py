@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from labelyard.evaluation.level_figures import LevelFigures
 from labelyard.evaluation.scored_images import ScoredImage
 from labelyard.messages import LabelSet, ModelInfo
 
@@ -106,15 +107,22 @@ class NoneOfThese:
         n: Their number.
         rejected: How many of them were given no label.
         auroc: Probability that a picture with a label has a higher best score than one without.
+        auroc_fit: The same of their fits; ``None`` if results have none.
     """
 
     n: int
     rejected: int
     auroc: float | None
+    auroc_fit: float | None = None
 
     def fields(self) -> dict[str, Any]:
         """Describe them for programs."""
-        return {"n": self.n, "rejected": self.rejected, "auroc": self.auroc}
+        return {
+            "n": self.n,
+            "rejected": self.rejected,
+            "auroc": self.auroc,
+            "auroc_fit": self.auroc_fit,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +245,7 @@ class Figures:
         labels: Of each label, in the order of the set.
         confusion: Pairs of true label and answer, of pictures with at most one label.
         suspicions: Most suspicious labels of the manifest, the worst first.
+        levels: Of a hierarchy, the top one first.
     """
 
     n: int
@@ -254,6 +263,7 @@ class Figures:
     area_under_risk: float | None
     none_of_these: NoneOfThese | None
     suspicions: Sequence[Suspicion]
+    levels: Sequence[LevelFigures] = ()
 
     @property
     def accuracy(self) -> float | None:

@@ -46,6 +46,9 @@ def prediction(one: ScoredImage, names: Sequence[str]) -> dict[str, Any]:
         "correct": is_right(one, names),
         "matched": list(one.matched),
         "abstained": one.abstained,
+        "abstained_because": one.because,
+        "fit": one.fit,
+        "node": None if one.node is None else one.node.model_dump(mode="json"),
         "scores": scores,
         "error": None if one.error is None else one.error.code,
     }

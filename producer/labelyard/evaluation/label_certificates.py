@@ -83,8 +83,8 @@ def certify_labels(
         return [
             _certify_one(
                 name,
-                scores[:, place],
-                table.truth[:, place],
+                scores[~table.abstained, place],
+                table.truth[~table.abstained, place],
                 precision=precision,
                 confidence=confidence,
             )

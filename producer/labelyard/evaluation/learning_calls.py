@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
@@ -13,6 +13,9 @@ from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_t
 from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Labels
+
+if TYPE_CHECKING:
+    from labelyard.evaluation.none_of_these import LimitChoice
 
 #: A new version of a label set, before and after it is registered.
 Made = TypeVar("Made", TaughtSet, Calibration)
@@ -69,6 +72,7 @@ class LearningCalls(ScoringCalls):
         *,
         precision: float,
         confidence: float = 0.9,
+        none_of_these: "LimitChoice | None" = None,
         name: str | None = None,
         split: str | None = None,
         queue: SubmitQueue = Queue.BULK,
@@ -81,6 +85,8 @@ class LearningCalls(ScoringCalls):
             manifest: As for ``evaluate``; pictures that taught the set are refused.
             precision: Promised share of right answers among matched ones, 0.5 to 0.999.
             confidence: Probability with which the promise holds, 0.5 to 0.999.
+            none_of_these: Fixes the ``fit`` below which a picture is abstained: ``labelled``, or
+                the share of the pictures with a label that stays, 0.5 to 0.999.
             name: As for :meth:`teach`.
             split: Lines to take; ``calibration`` if not given.
             queue: Queue of the jobs.
@@ -88,7 +94,7 @@ class LearningCalls(ScoringCalls):
 
         Returns:
             The new version with its reference, and for each label whether it is certified, or
-            how many pictures it lacks. Where the evidence does not suffice there is no threshold.
+            how many pictures it lacks; without enough evidence there is no threshold.
 
         Raises:
             InvalidMessageError: A line or the set is wrong, or a picture taught the set.
@@ -104,10 +110,10 @@ class LearningCalls(ScoringCalls):
             split=split,
             precision=precision,
             confidence=confidence,
+            none_of_these=none_of_these,
             examples=self._read_example_digests(chosen.label_set),
         )
-        scoring = self._score(prepared, queue=queue, watch=watch)
-        found = prepared.calibrate(scoring)
+        found = prepared.calibrate(self._score(prepared, queue=queue, watch=watch))
         return self._register(name, found, parent=chosen.reference)
 
     def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
@@ -159,6 +165,7 @@ class AsyncLearningCalls(AsyncScoringCalls):
         *,
         precision: float,
         confidence: float = 0.9,
+        none_of_these: "LimitChoice | None" = None,
         name: str | None = None,
         split: str | None = None,
         queue: SubmitQueue = Queue.BULK,
@@ -176,6 +183,7 @@ class AsyncLearningCalls(AsyncScoringCalls):
             split=split,
             precision=precision,
             confidence=confidence,
+            none_of_these=none_of_these,
             examples=await asyncio.to_thread(self._read_example_digests, chosen.label_set),
         )
         scoring = await self._score(prepared, queue=queue, watch=watch)

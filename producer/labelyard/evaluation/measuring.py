@@ -15,6 +15,7 @@ from labelyard.evaluation.figures import (
     ScoringName,
     Suspicion,
 )
+from labelyard.evaluation.levels import measure_levels
 from labelyard.evaluation.metrics import (
     Flags,
     Floats64,
@@ -49,6 +50,7 @@ class ScoreTable:
         truth: Whether each label is true, shape (images, labels).
         matched: Whether each label reached its threshold, shape (images, labels).
         abstained: Shape (images,), as all that follow but for ``scoring``.
+        fits: NaN for results without one.
         scoring: Rule by which the scores were made.
         has_label: Whether a picture shows one of the labels at all.
         best: Index of each picture's best label; the first of equal ones.
@@ -72,6 +74,9 @@ class ScoreTable:
             self.truth[row, [places[name] for name in one.image.labels]] = True
             self.matched[row, [places[name] for name in one.matched if name in places]] = True
         self.abstained: Flags = np.array([one.abstained for one in self.rows], dtype=bool)
+        self.fits: Floats64 = np.array(
+            [np.nan if one.fit is None else one.fit for one in self.rows], dtype=np.float64
+        )
         self.scoring: ScoringName = _scoring_of(label_set, self.scores, self.abstained)
         self.has_label: Flags = np.any(self.truth, axis=1)
         self.best: Places = np.argmax(self.scores, axis=1)
@@ -132,6 +137,7 @@ def measure(scored: Sequence[ScoredImage], label_set: LabelSet) -> Figures:
         area_under_risk=area_under_risk(risks),
         none_of_these=_none_of_these(table),
         suspicions=_suspicions(table),
+        levels=measure_levels(table, label_set),
     )
 
 
@@ -222,6 +228,9 @@ def _none_of_these(table: ScoreTable) -> NoneOfThese | None:
         n=int(nothing.sum()),
         rejected=int((nothing & table.is_rejected).sum()),
         auroc=auroc(table.confidences[~nothing], table.confidences[nothing]),
+        auroc_fit=None
+        if np.isnan(table.fits).any()
+        else auroc(table.fits[~nothing], table.fits[nothing]),
     )
 
 

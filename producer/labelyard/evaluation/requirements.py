@@ -27,6 +27,7 @@ _OF_ALL: Final[Mapping[str, Callable[[Figures], float | None]]] = {
     "coverage": lambda figures: figures.coverage,
     "risk": lambda figures: figures.area_under_risk,
     "auroc": lambda figures: figures.none_of_these.auroc if figures.none_of_these else None,
+    "auroc_fit": lambda figures: figures.none_of_these.auroc_fit if figures.none_of_these else None,
     "n": lambda figures: figures.n,
     "failed": lambda figures: figures.failed,
 }
@@ -36,6 +37,8 @@ _OF_LABEL: Final[Mapping[str, Callable[[LabelFigures], float | None]]] = {
     "average_precision": lambda label: label.average_precision,
     "n": lambda label: label.detection.n,
 }
+#: Accuracy at a level of the hierarchy: ``level[1]`` is the top one.
+LEVEL: Final = "level"
 #: Figures without a largest value; all others are shares.
 _UNBOUNDED: Final = frozenset({"n", "failed", "nll"})
 
@@ -68,6 +71,9 @@ class Requirement:
     def _values(self, figures: Figures) -> list[float | None]:
         if self.label is None:
             return [_OF_ALL[self.metric](figures)]
+        if self.metric == LEVEL:
+            levels = [one.accuracy for one in figures.levels if str(one.level) == self.label]
+            return list(levels) or [None]
         read = _OF_LABEL[self.metric]
         # A label that nobody shows and nobody was given says nothing about "every label".
         return [
@@ -117,6 +123,8 @@ def _read(text: str, labels: Collection[str]) -> Requirement:
     if found is None or found[3] not in _COMPARE:
         raise InvalidMessageError(f"requirement {text!r}: write one such as {EXAMPLES}")
     metric, label, relation = found[1], found[2], found[3]
+    if metric == LEVEL and label is not None and label.isdecimal():
+        return Requirement(text, metric, label, relation, _bound(text, metric, found[4]))
     known = _OF_ALL if label is None else _OF_LABEL
     if metric not in known:
         raise InvalidMessageError(f"requirement {text!r}: {_advice(metric, label)}")
@@ -130,6 +138,8 @@ def _advice(metric: str, label: str | None) -> str:
         return f"{metric} is a figure of a label: write {metric}[a label], or {metric}[*] for each"
     if label is not None and metric in _OF_ALL:
         return f"{metric} is a figure of all pictures: write it without a label"
+    if metric == LEVEL:
+        return "level is the accuracy at a level of the hierarchy: write level[1] for the top one"
     names = ", ".join(_OF_ALL), ", ".join(_OF_LABEL)
     return f"there is no figure {metric}: the figures are {names[0]}, and of a label {names[1]}"
 

@@ -7,15 +7,18 @@ from typing import Any, Final, Protocol
 
 from labelyard.errors import LabelyardError, ResultUnreadableError
 from labelyard.evaluation.manifest import LabelledImage
+from labelyard.hierarchy import parents_of
 from labelyard.ledger import Record
 from labelyard.messages import (
     MAX_IMAGES,
     MAX_SCORED_LABELS,
+    AbstainedBecause,
     Failure,
     ImageResult,
     Job,
     LabelSet,
     ModelInfo,
+    ScoredNode,
     Timing,
 )
 
@@ -46,6 +49,9 @@ class ScoredImage:
         abstained: Whether an *abstain* prompt fitted better than every label.
         sha256: Digest of the bytes as read.
         error: Why there are no scores.
+        fit: As in the result.
+        because: Why nothing is matched.
+        node: The deepest node that passes its threshold.
     """
 
     image: LabelledImage
@@ -55,6 +61,9 @@ class ScoredImage:
     abstained: bool = False
     sha256: str | None = None
     error: Failure | None = None
+    fit: float | None = None
+    because: AbstainedBecause | None = None
+    node: ScoredNode | None = None
 
 
 @dataclass(slots=True)
@@ -144,6 +153,9 @@ class Scoring:
             abstained=image.abstained,
             sha256=image.sha256,
             error=error,
+            fit=image.fit,
+            because=image.abstained_because,
+            node=image.node,
         )
 
 
@@ -151,5 +163,7 @@ def images_in_a_job(label_set: LabelSet) -> int:
     """Return how many pictures a job may have, so that all scores fit into its result."""
     names = (len(label.name.encode()) for label in label_set.labels)
     an_image = sum(2 * name + SCORE_BYTES for name in names)  # a label may be matched as well
+    parents = parents_of(label.path for label in label_set.labels)
+    an_image += sum(SCORE_BYTES + sum(len(name.encode()) + 3 for name in path) for path in parents)
     labels = len(label_set.labels)
     return max(1, min(MAX_IMAGES, RESULT_BYTES // an_image, MAX_SCORED_LABELS // labels))

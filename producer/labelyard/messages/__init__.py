@@ -22,16 +22,18 @@ from labelyard.messages.job import (
     new_job_id,
     parse_job,
 )
-from labelyard.messages.labels import DEFAULT_TEMPLATE, Label, LabelSet, Scoring
-from labelyard.messages.learned import Certified, CertifiedLabel, Examples, Learned
+from labelyard.messages.labels import DEFAULT_TEMPLATE, Label, LabelSet, Parent, Scoring
+from labelyard.messages.learned import Certified, CertifiedLabel, Examples, FitLimit, Learned
 from labelyard.messages.models import Message, Report, refusal_of
 from labelyard.messages.result import (
+    AbstainedBecause,
     Failure,
     ImageResult,
     ImageVector,
     ModelInfo,
     Result,
     ScoredLabel,
+    ScoredNode,
     Status,
     Timing,
     status_of,
@@ -45,11 +47,13 @@ __all__ = [
     "MAX_REGISTERED_PROMPTS",
     "MAX_SCORED_LABELS",
     "VERSION",
+    "AbstainedBecause",
     "Certified",
     "CertifiedLabel",
     "Deliver",
     "Examples",
     "Failure",
+    "FitLimit",
     "ImageRef",
     "ImageResult",
     "ImageVector",
@@ -60,9 +64,11 @@ __all__ = [
     "Learned",
     "Message",
     "ModelInfo",
+    "Parent",
     "Report",
     "Result",
     "ScoredLabel",
+    "ScoredNode",
     "Scoring",
     "Status",
     "Timing",

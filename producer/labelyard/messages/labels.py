@@ -3,14 +3,20 @@
 from collections.abc import Iterable
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from labelyard.fields import MAX_LABELS, Name, Prompt, Temperature, Template, Threshold
+from labelyard.hierarchy import parents_of, show_path
 from labelyard.messages.learned import Learned
 from labelyard.messages.models import Message
 from labelyard.messages.short_forms import cut, first_of
 
 DEFAULT_TEMPLATE: Final = "This is a photo of {}."
+
+#: Parents of a set: their scores are computed for each image.
+MAX_PARENTS: Final = 1_000
+#: Names of a path.
+MAX_DEPTH: Final = 16
 
 Scoring = Literal["auto", "softmax", "sigmoid"]
 
@@ -23,11 +29,33 @@ class Label(Message):
         prompts: Whole sentences to use in place of the templates.
         threshold: Score from which the label is *matched*. Without one a label is
             matched when it is the best (softmax) or scores 0.5 or more (sigmoid).
+        path: Its parents in a hierarchy, from the root down; its own name at the end is left
+            out. Empty, and left out, if the label is at the root.
     """
 
     name: Name
     prompts: tuple[Prompt, ...] = Field(default=(), max_length=100)
     threshold: Threshold | None = None
+    path: tuple[Name, ...] = Field(
+        default=(), max_length=MAX_DEPTH, exclude_if=lambda path: not path
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _ends_with_the_parent(cls, path: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return path[:-1] if path and path[-1] == info.data.get("name") else path
+
+
+class Parent(Message):
+    """A node of a hierarchy above labels.
+
+    Attributes:
+        path: Names from the root down to it.
+        threshold: Score from which it passes; 0.5 for parents that are not named.
+    """
+
+    path: tuple[Name, ...] = Field(min_length=1, max_length=MAX_DEPTH)
+    threshold: Threshold
 
 
 class LabelSet(Message):
@@ -44,6 +72,7 @@ class LabelSet(Message):
         abstain: Whole sentences that mean "none of these". When one of them fits
             best, the image is *abstained* and nothing is matched.
         learned: What pictures taught; left out if there is nothing. It belongs to one checkpoint.
+        parents: Thresholds of nodes that labels have in their ``path``; left out if there are none.
     """
 
     labels: tuple[Label, ...] = Field(min_length=1, max_length=MAX_LABELS)
@@ -54,6 +83,9 @@ class LabelSet(Message):
     temperature: Temperature = 1.0
     abstain: tuple[Prompt, ...] = Field(default=(), max_length=100)
     learned: Learned | None = Field(default=None, exclude_if=lambda learned: learned is None)
+    parents: tuple[Parent, ...] = Field(
+        default=(), max_length=MAX_PARENTS, exclude_if=lambda parents: not parents
+    )
 
     @field_validator("labels")
     @classmethod
@@ -61,6 +93,24 @@ class LabelSet(Message):
         if len({label.name for label in labels}) < len(labels):
             raise ValueError("two labels have the same name: name each label once")
         return labels
+
+    @model_validator(mode="after")
+    def _is_a_tree(self) -> Self:
+        known = dict.fromkeys(parents_of(label.path for label in self.labels))
+        if len(known) > MAX_PARENTS:
+            raise ValueError(f"the paths have {len(known)} parents (limit {MAX_PARENTS})")
+        for label in self.labels if known else ():
+            if (own := (*label.path, label.name)) in known:
+                raise ValueError(
+                    f"{cut(show_path(own))!r} is a label and the parent of another one: name one "
+                    "of them differently"
+                )
+        paths = [parent.path for parent in self.parents]
+        if unknown := [path for path in paths if path not in known]:
+            raise ValueError(f"parents names {cut(show_path(unknown[0]))!r}, but no label is below")
+        if len(set(paths)) < len(paths):
+            raise ValueError("parents names a path twice")
+        return self
 
     @model_validator(mode="after")
     def _taught_labels_exist(self) -> Self:

@@ -13,6 +13,8 @@ Count = Annotated[int, Field(ge=0), AS_NUMBER]
 Logit = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False), AS_NUMBER]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), AS_NUMBER]
 
+Fit = Annotated[float, Field(ge=-1.01, le=1.01, allow_inf_nan=False), AS_NUMBER]
+
 #: Labels of one set that may have examples: a job that embeds examples carries them.
 MAX_TAUGHT_LABELS: Final = 1_000
 #: Largest object of examples that a worker reads.
@@ -74,8 +76,29 @@ class Certified(Message):
     threshold: Threshold | None = None
 
 
+class FitLimit(Message):
+    """Limit below which a picture shows none of the labels, and the pictures that fixed it.
+
+    Attributes:
+        limit: Least ``fit`` of a picture that is given a label.
+        method: ``labelled``: pictures of both kinds fixed it; ``known``: pictures with a label
+            alone, of which a share was to stay.
+        known: Pictures with a label.
+        kept: Those of them with that fit or a higher one.
+        unknown: Pictures that show none of the labels.
+        rejected: Those of them with a lower fit.
+    """
+
+    limit: Fit
+    method: Literal["labelled", "known"]
+    known: Count
+    kept: Count
+    unknown: Count
+    rejected: Count
+
+
 class Learned(Message):
-    """Examples and promise of a label set that learned from pictures with one checkpoint.
+    """Examples, promise and limit of a label set that learned from pictures with one checkpoint.
 
     Attributes:
         checkpoint: Fingerprint of the checkpoint, as results name it. A worker with another one
@@ -84,6 +107,7 @@ class Learned(Message):
         certified: The promise that thresholds keep, or ``None``.
         bias: Number that is added to the logit of a label, before the temperature; left out if
             there is none.
+        none_of_these: Limit of pictures that show none of the labels; left out if there is none.
     """
 
     checkpoint: Name
@@ -92,3 +116,4 @@ class Learned(Message):
     bias: dict[Name, Logit] | None = Field(
         default=None, max_length=MAX_LABELS, exclude_if=lambda bias: bias is None
     )
+    none_of_these: FitLimit | None = Field(default=None, exclude_if=lambda limit: limit is None)

@@ -41,3 +41,8 @@ class Report(BaseModel):
 def refusal_of(error: ValidationError) -> InvalidMessageError:
     """Make the error that names each field at fault, and no field's value."""
     return InvalidMessageError(sentences_of(error))
+
+
+def is_none(value: object) -> bool:
+    """Return whether a field has no value, and is left out of the JSON."""
+    return value is None

@@ -9,12 +9,15 @@ from labelyard.errors import LabelyardError
 from labelyard.messages.explanation import LabelExplanation
 from labelyard.messages.job import VERSION
 from labelyard.messages.learned import FeatureSpace
-from labelyard.messages.models import Report
+from labelyard.messages.models import Report, is_none
 from labelyard.messages.result_html import result_html
 from labelyard.messages.result_rows import Row, image_row
 from labelyard.messages.short_forms import Shown, cut, first_of
 
 Status = Literal["succeeded", "partial", "failed"]
+#: Why an image was given no label: its ``fit`` is below the set's limit; an *abstain* prompt fitted
+#: better; no label reached its threshold.
+AbstainedBecause = Literal["none_of_these", "abstain_prompt", "below_threshold"]
 
 
 class Failure(Report):
@@ -46,6 +49,18 @@ class ScoredLabel(Report):
     score: float = Field(allow_inf_nan=False)
 
 
+class ScoredNode(Report):
+    """A node of a label set's hierarchy and its score.
+
+    Attributes:
+        path: Names from the root down to the node; that of a label ends with the label.
+        score: Under softmax the sum of the labels below, under sigmoid the largest of them.
+    """
+
+    path: tuple[str, ...]
+    score: float = Field(allow_inf_nan=False)
+
+
 class ImageVector(Report):
     """Vector of an image that examples are compared by.
 
@@ -68,10 +83,18 @@ class ImageResult(Report):
         height: Pixels, after EXIF orientation.
         labels: The best ``top_k`` labels, best first.
         matched: Names of the labels that reached their threshold, best first.
-        abstained: Whether an ``abstain`` prompt fitted better than every label.
+        abstained: Whether the set said "none of these": by an ``abstain`` prompt, or by its limit.
         error: Why there are no labels, or ``None``.
         vector: Vector of the image, if the job wants vectors. Left out otherwise.
         explanations: Of the labels that the job wants explained, in its order. Left out otherwise.
+        abstained_because: Why nothing is *matched*. Left out if a label is.
+        fit: Cosine of the image to the text of the label that fits best; if every label has
+            examples, the mean of that and the cosine to the nearest example. Left out by older
+            workers.
+        parents: The best ``top_k`` parents of labels, best first; all of them if ``top_k`` takes
+            every label. Left out without a hierarchy, as is ``node``.
+        node: The deepest node that passes its threshold, a parent or a label; none passes if it
+            is left out.
     """
 
     id: str
@@ -84,10 +107,14 @@ class ImageResult(Report):
     matched: tuple[str, ...] = ()
     abstained: bool = False
     error: Failure | None = None
-    vector: ImageVector | None = Field(default=None, exclude_if=lambda vector: vector is None)
+    vector: ImageVector | None = Field(default=None, exclude_if=is_none)
     explanations: tuple[LabelExplanation, ...] = Field(
         default=(), exclude_if=lambda explanations: not explanations
     )
+    abstained_because: AbstainedBecause | None = Field(default=None, exclude_if=is_none)
+    fit: float | None = Field(default=None, allow_inf_nan=False, exclude_if=is_none)
+    parents: tuple[ScoredNode, ...] = Field(default=(), exclude_if=lambda parents: not parents)
+    node: ScoredNode | None = Field(default=None, exclude_if=is_none)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield the id, and the best label or the error, for ``repr`` and ``str``."""
@@ -135,8 +162,8 @@ class Result(Report):
         model: ``None`` when the job failed before a model saw it.
         error: Why the whole job failed, or ``None``.
         object_uri: Where the whole result is, if it was too large for the ledger: then
-            ``labels`` and ``matched`` are only the first five of each image. Left out
-            otherwise.
+            ``labels``, ``matched`` and ``parents`` are only the first five of each image.
+            Left out otherwise.
     """
 
     version: Literal[1] = VERSION
@@ -156,8 +183,9 @@ class Result(Report):
         Returns:
             In the order of the images: ``job_id``, ``id``, ``uri``, ``status``, the best
             ``label`` and its ``score``, ``matched`` (names with ``; `` between them),
-            ``abstained``, ``error`` (a code) and ``message``; then ``label_2``, ``score_2`` and
-            so on for the other labels. What an image does not have is ``None``.
+            ``abstained``, ``error`` (a code), ``message``, ``abstained_because``, ``fit``, and of a
+            hierarchy ``node`` with ``node_score`` and ``parents``; then ``label_2``, ``score_2``
+            and so on for the other labels. What an image does not have is ``None``.
         """
         return [image_row(image, job_id=self.job_id) for image in self.images]
 

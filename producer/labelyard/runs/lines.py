@@ -11,7 +11,14 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from labelyard.errors import LabelyardError
 from labelyard.fields import MAX_LABELS, TEXT_PATTERN, LabelSetDigest, LabelSetRef, Name
-from labelyard.messages import Failure, ImageResult, Report, ScoredLabel
+from labelyard.messages import (
+    AbstainedBecause,
+    Failure,
+    ImageResult,
+    Report,
+    ScoredLabel,
+    ScoredNode,
+)
 
 #: Bytes of a manifest's line, and of one cell of a table; a longer one becomes an error line.
 MAX_LINE_BYTES: Final = 1024 * 1024
@@ -118,7 +125,7 @@ class ResultLine(Report):
         top_label: Name of the best label; ``None`` if the image failed.
         top_score: Score of the best label.
         matched: Names of the labels that reached their threshold, best first.
-        abstained: Whether an ``abstain`` prompt fitted better than every label.
+        abstained: Whether the set said "none of these".
         labels: The best ``top_k`` labels, best first.
         label_set: Digest of the label set that the image was scored against.
         sha256: Digest of the file as read, lower-case hex.
@@ -127,6 +134,10 @@ class ResultLine(Report):
         size_bytes: Size of the file; ``None`` if it is not known.
         error: Why there are no labels.
         columns: Other columns of the manifest.
+        fit: As in the result of an image, as all that follow.
+        abstained_because: Why nothing is matched; ``None`` if a label is.
+        parents: The best parents of the hierarchy, best first; none without one.
+        node: The deepest node that passes its threshold, or ``None``.
     """
 
     line: LineNumber
@@ -145,6 +156,10 @@ class ResultLine(Report):
     size_bytes: int | None = None
     error: LineError | None = None
     columns: dict[str, Any] = Field(default_factory=dict)
+    fit: float | None = Field(default=None, allow_inf_nan=False)
+    abstained_because: AbstainedBecause | None = None
+    parents: tuple[ScoredNode, ...] = ()
+    node: ScoredNode | None = None
 
     @classmethod
     def of(
@@ -179,6 +194,10 @@ class ResultLine(Report):
             size_bytes=size_bytes,
             error=None if image.error is None else LineError.of(image.error),
             columns=planned.columns,
+            fit=image.fit,
+            abstained_because=image.abstained_because,
+            parents=image.parents,
+            node=image.node,
         )
 
     def to_error_line(self) -> ErrorLine | None:

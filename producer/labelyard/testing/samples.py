@@ -4,9 +4,10 @@ import base64
 import hashlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from labelyard.errors import ImageNotFoundError, LabelyardError
+from labelyard.hierarchy import Hierarchy
 from labelyard.messages import (
     Failure,
     ImageRef,
@@ -64,9 +65,17 @@ def sample_result(status: Status = "succeeded", *, job: Job | None = None) -> Re
 
 
 def score_image(
-    image: ImageRef, job: Job, *, scores: Mapping[str, float] | None = None
+    image: ImageRef,
+    job: Job,
+    *,
+    scores: Mapping[str, float] | None = None,
+    fit: float | None = None,
 ) -> ImageResult:
-    """Score an image: with *scores* by label, else the first label is the best one."""
+    """Score an image: with *scores* by label, else the first label is the best one.
+
+    Args:
+        fit: The best score if it is not given.
+    """
     names = (
         [label.name for label in job.label_set.labels]
         if isinstance(job.label_set, LabelSet)
@@ -75,11 +84,49 @@ def score_image(
     scores = scores or {name: 0.5 ** (place + 1) for place, name in enumerate(names)}
     ranked = sorted(scores.items(), key=lambda pair: -pair[1])
     labels = tuple(ScoredLabel(name=name, score=score) for name, score in ranked[: job.top_k])
-    matched = match_labels(ranked, job)
-    found = {"width": 640, "height": 480, **(vector_fields(image) if job.vectors else {})}
+    found: dict[str, Any] = {"width": 640, "height": 480}
+    found["fit"] = max(scores.values(), default=0.0) if fit is None else fit
+    found["matched"] = match_labels(ranked, job)
+    found |= vector_fields(image) if job.vectors else {}
     if job.explain:
         found["explanations"] = explanations_of(image, job, ranked)
-    return ImageResult(id=image.id, uri=image.uri, labels=labels, matched=matched, **found)
+    if isinstance(job.label_set, LabelSet):
+        found |= limit_fields(job.label_set, found["fit"]) | node_fields(job, scores)
+    if found.get("abstained"):
+        found |= {"matched": (), "node": None}
+    elif not found["matched"]:
+        found["abstained_because"] = "below_threshold"
+    return ImageResult(id=image.id, uri=image.uri, labels=labels, **found)
+
+
+def limit_fields(label_set: LabelSet, fit: float) -> dict[str, Any]:
+    """Return that an image is abstained, if its fit is below the limit of the set."""
+    limit = None if label_set.learned is None else label_set.learned.none_of_these
+    if limit is None or fit >= limit.limit:
+        return {}
+    return {"abstained": True, "abstained_because": "none_of_these"}
+
+
+def node_fields(job: Job, scores: Mapping[str, float]) -> dict[str, Any]:
+    """Return the parents and the node of an image, if the set has a hierarchy."""
+    label_set = job.label_set
+    tree = Hierarchy.of(label_set) if isinstance(label_set, LabelSet) else None
+    if tree is None or not isinstance(label_set, LabelSet):
+        return {}
+    of_labels = [scores.get(label.name, 0.0) for label in label_set.labels]
+    scoring: Literal["softmax", "sigmoid"]
+    scoring = "sigmoid" if label_set.scoring == "sigmoid" else "softmax"
+    above = tree.parent_scores(of_labels, scoring)
+    ranked = sorted(range(len(above)), key=lambda place: -above[place])
+    named = len(ranked) if job.top_k >= len(of_labels) else job.top_k
+    every = [*of_labels, *above]
+    node = tree.deepest(every)
+    return {
+        "parents": [
+            {"path": tree.parents[place], "score": above[place]} for place in ranked[:named]
+        ],
+        "node": None if node is None else {"path": tree.nodes[node], "score": every[node]},
+    }
 
 
 def vector_fields(image: ImageRef) -> dict[str, Any]:
@@ -153,12 +200,18 @@ def _result(job: Job, images: tuple[ImageResult, ...]) -> Result:
     )
 
 
-def answer_by_scores(scores: Mapping[str, Mapping[str, float] | LabelyardError]) -> Answer:
+def answer_by_scores(
+    scores: Mapping[str, Mapping[str, float] | LabelyardError],
+    *,
+    fits: Mapping[str, float] | None = None,
+) -> Answer:
     """Make a rule that answers by address, and for other addresses as by default.
 
     Args:
         scores: For an address its score for each label, or the error it fails with.
+        fits: For an address its fit; the best score for others.
     """
+    fits = fits or {}
 
     def answer(job: Job) -> Result:
         images = []
@@ -167,7 +220,8 @@ def answer_by_scores(scores: Mapping[str, Mapping[str, float] | LabelyardError])
             if isinstance(known, LabelyardError):
                 images.append(fail_image(image, known))
             else:
-                images.append(score_image(image, job, scores=known))
+                fit = fits.get(image.uri)
+                images.append(score_image(image, job, scores=known, fit=fit))
         return _result(job, tuple(images))
 
     return answer

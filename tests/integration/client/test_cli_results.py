@@ -47,7 +47,8 @@ def test_csv_has_a_heading_and_a_line_for_each_image(ledger: Ledger) -> None:
     cat, gone = table_of(result.stdout)
     assert list(cat) == [
         *("job_id", "id", "uri", "status", "label", "score", "matched"),
-        *("abstained", "error", "message", "label_2", "score_2"),
+        *("abstained", "error", "message", "abstained_because", "fit"),
+        *("node", "node_score", "parents", "label_2", "score_2"),
     ]
     assert (cat["id"], cat["status"], cat["label"], cat["score"]) == (
         CAT,

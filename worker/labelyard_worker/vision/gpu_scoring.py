@@ -5,7 +5,7 @@ the image tower costs the GPU. Here the product, the scores and the selection st
 and a few numbers for each image are copied to the host, which ranks them (``ranking.py``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from labelyard_worker.vision.scoring import (
     to_logits,
     to_scores,
 )
+from labelyard_worker.vision.tree_scores import score_on_device
 
 # Priority of the stream: lower numbers go first, 0 is that of the forward passes.
 FIRST: Final = -1
@@ -86,7 +87,11 @@ class GpuSelector:
             cosines = self._multiply(image_embeds, labels)
             logits = to_logits(cosines.double(), scaling, temperature=matrix.temperature)
             scores = to_scores(logits, matrix.scoring, torch)
-            return _select_labels(logits, scores, labels.thresholds, top_k=top_k)
+            selection = _select_labels(cosines, logits, scores, labels.thresholds, top_k=top_k)
+            if matrix.tree is None:
+                return selection
+            nodes = score_on_device(scores[:, : matrix.n_labels], matrix.tree)
+            return replace(selection, nodes=nodes)
 
     def _multiply(self, image_embeds: Floats, labels: GpuLabels) -> torch.Tensor:
         """Multiply images with the label set, shape (images, labels + abstain)."""
@@ -102,7 +107,12 @@ class GpuSelector:
 
 
 def _select_labels(
-    logits: torch.Tensor, scores: torch.Tensor, thresholds: torch.Tensor, *, top_k: int
+    cosines: torch.Tensor,
+    logits: torch.Tensor,
+    scores: torch.Tensor,
+    thresholds: torch.Tensor,
+    *,
+    top_k: int,
 ) -> Selection:
     """Select on the device, and copy the selected labels to the host at once.
 
@@ -118,6 +128,7 @@ def _select_labels(
     best_abstain = (
         abstain.amax(dim=1) if abstain.shape[1] else logits.new_full((len(logits),), -np.inf)
     )
+    fits = cosines[:, :n_labels].amax(dim=1).double()
     # As float64, which holds every index exactly.
     table = torch.stack(
         [
@@ -126,7 +137,8 @@ def _select_labels(
             labels[rows, columns],
             scores[rows, columns],
             best_abstain[rows],
+            fits[rows],
         ]
-    )  # (5, selected)
+    )  # (6, selected)
     images, indices, *numbers = table.cpu().numpy()
     return Selection(images.astype(np.intp), indices.astype(np.intp), *numbers)

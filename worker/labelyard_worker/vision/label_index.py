@@ -102,6 +102,7 @@ class LabelIndex:
         capacity_bytes: int,
         store: TextCache | None = None,
         learned: LearnedSets | None = None,
+        tree_temperature: float = 1.0,
     ) -> None:
         """Start empty.
 
@@ -111,10 +112,12 @@ class LabelIndex:
                 the vectors of single prompts, which sets share.
             store: What other workers have encoded.
             learned: Opens what label sets learned; without it such sets are refused.
+            tree_temperature: See ``LabelMatrix.of``.
         """
         self._checkpoint = checkpoint
         self._store = store
         self._learned = learned
+        self._tree_temperature = tree_temperature
         self._matrices: ByteLru[str, LabelMatrix] = ByteLru(capacity_bytes // 2)
         self._builds: dict[str, MatrixBuild] = {}
         self._lock = threading.Lock()
@@ -229,6 +232,7 @@ class LabelIndex:
             digest=build.digest,
             trained_scoring=self._checkpoint.scoring,
             taught=build.taught,
+            tree_temperature=self._tree_temperature,
         )
 
     def _begin(self, build: MatrixBuild) -> LabelSet:

@@ -4,12 +4,23 @@ The host and the GPU only select the labels that may be named; the rules are wri
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelyard.messages import ScoredLabel
+from labelyard.messages import AbstainedBecause, ScoredLabel, ScoredNode
 from labelyard_worker.vision.scoring import Indices, LabelMatrix, Selection
+from labelyard_worker.vision.tree_scores import LabelTree, find_deepest
+
+#: Values of ``Ranking.reasons``.
+REASONS: Final[tuple[AbstainedBecause | None, ...]] = (
+    None,
+    "none_of_these",
+    "abstain_prompt",
+    "below_threshold",
+)
+NONE_OF_THESE, ABSTAIN_PROMPT, BELOW_THRESHOLD = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -19,12 +30,57 @@ class ImageScores:
     Attributes:
         labels: The best labels, best first.
         matched: Names of all labels that reached their threshold, best first.
-        abstained: Whether an *abstain* prompt fitted better than every label.
+        abstained: Whether an *abstain* prompt fitted better than every label, or the fit is below
+            the set's limit.
+        because: Why nothing is matched, or ``None``.
+        fit: See ``Selection.fits``.
+        parents: The best parents of the hierarchy, best first.
+        node: The deepest node that passes its threshold.
     """
 
     labels: tuple[ScoredLabel, ...]
     matched: tuple[str, ...]
     abstained: bool
+    because: AbstainedBecause | None
+    fit: float
+    parents: tuple[ScoredNode, ...] = ()
+    node: ScoredNode | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RankedNodes:
+    """Ranked parents of many images, and the deepest node that each passes.
+
+    Attributes:
+        tree: The hierarchy.
+        parents: The best parents, best first, shape (images, named).
+        parent_scores: Their scores, of the same shape.
+        deepest: The deepest node, -1 if none passes, shape (images,).
+        deepest_scores: Their scores, of the same shape.
+    """
+
+    tree: LabelTree
+    parents: Indices
+    parent_scores: NDArray[np.float64]
+    deepest: Indices
+    deepest_scores: NDArray[np.float64]
+
+    def parents_of(self, image: int) -> tuple[ScoredNode, ...]:
+        """Return the best parents of an image."""
+        paths = self.tree.hierarchy.parents
+        return tuple(
+            ScoredNode(path=paths[parent], score=score)
+            for parent, score in zip(
+                self.parents[image].tolist(), self.parent_scores[image].tolist(), strict=True
+            )
+        )
+
+    def node_of(self, image: int) -> ScoredNode | None:
+        """Return the deepest node of an image."""
+        if self.deepest[image] < 0:
+            return None
+        path = self.tree.hierarchy.nodes[self.deepest[image]]
+        return ScoredNode(path=path, score=float(self.deepest_scores[image]))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,7 +93,10 @@ class Ranking:
         ends: Index behind each image's last entry in ``labels``, shape (images,).
         matched: Indices of the labels that reached their threshold, best first.
         matched_ends: Index behind each image's last entry in ``matched``, shape (images,).
-        is_abstained: Whether an *abstain* prompt fitted better, shape (images,).
+        is_abstained: Whether the set said "none of these", shape (images,).
+        reasons: Why nothing is matched, an index of ``REASONS``, shape (images,).
+        fits: See ``Selection.fits``; shape (images,).
+        nodes: Of the hierarchy, or ``None``.
     """
 
     labels: Indices
@@ -46,6 +105,9 @@ class Ranking:
     matched: Indices
     matched_ends: Indices
     is_abstained: NDArray[np.bool_]
+    reasons: Indices
+    fits: NDArray[np.float64]
+    nodes: RankedNodes | None = None
 
     def to_image_scores(self, names: tuple[str, ...]) -> list[ImageScores]:
         """Return one object for each image.
@@ -59,14 +121,18 @@ class Ranking:
         ]
         matched = [names[label] for label in self.matched.tolist()]
         found, start, matched_start = [], 0, 0
-        for end, matched_end, is_abstained in zip(
-            self.ends.tolist(), self.matched_ends.tolist(), self.is_abstained.tolist(), strict=True
-        ):
+        columns = (self.ends, self.matched_ends, self.is_abstained, self.reasons, self.fits)
+        each = zip(*(column.tolist() for column in columns), strict=True)
+        for image, (end, matched_end, is_abstained, reason, fit) in enumerate(each):
             found.append(
                 ImageScores(
                     tuple(labels[start:end]),
                     tuple(matched[matched_start:matched_end]),
                     is_abstained,
+                    REASONS[reason],
+                    fit,
+                    () if self.nodes is None else self.nodes.parents_of(image),
+                    None if self.nodes is None else self.nodes.node_of(image),
                 )
             )
             start, matched_start = end, matched_end
@@ -92,7 +158,9 @@ def rank_arrays(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> Ran
     ends = counts.cumsum()
     starts = ends - counts
     best = order[starts]
-    is_abstained = selection.abstain[best] > selection.logits[best]
+    fits = selection.fits[best]
+    is_unknown = fits < matrix.least_fit
+    is_abstained = is_unknown | (selection.abstain[best] > selection.logits[best])
     thresholds = matrix.thresholds[labels]
     is_matched = scores >= thresholds  # never true against NaN
     is_matched[starts] |= np.isnan(thresholds[starts])
@@ -104,6 +172,9 @@ def rank_arrays(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> Ran
     matched_counts = np.bincount(
         np.repeat(np.arange(len(counts)), counts)[is_matched], minlength=len(counts)
     )
+    reasons = np.where(matched_counts == 0, BELOW_THRESHOLD, 0)
+    reasons[is_abstained] = ABSTAIN_PROMPT
+    reasons[is_unknown] = NONE_OF_THESE
     return Ranking(
         labels=labels[is_named],
         scores=scores[is_named],
@@ -111,4 +182,26 @@ def rank_arrays(selection: Selection, matrix: LabelMatrix, *, top_k: int) -> Ran
         matched=labels[is_matched],
         matched_ends=matched_counts.cumsum(),
         is_abstained=is_abstained,
+        reasons=reasons,
+        fits=fits,
+        nodes=rank_nodes(selection, matrix, is_abstained, top_k=top_k),
+    )
+
+
+def rank_nodes(
+    selection: Selection, matrix: LabelMatrix, is_abstained: NDArray[np.bool_], *, top_k: int
+) -> RankedNodes | None:
+    """Rank the parents of each image, and find its deepest node; an abstained image has none."""
+    found, tree = selection.nodes, matrix.tree
+    if found is None or tree is None:
+        return None
+    named = tree.n_parents if top_k >= matrix.n_labels else min(top_k, tree.n_parents)
+    order = np.argsort(-found.parents, axis=1, kind="stable")[:, :named]
+    deepest, scores = find_deepest(found, tree)
+    return RankedNodes(
+        tree=tree,
+        parents=order,
+        parent_scores=np.take_along_axis(found.parents, order, axis=1),
+        deepest=np.where(is_abstained, -1, deepest),
+        deepest_scores=scores,
     )

@@ -137,10 +137,11 @@ class Scorer:
             Two arrays of shape (images, labels + abstain).
         """
         image_embeds, features = self._split(vectors)
+        scaling = self._scaling.over(labels.tree_temperature)
         if (taught := labels.taught) is None:
-            logits = logits_of_texts(image_embeds, labels, self._scaling)
+            logits, _ = logits_of_texts(image_embeds, labels, scaling)
         else:
-            logits = logits_of_taught(image_embeds, features, labels, taught, self._scaling)
+            logits, _ = logits_of_taught(image_embeds, features, labels, taught, scaling)
         return logits, to_scores(logits, labels.scoring)
 
     def embedding_of(self, vector: Floats) -> Floats:
@@ -167,14 +168,15 @@ class Scorer:
     def _select(self, vectors: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
         """Select on the GPU; on the host if the set is small, or the GPU has no memory left."""
         image_embeds, features = self._split(vectors)
+        scaling = self._scaling.over(labels.tree_temperature)
         if (taught := labels.taught) is not None:
-            return select_taught(image_embeds, features, labels, taught, self._scaling, top_k=top_k)
+            return select_taught(image_embeds, features, labels, taught, scaling, top_k=top_k)
         if self._gpu is not None and labels.bias is None and self._suits_gpu(labels):
             try:
-                return self._gpu.select(image_embeds, labels, self._scaling, top_k=top_k)
+                return self._gpu.select(image_embeds, labels, scaling, top_k=top_k)
             except BatcherFullError:
                 log.warning("scored_on_the_host", extra={"fields": {"labels": labels.n_labels}})
-        return select_on_host(image_embeds, labels, self._scaling, top_k=top_k)
+        return select_on_host(image_embeds, labels, scaling, top_k=top_k)
 
     def _suits_gpu(self, labels: LabelMatrix) -> bool:
         """Return whether the set is large, and its temperature gives finite logits as it is."""

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelyard.evaluation.example_scores import Array, TaughtLabels, divide_among_taught
+from labelyard.hierarchy import Hierarchy
 from labelyard.messages import LabelSet
+from labelyard_worker.vision.tree_scores import LabelTree, NodeScores, score_on_host
 
 Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
@@ -41,6 +43,12 @@ class Scaling:
     scale: float
     bias: float = 0.0
 
+    def over(self, temperature: float) -> "Scaling":
+        """Return the scaling whose logits are divided by *temperature*."""
+        if temperature == 1.0:
+            return self
+        return Scaling(self.scale / temperature, self.bias / temperature)
+
 
 @dataclass(frozen=True, eq=False)
 class LabelMatrix:
@@ -59,6 +67,9 @@ class LabelMatrix:
         bias: Added to the logits before the temperature, shape (labels + abstain,), or ``None``.
         is_best_only: Whether only the best label may be matched: what is certified of a softmax
             set are its best labels.
+        tree: The hierarchy of the labels, or ``None``.
+        tree_temperature: Divides the checkpoint's logits, before bias and temperature.
+        least_fit: Fit below which an image shows none of the labels; -inf without a limit.
     """
 
     digest: str
@@ -70,6 +81,9 @@ class LabelMatrix:
     taught: TaughtLabels | None = None
     is_best_only: bool = False
     bias: NDArray[np.float64] | None = None
+    tree: LabelTree | None = None
+    tree_temperature: float = 1.0
+    least_fit: float = -np.inf
 
     @classmethod
     def of(
@@ -80,13 +94,23 @@ class LabelMatrix:
         digest: str,
         trained_scoring: Literal["softmax", "sigmoid"],
         taught: TaughtLabels | None = None,
+        tree_temperature: float = 1.0,
     ) -> "LabelMatrix":
-        """Build the matrix of a label set from the vectors of its labels."""
+        """Build the matrix of a label set from the vectors of its labels.
+
+        Args:
+            tree_temperature: Divides the logits as well, if the set is a tree without examples,
+                scored with softmax.
+        """
         scoring = trained_scoring if label_set.scoring == "auto" else label_set.scoring
         default = SIGMOID_THRESHOLD if scoring == "sigmoid" else np.nan
         thresholds = [
             default if label.threshold is None else label.threshold for label in label_set.labels
         ]
+        learned = label_set.learned
+        limit = None if learned is None else learned.none_of_these
+        tree = LabelTree.of(Hierarchy.of(label_set), scoring)
+        is_softened = tree is not None and taught is None and scoring == "softmax"
         return cls(
             digest=digest,
             names=tuple(label.name for label in label_set.labels),
@@ -96,9 +120,12 @@ class LabelMatrix:
             temperature=label_set.temperature,
             taught=taught,
             is_best_only=scoring == "softmax"
-            and label_set.learned is not None
-            and label_set.learned.certified is not None,
+            and learned is not None
+            and learned.certified is not None,
             bias=_bias_of(label_set),
+            tree=tree,
+            tree_temperature=tree_temperature if is_softened else 1.0,
+            least_fit=-np.inf if limit is None else limit.limit,
         )
 
     @property
@@ -115,8 +142,9 @@ class LabelMatrix:
             arrays = (self.taught.prototypes, self.taught.examples, self.taught.dual)
             taught = sum(array.nbytes for array in arrays)
         bias = 0 if self.bias is None else self.bias.nbytes
+        tree = 0 if self.tree is None else self.tree.held_bytes
         arrays_bytes = self.text_embeds.nbytes + self.thresholds.nbytes + bias
-        return OBJECT_BYTES + arrays_bytes + names + taught
+        return OBJECT_BYTES + arrays_bytes + names + taught + tree
 
 
 def _bias_of(label_set: LabelSet) -> NDArray[np.float64] | None:
@@ -142,6 +170,8 @@ class Selection:
         logits: Logit of the label for the image.
         scores: Score of the label for the image.
         abstain: Highest logit that an *abstain* prompt has for the image, -inf without one.
+        fits: Cosine of the image to the best text, averaged with that to the nearest example.
+        nodes: Scores of the hierarchy's nodes, of each image; ``None`` without a hierarchy.
     """
 
     images: Indices
@@ -149,6 +179,8 @@ class Selection:
     logits: NDArray[np.float64]
     scores: NDArray[np.float64]
     abstain: NDArray[np.float64]
+    fits: NDArray[np.float64]
+    nodes: NodeScores | None = None
 
 
 def select_on_host(
@@ -165,21 +197,24 @@ def select_on_host(
     Raises:
         ValueError: The dims differ.
     """
-    logits = logits_of_texts(image_embeds, matrix, scaling)
-    return select_labels(logits, matrix, top_k=top_k)
+    logits, fits = logits_of_texts(image_embeds, matrix, scaling)
+    return select_labels(logits, matrix, fits=fits, top_k=top_k)
 
 
 def logits_of_texts(
     image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling
-) -> NDArray[np.float64]:
-    """Compute the logits of all labels from their texts, shape (images, labels + abstain)."""
+) -> tuple[NDArray[np.float64], Array]:
+    """Compute the logits of all labels from their texts, and the fits of the images.
+
+    Returns:
+        Arrays of shape (images, labels + abstain) and (images,).
+    """
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
+    fits = cosines[:, : matrix.n_labels].max(axis=1)
     if matrix.bias is not None:
-        return temper(to_logits(cosines.astype(np.float64), scaling, temperature=1.0), matrix)
-    logits: NDArray[np.float64] = to_logits(
-        cosines.astype(np.float64), scaling, temperature=matrix.temperature
-    )
-    return logits
+        raw = to_logits(cosines.astype(np.float64), scaling, temperature=1.0)
+        return temper(raw, matrix), fits
+    return to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature), fits
 
 
 def select_taught(
@@ -192,8 +227,8 @@ def select_taught(
     top_k: int,
 ) -> Selection:
     """Select the labels that may be named by texts and by examples; see ``logits_of_taught``."""
-    tempered = logits_of_taught(image_embeds, features, matrix, taught, scaling)
-    return select_labels(tempered, matrix, top_k=top_k)
+    tempered, fits = logits_of_taught(image_embeds, features, matrix, taught, scaling)
+    return select_labels(tempered, matrix, fits=fits, top_k=top_k)
 
 
 def logits_of_taught(
@@ -202,20 +237,27 @@ def logits_of_taught(
     matrix: LabelMatrix,
     taught: TaughtLabels,
     scaling: Scaling,
-) -> NDArray[np.float64]:
-    """Compute the logits of all labels from texts and examples, shape (images, labels + abstain).
+) -> tuple[NDArray[np.float64], Array]:
+    """Compute the logits of all labels from texts and examples, and the fits of the images.
 
     Args:
         image_embeds: Unit-length image vectors, shape (images, dim).
         features: Unit-length vectors that are compared with examples, shape (images, features).
         taught: Scorer of the labels with examples.
+
+    Returns:
+        As :func:`logits_of_texts`.
     """
     cosines = (image_embeds @ matrix.text_embeds.T).astype(np.float64)
     by_text = to_logits(cosines, scaling, temperature=1.0)  # (images, labels + abstain)
+    to_examples = taught.cosines(features)
     logits = divide_among_taught(
-        by_text, taught.logits(by_text[:, taught.labels], features), taught.labels
+        by_text, taught.logits(by_text[:, taught.labels], features, to_examples), taught.labels
     )
-    return temper(logits, matrix)
+    fits = cosines[:, : matrix.n_labels].max(axis=1)
+    if len(taught.labels) == matrix.n_labels:
+        fits = (fits + to_examples.max(axis=1)) / 2
+    return temper(logits, matrix), fits
 
 
 def temper(logits: Array, matrix: LabelMatrix) -> NDArray[np.float64]:
@@ -229,12 +271,19 @@ def temper(logits: Array, matrix: LabelMatrix) -> NDArray[np.float64]:
     return tempered
 
 
-def select_labels(logits: NDArray[np.float64], matrix: LabelMatrix, *, top_k: int) -> Selection:
+def select_labels(
+    logits: NDArray[np.float64],
+    matrix: LabelMatrix,
+    *,
+    fits: NDArray[np.floating[Any]],
+    top_k: int,
+) -> Selection:
     """Select the labels that may be named, without sorting the rest.
 
     Args:
         logits: Shape (images, labels + abstain).
         matrix: Label set that they belong to.
+        fits: Of each image, shape (images,).
         top_k: Number of labels to name; all of them if there are fewer.
     """
     scores = to_scores(logits, matrix.scoring)
@@ -246,7 +295,13 @@ def select_labels(logits: NDArray[np.float64], matrix: LabelMatrix, *, top_k: in
     rows, columns = is_selected.nonzero()
     best_abstain = abstain.max(axis=1, initial=-np.inf)
     return Selection(
-        rows, columns, labels[rows, columns], scores[rows, columns], best_abstain[rows]
+        rows,
+        columns,
+        labels[rows, columns],
+        scores[rows, columns],
+        best_abstain[rows],
+        fits[rows].astype(np.float64),
+        None if matrix.tree is None else score_on_host(scores[:, : matrix.n_labels], matrix.tree),
     )
 
 

@@ -72,7 +72,11 @@ def tiles(figures: Figures) -> Markup:
         cards.append(
             ("None of these, kept out", percent(none.rejected, none.n), plural(none.n, "picture"))
         )
-        cards.append(("None of these, AUROC", share(none.auroc), None))
+        by_fit = None if none.auroc_fit is None else f"{share(none.auroc_fit)} by fit"
+        cards.append(("None of these, AUROC", share(none.auroc), by_fit))
+    for one in figures.levels:
+        nodes = f"{plural(one.nodes, 'node')}, {plural(one.n, 'picture')}"
+        cards.append((f"Level {one.level}, accuracy", share(one.accuracy), nodes))
     items = [
         tag("div", tag("dt", title), tag("dd", value, note and tag("small", note)))
         for title, value, note in cards

@@ -61,7 +61,10 @@ class LargeResults:
                 may not be written.
             StorageUnavailableError: The object was not written; try again.
         """
-        names = sum(len(image.labels) + len(image.matched) for image in result.images)
+        names = sum(
+            len(image.labels) + len(image.matched) + sum(len(node.path) for node in image.parents)
+            for image in result.images
+        )
         if names <= NAMES_THAT_ALWAYS_FIT:
             return result
         size_bytes = len(result.model_dump_json().encode())
@@ -92,7 +95,11 @@ class LargeResults:
 
 
 def shorten(image: ImageResult) -> ImageResult:
-    """Return an image's result with its best labels only."""
+    """Return an image's result with its best labels and parents only."""
     return image.model_copy(
-        update={"labels": image.labels[:KEPT_LABELS], "matched": image.matched[:KEPT_LABELS]}
+        update={
+            "labels": image.labels[:KEPT_LABELS],
+            "matched": image.matched[:KEPT_LABELS],
+            "parents": image.parents[:KEPT_LABELS],
+        }
     )

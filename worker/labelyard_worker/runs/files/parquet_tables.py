@@ -17,6 +17,7 @@ GROUP_ROWS: Final = 4_096
 GROUP_LABELS: Final = 100_000
 
 SCORED_LABEL: Final = pa.struct([("name", pa.string()), ("score", pa.float64())])
+SCORED_NODE: Final = pa.struct([("path", pa.list_(pa.string())), ("score", pa.float64())])
 LINE_ERROR: Final = pa.struct(
     [("code", pa.string()), ("message", pa.string()), ("is_retryable", pa.bool_())]
 )
@@ -39,6 +40,10 @@ RESULTS: Final = pa.schema(
         ("size_bytes", pa.int64()),
         ("error", LINE_ERROR),
         ("columns", pa.string()),
+        ("fit", pa.float64()),
+        ("abstained_because", pa.string()),
+        ("parents", pa.list_(SCORED_NODE)),
+        ("node", SCORED_NODE),
     ]
 )
 #: Fields of a result line that do not depend on labels: a file of embeddings has them, too.

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from labelyard.runs.summaries import SCORE_BINS
-from labelyard_worker.runs.files.parquet_tables import FACTS, RESULTS, SCORED_LABEL
+from labelyard_worker.runs.files.parquet_tables import FACTS, RESULTS, SCORED_LABEL, SCORED_NODE
 from labelyard_worker.runs.files.shard_counts import ShardCounts, bins_of
-from labelyard_worker.vision.ranking import Ranking
+from labelyard_worker.vision.ranking import REASONS, Ranking
 from labelyard_worker.vision.scoring import Indices, LabelMatrix
 
 _PLACES: Final = {name: number for number, name in enumerate(FACTS)}
@@ -51,12 +51,42 @@ class ScoredBatch:
             "labels": pa.ListArray.from_arrays(_offsets(ranking.ends), scored),
             "label_set": pa.repeat(self.labels.digest, count),
             "error": pa.nulls(count, RESULTS.field("error").type),
+            "fit": pa.array(ranking.fits, pa.float64()),
+            "abstained_because": pa.array([REASONS[each] for each in ranking.reasons], pa.string()),
+            **self._node_columns(),
         }
         arrays = [
             self.facts.column(_PLACES[name]) if name in _PLACES else made[name]
             for name in RESULTS.names
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=RESULTS)
+
+    def _node_columns(self) -> dict[str, pa.Array]:
+        """Return the columns of the hierarchy, as result lines have them."""
+        nodes, images = self.ranking.nodes, range(self.facts.num_rows)
+        if nodes is None:
+            none = pa.array([[]] * len(images), RESULTS.field("parents").type)
+            return {"parents": none, "node": pa.nulls(len(images), SCORED_NODE)}
+        parents = [[one.model_dump() for one in nodes.parents_of(image)] for image in images]
+        found = [nodes.node_of(image) for image in images]
+        return {
+            "parents": pa.array(parents, RESULTS.field("parents").type),
+            "node": pa.array([one and one.model_dump() for one in found], SCORED_NODE),
+        }
+
+    def _ends_of_lines(self) -> Iterator[str]:
+        """Yield the fields behind ``columns`` of each line."""
+        nodes = self.ranking.nodes
+        each = zip(self.ranking.fits.tolist(), self.ranking.reasons.tolist(), strict=True)
+        for image, (fit, reason) in enumerate(each):
+            because = "null" if REASONS[reason] is None else f'"{REASONS[reason]}"'
+            parents = [] if nodes is None else nodes.parents_of(image)
+            node = None if nodes is None else nodes.node_of(image)
+            yield (
+                f'"fit":{fit!r},"abstained_because":{because},'
+                f'"parents":[{",".join(one.model_dump_json() for one in parents)}],'
+                f'"node":{"null" if node is None else node.model_dump_json()}'
+            )
 
     def to_json_lines(self) -> str:
         """Return result lines, each with a line break; ``columns`` is JSON already."""
@@ -76,12 +106,13 @@ class ScoredBatch:
         )
         abstained = ["true" if each else "false" for each in ranking.is_abstained.tolist()]
         lines = []
-        for facts, (name, score), is_abstained, own_matched, own_labels in zip(
+        for facts, (name, score), is_abstained, own_matched, own_labels, end in zip(
             zip(*self._texts(), strict=True),
             tops,
             abstained,
             _cut(matched, ranking.matched_ends),
             _cut(scored, ranking.ends),
+            self._ends_of_lines(),
             strict=True,
         ):
             line, custom_id, uri, sha256, width, height, size_bytes, columns = facts
@@ -90,7 +121,7 @@ class ScoredBatch:
                 f'"top_label":{name},"top_score":{score!r},"matched":[{",".join(own_matched)}],'
                 f'"abstained":{is_abstained},"labels":[{",".join(own_labels)}],'
                 f'"label_set":{label_set},"sha256":{sha256},"width":{width},"height":{height},'
-                f'"size_bytes":{size_bytes},"error":null,"columns":{columns}}}\n'
+                f'"size_bytes":{size_bytes},"error":null,"columns":{columns},{end}}}\n'
             )
         return "".join(lines)
 
