@@ -1,6 +1,7 @@
 """Every served model type gives on the device, in each dtype, the scores of the CPU in float32."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from labelyard.label_sets import as_label_set
 from labelyard_worker.intake.decode import Pixels
 from labelyard_worker.vision.checkpoint import SUPPORTED_TYPES, Checkpoint
+from labelyard_worker.vision.occlusion import Occlusion
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import LabelMatrix, Scaling
 from tests.cuda.conftest import Load
@@ -72,3 +74,21 @@ def test_scores_are_those_of_the_cpu_in_float32(
     ahead = np.sort(expected, axis=1)[:, -1] - np.sort(expected, axis=1)[:, -2]
     is_clear = ahead > 2 * TOLERANCES[dtype]
     assert (scores.argmax(axis=1) == expected.argmax(axis=1))[is_clear].all()
+
+
+@pytest.mark.parametrize("model_type", ["clip", "siglip2"])
+def test_a_variant_of_a_picture_is_embedded_as_a_picture_of_its_bytes(
+    model_type: str,
+    device: torch.device,
+    load: Load,
+    batch_for: Callable[[Checkpoint, int], list[Pixels]],
+) -> None:
+    checkpoint = load(model_type, device.type)
+    (picture,) = batch_for(checkpoint, 1)
+    variants = Occlusion(picture, grid=2).variants
+
+    embeds = checkpoint.image_embeds([picture, *variants])
+
+    plain = [replace(picture, data=one.data) for one in variants]
+    assert np.array_equal(embeds, checkpoint.image_embeds([picture, *plain]))
+    assert len({row.tobytes() for row in embeds}) == 5

@@ -63,6 +63,22 @@ def pass_time(ledger: Ledger, seconds: float, *, tenant: str = "shop") -> None:
             ledger.client.hincrbyfloat(ledger.keys.rates(tenant), field, -seconds)
 
 
+def test_an_explained_picture_takes_a_quota_with_all_its_variants(
+    ledger: Ledger, tenants: Tenants
+) -> None:
+    tenants.set("shop", max_open_images=34)
+    first = job_of(explain=("label 0",))
+    ledger.open(first, queue="bulk")
+
+    refusal = refusal_of(ledger, 2, explain=("label 0",))
+    is_new = opened(ledger, 1, explain=("label 0",)).is_new
+    used = tenants.usage("shop").open_images
+    ledger.finish(first.job_id, sample_result(job=first))
+
+    assert (refusal.quota, is_new, used) == ("max_open_images", True, 34)
+    assert tenants.usage("shop").open_images == 17
+
+
 def test_open_images_are_limited_over_all_queues_until_jobs_end(
     ledger: Ledger, tenants: Tenants
 ) -> None:

@@ -12,7 +12,8 @@ class DeliverySettings(BaseModel):
 
     #: Buckets that ``deliver.object_uri`` may write to: ``bucket`` or ``bucket/prefix/``, in which
     #: ``{tenant}`` stands for the job's tenant; empty refuses all. A bucket that allowed_buckets
-    #: lists needs a prefix, or a result could take a picture's place.
+    #: lists needs a prefix, or a result could take a picture's place. The first one also gets the
+    #: maps of explanations.
     result_buckets: Names = ()
     #: Seconds after its job finished for which a failed delivery is tried again. Then it is a dead
     #: letter: its record is kept for open_ttl_s, to be replayed with ``labelyard webhooks``.
