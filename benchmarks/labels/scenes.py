@@ -110,7 +110,8 @@ def places(
         return [(label, left, top, edge)]
     cell = (EDGE_PX - 2 * margin) // 2
     found = []
-    for place, label in enumerate(generator.choice(len(source.labels), 4, replace=False)):
+    count = min(4, len(source.labels) - 1)  # one label is left that is not there
+    for place, label in enumerate(generator.choice(len(source.labels), count, replace=False)):
         edge = int(cell * generator.uniform(0.7, 1.0))
         x, y = generator.integers(0, cell - edge + 1, size=2).tolist()
         left, top = margin + place % 2 * cell + x, margin + place // 2 * cell + y

@@ -45,7 +45,8 @@ class Yard:
 
     def __init__(self, *, places: tuple[ResultPlace, ...] = (ResultPlace("results", ""),)) -> None:
         self.seen: list[Pixels] = []
-        self.may_run = threading.Event()
+        self.may_run, self.runs = threading.Event(), threading.Event()
+        self.blocks_pictures = False
         self.may_run.set()
         self.vector = np.ones(4, dtype=np.float32)
         self.intake = GivenIntake()
@@ -62,7 +63,8 @@ class Yard:
         self.threads = ThreadPoolExecutor(4)
 
     def _run(self, batch: list[Pixels]) -> Any:
-        if any(isinstance(pixels, OccludedPixels) for pixels in batch):
+        self.runs.set()
+        if self.blocks_pictures or any(isinstance(pixels, OccludedPixels) for pixels in batch):
             self.may_run.wait(10)
         self.seen += batch
         return [
@@ -195,12 +197,16 @@ def test_a_worker_that_may_write_nowhere_refuses_before_it_reads_a_picture() -> 
 
 
 def test_an_embedding_that_nobody_waits_for_any_more_gives_its_place_back(yard: Yard) -> None:
+    yard.blocks_pictures = True
+    yard.may_run.clear()
     future: Future[Embedded] = yard.explainer.embedder.embed_with_pixels(
         job(), 0, priority=INTERACTIVE
     )
-    future.cancel()
-
     yard.answer()
+    assert yard.runs.wait(10)
+
+    assert future.cancel()
+    yard.may_run.set()
 
     wait_until(lambda: yard.intake.budget.taken == 0, within_s=10)
 
