@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.grafana.label_set_rows import LABEL_SETS
 from deploy.grafana.panels import FLEET, Panel
 from deploy.grafana.work_rows import BACKLOG, NOW, RECOVERY, THROUGHPUT
 from deploy.grafana.worker_rows import INTAKE, LATENCY, MODEL, WORKERS
@@ -18,6 +19,7 @@ ROWS: Final = {
     "Latency": LATENCY,
     "Model": MODEL,
     "Intake": INTAKE,
+    "Label sets": LABEL_SETS,
     "Delivery and recovery": RECOVERY,
     "Workers": WORKERS,
 }

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from labelyard.drift.canary import CanaryReport
+from labelyard.drift.counts import AnswerCounts
+from labelyard.drift.reading import KEPT_HOURS
+from labelyard.drift.report import DriftReport
 from labelyard.label_set_diff import LabelSetDiff
 from labelyard.label_set_versions import Alias, AliasMove, LabelSetVersion
 from labelyard.label_sets import LabelSetRegistry
@@ -102,3 +106,15 @@ class AsyncLabelSetRegistry:
     async def moves(self, alias: str, *, limit: int = 100) -> list[AliasMove]:
         """List the moves of *alias*, the newest first."""
         return await asyncio.to_thread(self._registry.moves, alias, limit=limit)
+
+    async def canary(self, alias: str) -> CanaryReport:
+        """Compare the version of *alias* with its canary, the present one or else the last one."""
+        return await asyncio.to_thread(self._registry.canary, alias)
+
+    async def drift(self, labels: str, *, hours: int = KEPT_HOURS) -> DriftReport:
+        """Compare the answers of a version with its baseline, hour by hour."""
+        return await asyncio.to_thread(self._registry.drift, labels, hours=hours)
+
+    async def set_baseline(self, labels: str, counts: AnswerCounts | None = None) -> DriftReport:
+        """Set the answers that a version's drift is measured from."""
+        return await asyncio.to_thread(self._registry.set_baseline, labels, counts)

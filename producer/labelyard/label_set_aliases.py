@@ -68,13 +68,13 @@ class AliasRegistry:
             stored: Any = self._redis.hget(self._keys.label_set_aliases, alias)
         if stored is None:
             raise UnknownLabelSetError(f"{alias}: there is no such alias")
-        return read_alias(alias, _text(stored))
+        return read_alias(alias, as_text(stored))
 
     def aliases(self) -> list[Alias]:
         """List all aliases, in alphabetical order."""
         with ledger_errors_as_ours():
             stored: Any = self._redis.hgetall(self._keys.label_set_aliases)
-        named = {_text(name): _text(content) for name, content in stored.items()}
+        named = {as_text(name): as_text(content) for name, content in stored.items()}
         return [read_alias(name, named[name]) for name in sorted(named)]
 
     def promote(
@@ -147,7 +147,7 @@ class AliasRegistry:
             found: Any = self._redis.xrevrange(
                 self._keys.label_set_moves(alias), count=counted(limit)
             )
-        return [read_move(_text(entry), _texts(fields)) for entry, fields in found]
+        return [read_move(as_text(entry), as_texts(fields)) for entry, fields in found]
 
     def log(self, name: str) -> list[LabelSetVersion]:
         """List the versions of the label set *name*, the newest first.
@@ -192,7 +192,7 @@ class AliasRegistry:
         return [
             read_version(
                 reference,
-                _texts(stored),
+                as_texts(stored),
                 tuple(alias.name for alias in aliases if alias.reference == reference),
             )
             for reference, stored in zip(references, found, strict=True)
@@ -201,12 +201,12 @@ class AliasRegistry:
     def _references(self) -> list[str]:
         with ledger_errors_as_ours():
             stored: Any = self._redis.zrange(self._keys.label_set_names, 0, -1)
-        return [_text(item) for item in stored]
+        return [as_text(item) for item in stored]
 
     def _run(self, command: Command) -> list[str]:
         with ledger_errors_as_ours():
             answer = run_command(self._redis, command)
-        return [_text(part) for part in answer]
+        return [as_text(part) for part in answer]
 
     def _move(self, command: Command, *, alias: str, version: str = "") -> str:
         """Run the script that moves an alias, and return the alias as it is stored now."""
@@ -239,9 +239,11 @@ def refusal_of_move(
     return AliasConflictError(f"{alias} is not what was expected: {names}")
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return what Redis answered as text, with whatever options the connection decodes."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _texts(fields: Mapping[Any, Any]) -> dict[str, str]:
-    return {_text(name): _text(value) for name, value in fields.items()}
+def as_texts(fields: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the fields of a hash or an entry as text."""
+    return {as_text(name): as_text(value) for name, value in fields.items()}

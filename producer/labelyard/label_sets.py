@@ -13,10 +13,10 @@ import redis
 from pydantic import TypeAdapter, ValidationError
 
 from labelyard.arguments import listed, text, writing
+from labelyard.drift.reading import AnswerRegistry
 from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
 from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
-from labelyard.label_set_aliases import AliasRegistry
 from labelyard.label_set_arguments import checked_notes
 from labelyard.label_set_diff import LabelSetDiff, compare_label_sets
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
@@ -117,7 +117,7 @@ def checked_reference(reference: str) -> str:
         raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
 
 
-class LabelSetRegistry(AliasRegistry):
+class LabelSetRegistry(AnswerRegistry):
     """Named label sets, kept in the ledger's Redis until somebody deletes them.
 
     A reference names one version for ever, ``moderation@sha256:…``: registering other

@@ -7,7 +7,12 @@ from kombu import Connection
 from prometheus_client import Counter, Histogram
 
 from labelyard import Client
-from labelyard.ledger import connect
+from labelyard.drift.counts import AnswerCounts
+from labelyard.drift.reading import baseline_json
+from labelyard.drift.report import WINDOW_S
+from labelyard.label_sets import as_label_set
+from labelyard.ledger import Ledger, connect
+from labelyard.ledger.answer_commands import add_counts
 from labelyard.ledger.keys import LedgerKeys
 from labelyard.messages import Deliver
 from labelyard_worker import metrics
@@ -37,6 +42,7 @@ STILL = {
     "labelyard_draining": "the worker ends soon after",
     "labelyard_watchdog_hung": "the worker ends at once",
     "labelyard_job_slots_leaked": "no fault of today leaks one",
+    "labelyard_answers_dropped_total": "few versions are in use",
     "labelyard_batch_queue_images": "the model answers at once",
     "labelyard_forward_pass_running_seconds": "the model answers at once",
 }
@@ -74,9 +80,37 @@ def watch(instant: InstantService) -> Iterator[Watch]:
     """Have the worker do everything once, and watch its metrics."""
     with instant.client() as client:
         watched = Watch(instant.worker.health_url)
-        for phase in (deliver_and_fail, break_children, fill_the_queue, lose_jobs, lose_a_receiver):
+        for phase in (
+            *(use_an_alias, deliver_and_fail, break_children, fill_the_queue, lose_jobs),
+            *(lose_a_receiver, see_the_drift),
+        ):
             phase(instant, client, watched)
         yield watched
+
+
+def use_an_alias(instant: InstantService, client: Client, watch: Watch) -> None:
+    """Have canaries score a job and fail at one, and the answers of the last hour drift."""
+    sets = client.label_sets
+    reference = sets.register("watched", as_label_set(LABELS))
+    sets.promote(reference, "watched@prod")
+    alias = sets.promote(reference, "watched@prod", share=1.0)
+    job = client.prepare([instant.picture()], alias)
+    for one in (job, job.model_copy(update={"job_id": "odd", "canary": f"a@sha256:{'0' * 64}"})):
+        client.submit_job(one).result(timeout_s=TIMEOUT_S)
+    cats, dogs = (AnswerCounts(n=200, answers={label: 200}) for label in LABELS)
+    with connect(client.settings) as connection:
+        ledger = Ledger(connection, client.settings)
+        hour = int(ledger.now() // WINDOW_S) - 1
+        key = ledger.keys.answers(reference.partition("@")[2], hour)
+        ledger.run(add_counts(key, cats.fields(), worker="w1", number=1))
+        baseline = baseline_json(dogs, at=hour * WINDOW_S)
+        connection.hset(ledger.keys.label_set_version(reference), "baseline", baseline)
+
+
+def see_the_drift(instant: InstantService, client: Client, watch: Watch) -> None:
+    """Wait until the leader has read the drift again."""
+    watch.wait_for("labelyard_fleet_drift_alarm", alias="watched@prod")
+    watch.wait_for("labelyard_fleet_drift_distance", test="answers", alias="watched@prod")
 
 
 def deliver_and_fail(instant: InstantService, client: Client, watch: Watch) -> None:

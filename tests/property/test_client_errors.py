@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labelyard import AsyncClient, Client, ClientSettings, ImageRef, Label, LabelSet
+from labelyard.drift.counts import AnswerCounts
 from labelyard.errors import InvalidMessageError, JobNotFoundError, LabelyardError
 from labelyard.ledger.set_aside import SetAsideMessage
 from labelyard.messages import Job
@@ -119,6 +120,8 @@ GOOD: dict[str, Any] = {
     "author": "ann",
     "note": "a better one",
     "metrics": {"accuracy": 0.9},
+    "hours": 24,
+    "counts": AnswerCounts(n=1, answers={"cat": 1}),
     "precision": 0.9,
     "confidence": 0.9,
     "shares": {"cat": 0.7, "dog": 0.3},

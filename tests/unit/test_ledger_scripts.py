@@ -8,6 +8,7 @@ import pytest
 from docs.key_page import entries
 
 from labelyard.ledger import Pending, Receipt, limits
+from labelyard.ledger.answer_commands import add_counts
 from labelyard.ledger.commands import Command, Commands, RetrySchedule
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.keys import LedgerKeys
@@ -70,6 +71,7 @@ CALLS: dict[ScriptName, Callable[[Commands], Command]] = {
     ),
     "delete_label_set": lambda _: LABEL_SETS.delete("pets@sha256:0"),
     "move_alias": lambda _: LABEL_SETS.move_alias("move", "pets@prod", reference="pets@sha256:0"),
+    "add_counts": lambda _: add_counts("key", {"n": 1}, worker="w1", number=1),
     "remove_set_aside": lambda commands: commands.remove_set_aside("entry"),
     "join_events": lambda _: EVENTS.join("group", start="new", after="", where="{}"),
     "read_events": lambda _: EVENTS.read(

@@ -22,6 +22,7 @@ from labelyard.messages import (
 )
 from labelyard.queues import Priority
 from labelyard_worker import spans
+from labelyard_worker.canary import ComparedResult, compare_with_canary
 from labelyard_worker.embedding import Embedded, Embedder
 from labelyard_worker.explainer import Explainer, Explanations
 from labelyard_worker.image_outcomes import (
@@ -65,7 +66,7 @@ class Classifier:
             LabelyardError: The job is cancelled, expired or handed back.
         """
         with spans.stage("labels"):
-            labels = self._label_matrix(job, priority=priority, token=token)
+            labels = self._label_matrix(job.label_set, priority=priority, token=token)
         explanations: Sequence[Explanations] = ()
         if job.explain:
             outcomes, explanations = self.explainer.explain(
@@ -90,11 +91,34 @@ class Classifier:
                 images=images,
                 timing=slowest_timing(outcomes),
             )
-            return self.large_results.fit(job, result)
+            result = self.large_results.fit(job, result)
+        if job.canary is None:
+            return result
+        comparison = self._compare(job, images, outcomes, priority=priority, token=token)
+        return ComparedResult.of(result, comparison)
 
-    def _label_matrix(self, job: Job, *, priority: Priority, token: Token) -> LabelMatrix:
-        """Return the matrix of the job's label set; a registered set is known by its digest."""
-        labels = job.label_set
+    def _compare(
+        self,
+        job: Job,
+        images: tuple[ImageResult, ...],
+        outcomes: list[ImageOutcome],
+        *,
+        priority: Priority,
+        token: Token,
+    ) -> dict[str, int]:
+        """Score the embeddings with the job's canary, too, and count how its answers differ."""
+
+        def score() -> list[ImageScores]:
+            labels = self._label_matrix(job.canary or "", priority=priority, token=token)
+            embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
+            return self.scorer.score(embeds, labels, top_k=1)
+
+        return compare_with_canary(job, images, score)
+
+    def _label_matrix(
+        self, labels: LabelSet | str, *, priority: Priority, token: Token
+    ) -> LabelMatrix:
+        """Return the matrix of a label set; a registered set is known by its digest."""
         if isinstance(labels, LabelSet):
             return self.label_index.matrix(labels, token=token, priority=priority)
         digest = labels.rpartition("@")[2]

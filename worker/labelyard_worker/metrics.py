@@ -140,6 +140,32 @@ CHILDREN_REPLACED: Final = _counter(
     "(one image took too long), malformed (an answer that is not one).",
     ("child", "reason"),
 )
+BEST_SCORE: Final = _histogram(
+    "labelyard_best_score",
+    "Best score of an image in a job, by the version of a registered label set: its name, and the "
+    "first digits of its digest. At most 50 versions of a worker are named, the others are other.",
+    ("label_set",),
+    buckets=TENTHS,
+)
+ANSWERS: Final = _counter(
+    "labelyard_answers_total",
+    "Images in those jobs by the answer: matched (a label), unmatched, or abstained.",
+    ("label_set", "answer"),
+)
+ANSWERS_DROPPED: Final = _counter(
+    "labelyard_answers_dropped_total",
+    "Jobs whose answers were not counted in the ledger, because too many versions were in use.",
+)
+CANARY_IMAGES: Final = _counter(
+    "labelyard_canary_images_total",
+    "Images that the canary of an alias has scored, too, by its answer: same or flipped.",
+    ("alias", "answer"),
+)
+CANARY_FAILURES: Final = _counter(
+    "labelyard_canary_failures_total",
+    "Jobs that the canary of an alias could not score; they have their answers.",
+    ("alias",),
+)
 LOOP_LAG: Final = _histogram(
     "labelyard_event_loop_lag_seconds",
     "Seconds that a timer on the loop that receives messages was late; measured once a second.",
@@ -278,11 +304,23 @@ FLEET_EVENT_GAPS: Final = ScrapedGauge(
     "labelyard_fleet_event_gaps",
     "Groups of consumers that have lost events, and have not acknowledged it yet.",
 )
+FLEET_DRIFT: Final = ScrapedGauge(
+    "labelyard_fleet_drift_distance",
+    "Distance of the newest tested window of an alias' version from its baseline, by the test: "
+    "scores or answers. Only with a baseline, and for 50 aliases.",
+    ("alias", "test"),
+)
+FLEET_DRIFT_ALARM: Final = ScrapedGauge(
+    "labelyard_fleet_drift_alarm",
+    "Whether that window has drifted: 1 or 0.",
+    ("alias",),
+)
 #: Gauges of the whole fleet, which the leader exports.
 FLEET_GAUGES: Final = (
     *(FLEET_UP, FLEET_BACKLOG, FLEET_OPEN_JOBS, FLEET_OLDEST, FLEET_QUEUE),
     *(FLEET_DEAD_LETTERS, FLEET_SET_ASIDE, FLEET_WORKERS, FLEET_DELIVERIES),
     *(FLEET_DEAD_DELIVERIES, FLEET_WAITING_EVENTS, FLEET_EVENT_GAPS),
+    *(FLEET_DRIFT, FLEET_DRIFT_ALARM),
 )
 
 

@@ -12,6 +12,7 @@ from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Ledger, connect
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger
+from labelyard_worker.answers import AnswerCounter
 from labelyard_worker.classify import Classifier
 from labelyard_worker.cpu_budget import keep_numpy_to_one_thread
 from labelyard_worker.embedding import Embedder
@@ -82,6 +83,7 @@ class Services:
         health: Server of the probes; ``None`` if it is switched off.
         details: Description of this worker for people.
         runs: Parts that do the work of runs.
+        answers: Counts answers for the drift of label sets.
     """
 
     links: Links
@@ -91,6 +93,7 @@ class Services:
     health: health.Server | None
     details: WorkerDetails
     runs: RunServices
+    answers: AnswerCounter
     _closing: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -148,6 +151,7 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
     )
     stack.callback(deliveries.close)
     deliveries.start()
+    answers = _count_answers(links, stack)
     running = RunningJobs()
     executor = Executor(
         worker=links.worker,
@@ -179,7 +183,15 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
     _start_maintenance(settings, stack, links, running, details, runs.feeder)
     drain = Drain(executor, running, deliveries, links.ledger, drain_s=settings.drain_s)
     stack.callback(drain.close)
-    return Services(links, classifier, executor, drain, server, details, runs)
+    return Services(links, classifier, executor, drain, server, details, runs, answers)
+
+
+def _count_answers(links: Links, stack: ExitStack) -> AnswerCounter:
+    """Count answers from now on, and add the last ones to the ledger at the end."""
+    answers = AnswerCounter(links.ledger, worker=links.worker)
+    stack.callback(answers.close)
+    answers.start()
+    return answers
 
 
 def _serve_health(

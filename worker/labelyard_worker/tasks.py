@@ -111,7 +111,7 @@ def add_tasks(app: Celery, settings: WorkerSettings, *, load: "LoadCheckpoint") 
         return runtime.services.classifier.classify(job, priority=priority, token=token)
 
     def read_job(message: ReceivedMessage) -> ClassifyJob:
-        return ClassifyJob.read(message, classify)
+        return ClassifyJob.read(message, classify, runtime.services.answers.count)
 
     def read_part(name: str, message: ReceivedMessage) -> Work[Any]:
         return runtime.services.runs.read(name, message)

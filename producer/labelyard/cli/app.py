@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from labelyard.cli import (
+    answers,
     compare,
     dead,
     doctor,
@@ -125,6 +126,7 @@ app.command()(compare.compare)
 app.command()(learning.examples)
 app.command()(learning.calibrate)
 app.command()(prior.prior)
+app.command()(answers.drift)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

@@ -57,9 +57,7 @@ Target = Annotated[
 ]
 Share = Annotated[
     float | None,
-    typer.Option(
-        "--share", hidden=True, help="Only score this share of the jobs with it, too, and count"
-    ),
+    typer.Option("--share", help="Only score this share of the jobs with it, too, and count"),
 ]
 Expect = Annotated[
     str | None,

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from labelyard.cli import label_set_versions
+from labelyard.cli import answers, label_set_versions
 from labelyard.cli.inputs import AsJson
 from labelyard.cli.label_options import LABELS_FILE_HELP, read_label_set
 from labelyard.cli.label_set_versions import Author, Note, user
@@ -100,3 +100,4 @@ app.command()(label_set_versions.aliases)
 app.command()(label_set_versions.moves)
 app.command()(label_set_versions.remove_alias)
 app.command()(label_set_versions.attach)
+app.command()(answers.canary)

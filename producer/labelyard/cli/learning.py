@@ -99,6 +99,7 @@ def calibrate(
         reference = client.label_sets.register(
             name, found.label_set, parent=chosen.reference, note=note or found.note
         )
+        client.label_sets.set_baseline(reference, found.answers)
         found = replace(found, reference=reference)
     if options.as_json:
         print_json(found.report())

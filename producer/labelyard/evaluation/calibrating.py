@@ -6,6 +6,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from labelyard.drift.counts import AnswerCounts, answer_counts
 from labelyard.errors import InvalidMessageError, ResultUnreadableError
 from labelyard.evaluation.label_certificates import (
     LabelCalibration,
@@ -42,6 +43,7 @@ class Calibration:
         nll: Mean negative log-likelihood before, and after in cross-validation; ``None`` if the
             temperature was not fitted.
         none_of_these: Limit of the fit; ``None`` if the set has none.
+        answers: Answers of the new version to the pictures, from which drift is measured.
         reference: Its reference, once it is registered.
     """
 
@@ -51,6 +53,7 @@ class Calibration:
     labels: Sequence[LabelCalibration]
     ece: tuple[float, float]
     nll: tuple[float, float] | None
+    answers: AnswerCounts = field(repr=False)
     none_of_these: FitLimit | None = None
     reference: str | None = None
 
@@ -156,6 +159,7 @@ class PreparedCalibration:
             ),
             nll=nll,
             none_of_these=limit,
+            answers=_answers(table, scores),
         )
 
 
@@ -269,6 +273,15 @@ def with_thresholds(label_set: LabelSet, found: Sequence[LabelCalibration]) -> L
         for label, one in zip(label_set.labels, found, strict=True)
     )
     return label_set.model_copy(update={"labels": labels})
+
+
+def _answers(table: "ScoreTable", scores: "NDArray[np.float64]") -> AnswerCounts:
+    """Count the answers to the sample, with the scores of the new version."""
+    best = scores.argmax(axis=1)
+    return answer_counts(
+        (table.names[label], float(scores[row, label]), True, bool(table.abstained[row]))
+        for row, label in enumerate(best)
+    )
 
 
 def _temper(

@@ -114,7 +114,12 @@ class LearningCalls(ScoringCalls):
             examples=self._read_example_digests(chosen.label_set),
         )
         found = prepared.calibrate(self._score(prepared, queue=queue, watch=watch))
-        return self._register(name, found, parent=chosen.reference)
+        return self._with_baseline(self._register(name, found, parent=chosen.reference))
+
+    def _with_baseline(self, found: Calibration) -> Calibration:
+        """Keep the answers of the new version, from which its drift is measured."""
+        self.label_sets.set_baseline(str(found.reference), found.answers)
+        return found
 
     def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
         reference = self.label_sets.register(name, made.label_set, parent=parent, note=made.note)
@@ -188,7 +193,9 @@ class AsyncLearningCalls(AsyncScoringCalls):
         )
         scoring = await self._score(prepared, queue=queue, watch=watch)
         found = await asyncio.to_thread(prepared.calibrate, scoring)
-        return await self._register(name, found, parent=chosen.reference)
+        found = await self._register(name, found, parent=chosen.reference)
+        await self.label_sets.set_baseline(str(found.reference), found.answers)
+        return found
 
     async def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
         reference = await self.label_sets.register(

@@ -6,6 +6,7 @@ joins, in their order. The strings are those that running deployments hold: a ke
 
 from functools import cached_property
 
+from labelyard.ledger.answer_keys import AnswerKeys
 from labelyard.ledger.channel_keys import ChannelKeys
 from labelyard.ledger.event_keys import EventKeys
 from labelyard.ledger.final_job_keys import FinalJobKeys
@@ -27,6 +28,7 @@ class LedgerKeys(
     ChannelKeys,
     SetAsideKeys,
     LabelSetKeys,
+    AnswerKeys,
 ):
     """Keys and channels of one namespace in the ledger's Redis (``LABELYARD_LEDGER_URL``).
 

@@ -34,8 +34,9 @@ class LabelSetKeys(KeyNamespace):
 
         Type: hash
         Holds: `parent`, the version that it was made from; `author`, `note`; `created_at`;
-            `metrics`, the figures of an evaluation as JSON.
-        Writer: `client.label_sets.register` and `attach`.
+            `metrics`, the figures of an evaluation, and `baseline`, the answers that drift is
+            measured from, as JSON.
+        Writer: `client.label_sets.register`, `attach` and `set_baseline`.
         TTL: none: it is kept until the version is deleted.
         """
         return f"{self.namespace}:label_set_version:{reference}"
@@ -46,7 +47,7 @@ class LabelSetKeys(KeyNamespace):
 
         Type: hash
         Holds: for each alias, such as `moderation@prod`, JSON with `reference`, the version that
-            it names; `moved_at`, `moves`, `author`, `note`. At most 1,000 aliases.
+            it names; `canary` and `share`; `moved_at`, `moves`, `author`, `note`. At most 1,000 aliases.
         Writer: `client.label_sets.promote` and `remove_alias`.
         TTL: none: an alias is kept until it is removed.
         """

@@ -93,3 +93,9 @@ MAX_ALIASES: Final = 1000
 
 #: Moves of an alias that are kept.
 MAX_ALIAS_MOVES: Final = 1000
+
+#: Fields of one hash of counts: an hour of a version, or a canary.
+MAX_COUNTS: Final = 500
+
+#: Life of counts in seconds, after the last addition.
+COUNTS_TTL_S: Final = 35 * 86_400

@@ -7,6 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from labelyard.arguments import counted
+from labelyard.drift.canary import CanaryReport
+from labelyard.drift.counts import AnswerCounts
+from labelyard.drift.reading import KEPT_HOURS, baseline_json, checked_hours, read_baseline
+from labelyard.drift.report import WINDOW_S, DriftReport, judge_windows
 from labelyard.errors import AliasConflictError, UnknownLabelSetError
 from labelyard.label_set_arguments import check_alias, check_move, checked_notes, metrics_json
 from labelyard.label_set_versions import Alias, AliasMove, LabelSetVersion, MoveAction
@@ -22,6 +26,8 @@ class FakeLabelSets(LabelSetRegistry):
         self._descriptions: dict[str, LabelSetVersion] = {}
         self._aliases: dict[str, Alias] = {}
         self._moves: list[tuple[str, AliasMove]] = []
+        self._hours: dict[str, dict[int, AnswerCounts]] = {}
+        self._baselines: dict[str, tuple[AnswerCounts, float]] = {}
 
     def register(
         self,
@@ -137,6 +143,41 @@ class FakeLabelSets(LabelSetRegistry):
         check_alias(alias)
         found = [move for name, move in reversed(self._moves) if name == alias]
         return found[: counted(limit)]
+
+    def canary(self, alias: str) -> CanaryReport:
+        """Return a comparison without pictures: a fake has no worker that compares."""
+        known = self.alias(alias)
+        if known.canary is None:
+            raise UnknownLabelSetError(f"{alias} has no canary")
+        return CanaryReport(alias, known.reference, known.canary, share=known.share)
+
+    def count(self, labels: str, hour: int, counts: AnswerCounts) -> None:
+        """Add to the answers of a version in an hour since the epoch, as workers would."""
+        hours = self._hours.setdefault(self.resolve(labels), {})
+        hours[hour] = hours.get(hour, AnswerCounts()) + counts
+
+    def drift(self, labels: str, *, hours: int = KEPT_HOURS) -> DriftReport:
+        """Compare the answers that the test has counted with the baseline."""
+        reference, this_hour = self.resolve(labels), int(time.time() // WINDOW_S)
+        self.get(reference)
+        first = this_hour - checked_hours(hours)
+        baseline, made_at = self._baselines.get(reference, (None, 0.0))
+        return judge_windows(
+            reference,
+            baseline,
+            {at: one for at, one in self._hours.get(reference, {}).items() if at >= first},
+            first_hour=int(made_at // WINDOW_S),
+            this_hour=this_hour,
+        )
+
+    def set_baseline(self, labels: str, counts: AnswerCounts | None = None) -> DriftReport:
+        """Set the answers that a version's drift is measured from."""
+        reference = self.resolve(labels)
+        self.get(reference)
+        if counts is None:
+            counts = sum(self._hours.get(reference, {}).values(), AnswerCounts())
+        self._baselines[reference] = read_baseline(reference, baseline_json(counts))
+        return self.drift(reference)
 
     def _moved(
         self, alias: Alias, action: MoveAction, reference: str, *, author: str, note: str

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from labelyard import AsyncClient, Client, ClientSettings
+from labelyard.drift.counts import AnswerCounts
+from labelyard.drift.reading import baseline_json
+from labelyard.drift.report import WINDOW_S
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.label_sets import as_label_set
+from labelyard.ledger.answer_commands import add_counts
 from labelyard.messages import Job
 from labelyard.testing import AsyncFakeClient, FakeClient
 from tests.integration.client.test_cli import run
@@ -182,6 +186,39 @@ def test_an_alias_stands_in_for_labels_on_the_command_line(tmp_path: Path) -> No
         assert client.status(job_id).job().label_set == reference
     assert refused.exit_code == 2
     assert refused.stderr == "unknown_label_set: pets@prod: there is no such alias\n"
+
+
+@pytest.mark.usefixtures("service_environment")
+def test_drift_and_canary_are_printed_and_an_alarm_ends_with_1() -> None:
+    cats, dogs = (AnswerCounts(n=200, answers={label: 200}) for label in ("cat", "dog"))
+    with Client() as client:
+        old, new = two_versions(client)
+        client.label_sets.promote(new, "pets@prod", share=0.5)
+        keys, hour = client._ledger.keys, int(client._ledger.now() // WINDOW_S)
+        comparison = {"jobs": 1, "images": 4, "same": 3, "flip:dog\tcow": 1, "failure:a_code": 2}
+        for key, counts in (
+            (keys.answers(old.partition("@")[2], hour - 1), dogs.fields()),
+            (keys.canary("pets@prod", old, new), comparison),
+        ):
+            client._ledger.run(add_counts(key, counts, worker="w1", number=1))
+        nothing = run("drift", "pets@prod")
+        baseline = {"baseline": baseline_json(cats, at=(hour - 1) * WINDOW_S)}
+        client._ledger.client.hset(keys.label_set_version(old), mapping=baseline)
+
+    drifted, described = run("drift", "pets@prod"), run("drift", "pets@prod", "--json")
+    accepted = run("drift", "pets@prod", "--set-baseline")
+    canary = run("label-sets", "canary", "pets@prod")
+    [ended] = lines("label-sets", "canary", "pets@prod", "--end")
+
+    assert (nothing.exit_code, "no baseline" in nothing.stdout) == (0, True)
+    assert drifted.exit_code == described.exit_code == 1
+    assert drifted.stdout.splitlines()[-2].split() == ["cat", "1.000", "0.000"]
+    assert json.loads(described.stdout)["windows"][0]["answers"]["distance"] == 1.0
+    assert (accepted.exit_code, accepted.stderr) == (0, "")
+    assert "75.00% have the same answer" in canary.stdout
+    assert canary.stdout.splitlines()[-1].split() == ["dog", "cow", "1"]
+    assert (ended["canary"], ended["failures"]) == (new, {"a_code": 2})
+    assert [one["canary"] for one in lines("label-sets", "aliases")] == [None]
 
 
 def lines(*args: object) -> list[dict[str, Any]]:

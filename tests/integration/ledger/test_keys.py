@@ -11,6 +11,7 @@ from docs.key_page import entries
 from labelyard.events.groups import EventGroups
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.ledger import Ledger, Pending, connect
+from labelyard.ledger.answer_commands import add_counts
 from labelyard.ledger.deliveries import DeliveryLedger, DeliveryOutcome
 from labelyard.ledger.erasure import erase_job
 from labelyard.ledger.keys import LedgerKeys
@@ -77,6 +78,10 @@ def write_every_key(ledger: Ledger, settings: ClientSettings) -> None:
     write_a_run(RunLedger(ledger))
     registry = LabelSetRegistry(ledger.client, namespace=settings.namespace)
     registry.promote(registry.register("pets", as_label_set(["a cat", "a dog"])), "pets@prod")
+    digest = f"sha256:{'0' * 64}"
+    canary = ledger.keys.canary("pets@prod", f"pets@{digest}", f"pets@{digest}")
+    for key in (ledger.keys.answers(digest, 1), canary):
+        ledger.run(add_counts(key, {"n": 1}, worker="w1", number=1))
     EventGroups(ledger).create("indexer")
     erased = sample_job()
     ledger.open(erased, queue=Queue.BULK)

@@ -5,8 +5,13 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from labelyard.drift.counts import AnswerCounts
+from labelyard.drift.reading import baseline_json
+from labelyard.drift.report import WINDOW_S
 from labelyard.events.groups import EventGroups
+from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.ledger import Ledger, connect
+from labelyard.ledger.answer_commands import add_counts
 from labelyard.ledger.maintenance import MaintenanceLedger
 from labelyard.ledger.set_aside import SetAside, SetAsideMessage
 from labelyard.publisher import Publisher
@@ -95,6 +100,8 @@ def test_each_figure_is_that_of_the_ledger_and_the_broker(rig: FleetRig) -> None
         "dead_deliveries": {(): 0},
         "waiting_events": {("indexer",): 1},
         "event_gaps": {(): 1},
+        "drift_distance": {},
+        "drift_alarm": {},
     }
 
 
@@ -143,3 +150,26 @@ def test_without_the_broker_its_queues_alone_are_absent(ledger_url: str) -> None
         assert figures["up"] == {(): 1}
         assert "queue_messages" not in figures
         assert "backlog_images" in figures
+
+
+@pytest.mark.allow_persistent_keys("versions and aliases stay")
+def test_the_drift_of_an_alias_is_that_of_its_newest_window(rig: FleetRig) -> None:
+    sets = LabelSetRegistry(rig.ledger.client, namespace=rig.settings.namespace)
+    reference = sets.register("pets", as_label_set(["cat", "dog"]))
+    sets.promote(sets.register("farm", as_label_set(["cow", "hen"])), "farm@prod")
+    sets.promote(reference, "pets@prod")
+    hour = int(rig.ledger.now() // WINDOW_S)
+    half = AnswerCounts(n=200, scores=(100, 100) + (0,) * 30, answers={"cat": 100, "dog": 100})
+    baseline = {"baseline": baseline_json(half, at=(hour - 2) * WINDOW_S)}
+    rig.ledger.client.hset(rig.ledger.keys.label_set_version(reference), mapping=baseline)
+    drifted = AnswerCounts(n=200, scores=(100, 100) + (0,) * 30, answers={"cat": 180, "dog": 20})
+    key = rig.ledger.keys.answers(reference.partition("@")[2], hour - 1)
+    rig.ledger.run(add_counts(key, drifted.fields(), worker="w1", number=1))
+
+    figures = shown(rig.leader())
+
+    assert figures["drift_alarm"] == {("pets@prod",): 1}
+    assert figures["drift_distance"] == {
+        ("pets@prod", "scores"): 0,
+        ("pets@prod", "answers"): pytest.approx(0.4),
+    }

@@ -15,6 +15,11 @@ from labelyard_worker.observations import observe_stage
 from labelyard_worker.spans import Attributes
 
 Classify = Callable[[Job, Queue, Token], Result]
+Count = Callable[[Job, Result], None]
+
+
+def count_nothing(job: Job, result: Result) -> None:
+    """Count no answers."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,25 @@ class ClassifyJob(Work[Result]):
         job: The job, with the expiry of its call.
         queue: The queue that brought it.
         classify: The main path, ``classify.py``.
+        count_answers: Counts the answers of a job that became final.
     """
 
     job: Job
     queue: Queue
     classify: Classify
+    count_answers: Count = count_nothing
 
     @classmethod
-    def read(cls, message: ReceivedMessage, classify: Classify) -> "ClassifyJob":
+    def read(
+        cls, message: ReceivedMessage, classify: Classify, count: Count = count_nothing
+    ) -> "ClassifyJob":
         """Parse the job in *message*.
 
         Raises:
             InvalidMessageError: It does not follow the contract.
         """
         job = expiring(parse_job(message.body), message.expires_at)
-        return cls(job, message.queue, classify)
+        return cls(job, message.queue, classify, count)
 
     @property
     def job_id(self) -> str:
@@ -93,6 +102,10 @@ class ClassifyJob(Work[Result]):
     def finish(self, ledger: Ledger, result: Result, *, pending: Pending, is_dead: bool) -> bool:
         """Write the result into the job's record."""
         return ledger.finish(self.job_id, result, pending=pending, is_dead=is_dead)
+
+    def count(self, result: Result) -> None:
+        """Count the answers, for the drift of the label set and for a canary."""
+        self.count_answers(self.job, result)
 
     def delivery(self, result: Result) -> Delivery | None:
         """Return the deliveries to an object and a webhook that the job names."""

@@ -130,6 +130,7 @@ class Completer:
         if is_first:
             outcome = "dead_lettered" if is_dead else str(description.get("status", "succeeded"))
             observations.count_job(work.tenant, outcome, work.image_outcomes(result))
+            work.count(result)
             if is_dead:
                 metrics.DEAD_LETTERS.inc()
         fields = {"job_id": work.job_id, "first": is_first, **description}

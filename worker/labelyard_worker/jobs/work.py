@@ -137,6 +137,9 @@ class Work(ABC, Generic[R]):
             ``False`` if the job was final before, or has no record.
         """
 
+    def count(self, result: R) -> None:
+        """Count the answers in a result that made the job final; called once a job."""
+
     def delivery(self, result: R) -> Delivery | None:  # noqa: ARG002 - as above
         """Return the deliveries that *result* is wanted for, if any."""
         return None

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import Metric
 
+from labelyard.drift.report import DriftWindow
 from labelyard.events.groups import EventGroup, EventGroups
+from labelyard.label_sets import LabelSetRegistry
 from labelyard.ledger import Backlog, BacklogKey, Ledger
 from labelyard.ledger.maintenance import FleetCounts, MaintenanceLedger
 from labelyard_worker import metrics
@@ -16,6 +18,12 @@ from labelyard_worker.operations.cached_read import CachedRead
 if TYPE_CHECKING:
     from labelyard.publisher import Publisher
     from labelyard_worker.maintenance.leader import LeaderElection
+
+#: Seconds between two readings of the drift: its windows are hours.
+DRIFT_S: Final = 15.0
+#: Hours that are read for it: a version with less than 100 pictures in them has no gauge.
+DRIFT_HOURS: Final = 48
+MAX_ALIASES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,10 @@ class FleetGauges:
             ),
             name="labelyard-fleet-ledger",
         )
+        label_sets = LabelSetRegistry(ledger.client, namespace=ledger.keys.namespace)
+        self._drifts = CachedRead(
+            lambda: read_drifts(label_sets), name="labelyard-fleet-drift", fresh_s=DRIFT_S
+        )
         self._depths = CachedRead(publisher.depths, name="labelyard-fleet-broker")
 
     def collect(self) -> Iterable[Metric]:
@@ -65,6 +77,7 @@ class FleetGauges:
         if figures is None:
             return
         yield from self._ledger_gauges(figures)
+        yield from drift_gauges(self._drifts.get() or {})
         depths = self._depths.get()
         if depths is not None:
             yield metrics.FLEET_QUEUE.family({(queue,): count for queue, count in depths.items()})
@@ -84,6 +97,27 @@ class FleetGauges:
         groups = figures.groups
         yield metrics.FLEET_WAITING_EVENTS.family({(one.name,): one.waiting for one in groups})
         yield metrics.FLEET_EVENT_GAPS.of(sum(one.gap is not None for one in groups))
+
+
+def read_drifts(label_sets: LabelSetRegistry) -> Mapping[str, DriftWindow]:
+    """Read the newest tested window of each alias' version, if it has a baseline."""
+    drifts = {
+        alias.name: label_sets.drift(alias.reference, hours=DRIFT_HOURS)
+        for alias in label_sets.aliases()[:MAX_ALIASES]
+    }
+    return {alias: report.windows[0] for alias, report in drifts.items() if report.windows}
+
+
+def drift_gauges(windows: Mapping[str, DriftWindow]) -> Iterable[Metric]:
+    """Return the gauges of the drift of aliases."""
+    distances: dict[tuple[str, ...], float] = {}
+    for alias, window in windows.items():
+        distances[alias, "scores"] = window.scores.distance
+        distances[alias, "answers"] = window.answers.distance
+    yield metrics.FLEET_DRIFT.family(distances)
+    yield metrics.FLEET_DRIFT_ALARM.family(
+        {(alias,): float(window.is_alarm) for alias, window in windows.items()}
+    )
 
 
 def fold_backlog(

@@ -66,6 +66,7 @@ ScriptName = Literal[
     "register_label_set",
     "delete_label_set",
     "move_alias",
+    "add_counts",
 ]
 _INCLUDE: Final = re.compile(r"^-- @include (\w+\.lua)$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- @constants (.+)$", re.MULTILINE)
