@@ -57,7 +57,7 @@ def test_a_stream_like_the_baseline_raises_an_alarm_less_often_than_is_allowed()
 
     alarms = sum(any(window.is_alarm for window in report.windows) for report in reports)
 
-    assert alarms <= 60 * ALPHA + 2  # measured on 2,000 streams: see docs/drift.md
+    assert alarms <= 60 * ALPHA + 2  # docs/drift.md has the share of 500 streams
     assert all(len(report.windows) == 6 for report in reports)
 
 
