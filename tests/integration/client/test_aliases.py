@@ -212,7 +212,7 @@ def test_drift_and_canary_are_printed_and_an_alarm_ends_with_1() -> None:
 
     assert (nothing.exit_code, "no baseline" in nothing.stdout) == (0, True)
     assert drifted.exit_code == described.exit_code == 1
-    assert drifted.stdout.splitlines()[-2].split() == ["cat", "1.000", "0.000"]
+    assert drifted.stdout.splitlines()[-3].split() == ["cat", "1.000", "0.000"]
     assert json.loads(described.stdout)["windows"][0]["answers"]["distance"] == 1.0
     assert (accepted.exit_code, accepted.stderr) == (0, "")
     assert "75.00% have the same answer" in canary.stdout
