@@ -41,4 +41,10 @@ LABEL_SETS: Final = (
             Query(fleet("labelyard_fleet_drift_alarm", "alias"), "{{alias}} alarm"),
         ),
     ),
+    Panel(
+        title="Explanations",
+        description="Images with a hidden window that the model saw, to explain labels.",
+        unit="1/s",
+        queries=(Query(rate("labelyard_occluded_images_total", "job"), "hidden windows"),),
+    ),
 )

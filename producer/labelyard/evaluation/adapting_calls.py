@@ -72,8 +72,7 @@ class AdaptingCalls(ScoringCalls):
             ResultTimeoutError: Not all jobs were finished in time.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = self._choose(labels)
-        name = chosen.new_name(name)
+        name = (chosen := self._choose(labels)).new_name(name)
         if (run := run_in(sample)) is not None:
             sample = as_lines(self.runs.pictures(run))
         prepared = prepare_adapting(
@@ -83,9 +82,8 @@ class AdaptingCalls(ScoringCalls):
             found = prepared.adapt(self._score(prepared, queue=queue, watch=watch))
         else:
             found = prepared.adapt_blindly(fingerprint_for(chosen.label_set, self.workers()))
-        reference = self.label_sets.register(
-            name, found.label_set, parent=chosen.reference, note=found.note
-        )
+        register, parent = self.label_sets.register, chosen.reference
+        reference = register(name, found.label_set, parent=parent, note=found.note)
         return replace(found, reference=reference)
 
 
