@@ -73,18 +73,24 @@ def unit_rows(numbers: np.random.Generator, count: int) -> Floats:
     return scaled
 
 
+@pytest.mark.parametrize("is_tree", [False, True])
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("n_labels", [10, 100, 1_000, 10_000])
 def test_scores_on_the_device_are_those_of_the_host(
     n_labels: int,
     scoring: Literal["softmax", "sigmoid"],
+    is_tree: bool,
     device: torch.device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scorer_module, "MANY_LABELS", 1)
     numbers = np.random.default_rng(n_labels)
     labels = tuple(
-        Label(name=f"l{number}", threshold=0.3 if number % 3 else None)
+        Label(
+            name=f"l{number}",
+            threshold=0.3 if number % 3 else None,
+            path=(f"p{number % 7}", f"p{number % 91}")[: number % 3] if is_tree else (),
+        )
         for number in range(n_labels)
     )
     label_set = LabelSet(labels=labels, abstain=("nothing",), scoring=scoring)
@@ -102,3 +108,9 @@ def test_scores_on_the_device_are_those_of_the_host(
             [one.score for one in theirs.labels], abs=1e-5
         )
         assert (ours.matched, ours.abstained) == (theirs.matched, theirs.abstained)
+        assert ours.fit == pytest.approx(theirs.fit, abs=1e-5)
+        assert [one.path for one in ours.parents] == [one.path for one in theirs.parents]
+        assert [one.score for one in ours.parents] == pytest.approx(
+            [one.score for one in theirs.parents], abs=1e-5
+        )
+        assert (ours.node and ours.node.path) == (theirs.node and theirs.node.path)

@@ -176,3 +176,43 @@ def test_a_set_from_a_file_needs_a_name_for_its_new_version(
 
     assert refused.exit_code == 2
     assert "name" in refused.stderr
+
+
+def test_a_hierarchy_and_a_limit_reach_results_tables_and_evaluations(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 3, "calibration": 8, "test": 3})
+    (tmp_path / "tree.jsonl").write_text(
+        '{"name": "a cat", "path": ["animal", "pet"]}\n'
+        '{"name": "a dog", "path": ["animal", "pet"]}\n'
+        '{"name": "a fox", "path": ["animal"]}\n'
+        '{"path": ["animal", "pet"], "threshold": 0.6}\n'
+    )
+    plain = run("label-sets", "register", "tree", str(tmp_path / "tree.jsonl")).stdout.strip()
+    uri = environment.service.pictures.put("dog.png", draw("a dog", seed=99))
+    strange = pictures.encode(Image.new("RGB", (24, 24), (0, 255, 0)), "PNG")
+    other = environment.service.pictures.put("other.png", strange)
+
+    with Client() as client:
+        taught = client.teach(plain, manifest)
+        limited = client.calibrate(
+            str(taught.reference), manifest, precision=0.8, none_of_these=0.9
+        )
+        first, second = client.classify(
+            [uri, other], str(limited.reference), timeout_s=TIMEOUT_S
+        ).images
+    (report,) = lines(
+        run("evaluate", str(limited.reference), str(manifest), "-o", str(tmp_path / "e"), "--json")
+    )
+    table = run("classify", uri, "--labels", str(limited.reference), "-q").stdout
+
+    scores = {label.name: label.score for label in first.labels}
+    parents = {parent.path: parent.score for parent in first.parents}
+    assert parents[("animal",)] == pytest.approx(sum(scores.values()), abs=1e-6)
+    assert parents[("animal", "pet")] == pytest.approx(scores["a cat"] + scores["a dog"], abs=1e-6)
+    assert first.node is not None
+    assert first.node.path == ("animal", "pet", "a dog")
+    assert (second.abstained_because, second.matched, second.node) == ("none_of_these", (), None)
+    assert "animal > pet > …" in table
+    assert "= animal > pet > a dog" in table
+    assert [level["accuracy"] for level in report["levels"]][0] == 1.0

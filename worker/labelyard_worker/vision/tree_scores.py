@@ -13,10 +13,10 @@ from labelyard.hierarchy import Hierarchy
 if TYPE_CHECKING:
     from labelyard_worker.vision.vector_layout import VectorLayout
 
-#: By it logits by text of the lite checkpoint are divided under softmax, if the set is a tree.
-#: Temperatures fitted to the calibration part of five sets of photographs are 1.4 to 3.1. Scores
-#: that are too sure give the sums of a parent's labels too little weight against one wrong label.
-#: ``python -m benchmarks.labels.hierarchy`` prints both.
+#: Divides logits by text of the lite checkpoint under softmax, if the set is a tree. Temperatures
+#: fitted to the calibration part of six sets of photographs are 1.4 to 3.1, and 1 for one of them:
+#: one wrong label that is too sure outweighs the sum of a parent's labels.
+#: ``python -m benchmarks.labels.hierarchy`` prints accuracies and temperatures.
 LITE_TEMPERATURE: Final = 2.0
 
 Indices = NDArray[np.intp]
