@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,28 +99,66 @@ def measure_half(sets: dict[str, PhotoSet]) -> None:
         print(f"{name:12}{text:9.1f}{overall:9.1f}{old:17.1f}{new:8.1f}")
 
 
-def scorers(photos: PhotoSet, seed: int) -> dict[str, Logits]:
-    """Return the logits of both scorers that are calibrated."""
-    return {"zero-shot": zero_shot(photos), "few-shot 16": few_shot(photos, 16, seed=seed)}
+class Scorer(NamedTuple):
+    """Logits of all pictures, and whether examples made them."""
+
+    logits: Logits
+    is_taught: bool
+
+    def temperature(self, photos: PhotoSet, rows: NDArray[np.intp]) -> float:
+        """Return the temperature that some pictures give."""
+        logits, classes = self.logits[rows], photos.classes[rows]
+        return fit_temperature(logits, classes, is_taught=self.is_taught).value
+
+
+def scorers(photos: PhotoSet, seed: int) -> dict[str, Scorer]:
+    """Return both scorers that are calibrated."""
+    return {
+        "zero-shot": Scorer(zero_shot(photos), is_taught=False),
+        "few-shot 16": Scorer(few_shot(photos, 16, seed=seed), is_taught=True),
+    }
+
+
+class Tempered(NamedTuple):
+    """Calibration error and negative log-likelihood of test pictures, without a temperature and with it.
+
+    Attributes:
+        floor: Error that scores without any fault would show on so few pictures.
+    """
+
+    error: float
+    error_after: float
+    nll: float
+    nll_after: float
+    temperature: float
+    floor: float
+
+
+def temper(photos: PhotoSet, scorer: Scorer, *, seed: int) -> Tempered:
+    """Fit a temperature to 100 drawn calibration pictures, and judge it on the test pictures."""
+    drawn = np.random.default_rng(seed).permutation(photos.rows("calibration"))[:100]
+    temperature, test = scorer.temperature(photos, drawn), photos.rows("test")
+    error, nll = _calibration(photos, scorer.logits, test)
+    error_after, nll_after = _calibration(photos, scorer.logits / temperature, test)
+    best = shares(scorer.logits[test] / temperature).max(1)
+    generator = np.random.default_rng(seed)
+    floors = [
+        expected_calibration_error(best, generator.random(len(best)) < best) for _ in range(100)
+    ]
+    return Tempered(error, error_after, nll, nll_after, temperature, float(np.mean(floors)))
 
 
 def measure_errors(sets: dict[str, PhotoSet]) -> None:
     """Print calibration error and likelihood before and after a temperature from 100 pictures."""
-    print(f"\n{'100 pictures':24}{'ECE':>8}{'after':>8}{'NLL':>8}{'after':>8}{'T':>8}")
+    heads = ("ECE", "after", "NLL", "after", "T", "floor")
+    print(f"\n{'100 pictures':24}" + "".join(f"{head:>8}" for head in heads))
     for name, photos in sets.items():
-        test, rows = photos.rows("test"), photos.rows("calibration")
-        found: dict[str, list[tuple[float, ...]]] = {}
+        found: dict[str, list[Tempered]] = {}
         for seed in range(DRAWS):
-            drawn = np.random.default_rng(seed).permutation(rows)[:100]
-            for scorer, logits in scorers(photos, seed).items():
-                fitted = fit_temperature(logits[drawn], photos.classes[drawn])
-                numbers = [_calibration(photos, logits / t, test) for t in (1.0, fitted.value)]
-                (ece, nll), (ece_after, nll_after) = numbers
-                found.setdefault(scorer, []).append(
-                    (100 * ece, 100 * ece_after, nll, nll_after, fitted.value)
-                )
-        for scorer, numbers_of in found.items():
-            mean = np.mean(numbers_of, axis=0)
+            for scorer, one in scorers(photos, seed).items():
+                found.setdefault(scorer, []).append(temper(photos, one, seed=seed))
+        for scorer, each in found.items():
+            mean = np.mean(each, axis=0) * (100, 100, 1, 1, 1, 100)
             print(f"{name + ' ' + scorer:24}" + "".join(f"{one:8.2f}" for one in mean))
 
 
@@ -137,26 +176,31 @@ def measure_promises(sets: dict[str, PhotoSet]) -> None:
     )
     for name, photos in sets.items():
         pool = np.concatenate([photos.rows("calibration"), photos.rows("test")])
-        for scorer, logits in scorers(photos, 0).items():
+        for scorer, one in scorers(photos, 0).items():
             for count in (100, 200, 400):
                 if count > len(pool) - 60:
                     continue
                 for wanted in (0.90, 0.95):
-                    given, broken, kept = _promises(photos, logits, pool, count, wanted)
+                    given, broken, kept = count_promises(photos, one, pool, count, wanted)
                     print(
                         f"{name + ' ' + scorer:24}{count:9}{wanted:7}{given:7}{broken:7}{kept:6.0f}%"
                     )
 
 
-def _promises(
-    photos: PhotoSet, logits: Logits, pool: NDArray[np.intp], count: int, wanted: float
+def count_promises(
+    photos: PhotoSet, scorer: Scorer, pool: NDArray[np.intp], count: int, wanted: float
 ) -> tuple[int, int, float]:
+    """Return the promises given and broken in 100 splits of *pool*, and the percentage kept.
+
+    Args:
+        count: Pictures that calibrate; the rest judges.
+        wanted: Promised precision.
+    """
     given, broken, kept = 0, 0, []
     for seed in range(SPLITS):
         mixed = np.random.default_rng(seed).permutation(pool)
         drawn, rest = mixed[:count], mixed[count:]
-        temperature = fit_temperature(logits[drawn], photos.classes[drawn]).value
-        scores = shares(logits / temperature)
+        scores = shares(scorer.logits / scorer.temperature(photos, drawn))
         is_right = scores.argmax(1) == photos.classes
         best = scores.max(1)
         found = certify_together(best[drawn], is_right[drawn], precision=wanted, confidence=0.9)
@@ -172,11 +216,11 @@ def measure_refusals(sets: dict[str, PhotoSet]) -> None:
     print(f"\n{'20 a label, .95':24}{'labels':>8}{'given':>8}{'missing, of each label'}")
     for name, photos in sets.items():
         pool = np.concatenate([photos.rows("calibration"), photos.rows("test")])
-        for scorer, logits in scorers(photos, 0).items():
+        for scorer, one in scorers(photos, 0).items():
             drawn = np.concatenate(
                 [pool[photos.classes[pool] == label][:20] for label in range(len(photos.labels))]
             )
-            scores = shares(logits[drawn])
+            scores = shares(one.logits[drawn])
             best, is_right = scores.max(1), scores.argmax(1) == photos.classes[drawn]
             given, missing = 0, []
             for label in range(len(photos.labels)):
@@ -202,9 +246,17 @@ def measure_rare(sets: dict[str, PhotoSet]) -> None:
         print(f"{name:24}{text:8.3f}{np.mean([one or 0.0 for one in taught]):12.3f}")
 
 
-def measure_speed(sets: dict[str, PhotoSet]) -> None:
-    """Print the seconds of a fit, of one image's scores, and of a calibration."""
-    photos = sets["everyday"]
+class Seconds(NamedTuple):
+    """Seconds of a fit of *examples*, of one image's scores, and of a temperature."""
+
+    examples: int
+    fit_s: float
+    image_s: float
+    temperature_s: float
+
+
+def time_parts(photos: PhotoSet) -> Seconds:
+    """Time a fit of all examples, scores of images one by one, and a temperature of 1,000 pictures."""
     train = photos.rows("train")
     labels = np.arange(len(photos.labels))
     started_at = time.perf_counter()
@@ -219,14 +271,19 @@ def measure_speed(sets: dict[str, PhotoSet]) -> None:
         logits = photos.cosines[one] * photos.scale
         divide_among_taught(logits, fitted.logits(logits, photos.features[one]), labels)
     image_s = (time.perf_counter() - started_at) / repeats
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(0, len(photos.classes), 1000)
+    drawn = np.random.default_rng(0).integers(0, len(photos.classes), 1000)
     logits = zero_shot(photos)[drawn]
     started_at = time.perf_counter()
     fit_temperature(logits, photos.classes[drawn])
-    calibrate_s = time.perf_counter() - started_at
-    print(f"\nfit {len(train)} examples: {fit_s:.3f} s; scores of an image: {1e3 * image_s:.3f} ms")
-    print(f"temperature of 1,000 pictures: {calibrate_s:.3f} s")
+    return Seconds(len(train), fit_s, image_s, time.perf_counter() - started_at)
+
+
+def measure_speed(sets: dict[str, PhotoSet]) -> None:
+    """Print the seconds of a fit, of one image's scores, and of a calibration."""
+    found = time_parts(sets["everyday"])
+    image_ms = 1e3 * found.image_s
+    print(f"\nfit {found.examples} examples: {found.fit_s:.3f} s; an image: {image_ms:.3f} ms")
+    print(f"temperature of 1,000 pictures: {found.temperature_s:.3f} s")
 
 
 PARTS: dict[str, Callable[[dict[str, PhotoSet]], None]] = {

@@ -38,5 +38,24 @@ def test_scores_that_are_good_keep_their_temperature_more_often_than_not():
     assert np.abs(np.log(values)).mean() < 0.15
 
 
+def test_too_sharp_scores_by_text_are_softened_on_less_evidence_than_too_soft_ones_are_sharpened():
+    sharp, soft = (
+        np.mean([fit_temperature(*draw(60, temperature=t, seed=s)).value != 1 for s in range(40)])
+        for t in (1.3, 1 / 1.3)
+    )
+
+    assert sharp > 0.5
+    assert soft < 0.25
+
+
+def test_scores_that_examples_made_change_on_clear_evidence_only():
+    doubtful = [draw(60, temperature=1.3, seed=seed) for seed in range(40)]
+    changed = np.mean([fit_temperature(*one, is_taught=True).value != 1 for one in doubtful])
+    clear = fit_temperature(*draw(500, temperature=1.3), is_taught=True).value
+
+    assert changed < 0.3
+    assert clear == pytest.approx(1.3, rel=0.1)
+
+
 def test_a_handful_of_pictures_fits_nothing():
     assert fit_temperature(*draw(9, temperature=5.0)).value == 1.0

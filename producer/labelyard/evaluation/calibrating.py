@@ -301,7 +301,12 @@ def _temper(
     if table.scoring == "sigmoid" or label_set.abstain or not is_single.any():
         return label_set.temperature, None, table.scores
     logits = np.log(np.maximum(table.scores, TINY))  # in units of the present temperature
-    fitted = fit_temperature(logits[is_single], table.truth[is_single].argmax(axis=1))
+    learned = label_set.learned
+    fitted = fit_temperature(
+        logits[is_single],
+        table.truth[is_single].argmax(axis=1),
+        is_taught=learned is not None and learned.examples is not None,
+    )
     if fitted.value == 1.0:
         return label_set.temperature, (fitted.nll_before, fitted.nll_after), table.scores
     tempered = logits / fitted.value

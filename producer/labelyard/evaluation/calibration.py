@@ -10,9 +10,10 @@ from labelyard.evaluation.example_scores import Array, Indices, log_sum_exp
 #: Standard deviation of the logarithm of the temperature, before pictures are seen: a factor
 #: of 1.5 is one. Without it 50 pictures spoil scores that were good.
 PRIOR_SPREAD: Final = 0.4
-#: Standard errors by which the likelihood must gain in cross-validation. Half of all useless
-#: temperatures gain by chance.
-LEAST_GAIN: Final = 1.25
+#: Standard errors by which the likelihood must gain in cross-validation before scores are made
+#: sharper, or those of taught labels are changed at all: their examples have fitted them already.
+#: Softer scores by text need to gain only: towards too high a score is how a checkpoint errs.
+LEAST_GAIN: Final = 2.0
 FOLDS: Final = 5
 BOUNDS: Final = (-7.0, 7.0)  # of the logarithm
 #: Fewer pictures do not fit a number.
@@ -34,12 +35,15 @@ class FittedTemperature:
     nll_after: float
 
 
-def fit_temperature(logits: Array, classes: Indices) -> FittedTemperature:
-    """Fit one temperature, shrunk towards 1; keep it only if the likelihood clearly gains by it.
+def fit_temperature(
+    logits: Array, classes: Indices, *, is_taught: bool = False
+) -> FittedTemperature:
+    """Fit one temperature, shrunk towards 1; keep it only if the likelihood gains by it.
 
     Args:
         logits: Of all labels, shape (pictures, labels).
         classes: Index of each picture's true label, shape (pictures,).
+        is_taught: Whether examples made the logits.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, section 4.2, with a log-normal prior around 1.
@@ -54,10 +58,11 @@ def fit_temperature(logits: Array, classes: Indices) -> FittedTemperature:
     for fold in range(FOLDS):
         out = folds == fold
         after[out] = _nll(logits[out], classes[out], _fit(logits[~out], classes[~out]))
-    gains = before - after
-    if gains.mean() <= LEAST_GAIN * gains.std() / np.sqrt(len(gains)):
-        return unchanged
     value = float(np.exp(_fit(logits, classes)))
+    gains = before - after
+    errors = LEAST_GAIN if is_taught or value < 1 else 0.0
+    if gains.mean() <= errors * gains.std() / np.sqrt(len(gains)):
+        return unchanged
     return FittedTemperature(value, float(before.mean()), float(after.mean()))
 
 
