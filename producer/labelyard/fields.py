@@ -15,6 +15,8 @@ from labelyard.buckets import NAMING_RULE, is_bucket_name
 # Below this a logit divided by the temperature could exceed what a float holds.
 MIN_TEMPERATURE: Final = 1e-6
 MAX_TEMPERATURE: Final = 1000.0
+#: Characters of the text beside a picture.
+MAX_TITLE: Final = 2048
 MAX_LABELS: Final = 10_000
 MAX_TRACE_ENTRIES: Final = 20
 MAX_KEY_BYTES: Final = 1024  # of an object, in S3
@@ -73,6 +75,7 @@ AliasName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a
 LabelSetRef = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@sha256:[0-9a-f]{64}$")]
 
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=TEXT_PATTERN)]
+Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE)]
 Prompt = Annotated[str, Field(min_length=1, max_length=1000, pattern=TEXT_PATTERN)]
 Template = Annotated[str, Field(max_length=1000, pattern=TEMPLATE_PATTERN)]
 TraceKey = Annotated[str, Field(min_length=1, max_length=128, pattern=TEXT_PATTERN)]

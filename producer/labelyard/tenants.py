@@ -40,7 +40,8 @@ class TenantPolicy(Message):
         max_open_images: Images in its jobs that are not final, in all queues.
         images_per_s: Images that it may submit in a second, 0.001 to a billion.
         prompts_per_s: Prompts that it may submit in a second: labels times templates of
-            label sets that stand in the jobs themselves. A registered label set counts nothing.
+            label sets that stand in the jobs themselves, and the distinct texts beside pictures. A
+            registered label set counts nothing.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from labelyard import Client
 from labelyard.label_sets import as_label_set
+from labelyard.messages import ImageRef
 from tests.e2e.instant import NAMESPACE, InstantService
 from tests.support import pictures
 from tests.support.command_line import lines, run
@@ -143,6 +144,36 @@ def test_a_set_is_adapted_to_the_shares_of_a_sample_and_wrong_shares_are_refused
     assert (refused.exit_code, refused.stderr[:15]) == (1, "label_set_worse")
     for name, one in after["per_label"].items():  # as a worker scores with the bias
         assert one["before"] == pytest.approx(per_label[name]["after"], abs=1e-5)
+
+
+def test_a_set_learns_to_read_titles_and_reports_the_label_of_each(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 12, "test": 6})
+    rows = map(json.loads, manifest.read_text().splitlines())
+    words = {"a cat": "CAT cat cat", "a dog": "dog dogs dog", "a fox": "fox fox foxx"}
+    titled = [{**row, "text": words[row["label"]]} for row in rows]
+    manifest.write_text("\n".join(map(json.dumps, titled)))
+    uri = environment.service.pictures.put("fox-2.png", draw("a fox", seed=998))
+    plain = register()
+
+    (found,) = lines(run("titles", plain, manifest, "--json", "--quiet"))
+    with Client() as client:
+        texts = [None, words["a fox"], words["a dog"]]
+        images = [ImageRef(id=str(n), uri=uri, text=text) for n, text in enumerate(texts)]
+        before, after = (
+            client.classify(images, reference, timeout_s=TIMEOUT_S).images
+            for reference in (plain, found["reference"])
+        )
+
+    assert (found["helps"], found["n"]) == (True, 36)
+    assert accuracy_of(found["reference"], manifest, tmp_path / "after") == 1.0
+    assert accuracy_of(plain, manifest, tmp_path / "before") < 0.9
+    assert before[0].labels == before[1].labels == after[0].labels
+    assert [one.title for one in (*before, after[0])] == [None] * 4
+    assert after[1].title is not None
+    assert after[2].title is not None
+    assert (after[1].title.label, after[2].title.label) == ("a fox", "a dog")
 
 
 @pytest.mark.parametrize("fault", ["two labels", "not a picture", "unknown label"])

@@ -41,6 +41,7 @@ DERIVED = {
     "calibrate",
     "adapt",
     "explain",
+    "read_titles",
 }
 
 

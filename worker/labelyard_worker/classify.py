@@ -36,7 +36,7 @@ from labelyard_worker.observations import timed
 from labelyard_worker.vision.label_index import LabelIndex
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
-from labelyard_worker.vision.scoring import LabelMatrix
+from labelyard_worker.vision.scoring import Floats, LabelMatrix
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,15 @@ class Classifier:
             outcomes = wait_for_images(job, futures, token)
         self.embedder.keep(job.images, outcomes)
         raise_if_storage_is_away(outcomes)
+        texts = [
+            image.text
+            for image, outcome in zip(job.images, outcomes, strict=True)
+            if isinstance(outcome, Embedded)
+        ]
+        titles = self.label_index.title_vectors(texts, labels, token=token, priority=priority)
         with self.large_results.turn(job, labels=labels.n_labels, token=token):
             with spans.stage("score"), timed("score", priority):
-                images = self._score_images(job, outcomes, labels)
+                images = self._score_images(job, outcomes, labels, titles)
                 images = with_explanations(images, explanations)
             result = Result(
                 job_id=job.job_id,
@@ -126,11 +132,15 @@ class Classifier:
         return self.label_index.registered(digest, load, token=token, priority=priority)
 
     def _score_images(
-        self, job: Job, outcomes: list[ImageOutcome], labels: LabelMatrix
+        self,
+        job: Job,
+        outcomes: list[ImageOutcome],
+        labels: LabelMatrix,
+        titles: "list[Floats | None]",
     ) -> tuple[ImageResult, ...]:
         """Score all embedded images in one matrix product; the others are answered by errors."""
         embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
-        scores = iter(self.scorer.score(embeds, labels, top_k=job.top_k))
+        scores = iter(self.scorer.score(embeds, labels, top_k=job.top_k, titles=titles))
         images = tuple(
             to_image_result(image, outcome, scores)
             for image, outcome in zip(job.images, outcomes, strict=True)
@@ -178,6 +188,7 @@ def to_image_result(
         fit=found.fit,
         parents=found.parents,
         node=found.node,
+        title=found.title,
     )
 
 

@@ -53,6 +53,7 @@ from labelyard_worker.vision.learned_sets import LearnedSets
 from labelyard_worker.vision.scorer import Scorer
 from labelyard_worker.vision.scoring import Floats
 from labelyard_worker.vision.text_cache import TextCache
+from labelyard_worker.vision.titles import TitleIndex
 
 log = logging.getLogger(__name__)
 
@@ -278,6 +279,8 @@ def _start_engine(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoi
             checkpoint.info.fingerprint, checkpoint.layout, read=ExampleObjects(settings).read
         ),
         tree_temperature=tree_scores.temperature_of(checkpoint.layout),
+        # Texts of users hardly ever come twice; an eighth keeps those of jobs that are tried again.
+        titles=TitleIndex(checkpoint, capacity_bytes=settings.label_cache_bytes // 8),
     )
     stack.callback(label_index.close)
     return Engine(checkpoint, intake, batcher, label_index)

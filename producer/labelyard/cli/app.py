@@ -28,6 +28,7 @@ from labelyard.cli import (
     set_aside,
     state,
     tenants,
+    titles,
     top,
     webhooks,
 )
@@ -127,6 +128,7 @@ app.command()(learning.examples)
 app.command()(learning.calibrate)
 app.command()(prior.prior)
 app.command()(answers.drift)
+app.command()(titles.titles)
 app.command(hidden=True)(state.schema)
 app.add_typer(dead.app, name="dead")
 app.add_typer(set_aside.app, name="set-aside")

@@ -66,10 +66,7 @@ class AdaptingCalls(ScoringCalls):
         Raises:
             InvalidMessageError: A share, a line or the set is wrong, or a picture cannot be read.
             LabelSetWorseError: Fewer of the sample's labelled pictures would be right.
-            UnknownLabelSetError: No label set is registered under the reference.
-            ServiceConfigError: A library is missing, or S3 refused an upload.
-            StorageUnavailableError: S3 gave no usable answer to an upload.
-            ResultTimeoutError: Not all jobs were finished in time.
+            LabelyardError: As for ``evaluate``.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
         name = (chosen := self._choose(labels)).new_name(name)

@@ -49,6 +49,7 @@ def prediction(one: ScoredImage, names: Sequence[str]) -> dict[str, Any]:
         "abstained_because": one.because,
         "fit": one.fit,
         "node": None if one.node is None else one.node.model_dump(mode="json"),
+        **({} if one.title is None else {"title": one.title.model_dump()}),
         "scores": scores,
         "error": None if one.error is None else one.error.code,
     }

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from labelyard.errors import LabelyardError, ResultUnreadableError
 from labelyard.evaluation.manifest import LabelledImage
+from labelyard.fields import MAX_TITLE
 from labelyard.hierarchy import parents_of
 from labelyard.ledger import Record
 from labelyard.messages import (
@@ -20,6 +21,7 @@ from labelyard.messages import (
     ModelInfo,
     ScoredNode,
     Timing,
+    TitleFinding,
 )
 
 #: Jobs that are open at once: 4,096 pictures keep several workers busy.
@@ -48,6 +50,7 @@ class ScoredImage:
         matched: Names of the labels that reached their threshold, best first.
         abstained: Whether an *abstain* prompt fitted better than every label.
         sha256: Digest of the bytes as read.
+        title: Comparison with the text beside it, if the set reads texts.
         error: Why there are no scores.
         fit: As in the result.
         because: Why nothing is matched.
@@ -60,6 +63,7 @@ class ScoredImage:
     matched: tuple[str, ...] = ()
     abstained: bool = False
     sha256: str | None = None
+    title: TitleFinding | None = None
     error: Failure | None = None
     fit: float | None = None
     because: AbstainedBecause | None = None
@@ -101,13 +105,20 @@ class Scoring:
         """Yield the jobs, as many as may be open at once; the last part may be smaller."""
         size = images_in_a_job(self.label_set)
         top_k = len(self.label_set.labels)
-        ids = [(str(place), uri) for place, uri in enumerate(self.uris)]
+        ids = [self._image(place) for place in range(len(self.uris))]
         for start in range(0, len(ids), size * JOBS_AT_ONCE):
             window = ids[start : start + size * JOBS_AT_ONCE]
             yield [
                 prepare(window[first : first + size], self.labels, top_k=top_k, tag=TAG)
                 for first in range(0, len(window), size)
             ]
+
+    def _image(self, place: int) -> Any:
+        """Return a picture as a job names it; its text only if the set reads texts."""
+        learned, text = self.label_set.learned, self.images[place].text
+        if learned is None or learned.titles is None or not text:
+            return str(place), self.uris[place]
+        return {"id": str(place), "uri": self.uris[place], "text": text[:MAX_TITLE]}
 
     def add(self, record: Record) -> None:
         """Take the scores, or the errors, of a final job."""
@@ -152,6 +163,7 @@ class Scoring:
             matched=image.matched,
             abstained=image.abstained,
             sha256=image.sha256,
+            title=image.title,
             error=error,
             fit=image.fit,
             because=image.abstained_because,

@@ -152,7 +152,8 @@ class Commands:
             new_call_id(),
             job_digest(job),
             source,
-            job.label_set.count_prompts() if isinstance(job.label_set, LabelSet) else 0,
+            job.count_titles()
+            + (job.label_set.count_prompts() if isinstance(job.label_set, LabelSet) else 0),
             *NO_PART,
         )
 

@@ -23,7 +23,14 @@ from labelyard.messages.job import (
     parse_job,
 )
 from labelyard.messages.labels import DEFAULT_TEMPLATE, Label, LabelSet, Parent, Scoring
-from labelyard.messages.learned import Certified, CertifiedLabel, Examples, FitLimit, Learned
+from labelyard.messages.learned import (
+    Certified,
+    CertifiedLabel,
+    Examples,
+    FitLimit,
+    Learned,
+    TitleWeights,
+)
 from labelyard.messages.models import Message, Report, refusal_of
 from labelyard.messages.result import (
     AbstainedBecause,
@@ -36,6 +43,7 @@ from labelyard.messages.result import (
     ScoredNode,
     Status,
     Timing,
+    TitleFinding,
     status_of,
 )
 
@@ -72,6 +80,8 @@ __all__ = [
     "Scoring",
     "Status",
     "Timing",
+    "TitleFinding",
+    "TitleWeights",
     "Window",
     "job_id_for",
     "new_job_id",

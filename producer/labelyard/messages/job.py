@@ -21,6 +21,7 @@ from labelyard.fields import (
     Switch,
     Tag,
     Tenant,
+    Title,
     TopK,
     TraceKey,
     TraceValue,
@@ -72,12 +73,15 @@ class ImageRef(Message):
             the operator allows it. A bad one fails this image alone.
         version_id: Version of the object, in a bucket that keeps versions.
         etag: The object must still have this ETag, else ``image_not_found``.
+        text: Title, caption or text that was read from the picture. Sets that learned to read
+            titles score it together with the picture; others ignore it. Left out if there is none.
     """
 
     id: Name
     uri: ImageUri
     version_id: VersionId | None = None
     etag: ETag | None = None
+    text: Title | None = Field(default=None, exclude_if=lambda text: text is None)
 
 
 class Deliver(Message):
@@ -145,6 +149,10 @@ class Job(Message):
     expires_at: Instant | None = None
     deliver: Deliver = Deliver()
     trace: dict[TraceKey, TraceValue] = Field(default_factory=dict, max_length=MAX_TRACE_ENTRIES)
+
+    def count_titles(self) -> int:
+        """Count the distinct texts beside pictures, which the text tower encodes."""
+        return len({image.text for image in self.images if image.text is not None})
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield a summary for ``repr`` and ``str``; :meth:`model_dump` has everything."""

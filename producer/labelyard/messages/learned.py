@@ -97,6 +97,21 @@ class FitLimit(Message):
     rejected: Count
 
 
+Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False), AS_NUMBER]
+
+
+class TitleWeights(Message):
+    """Weights of a picture and of the text beside it.
+
+    Attributes:
+        picture: Factor of the picture's logits; it holds for pictures with a text alone.
+        title: Factor of the text's logits.
+    """
+
+    picture: Weight
+    title: Weight
+
+
 class Learned(Message):
     """Examples, promise and limit of a label set that learned from pictures with one checkpoint.
 
@@ -108,6 +123,7 @@ class Learned(Message):
         bias: Number that is added to the logit of a label, before the temperature; left out if
             there is none.
         none_of_these: Limit of pictures that show none of the labels; left out if there is none.
+        titles: Weights of the text beside a picture; left out if the set does not read texts.
     """
 
     checkpoint: Name
@@ -117,3 +133,4 @@ class Learned(Message):
         default=None, max_length=MAX_LABELS, exclude_if=lambda bias: bias is None
     )
     none_of_these: FitLimit | None = Field(default=None, exclude_if=lambda limit: limit is None)
+    titles: TitleWeights | None = Field(default=None, exclude_if=lambda titles: titles is None)

@@ -73,6 +73,24 @@ class ImageVector(Report):
     float16: str
 
 
+class TitleFinding(Report):
+    """Comparison of an image with the text beside it.
+
+    Attributes:
+        label: The best label by the text alone.
+        score: Its share by the text alone.
+        agreement: Probability that image and text are of one label, if that was even before: 0.5
+            says that one of them says nothing.
+        agrees: ``False`` if they contradict each other: the agreement is below 0.05. A person
+            should look.
+    """
+
+    label: str
+    score: float = Field(allow_inf_nan=False)
+    agreement: float = Field(allow_inf_nan=False)
+    agrees: bool
+
+
 class ImageResult(Report):
     """Result of one image.
 
@@ -85,6 +103,8 @@ class ImageResult(Report):
         matched: Names of the labels that reached their threshold, best first.
         abstained: Whether the set said "none of these": by an ``abstain`` prompt, or by its limit.
         error: Why there are no labels, or ``None``.
+        title: Comparison with the text beside the image, if the label set reads titles and there is
+            one. Left out otherwise.
         vector: Vector of the image, if the job wants vectors. Left out otherwise.
         explanations: Of the labels that the job wants explained, in its order. Left out otherwise.
         abstained_because: Why nothing is *matched*. Left out if a label is.
@@ -115,6 +135,7 @@ class ImageResult(Report):
     fit: float | None = Field(default=None, allow_inf_nan=False, exclude_if=is_none)
     parents: tuple[ScoredNode, ...] = Field(default=(), exclude_if=lambda parents: not parents)
     node: ScoredNode | None = Field(default=None, exclude_if=is_none)
+    title: TitleFinding | None = Field(default=None, exclude_if=is_none)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Yield the id, and the best label or the error, for ``repr`` and ``str``."""

@@ -32,6 +32,7 @@ from labelyard_worker.vision.towers import (
     pad_batch,
     prepare_model,
     take_features,
+    take_sentences,
     take_vectors,
     to_unit_length,
 )
@@ -174,6 +175,21 @@ class Checkpoint:
             return devices.run_in_temporary_thread(lambda: self._encode_all(prompts))
         return self._encode_all(prompts)
 
+    def title_embeds(self, texts: Sequence[str]) -> Floats:
+        """Embed texts to be compared with one another: in the lite checkpoint's sentence space.
+
+        Returns:
+            Unit-length vectors in the order of *texts*, shape (texts, dim of titles).
+
+        Raises:
+            BatcherFullError: There is no memory left, even for one text.
+            DeviceFailedError: The device is lost.
+        """
+        encode = partial(self._encode_all, texts, encode=self._encode_titles)
+        if self.device.type == "cpu":
+            return devices.run_in_temporary_thread(encode)
+        return encode()
+
     def warm_up(self) -> None:
         """Run every shape once, so that no job pays for first calls.
 
@@ -220,22 +236,36 @@ class Checkpoint:
         devices.free_cached_memory()  # outside the handler: its traceback holds on to tensors
         return False
 
-    def _encode_all(self, prompts: Sequence[str]) -> Floats:
+    def _encode_all(
+        self,
+        prompts: Sequence[str],
+        *,
+        encode: Callable[[Sequence[str]], list[Floats]] | None = None,
+    ) -> Floats:
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         rows: list[Floats] = []
         for start in range(0, len(order), PROMPTS_IN_A_PASS):
             part = [prompts[index] for index in order[start : start + PROMPTS_IN_A_PASS]]
             with devices.device_errors_as_ours():
-                rows += devices.halve_when_out_of_memory(self._encode, part)
+                rows += devices.halve_when_out_of_memory(encode or self._encode, part)
         embeds = np.empty((len(prompts), rows[0].shape[0]), dtype=np.float32)
         embeds[order] = rows
         return embeds
 
     def _encode(self, prompts: Sequence[str]) -> list[Floats]:
+        return self._run_text_tower(prompts, lambda output, _: take_vectors(output))
+
+    def _encode_titles(self, texts: Sequence[str]) -> list[Floats]:
+        return self._run_text_tower(texts, partial(take_sentences, self._model.config))
+
+    def _run_text_tower(
+        self, prompts: Sequence[str], take: Callable[[Any, Any], torch.Tensor]
+    ) -> list[Floats]:
         tokens = self._tokenizer(prompts)
         with torch.inference_mode(), self._share.taken(is_passing=True), self._text_streams.lent():
             inputs = {name: values.to(self.device) for name, values in tokens.items()}
-            return list(to_unit_length(take_vectors(self._model.get_text_features(**inputs))))
+            output = self._model.get_text_features(**inputs)
+            return list(to_unit_length(take(output, inputs)))
 
 
 def load_checkpoint(settings: WorkerSettings) -> Checkpoint:

@@ -28,6 +28,7 @@ from labelyard_worker.vision.text_vectors import (
     TextVectors,
     WantedPrompt,
 )
+from labelyard_worker.vision.titles import TitleIndex
 
 __all__ = ["LabelEncoder", "LabelIndex", "LabelMatrix"]
 
@@ -103,6 +104,7 @@ class LabelIndex:
         store: TextCache | None = None,
         learned: LearnedSets | None = None,
         tree_temperature: float = 1.0,
+        titles: TitleIndex | None = None,
     ) -> None:
         """Start empty.
 
@@ -113,11 +115,13 @@ class LabelIndex:
             store: What other workers have encoded.
             learned: Opens what label sets learned; without it such sets are refused.
             tree_temperature: See ``LabelMatrix.of``.
+            titles: Encodes texts beside pictures; without it they are ignored.
         """
         self._checkpoint = checkpoint
         self._store = store
         self._learned = learned
         self._tree_temperature = tree_temperature
+        self._titles = titles
         self._matrices: ByteLru[str, LabelMatrix] = ByteLru(capacity_bytes // 2)
         self._builds: dict[str, MatrixBuild] = {}
         self._lock = threading.Lock()
@@ -164,6 +168,8 @@ class LabelIndex:
     def close(self) -> None:
         """Stop encoding."""
         self.vectors.close()
+        if self._titles is not None:
+            self._titles.close()
 
     def _find_or_build(self, new: MatrixBuild, token: Token, priority: Priority) -> LabelMatrix:
         if (known := self._matrices.get(new.digest)) is not None:
@@ -233,7 +239,22 @@ class LabelIndex:
             trained_scoring=self._checkpoint.scoring,
             taught=build.taught,
             tree_temperature=self._tree_temperature,
+            titles=None
+            if self._titles is None
+            else self._titles.labels_of(label_set, token=token, priority=build.priority),
         )
+
+    def title_vectors(
+        self, texts: Sequence[str | None], labels: LabelMatrix, *, token: Token, priority: Priority
+    ) -> list[Floats | None]:
+        """Return the vector of the text beside each image; none if the set does not read them.
+
+        Raises:
+            LabelyardError: As ``matrix``.
+        """
+        if self._titles is None or labels.titles is None:
+            return []
+        return self._titles.embed(texts, token=token, priority=priority)
 
     def _begin(self, build: MatrixBuild) -> LabelSet:
         label_set = build.load()

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from labelyard.messages import AbstainedBecause, ScoredLabel, ScoredNode
+from labelyard.messages import AbstainedBecause, ScoredLabel, ScoredNode, TitleFinding
 from labelyard_worker.vision.scoring import Indices, LabelMatrix, Selection
 from labelyard_worker.vision.tree_scores import LabelTree, find_deepest
 
@@ -36,6 +36,7 @@ class ImageScores:
         fit: See ``Selection.fits``.
         parents: The best parents of the hierarchy, best first.
         node: The deepest node that passes its threshold.
+        title: Comparison with the text beside the image.
     """
 
     labels: tuple[ScoredLabel, ...]
@@ -45,6 +46,7 @@ class ImageScores:
     fit: float
     parents: tuple[ScoredNode, ...] = ()
     node: ScoredNode | None = None
+    title: TitleFinding | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -3,6 +3,7 @@
 import base64
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from labelyard_worker.vision.scoring import (
     select_taught,
     to_scores,
 )
+from labelyard_worker.vision.title_scores import TitledImages
 from labelyard_worker.vision.vector_layout import VectorLayout
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,12 @@ class Scorer:
         )
 
     def score(
-        self, image_embeds: Sequence[Floats], labels: LabelMatrix, *, top_k: int
+        self,
+        image_embeds: Sequence[Floats],
+        labels: LabelMatrix,
+        *,
+        top_k: int,
+        titles: Sequence[Floats | None] = (),
     ) -> list[ImageScores]:
         """Score images against a label set.
 
@@ -102,6 +109,7 @@ class Scorer:
             image_embeds: Vectors of images as the checkpoint makes them, each of shape (length,).
             labels: Label set to score against.
             top_k: Number of labels to name.
+            titles: Vector of the text beside each image, or ``None``; none of them if empty.
 
         Returns:
             One entry for each image, in their order. Labels with equal logits keep the order
@@ -114,7 +122,15 @@ class Scorer:
         """
         if not len(image_embeds):
             return []
-        return self.rank(np.stack(image_embeds), labels, top_k=top_k).to_image_scores(labels.names)
+        vectors, titled = np.stack(image_embeds), TitledImages.of(titles, labels.titles)
+        selection = self._select(vectors, labels, top_k=top_k, titles=titled)
+        scores = rank_arrays(selection, labels, top_k=top_k).to_image_scores(labels.names)
+        if titled is not None:
+            pictures, _ = self.logits_and_scores(vectors[titled.rows], labels)
+            found = titled.findings(pictures, labels.names, temperature=labels.temperature)
+            for row, finding in found.items():
+                scores[row] = replace(scores[row], title=finding)
+        return scores
 
     def rank(self, image_embeds: Floats, labels: LabelMatrix, *, top_k: int) -> Ranking:
         """Score images against a label set, without an object for each image.
@@ -165,20 +181,31 @@ class Scorer:
             return vectors, vectors
         return np.ascontiguousarray(layout.joint(vectors)), layout.features(vectors)
 
-    def _select(self, vectors: Floats, labels: LabelMatrix, *, top_k: int) -> Selection:
+    def _select(
+        self,
+        vectors: Floats,
+        labels: LabelMatrix,
+        *,
+        top_k: int,
+        titles: TitledImages | None = None,
+    ) -> Selection:
         """Select on the GPU; on the host if the set is small, or the GPU has no memory left."""
         image_embeds, features = self._split(vectors)
         scaling = self._scaling.over(labels.tree_temperature)
         if (taught := labels.taught) is not None:
-            return select_taught(image_embeds, features, labels, taught, scaling, top_k=top_k)
-        if self._gpu is not None and labels.bias is None and self._suits_gpu(labels):
+            return select_taught(
+                image_embeds, features, labels, taught, scaling, top_k=top_k, titles=titles
+            )
+        if self._gpu is not None and titles is None and self._suits_gpu(labels):
             try:
                 return self._gpu.select(image_embeds, labels, scaling, top_k=top_k)
             except BatcherFullError:
                 log.warning("scored_on_the_host", extra={"fields": {"labels": labels.n_labels}})
-        return select_on_host(image_embeds, labels, scaling, top_k=top_k)
+        return select_on_host(image_embeds, labels, scaling, top_k=top_k, titles=titles)
 
     def _suits_gpu(self, labels: LabelMatrix) -> bool:
-        """Return whether the set is large, and its temperature gives finite logits as it is."""
+        """Return whether the set is large, has no bias, and gives finite logits as it is."""
+        if labels.bias is not None:
+            return False
         largest = 2 * abs(self._scaling.scale) + abs(self._scaling.bias)  # cosines are about 1
         return labels.n_labels >= MANY_LABELS and largest <= MAX_LOGIT * labels.temperature

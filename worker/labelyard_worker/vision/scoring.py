@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from labelyard.evaluation.example_scores import Array, TaughtLabels, divide_among_taught
 from labelyard.hierarchy import Hierarchy
 from labelyard.messages import LabelSet
+from labelyard_worker.vision.title_scores import TitledImages, TitleLabels
 from labelyard_worker.vision.tree_scores import LabelTree, NodeScores, score_on_host
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -67,6 +68,7 @@ class LabelMatrix:
         bias: Added to the logits before the temperature, shape (labels + abstain,), or ``None``.
         is_best_only: Whether only the best label may be matched: what is certified of a softmax
             set are its best labels.
+        titles: Labels as texts beside pictures are compared with them, or ``None``.
         tree: The hierarchy of the labels, or ``None``.
         tree_temperature: Divides the checkpoint's logits, before bias and temperature.
         least_fit: Fit below which an image shows none of the labels; -inf without a limit.
@@ -81,6 +83,7 @@ class LabelMatrix:
     taught: TaughtLabels | None = None
     is_best_only: bool = False
     bias: NDArray[np.float64] | None = None
+    titles: TitleLabels | None = None
     tree: LabelTree | None = None
     tree_temperature: float = 1.0
     least_fit: float = -np.inf
@@ -95,6 +98,7 @@ class LabelMatrix:
         trained_scoring: Literal["softmax", "sigmoid"],
         taught: TaughtLabels | None = None,
         tree_temperature: float = 1.0,
+        titles: TitleLabels | None = None,
     ) -> "LabelMatrix":
         """Build the matrix of a label set from the vectors of its labels.
 
@@ -123,6 +127,7 @@ class LabelMatrix:
             and learned is not None
             and learned.certified is not None,
             bias=_bias_of(label_set),
+            titles=titles,
             tree=tree,
             tree_temperature=tree_temperature if is_softened else 1.0,
             least_fit=-np.inf if limit is None else limit.limit,
@@ -143,6 +148,7 @@ class LabelMatrix:
             taught = sum(array.nbytes for array in arrays)
         bias = 0 if self.bias is None else self.bias.nbytes
         tree = 0 if self.tree is None else self.tree.held_bytes
+        tree += 0 if self.titles is None else self.titles.embeds.nbytes
         arrays_bytes = self.text_embeds.nbytes + self.thresholds.nbytes + bias
         return OBJECT_BYTES + arrays_bytes + names + taught + tree
 
@@ -184,7 +190,12 @@ class Selection:
 
 
 def select_on_host(
-    image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling, *, top_k: int
+    image_embeds: Floats,
+    matrix: LabelMatrix,
+    scaling: Scaling,
+    *,
+    top_k: int,
+    titles: TitledImages | None = None,
 ) -> Selection:
     """Multiply images with a label set on the CPU, and select the labels that may be named.
 
@@ -193,16 +204,21 @@ def select_on_host(
         matrix: Label set to score against.
         scaling: Scale and bias of the checkpoint.
         top_k: Number of labels to name.
+        titles: Texts beside some of the images.
 
     Raises:
         ValueError: The dims differ.
     """
-    logits, fits = logits_of_texts(image_embeds, matrix, scaling)
+    logits, fits = logits_of_texts(image_embeds, matrix, scaling, titles=titles)
     return select_labels(logits, matrix, fits=fits, top_k=top_k)
 
 
 def logits_of_texts(
-    image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling
+    image_embeds: Floats,
+    matrix: LabelMatrix,
+    scaling: Scaling,
+    *,
+    titles: TitledImages | None = None,
 ) -> tuple[NDArray[np.float64], Array]:
     """Compute the logits of all labels from their texts, and the fits of the images.
 
@@ -211,9 +227,9 @@ def logits_of_texts(
     """
     cosines = image_embeds @ matrix.text_embeds.T  # (images, labels + abstain)
     fits = cosines[:, : matrix.n_labels].max(axis=1)
-    if matrix.bias is not None:
+    if matrix.bias is not None or titles is not None:
         raw = to_logits(cosines.astype(np.float64), scaling, temperature=1.0)
-        return temper(raw, matrix), fits
+        return temper(raw, matrix, titles), fits
     return to_logits(cosines.astype(np.float64), scaling, temperature=matrix.temperature), fits
 
 
@@ -225,9 +241,12 @@ def select_taught(
     scaling: Scaling,
     *,
     top_k: int,
+    titles: TitledImages | None = None,
 ) -> Selection:
     """Select the labels that may be named by texts and by examples; see ``logits_of_taught``."""
-    tempered, fits = logits_of_taught(image_embeds, features, matrix, taught, scaling)
+    tempered, fits = logits_of_taught(
+        image_embeds, features, matrix, taught, scaling, titles=titles
+    )
     return select_labels(tempered, matrix, fits=fits, top_k=top_k)
 
 
@@ -237,6 +256,8 @@ def logits_of_taught(
     matrix: LabelMatrix,
     taught: TaughtLabels,
     scaling: Scaling,
+    *,
+    titles: TitledImages | None = None,
 ) -> tuple[NDArray[np.float64], Array]:
     """Compute the logits of all labels from texts and examples, and the fits of the images.
 
@@ -244,6 +265,7 @@ def logits_of_taught(
         image_embeds: Unit-length image vectors, shape (images, dim).
         features: Unit-length vectors that are compared with examples, shape (images, features).
         taught: Scorer of the labels with examples.
+        titles: Texts beside some of the images.
 
     Returns:
         As :func:`logits_of_texts`.
@@ -257,16 +279,20 @@ def logits_of_taught(
     fits = cosines[:, : matrix.n_labels].max(axis=1)
     if len(taught.labels) == matrix.n_labels:
         fits = (fits + to_examples.max(axis=1)) / 2
-    return temper(logits, matrix), fits
+    return temper(logits, matrix, titles), fits
 
 
-def temper(logits: Array, matrix: LabelMatrix) -> NDArray[np.float64]:
-    """Add the label set's bias to logits, and divide them by its temperature.
+def temper(
+    logits: Array, matrix: LabelMatrix, titles: TitledImages | None = None
+) -> NDArray[np.float64]:
+    """Add the label set's bias and titles to logits, and divide them by its temperature.
 
     Args:
         logits: Shape (images, labels + abstain).
     """
     shifted = logits if matrix.bias is None else logits + matrix.bias
+    if titles is not None:
+        shifted = titles.join(shifted)
     tempered: NDArray[np.float64] = to_logits(shifted, Scaling(1.0), temperature=matrix.temperature)
     return tempered
 

@@ -10,6 +10,7 @@ from labelyard_worker.vision.cpu.attention import use_products
 from labelyard_worker.vision.cpu.last_layer import shorten_last_layer
 from labelyard_worker.vision.cpu.packed import can_pack, packed
 from labelyard_worker.vision.devices import free_cached_memory
+from labelyard_worker.vision.lite.modeling import mean_of_tokens
 from labelyard_worker.vision.scoring import Floats
 
 IMAGE_MODULES: Final = ("vision_model", "visual_projection")
@@ -83,6 +84,17 @@ def take_features(output: Any) -> torch.Tensor:
     """Take the features before the projection, shape (batch, features), of a tower with them."""
     features: torch.Tensor = output.last_hidden_state
     return features
+
+
+def take_sentences(config: Any, output: Any, inputs: Any) -> torch.Tensor:
+    """Take the vectors by which texts are compared with texts, shape (batch, dim).
+
+    The lite checkpoint's text tower is a sentence encoder, whose mean of tokens tells sentences
+    apart far better than the concepts that are made of it for pictures.
+    """
+    if config.model_type != "lite_zeroshot":
+        return take_vectors(output)
+    return mean_of_tokens(output.last_hidden_state.float(), inputs["attention_mask"])
 
 
 def to_unit_length(features: torch.Tensor) -> Floats:
