@@ -246,4 +246,4 @@ def test_a_hierarchy_and_a_limit_reach_results_tables_and_evaluations(
     assert (second.abstained_because, second.matched, second.node) == ("none_of_these", (), None)
     assert "animal > pet > …" in table
     assert "= animal > pet > a dog" in table
-    assert [level["accuracy"] for level in report["levels"]][0] == 1.0
+    assert report["levels"][0]["accuracy"] == 1.0
