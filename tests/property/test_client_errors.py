@@ -124,6 +124,7 @@ GOOD: dict[str, Any] = {
     "counts": AnswerCounts(n=1, answers={"cat": 1}),
     "precision": 0.9,
     "confidence": 0.9,
+    "none_of_these": 0.95,
     "shares": {"cat": 0.7, "dog": 0.3},
     "sample": [{"image": "s3://photos/cat.jpg", "split": "test"}],
     "most": 10,

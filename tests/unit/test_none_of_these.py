@@ -176,7 +176,7 @@ HIERARCHY = LabelSet(
         Label(name="a cup"),
     )
 )
-SCORED = (
+SCORED: Any = (
     ({"a cat": 0.3, "a dog": 0.3, "a cup": 0.4}, "a cat", ["animal", "a cat"]),
     ({"a cat": 0.6, "a dog": 0.3, "a cup": 0.1}, "a dog", ["animal", "a dog", "a poodle"]),
     ({"a cat": 0.1, "a dog": 0.1, "a cup": 0.8}, "a cup", []),
