@@ -507,6 +507,25 @@ def test_rules_are_read_again_and_a_fault_leaves_them_as_they_are(
 
 
 @pytest.mark.allow_persistent_keys(reason="a registered label set")
+def test_a_rule_with_an_alias_follows_its_moves_without_a_reload(
+    tmp_path: Path, settings: ClientSettings, client: Client
+) -> None:
+    rules = RULE.replace(LABELS, 'label_set = "pets@prod"\n')
+    with pytest.raises(UnknownLabelSetError), running_ingest(tmp_path, settings, rules):
+        pass
+    old = client.label_sets.register("pets", as_label_set(["a cat", "a dog"]))
+    new = client.label_sets.register("pets", as_label_set(["a cat", "a cow"]))
+    client.label_sets.promote(old, "pets@prod")
+    with running_ingest(tmp_path, settings, rules) as ingest:
+        ingest.send(records(record("1.jpg")))
+        client.label_sets.promote(new, "pets@prod")
+        ingest.send(records(record("2.jpg")))
+
+    named = {one.job().images[0].uri[-5:]: one.job().label_set for one in all_jobs(client)}
+    assert named == {"1.jpg": old, "2.jpg": new}
+
+
+@pytest.mark.allow_persistent_keys(reason="a registered label set")
 def test_a_rule_may_name_a_registered_label_set(
     tmp_path: Path, settings: ClientSettings, client: Client
 ) -> None:
