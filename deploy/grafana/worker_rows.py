@@ -96,14 +96,12 @@ MODEL: Final = (
         may_be_empty=True,
     ),
     Panel(
-        title="Prompts encoded, explanations, and passes out of memory",
-        description="Prompts that the text tower encoded (a label set costs them once), extra "
-        "images for explanations, and forward passes that ran out of device memory and were "
-        "halved.",
+        title="Prompts encoded, and passes out of memory",
+        description="Prompts that the text tower encoded (a label set costs them once), and "
+        "forward passes that ran out of device memory and were halved.",
         unit="1/s",
         queries=(
             Query(f"sum({rate('labelyard_prompts_encoded_total', 'job')})", "prompts"),
-            Query(f"sum({rate('labelyard_occluded_images_total', 'job')})", "explanations"),
             Query(f"sum({rate('labelyard_batches_out_of_memory_total', 'job')})", "out of memory"),
         ),
     ),
