@@ -128,6 +128,7 @@ GOOD: dict[str, Any] = {
     "shares": {"cat": 0.7, "dog": 0.3},
     "sample": [{"image": "s3://photos/cat.jpg", "split": "test"}],
     "most": 10,
+    "templates": ["a photo of {}."],
     "image": "s3://photos/cat.jpg",
     "label": "cat",
     "grid": 4,

@@ -17,7 +17,13 @@ from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.requirements import read_requirements
 from labelyard.evaluation.scored_images import images_in_a_job
 from labelyard.label_sets import as_label_set
-from labelyard.testing import AsyncFakeClient, FakeClient, sample_result, score_image
+from labelyard.testing import (
+    AsyncFakeClient,
+    FakeClient,
+    answer_by_scores,
+    sample_result,
+    score_image,
+)
 from labelyard.testing.samples import fail_image
 from tests.support import pictures
 
@@ -371,3 +377,26 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
 
     with pytest.raises(InvalidMessageError, match="file"):
         evaluated().write(tmp_path / "file", has_thumbnails=False)
+
+
+def test_each_template_is_measured_on_the_same_pictures_and_the_best_one_named() -> None:
+    def answer(job: Job) -> Result:
+        assert isinstance(job.label_set, LabelSet)
+        is_good = job.label_set.templates == ("a good {}.",)
+        scores = {"cat": 0.9, "dog": 0.1} if is_good else {"cat": 0.2, "dog": 0.8}
+        rule = answer_by_scores({image.uri: scores for image in job.images})
+        return rule(job)
+
+    rows = [{"image": f"s3://photos/{n}.jpg", "label": "cat"} for n in range(4)]
+    client = FakeClient(answer)
+    templates = ["a bad {}.", "a good {}."]
+
+    choice = client.compare_templates(["cat", "dog"], rows, templates=templates)
+    again = asyncio.run(
+        AsyncFakeClient(client).compare_templates(["cat", "dog"], rows, templates=templates)
+    )
+
+    assert choice.best == again.best == "a good {}."
+    assert [one["accuracy"] for one in choice.report()["templates"]] == [0.0, 1.0]
+    with pytest.raises(InvalidMessageError, match=r"\{\}"):
+        client.compare_templates(["cat", "dog"], rows, templates=["without"])

@@ -42,6 +42,7 @@ DERIVED = {
     "adapt",
     "explain",
     "read_titles",
+    "compare_templates",
 }
 
 

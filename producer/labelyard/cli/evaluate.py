@@ -17,6 +17,7 @@ from labelyard.cli.set_scoring import (
     Split,
 )
 from labelyard.cli.tables import Column, print_columns
+from labelyard.cli.template_table import compare_templates, print_templates
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED, CommandError
 from labelyard.errors import InvalidMessageError
@@ -30,6 +31,14 @@ Require = Annotated[
 ]
 Attach = Annotated[
     bool, typer.Option("--attach", help="Attach the figures to the version, for label-sets log")
+]
+TemplatesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--templates",
+        metavar="FILE",
+        help="Sentences with one {}, one a line: measure each, and write no report",
+    ),
 ]
 #: Labels that the terminal lists; the files have all of them.
 LISTED_LABELS: Final = 20
@@ -51,6 +60,7 @@ def evaluate(
     output: Folder = Path("evaluation"),
     no_pictures: NoPictures = False,
     attach: Attach = False,
+    templates: TemplatesFile = None,
     *,
     options: ScoringOptions,
 ) -> None:
@@ -58,6 +68,14 @@ def evaluate(
     with Client() as client:
         scorer = SetScoring(client, options)
         chosen = scorer.read(label_set)
+        if templates is not None:
+            choice = compare_templates(
+                scorer, chosen.label_set, manifest, split=split, templates=templates
+            )
+            print_templates(choice, as_json=options.as_json)
+            for one in choice.evaluations:
+                raise_failures(one)
+            return
         prepared = prepare_evaluation(
             chosen.label_set,
             manifest,

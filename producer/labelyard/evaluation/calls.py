@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.manifest import Manifest
 from labelyard.evaluation.preparation import PreparedEvaluation, Stopwatch, prepare_evaluation
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.template_choice import TemplateChoice, with_templates
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Labels
 
@@ -55,6 +57,38 @@ class EvaluationCalls(ScoringCalls):
         )
         return prepared.measure(self._score(prepared, queue=queue, watch=watch))
 
+    def compare_templates(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        templates: Sequence[str] | str | Path,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TemplateChoice:
+        """Evaluate a label set with each of several templates, on the same pictures.
+
+        Args:
+            labels: As for :meth:`evaluate`; a set that has learned nothing yet.
+            manifest: As for :meth:`evaluate`.
+            templates: Sentences with one ``{}``, or a file with one a line.
+            split: As for :meth:`evaluate`; judge on other pictures than these.
+            queue: Queue of the jobs.
+            timeout_s: Most seconds to wait for all jobs.
+
+        Raises:
+            LabelyardError: As for :meth:`evaluate`.
+        """
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        chosen = self._choose(labels)
+        pairs = with_templates(chosen.label_set, templates)
+        evaluations = [
+            self.evaluate(label_set, manifest, split=split, queue=queue, timeout_s=watch.left_s)
+            for _, label_set in pairs
+        ]
+        return TemplateChoice([template for template, _ in pairs], evaluations)
+
 
 class AsyncEvaluationCalls(AsyncScoringCalls):
     """Call of :class:`labelyard.AsyncClient` that evaluates a label set."""
@@ -82,3 +116,25 @@ class AsyncEvaluationCalls(AsyncScoringCalls):
         )
         scoring = await self._score(prepared, queue=queue, watch=watch)
         return await asyncio.to_thread(prepared.measure, scoring)
+
+    async def compare_templates(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        templates: Sequence[str] | str | Path,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TemplateChoice:
+        """Evaluate a label set with each of several templates, on the same pictures."""
+        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
+        chosen = await self._choose(labels)
+        pairs = with_templates(chosen.label_set, templates)
+        evaluations = [
+            await self.evaluate(
+                label_set, manifest, split=split, queue=queue, timeout_s=watch.left_s
+            )
+            for _, label_set in pairs
+        ]
+        return TemplateChoice([template for template, _ in pairs], evaluations)
