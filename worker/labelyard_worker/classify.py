@@ -78,11 +78,7 @@ class Classifier:
             outcomes = wait_for_images(job, futures, token)
         self.embedder.keep(job.images, outcomes)
         raise_if_storage_is_away(outcomes)
-        texts = [
-            image.text
-            for image, outcome in zip(job.images, outcomes, strict=True)
-            if isinstance(outcome, Embedded)
-        ]
+        texts = texts_of(job, outcomes)
         titles = self.label_index.title_vectors(texts, labels, token=token, priority=priority)
         with self.large_results.turn(job, labels=labels.n_labels, token=token):
             with spans.stage("score"), timed("score", priority):
@@ -116,8 +112,10 @@ class Classifier:
 
         def score() -> list[ImageScores]:
             labels = self._label_matrix(job.canary or "", priority=priority, token=token)
+            texts = texts_of(job, outcomes)
+            titles = self.label_index.title_vectors(texts, labels, token=token, priority=priority)
             embeds = [each.image.image_embeds for each in outcomes if isinstance(each, Embedded)]
-            return self.scorer.score(embeds, labels, top_k=1)
+            return self.scorer.score(embeds, labels, top_k=1, titles=titles)
 
         return compare_with_canary(job, images, score)
 
@@ -156,6 +154,15 @@ class Classifier:
             else image
             for image, outcome in zip(images, outcomes, strict=True)
         )
+
+
+def texts_of(job: Job, outcomes: list[ImageOutcome]) -> list[str | None]:
+    """Return the text beside each embedded image."""
+    return [
+        image.text
+        for image, outcome in zip(job.images, outcomes, strict=True)
+        if isinstance(outcome, Embedded)
+    ]
 
 
 def with_explanations(
