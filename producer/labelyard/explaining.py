@@ -162,7 +162,7 @@ def image_of(image: Image | Path, upload: Any) -> Image:
         return image
     try:
         is_file = image.is_file()
-    except ValueError:  # a zero byte
+    except (ValueError, OSError):  # a zero byte, or a name that no file system takes
         is_file = False
     if not is_file:
         shown = str(image).encode(errors="backslashreplace").decode()

@@ -125,7 +125,7 @@ def _test(test: DriftTest) -> tuple[str, str]:
 
 def _print_canary(report: CanaryReport) -> None:
     typer.echo(f"{report.alias} answers with {report.reference}")
-    typer.echo(f"its canary is {report.canary}, on {report.share:.3g} of the jobs")
+    typer.echo(f"its canary is {report.canary}, on {report.share * 100:.3g} % of the jobs")
     typer.echo(f"{count(report.jobs)} jobs with {count(report.images)} pictures were compared")
     if report.agreement is not None and report.score_change is not None:
         typer.echo(

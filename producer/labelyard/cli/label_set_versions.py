@@ -119,7 +119,7 @@ def promote(
     elif moved.canary is None:
         typer.echo(f"{moved.name} names {moved.reference}")
     else:
-        typer.echo(f"{moved.share:.3g} of the jobs of {moved.name} try {moved.canary}, too")
+        typer.echo(f"{moved.share * 100:.3g} % of the jobs of {moved.name} try {moved.canary}, too")
 
 
 def aliases(as_json: AsJson = False) -> None:

@@ -16,6 +16,7 @@ from labelyard.errors import (
     JobDeadLetteredError,
     JobExpiredError,
     JobNotFoundError,
+    LabelSetWorseError,
     LabelyardError,
     LedgerUnavailableError,
     QueueFullError,
@@ -74,6 +75,7 @@ VERDICTS: Final[Mapping[type[BaseException], Action]] = {
     RunStateError: "fail",
     EventGroupNotFoundError: "fail",
     AliasConflictError: "fail",
+    LabelSetWorseError: "fail",
     JobDeadLetteredError: "fail",
     # An error that none of the rows above covers; a test keeps ours from falling to here.
     LabelyardError: "fail",
