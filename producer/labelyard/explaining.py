@@ -15,6 +15,7 @@ from labelyard.errors import (
     StorageUnavailableError,
     all_errors,
 )
+from labelyard.local_paths import is_file
 from labelyard.messages import Failure, ImageResult, LabelExplanation, Result
 from labelyard.messages.explanation import DEFAULT_GRID
 from labelyard.queues import Queue, SubmitQueue
@@ -160,11 +161,7 @@ def image_of(image: Image | Path, upload: Any) -> Image:
         image = Path(image)
     if not isinstance(image, Path):
         return image
-    try:
-        is_file = image.is_file()
-    except (ValueError, OSError):  # a zero byte, or a name that no file system takes
-        is_file = False
-    if not is_file:
+    if not is_file(image):
         shown = str(image).encode(errors="backslashreplace").decode()
         raise InvalidMessageError(f"image: there is no file {shown}")
     uri: str = upload([image])[image]

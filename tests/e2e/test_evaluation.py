@@ -51,7 +51,12 @@ def test_a_hidden_label_is_none_of_these_and_a_sentence_for_it_helps(
     first, second = (client.evaluate(one, lines) for one in (plain, abstaining))
 
     comparison = compare_evaluations(first, second)
-    assert first.report()["none_of_these"] == {"n": 1, "rejected": 0, "auroc": 1.0}
+    assert first.report()["none_of_these"] == {
+        "n": 1,
+        "rejected": 0,
+        "auroc": 1.0,
+        "auroc_fit": 1.0,
+    }
     assert second.figures.none_of_these is not None
     assert second.figures.none_of_these.rejected == 1
     assert [flip.kind for flip in comparison.flips] == ["fixed"]

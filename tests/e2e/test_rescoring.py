@@ -92,8 +92,9 @@ def test_other_labels_are_scored_as_a_fresh_run_scores_them_without_a_picture(
     for one, other in zip(found, fresh, strict=True):
         scores = [{each["name"]: each["score"] for each in line["labels"]} for line in (one, other)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+        assert one["fit"] == pytest.approx(other["fit"], abs=1e-3)
         for line in (one, other):
-            for name in ("labels", "top_score"):
+            for name in ("labels", "top_score", "fit"):
                 del line[name]
         assert one == other
     summaries = [

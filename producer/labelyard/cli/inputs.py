@@ -8,6 +8,7 @@ import typer
 
 from labelyard.cli.progress import ProgressLine
 from labelyard.errors import InvalidMessageError
+from labelyard.local_paths import is_file, is_folder
 from labelyard.settings import ClientSettings
 from labelyard.uploads import upload_files
 
@@ -71,8 +72,8 @@ def image_refs(
 
 def _existing_file(image: str) -> Path:
     path = Path(image)
-    if path.is_dir():
+    if is_folder(path):
         raise InvalidMessageError(f"{image} is a folder: name its pictures, {image}/*.jpg")
-    if not path.is_file():
+    if not is_file(path):
         raise InvalidMessageError(f"{image}: there is no such file")
     return path

@@ -9,6 +9,7 @@ from labelyard.cli.label_options import JSON_SUFFIXES, read_label_set
 from labelyard.client import Client
 from labelyard.errors import UnknownLabelSetError
 from labelyard.evaluation.chosen_set import ChosenLabelSet
+from labelyard.local_paths import is_file
 
 SET_HELP: Final = (
     "Registered label set: name@sha256:…, an alias, or its name for the newest version; or a file "
@@ -33,7 +34,7 @@ def read_set(client: Client, text: str) -> ChosenLabelSet:
         return ChosenLabelSet(client.label_sets.get(reference), reference)
     if versions := client.label_sets.versions(text):
         return ChosenLabelSet(client.label_sets.get(versions[-1]), versions[-1])
-    if path.is_file():
+    if is_file(path):
         return ChosenLabelSet(read_label_set(path), None)
     raise UnknownLabelSetError(
         f"{text}: no label set is registered under this name, and there is no such file; "

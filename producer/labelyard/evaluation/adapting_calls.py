@@ -14,6 +14,7 @@ from labelyard.evaluation.manifest import Manifest
 from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
 from labelyard.ledger.workers import WorkerInfo
+from labelyard.local_paths import is_file
 from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.runs.client import Runs
@@ -135,7 +136,7 @@ def run_in(sample: "Manifest | None") -> str | None:
         return None
     name = str(sample)
     is_prefix = name.startswith("s3:/")
-    is_id = RUN_ID.fullmatch(name) is not None and not Path(name).exists()
+    is_id = RUN_ID.fullmatch(name) is not None and not is_file(name)
     return name if is_prefix or is_id else None
 
 

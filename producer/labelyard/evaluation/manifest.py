@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from labelyard.arguments import listed
 from labelyard.errors import InvalidMessageError
 from labelyard.fields import MAX_LABELS, Name
+from labelyard.local_paths import is_folder
 from labelyard.refusals import sentences_of
 
 #: Faults that one error names; the others are counted.
@@ -171,7 +172,7 @@ def _open(source: Manifest) -> tuple[str, Path, Iterable[tuple[int, Any]]]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    if path.is_dir():
+    if is_folder(path):
         raise InvalidMessageError(f"{path} is a folder: name its manifest, a file of JSON lines")
     try:
         with path.open("rb") as file:

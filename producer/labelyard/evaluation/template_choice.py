@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelyard.arguments import listed
+from labelyard.arguments import listed, text
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.messages import LabelSet
@@ -69,7 +69,8 @@ def with_templates(
         raise InvalidMessageError(
             "templates: the set learned with its own: choose one before the set is taught"
         )
-    if not (chosen := list(dict.fromkeys(listed(templates, name="templates")))):
+    sentences = [text(one, name="templates") for one in listed(templates, name="templates")]
+    if not (chosen := list(dict.fromkeys(sentences))):
         raise InvalidMessageError("templates: there is none")
     fields = label_set.model_dump()
     return [(template, LabelSet(**{**fields, "templates": (template,)})) for template in chosen]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from labelyard.arguments import lifetime_s, text
 from labelyard.errors import InvalidMessageError
+from labelyard.local_paths import is_file
 from labelyard.messages import new_job_id
 from labelyard.messages.models import refusal_of
 from labelyard.runs.request import OutputFormat, RunRequest, SourceFormat, format_of
@@ -132,7 +133,7 @@ def local_file(source: Source) -> Path | None:
     if address.startswith(S3):
         return None
     path = Path(address)
-    if "://" in address or not path.is_file():
+    if "://" in address or not is_file(path):
         raise InvalidMessageError(
             f"source: {address!a} is neither an s3:// address nor a manifest on this machine"
         )

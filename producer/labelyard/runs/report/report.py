@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from labelyard.buckets import NAMING_RULE, is_bucket_name
 from labelyard.errors import InvalidMessageError, ServiceConfigError
+from labelyard.local_paths import is_folder
 from labelyard.messages import LabelSet
 from labelyard.runs.report.gallery import MAX_PICTURES, choose_pictures, limits_for
 from labelyard.runs.report.output_files import (
@@ -202,7 +203,7 @@ def _open_pictures(
         return
     sources: list[PictureSource] = []
     if folder is not None:
-        if not Path(folder).is_dir():
+        if not is_folder(folder):
             raise InvalidMessageError(f"{folder}: there is no such folder")
         sources.append(FolderPictures(Path(folder)))
     with ExitStack() as stack:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from labelyard.client import Client
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
+from labelyard.local_paths import is_folder
 from labelyard.messages import LabelSet
 from labelyard.settings import ClientSettings
 
@@ -31,7 +32,7 @@ def find_source(source: str | Path, settings: ClientSettings) -> ReportSource:
         LedgerUnavailableError: The ledger gave no answer.
     """
     text = str(source)
-    if text.startswith("s3://") or Path(source).is_dir():
+    if text.startswith("s3://") or is_folder(source):
         return ReportSource(text)
     if isinstance(source, Path) or "/" in text or text.startswith("."):
         raise InvalidMessageError(f"{text}: there is no such folder")
