@@ -19,6 +19,8 @@ from labelyard_worker.operations.cached_read import FRESH_S
 
 # The figures of a scrape may be as old as the leader's cache, and a scrape takes a moment.
 SAMPLE_EVERY_S: Final = 0.02
+#: Part of the time in which moments are drawn; the rest is for others in place of missed ones.
+LATEST: Final = 0.95
 LINE: Final = re.compile(rf"^{metrics.FLEET_BACKLOG.name}{{(.*)}} (\S+)$", re.MULTILINE)
 
 Figures = Mapping[tuple[str, str], float]
@@ -82,11 +84,15 @@ class BacklogComparison:
 
     def _compare_often(self, seconds: float, moments: int) -> None:
         began_at = time.monotonic()
-        due = sorted(random.uniform(FRESH_S + 1, seconds) for _ in range(moments))
+        due = sorted(random.uniform(FRESH_S + 1, LATEST * seconds) for _ in range(moments))
         for at_s in due:
             if self._ended.wait(max(0.0, began_at + at_s - time.monotonic())):
                 return
             self._compare(at_s)
+        while len(self.moments) < moments:  # in place of those that found no leader
+            if self._ended.wait(random.uniform(0.5, 2.0)):
+                return
+            self._compare(time.monotonic() - began_at)
 
     def _compare(self, at_s: float) -> None:
         """Compare once; without a leader there is nothing to compare, so try again soon."""

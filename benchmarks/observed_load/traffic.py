@@ -13,6 +13,7 @@ from tests.support import pictures, poison
 from tests.support.apps import orders
 
 from benchmarks.observed_load.scene import NOBODY, Scene
+from benchmarks.observed_load.versions import ALIAS, Versions
 from labelyard import Client
 from labelyard.errors import LabelyardError
 from labelyard.messages import Deliver
@@ -25,6 +26,8 @@ CYCLE_S: Final = 60.0
 RESTARTED_WITHIN_S: Final = 240.0
 DISTINCT_PICTURES: Final = 240
 IMAGES_IN_A_BULK_JOB: Final = 16
+MOVED_EVERY_S: Final = 60.0
+EVENTS_AT_ONCE: Final = 500
 SLOW_BUCKET, FAILING_BUCKET = "tarpit", "broken"
 
 
@@ -51,6 +54,10 @@ class Traffic:
         ]
         self._crashing = bucket.put("load/crash.jpg", poison.CRASH)
         self.problems: list[str] = []
+        self._moved_at = time.monotonic()
+        with scene.client(namespace=NAMESPACE) as client:
+            self._versions = Versions(client, LABELS)
+            self._versions.move(client)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -59,6 +66,7 @@ class Traffic:
             (self._users, 0.4), (self._archive, 1.0), (self._newsroom, 2.0), (self._changes, 3.0),
             (self._slow_storage, 4.0), (self._latecomers, 5.0), (self._lost_messages, 6.0),
             (self._foreign_messages, 12.0), (self._poison, 5.0), (self._restarts, 1.0),
+            (self._editors, 0.5), (self._doubters, 4.0), (self._indexer, 1.0),
         )  # fmt: skip
         threads = [
             threading.Thread(target=self._repeat, args=(duty, pause_s)) for duty, pause_s in duties
@@ -121,6 +129,25 @@ class Traffic:
         job = client.submit(self._next_pictures(1), labels, tenant="mobile")
         if number % 2:
             job.cancel()
+
+    def _editors(self, client: Client, _: float) -> None:
+        """Use the alias of a label set, which moves each minute."""
+        client.submit(self._next_pictures(1), ALIAS, tenant="shop")
+        if time.monotonic() > self._moved_at + MOVED_EVERY_S:
+            self._moved_at = time.monotonic()
+            self._versions.move(client)
+
+    def _doubters(self, client: Client, _: float) -> None:
+        """Have a label explained."""
+        client.submit(self._next_pictures(1), LABELS, tenant="lab", explain=[LABELS[0]])
+
+    def _indexer(self, client: Client, at_s: float) -> None:
+        """Read events for half of the time, as a consumer that is away for the other half."""
+        if at_s % 30 < 15:
+            return
+        for number, _ in enumerate(client.events("indexer", consumer="one", timeout_s=1.0)):
+            if number >= EVENTS_AT_ONCE or self._ended.is_set():
+                return
 
     def _slow_storage(self, client: Client, at_s: float) -> None:
         """Have one bucket drip and one fail for half a cycle, with jobs that want them."""
