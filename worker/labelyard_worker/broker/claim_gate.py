@@ -13,7 +13,7 @@ from typing import Final
 from labelyard_worker.waiting_jobs import WAITING_JOBS, WaitingJobs
 
 #: Jobs that compute at once. With two, a worker beside its ledger did as many jobs a second, and the
-#: job whose turn came next took a third longer; a ledger far away leaves pauses that two would use.
+#: job whose turn came next took a third longer. With a ledger far away it was not measured.
 COMPUTING_JOBS: Final = 1
 #: Seconds without a claim after which one passes anyway: jobs may wait for what nothing counts.
 OPEN_AFTER_S: Final = 0.05
