@@ -15,9 +15,9 @@ from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
 from labelyard.client import Client
 from labelyard.evaluation.chosen_set import ChosenLabelSet
-from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.scoring_calls import AnyScoring, Prepared
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.ledger import Record
 from labelyard.messages import Result
 from labelyard.queues import Queue, SubmitQueueName

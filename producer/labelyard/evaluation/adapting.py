@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import InvalidMessageError, LabelSetWorseError
-from labelyard.evaluation.calibrating import TINY, check_scored
-from labelyard.evaluation.manifest import LabelledImage, Manifest, read_sample
-from labelyard.evaluation.preparation import check_extra, local_files, uris_of
+from labelyard.evaluation.manifest import Manifest, read_sample
+from labelyard.evaluation.preparation import check_extra
+from labelyard.evaluation.prepared_pictures import PreparedPictures
+from labelyard.evaluation.sample_checks import check_scored
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
-from labelyard.evaluation.versions import without_promise
-from labelyard.messages import LabelSet, Learned
+from labelyard.evaluation.versions import with_learned, without_promise
+from labelyard.messages import LabelSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,35 +80,15 @@ class AdaptedSet:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedAdapting:
-    """Adapting whose sample can be scored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedAdapting(PreparedPictures):
+    """Adapting whose sample can be scored; without pictures the shares alone decide.
 
     Attributes:
-        label_set: The set that is adapted.
-        reference: Its reference, if it is registered.
         shares: Expected share of each label, in the order of the set; they add up to 1.
-        images: The sample; without one the shares alone decide.
     """
 
-    label_set: LabelSet
-    reference: str | None
     shares: Sequence[float] | None
-    images: Sequence[LabelledImage]
-
-    @property
-    def files(self) -> list[Path]:
-        """Local files to upload, each once."""
-        return local_files(self.images)
-
-    def scoring(self, addresses: Mapping[Path, str]) -> Scoring:
-        """Return the scoring of the sample.
-
-        Args:
-            addresses: Address of each uploaded file.
-        """
-        uris = uris_of(self.images, addresses)
-        return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
     def adapt_blindly(self, fingerprint: str) -> AdaptedSet:
         """Make the new version by the shares alone.
@@ -132,6 +113,7 @@ class PreparedAdapting:
         """
         import numpy as np
 
+        from labelyard.evaluation.logits import logits_of
         from labelyard.evaluation.measuring import ScoreTable
         from labelyard.evaluation.prior import fit_bias, level_bias, to_shares
 
@@ -142,15 +124,14 @@ class PreparedAdapting:
             raise InvalidMessageError(
                 "each label of the set is scored by itself (sigmoid): set thresholds instead"
             )
-        logits = np.log(np.maximum(table.scores, TINY))  # in units of the present temperature
+        logits = logits_of(table.scores)
         bias = (
             level_bias(logits) if self.shares is None else fit_bias(logits, np.array(self.shares))
         )
         accuracy, labelled = _check_labelled(scored, table.truth, logits, bias)
-        fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
         means = to_shares(logits).mean(axis=0), to_shares(logits + bias).mean(axis=0)
         return AdaptedSet(
-            with_bias(self.label_set, bias * self.label_set.temperature, fingerprint),
+            with_bias(self.label_set, bias * self.label_set.temperature, scoring.fingerprint),
             n=len(scored),
             shares=self._named_shares(),
             mean_scores=dict(
@@ -199,7 +180,9 @@ def prepare_adapting(
         else read_sample(sample, split=split, preferred=SAMPLE_SPLIT, labels=set(names))
     )
     expected = None if shares is None else read_shares(shares, names)
-    return PreparedAdapting(label_set, reference, expected, images)
+    return PreparedAdapting(
+        label_set=label_set, images=images, reference=reference, shares=expected
+    )
 
 
 def read_shares(shares: Mapping[str, float] | str | Path, names: Sequence[str]) -> list[float]:
@@ -249,14 +232,13 @@ def with_bias(
         is_added: Whether scores with the present bias led to it.
     """
     plain = without_promise(label_set)
-    learned = plain.learned or Learned(checkpoint=fingerprint)
-    present = (learned.bias or {}) if is_added else {}
+    learned = plain.learned
+    present = (learned.bias or {}) if learned is not None and is_added else {}
     values = {
         label.name: round(min(MAX_BIAS, max(-MAX_BIAS, present.get(label.name, 0.0) + value)), 6)
         for label, value in zip(label_set.labels, bias.tolist(), strict=True)
     }
-    changed = plain.model_copy(update={"learned": learned.model_copy(update={"bias": values})})
-    return LabelSet.model_validate(changed.model_dump())
+    return with_learned(plain, fingerprint, bias=values)
 
 
 def _check_labelled(

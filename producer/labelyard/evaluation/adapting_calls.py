@@ -11,8 +11,8 @@ from labelyard.arguments import submit_queue, wait_s
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.adapting import AdaptedSet, PreparedAdapting, prepare_adapting
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.local_paths import is_file
 from labelyard.messages import LabelSet

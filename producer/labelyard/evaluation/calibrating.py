@@ -1,9 +1,8 @@
 """Calibration of a label set: temperature and thresholds from the pictures of a manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.drift.counts import AnswerCounts, answer_counts
@@ -13,10 +12,13 @@ from labelyard.evaluation.label_certificates import (
     certify_labels,
     promise_of,
 )
-from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
-from labelyard.evaluation.preparation import check_extra, local_files, uris_of
+from labelyard.evaluation.manifest import Manifest, read_manifest
+from labelyard.evaluation.preparation import check_extra
+from labelyard.evaluation.prepared_pictures import PreparedPictures
+from labelyard.evaluation.sample_checks import check_disjoint, check_scored
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
-from labelyard.messages import Certified, FitLimit, LabelSet, Learned
+from labelyard.evaluation.versions import with_learned
+from labelyard.messages import Certified, FitLimit, LabelSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 #: Split that calibrates, if none is chosen.
 CALIBRATION_SPLIT: Final = "calibration"
-TINY: Final = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,40 +84,21 @@ class Calibration:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedCalibration:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCalibration(PreparedPictures):
     """Calibration that can be scored.
 
     Attributes:
-        label_set: The set that is calibrated.
-        reference: Its reference, if it is registered.
-        images: Pictures of the chosen split.
         precision: Promised share of right answers.
         confidence: Probability with which the promise holds.
         limit_by: How the limit of the fit is fixed; ``None`` leaves the set's own.
+        examples: Digests of the pictures that taught the set.
     """
 
-    label_set: LabelSet
-    reference: str | None
-    images: Sequence[LabelledImage]
     precision: float
     confidence: float
     limit_by: "LimitChoice | None" = None
     examples: frozenset[str] = field(default=frozenset(), repr=False)
-
-    @property
-    def files(self) -> list[Path]:
-        """Local files to upload, each once."""
-        return local_files(self.images)
-
-    def scoring(self, addresses: Mapping[Path, str]) -> Scoring:
-        """Return the scoring of the pictures.
-
-        Args:
-            addresses: Address of each uploaded file.
-        """
-        uris = uris_of(self.images, addresses)
-        return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
     def calibrate(self, scoring: Scoring) -> Calibration:
         """Fit temperature and thresholds, and make the new version of the set.
@@ -141,15 +123,15 @@ class PreparedCalibration:
         is_right = table.truth[range(len(best)), best]
         found = certify_labels(scores, table, precision=self.precision, confidence=self.confidence)
         certified = promise_of(found, precision=self.precision, confidence=self.confidence)
-        fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
-        learned = (before or Learned(checkpoint=fingerprint)).model_copy(
-            update={"checkpoint": fingerprint, "certified": certified, "none_of_these": limit}
-        )
-        label_set = with_thresholds(self.label_set, found).model_copy(
-            update={"temperature": temperature, "learned": learned}
-        )
+        label_set = with_thresholds(self.label_set, found)
         return Calibration(
-            label_set=LabelSet.model_validate(label_set.model_dump()),
+            label_set=with_learned(
+                label_set.model_copy(update={"temperature": temperature}),
+                scoring.fingerprint,
+                checkpoint=scoring.fingerprint,
+                certified=certified,
+                none_of_these=limit,
+            ),
             n=len(scored),
             certified=certified,
             labels=found,
@@ -200,34 +182,14 @@ def prepare_calibration(
     names = {label.name for label in label_set.labels}
     images = read_manifest(manifest, split=split or CALIBRATION_SPLIT, labels=names)
     return PreparedCalibration(
-        label_set, reference, images, precision, confidence, limit_by, examples
+        label_set=label_set,
+        images=images,
+        reference=reference,
+        precision=precision,
+        confidence=confidence,
+        limit_by=limit_by,
+        examples=examples,
     )
-
-
-def check_scored(scored: Sequence[ScoredImage]) -> None:
-    """Refuse a sample in which a picture has no scores: it would not be the whole sample.
-
-    Raises:
-        InvalidMessageError: Names the first such line.
-    """
-    for one in scored:
-        if one.error is not None:
-            raise InvalidMessageError(f"line {one.image.line}: {one.error.message}")
-
-
-def check_disjoint(scored: Sequence[ScoredImage], examples: frozenset[str]) -> None:
-    """Refuse pictures that taught the set: its scores for them are better than for others.
-
-    Raises:
-        InvalidMessageError: Names the first lines.
-    """
-    seen = [one.image.line for one in scored if one.sha256 in examples]
-    if seen:
-        named = ", ".join(map(str, seen[:5]))
-        raise InvalidMessageError(
-            f"{len(seen)} pictures are examples of the label set (lines {named}): calibrate on "
-            "pictures that taught nothing"
-        )
 
 
 def limit_of(scored: Sequence[ScoredImage], choice: "LimitChoice") -> FitLimit:
@@ -296,11 +258,12 @@ def _temper(
 
     from labelyard.evaluation.calibration import fit_temperature
     from labelyard.evaluation.example_scores import log_sum_exp
+    from labelyard.evaluation.logits import logits_of
 
     is_single = table.truth.sum(axis=1) == 1
     if table.scoring == "sigmoid" or label_set.abstain or not is_single.any():
         return label_set.temperature, None, table.scores
-    logits = np.log(np.maximum(table.scores, TINY))  # in units of the present temperature
+    logits = logits_of(table.scores)
     learned = label_set.learned
     fitted = fit_temperature(
         logits[is_single],

@@ -7,8 +7,9 @@ from pathlib import Path
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.preparation import PreparedEvaluation, Stopwatch, prepare_evaluation
+from labelyard.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.template_choice import TemplateChoice, with_templates
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Labels

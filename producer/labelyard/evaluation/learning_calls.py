@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_teaching
 from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue

@@ -1,8 +1,7 @@
 """Preparation of an evaluation: requirements, manifest and pictures are checked before any job."""
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,43 +10,24 @@ from labelyard.errors import ServiceConfigError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Cost, Subject
 from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
+from labelyard.evaluation.prepared_pictures import PreparedPictures
 from labelyard.evaluation.requirements import Requirement, read_requirements
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.label_sets import label_set_digest
 from labelyard.messages import LabelSet, Timing
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedEvaluation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedEvaluation(PreparedPictures):
     """An evaluation that can be scored.
 
     Attributes:
-        label_set: The set.
-        reference: Its reference, if it is registered.
         manifest: Name of the manifest.
-        images: Pictures of the chosen split.
         requirements: Requirements to check.
     """
 
-    label_set: LabelSet
-    reference: str | None
     manifest: str
-    images: Sequence[LabelledImage]
     requirements: Sequence[Requirement]
-
-    @property
-    def files(self) -> list[Path]:
-        """Local files to upload, each once."""
-        return local_files(self.images)
-
-    def scoring(self, addresses: Mapping[Path, str]) -> Scoring:
-        """Return the scoring of the pictures.
-
-        Args:
-            addresses: Address of each uploaded file.
-        """
-        uris = uris_of(self.images, addresses)
-        return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
     def measure(self, scoring: Scoring) -> Evaluation:
         """Measure the scores."""
@@ -103,7 +83,13 @@ def prepare_evaluation(
     requirements = read_requirements(require, labels=names)
     images = read_manifest(manifest, split=split, labels=names)
     name = str(manifest) if isinstance(manifest, str | Path) else "manifest"
-    return PreparedEvaluation(label_set, reference, name, images, requirements)
+    return PreparedEvaluation(
+        label_set=label_set,
+        images=images,
+        reference=reference,
+        manifest=name,
+        requirements=requirements,
+    )
 
 
 def check_extra() -> None:
@@ -118,39 +104,6 @@ def check_extra() -> None:
         raise ServiceConfigError(
             "evaluations need numpy: pip install 'labelyard[evaluation]'"
         ) from error
-
-
-def local_files(images: Sequence[LabelledImage]) -> list[Path]:
-    """Return the local files among pictures, each once, in their order."""
-    return list(dict.fromkeys(one.file for one in images if one.file is not None))
-
-
-def uris_of(images: Sequence[LabelledImage], addresses: Mapping[Path, str]) -> list[str]:
-    """Return the address of each picture.
-
-    Args:
-        addresses: Address of each uploaded file.
-    """
-    return [one.image if one.file is None else addresses[one.file] for one in images]
-
-
-class Stopwatch:
-    """Seconds since it was made, and how many of a time limit are left."""
-
-    def __init__(self, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._start = clock()
-        self._timeout_s = timeout_s
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since it was made."""
-        return self._clock() - self._start
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the limit, at least 0."""
-        return max(0.0, self._timeout_s - self.seconds)
 
 
 def _split_of(images: Sequence[LabelledImage]) -> str | None:

@@ -101,6 +101,11 @@ class Scoring:
     def __post_init__(self) -> None:
         self._places = {label.name: place for place, label in enumerate(self.label_set.labels)}
 
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the checkpoint that scored; empty before the first result."""
+        return "" if self.model is None else self.model.fingerprint
+
     def windows(self, prepare: Prepare) -> Iterator[list[Job]]:
         """Yield the jobs, as many as may be open at once; the last part may be smaller."""
         size = images_in_a_job(self.label_set)

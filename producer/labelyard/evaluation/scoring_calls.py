@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from labelyard.evaluation.chosen_set import ChosenLabelSet, own_label_set, reference_of
-from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scored_images import Scoring
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.label_set_aliases import read_alias_of
 from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry

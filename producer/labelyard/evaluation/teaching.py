@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import InvalidMessageError, LabelyardError, ResultUnreadableError
 from labelyard.evaluation.example_store import EXAMPLES_PREFIX
-from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
-from labelyard.evaluation.preparation import check_extra, local_files, uris_of
+from labelyard.evaluation.manifest import Manifest, read_manifest
+from labelyard.evaluation.preparation import check_extra
+from labelyard.evaluation.prepared_pictures import PreparedPictures
+from labelyard.evaluation.sample_checks import check_scored
 from labelyard.evaluation.scored_images import Prepare, ScoredImage, Scoring
 from labelyard.evaluation.versions import without_promise
 from labelyard.ledger import Record
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Split that teaches, if none is chosen.
 TRAIN_SPLIT: Final = "train"
-#: Least probability whose logarithm is taken.
-TINY: Final = 1e-300
 
 
 @dataclass(slots=True)
@@ -131,24 +131,15 @@ class TaughtSet:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTeaching:
-    """Teaching that can be scored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTeaching(PreparedPictures):
+    """Teaching that can be scored; each picture has one label.
 
     Attributes:
-        label_set: The set that is taught.
-        images: Pictures with one label each.
         skipped: Lines of the split without a label, or with several.
     """
 
-    label_set: LabelSet
-    images: Sequence[LabelledImage]
     skipped: int
-
-    @property
-    def files(self) -> list[Path]:
-        """Local files to upload, each once."""
-        return local_files(self.images)
 
     def scoring(self, addresses: Mapping[Path, str]) -> VectorScoring:
         """Return the scoring of the examples by text, against the taught labels alone.
@@ -166,8 +157,7 @@ class PreparedTeaching:
             templates=self.label_set.templates,
             scoring="softmax",  # its logarithm is a logit, but for a number that is of no account
         )
-        uris = uris_of(self.images, addresses)
-        return VectorScoring(self.images, uris, texts, texts)
+        return VectorScoring(self.images, self.uris(addresses), texts, texts)
 
     def teach(self, scoring: VectorScoring, settings: ClientSettings) -> TaughtSet:
         """Fit the scorer, and make the new version of the set.
@@ -181,13 +171,14 @@ class PreparedTeaching:
 
         from labelyard.evaluation.example_file import ExampleFile, digest_of
         from labelyard.evaluation.few_shot import fit_examples
+        from labelyard.evaluation.logits import logits_of
 
         model = _one_model(scoring)
         scored = scoring.scored()
         places = _distinct(scored)
         names = [label.name for label in scoring.label_set.labels]
         classes = np.array([names.index(scored[place].image.labels[0]) for place in places])
-        texts = np.log(np.maximum([scored[place].scores for place in places], TINY))
+        texts = logits_of([scored[place].scores for place in places])
         vectors = scoring.vectors(places)
         taught = fit_examples(texts, vectors, classes, np.arange(len(names)))
         digests = tuple(scored[place].sha256 or "" for place in places)
@@ -201,7 +192,7 @@ class PreparedTeaching:
             counts={name: counts[name] for name in names},
         )
         return TaughtSet(
-            label_set=with_learned(
+            label_set=with_examples(
                 self.label_set, Learned(checkpoint=model.fingerprint, examples=examples)
             ),
             body=body,
@@ -232,19 +223,17 @@ def prepare_teaching(
         raise InvalidMessageError(
             f"examples of {taught} labels are too many (limit {MAX_TAUGHT_LABELS})"
         )
-    return PreparedTeaching(label_set, single, len(images) - len(single))
+    return PreparedTeaching(label_set=label_set, images=single, skipped=len(images) - len(single))
 
 
-def with_learned(label_set: LabelSet, learned: Learned) -> LabelSet:
+def with_examples(label_set: LabelSet, learned: Learned) -> LabelSet:
     """Return the set with examples, without a temperature and thresholds of other scores."""
     changed = {"learned": learned, "temperature": 1.0}
     return without_promise(label_set).model_copy(update=changed)
 
 
 def _one_model(scoring: VectorScoring) -> ModelInfo:
-    failed = next((one for one in scoring.scored() if one.error is not None), None)
-    if failed is not None and failed.error is not None:
-        raise InvalidMessageError(f"line {failed.image.line}: {failed.error.message}")
+    check_scored(scoring.scored())
     if len(scoring.models) != 1:
         raise InvalidMessageError(
             f"workers with {len(scoring.models)} checkpoints answered: examples belong to one"

@@ -1,22 +1,18 @@
 """Label sets that read the text beside a picture: weights from labelled pictures with texts."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from labelyard.errors import InvalidMessageError
-from labelyard.evaluation.calibrating import TINY, check_disjoint, check_scored
-from labelyard.evaluation.manifest import LabelledImage, Manifest, read_manifest
-from labelyard.evaluation.preparation import check_extra, local_files, uris_of
+from labelyard.evaluation.manifest import Manifest, read_manifest
+from labelyard.evaluation.preparation import check_extra
+from labelyard.evaluation.prepared_pictures import PreparedPictures
+from labelyard.evaluation.sample_checks import check_disjoint, check_scored
 from labelyard.evaluation.scored_images import Scoring
-from labelyard.evaluation.versions import without_promise
+from labelyard.evaluation.versions import with_learned, without_promise
 from labelyard.messages import MAX_INLINE_LABELS, LabelSet, Learned, TitleWeights
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from labelyard.evaluation.title_weights import FittedWeights
 
 #: Split whose pictures are taken, if none is chosen.
@@ -62,35 +58,15 @@ class TitledSet:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTitling:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTitling(PreparedPictures):
     """Pictures with texts that can be scored: first without the texts, then by these alone.
 
     Attributes:
-        label_set: The set that is to read texts.
-        images: Pictures of the chosen split that have a text and one label.
-        reference: Reference of the set, if it is registered and reads no texts yet.
         examples: Digests of the pictures that taught the set.
     """
 
-    label_set: LabelSet
-    images: Sequence[LabelledImage]
-    reference: str | None = None
     examples: frozenset[str] = frozenset()
-
-    @property
-    def files(self) -> list[Path]:
-        """Local files to upload, each once."""
-        return local_files(self.images)
-
-    def scoring(self, addresses: Mapping[Path, str]) -> Scoring:
-        """Return the scoring of the pictures.
-
-        Args:
-            addresses: Address of each uploaded file.
-        """
-        uris = uris_of(self.images, addresses)
-        return Scoring(self.images, uris, self.reference or self.label_set, self.label_set)
 
     def by_titles(self, scoring: Scoring) -> "PreparedTitling":
         """Return the same pictures, to be scored by their texts alone.
@@ -101,21 +77,20 @@ class PreparedTitling:
         scored = scoring.scored()
         check_scored(scored)
         check_disjoint(scored, self.examples)
-        fingerprint = scoring.model.fingerprint if scoring.model is not None else ""
-        learned = Learned(checkpoint=fingerprint, titles=TitleWeights(picture=0, title=1))
+        by_title = TitleWeights(picture=0, title=1)
         label_set = LabelSet(
             labels=tuple(
                 label.model_copy(update={"threshold": None}) for label in self.label_set.labels
             ),
             templates=self.label_set.templates,
             scoring="softmax",  # its logarithm is a logit, but for a number that is of no account
-            learned=learned,
+            learned=Learned(checkpoint=scoring.fingerprint, titles=by_title),
         )
         images = [
             replace(one, image=uri, file=None)
             for one, uri in zip(self.images, scoring.uris, strict=True)
         ]
-        return PreparedTitling(label_set, images)
+        return PreparedTitling(label_set=label_set, images=images)
 
     def fit(self, by_picture: Scoring, by_title: Scoring) -> TitledSet:
         """Fit the weights, and make the new version of the set.
@@ -123,29 +98,25 @@ class PreparedTitling:
         Raises:
             InvalidMessageError: A picture has no scores.
         """
-        import numpy as np
-
+        from labelyard.evaluation.logits import logits_of
         from labelyard.evaluation.measuring import ScoreTable
         from labelyard.evaluation.title_weights import TitledSample, fit_title_weights
 
         check_scored(by_title.scored())
         table = ScoreTable(by_picture.scored(), self.label_set)
-        titles = _logits(np.array([one.scores for one in by_title.scored()]))
+        titles = logits_of([one.scores for one in by_title.scored()])
         titles -= titles.mean(axis=1, keepdims=True)
-        pictures = _logits(table.scores)
+        pictures = logits_of(table.scores)
         is_sigmoid = table.scoring == "sigmoid"
         if is_sigmoid:
-            pictures -= np.log(np.maximum(1.0 - table.scores, TINY))
+            pictures -= logits_of(1.0 - table.scores)
         sample = TitledSample(
             pictures, titles / self.label_set.temperature, table.truth, is_sigmoid
         )
         fitted = fit_title_weights(sample)
-        model = by_picture.model
-        plain = without_promise(self.label_set)
-        learned = plain.learned or Learned(checkpoint=model.fingerprint if model else "")
         weights = TitleWeights(picture=round(fitted.picture, 6), title=round(fitted.title, 6))
-        changed = {"learned": learned.model_copy(update={"titles": weights})}
-        label_set = LabelSet.model_validate(plain.model_copy(update=changed).model_dump())
+        plain = without_promise(self.label_set)
+        label_set = with_learned(plain, by_picture.fingerprint, titles=weights)
         return TitledSet(label_set, len(table.rows), fitted)
 
 
@@ -185,11 +156,6 @@ def prepare_titling(
             update={"learned": learned.model_copy(update={"titles": None})}
         )
         reference = None
-    return PreparedTitling(label_set, usable, reference, examples)
-
-
-def _logits(scores: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    import numpy as np
-
-    logits: NDArray[np.float64] = np.log(np.maximum(scores, TINY))
-    return logits
+    return PreparedTitling(
+        label_set=label_set, images=usable, reference=reference, examples=examples
+    )

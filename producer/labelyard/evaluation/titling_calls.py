@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.preparation import Stopwatch
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.titling import PreparedTitling, TitledSet, prepare_titling
 from labelyard.messages import LabelSet
 from labelyard.queues import Queue, SubmitQueue

@@ -1,0 +1,32 @@
+"""Checks of scored pictures before a label set is fitted to them."""
+
+from collections.abc import Sequence
+
+from labelyard.errors import InvalidMessageError
+from labelyard.evaluation.scored_images import ScoredImage
+
+
+def check_scored(scored: Sequence[ScoredImage]) -> None:
+    """Refuse a sample in which a picture has no scores: it would not be the whole sample.
+
+    Raises:
+        InvalidMessageError: Names the first such line.
+    """
+    for one in scored:
+        if one.error is not None:
+            raise InvalidMessageError(f"line {one.image.line}: {one.error.message}")
+
+
+def check_disjoint(scored: Sequence[ScoredImage], examples: frozenset[str]) -> None:
+    """Refuse pictures that taught the set: its scores for them are better than for others.
+
+    Raises:
+        InvalidMessageError: Names the first lines.
+    """
+    seen = [one.image.line for one in scored if one.sha256 in examples]
+    if seen:
+        named = ", ".join(map(str, seen[:5]))
+        raise InvalidMessageError(
+            f"{len(seen)} pictures are examples of the label set (lines {named}): calibrate on "
+            "pictures that taught nothing"
+        )
