@@ -9,6 +9,8 @@ import pytest
 
 from labelyard import Client
 from labelyard.errors import RunStateError
+from labelyard.label_sets import as_label_set
+from labelyard.messages import Learned, TitleWeights
 from labelyard.runs.record import RunRecord
 from tests.conftest import SESSION_SERVERS
 from tests.e2e.instant import COMMAND, ROOT
@@ -164,6 +166,25 @@ def test_a_damaged_file_costs_its_shard_and_is_named(
     assert 0 < run.failed < IMAGES - 1
     assert run.succeeded + run.failed == IMAGES - 1
     assert {error["uri"] for error in errors} == {service.results.uri(victim)}
+
+
+@pytest.mark.allow_persistent_keys("a registered label set stays")
+def test_a_set_that_reads_texts_is_refused_for_old_embeddings_unless_texts_count_nothing(
+    service: Service, client: Client, old_run: RunRecord
+) -> None:
+    model = json.loads(service.results.get("old/manifest.json"))["model"]
+    states = []
+    for weight in (1.0, 0.0):
+        titles = TitleWeights(picture=1.0, title=weight)
+        learned = Learned(checkpoint=model["fingerprint"], titles=titles)
+        label_set = as_label_set(NEW_LABELS).model_copy(update={"learned": learned})
+        reference = client.label_sets.register(f"titles-{weight:.0f}", label_set)
+        handle = client.runs.rescore(old_run.run_id, reference, output_format="parquet")
+        states.append(handle.wait(timeout_s=ENDS_WITHIN_S))
+
+    assert [run.state for run in states] == ["failed", "succeeded"]
+    assert states[0].failure is not None
+    assert "old embeddings have no texts" in states[0].failure.message
 
 
 def test_a_run_without_embeddings_cannot_be_scored_again(

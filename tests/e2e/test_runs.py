@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from labelyard import Client
 from labelyard.errors import IdempotencyConflictError, RunStateError
+from labelyard.label_sets import as_label_set
+from labelyard.messages import ImageRef, Learned, TitleWeights
 from labelyard.runs.record import RunRecord
 from labelyard.runs.report import write_report
 from labelyard.webhooks import verify
@@ -446,6 +450,52 @@ def test_rabbitmq_carries_runs_as_well(runs: RunService, tmp_path: Path) -> None
 
     assert (run.state, run.succeeded) == ("succeeded", 300)
     assert_each_line_once(runs.lines("rabbit/"), images=300)
+
+
+@pytest.mark.allow_persistent_keys("a registered label set stays")
+def test_a_run_reads_texts_as_a_job_does_in_both_forms_of_its_results(
+    runs: RunService, client: Client, tmp_path: Path
+) -> None:
+    uri = runs.pictures.put("titled.png", pictures.png(seed=3))
+    texts = ["cat cat cat", None, "dog dog dog", "cat cat cat"]
+    plain = client.classify([uri], LABELS, timeout_s=60)
+    assert plain.model is not None
+    weights = TitleWeights(picture=0.5, title=1.0)
+    learned = Learned(checkpoint=plain.model.fingerprint, titles=weights)
+    reads = as_label_set(LABELS).model_copy(update={"learned": learned})
+    reference = client.label_sets.register("reads-titles", reads)
+    manifest = [
+        json.dumps({"custom_id": f"{n}", "uri": uri} | ({"text": text} if text else {}))
+        for n, text in enumerate(texts)
+    ]
+    source = runs.pictures.put("titled.jsonl", "\n".join(manifest).encode())
+
+    images = [ImageRef(id=str(n), uri=uri, text=text) for n, text in enumerate(texts)]
+    job = client.classify(images, reference, timeout_s=60)
+    ids = [
+        client.runs.start(source, labels, out=runs.results.uri(out), output_format=form).id
+        for labels, out, form in (
+            (reference, "titled/", "jsonl"),
+            (reference, "titled-table/", "parquet"),
+            (LABELS, "titled-plain/", "jsonl"),
+        )
+    ]
+    states = {ended(runs, client, run_id).state for run_id in ids}
+
+    lines_, plain_lines = runs.lines("titled/"), runs.lines("titled-plain/")
+    (table,) = [
+        parquet.read_table(pa.BufferReader(runs.results.get(key))).to_pylist()
+        for key in runs.results.keys("titled-table/results-")
+    ]
+    assert states == {"succeeded"}
+    for image, line, row in zip(job.images, lines_, table, strict=True):
+        title = None if image.title is None else image.title.model_dump()
+        assert line["labels"] == row["labels"] == [one.model_dump() for one in image.labels]
+        assert line.get("title") == row["title"] == title
+    assert [line["title"]["label"] for line in lines_ if "title" in line] == [
+        *("a cat", "a dog", "a cat")
+    ]
+    assert not any("title" in line for line in plain_lines)
 
 
 @pytest.mark.parametrize(

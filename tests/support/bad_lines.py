@@ -9,7 +9,7 @@ from labelyard.runs.lines import MAX_LINE_BYTES, LineFault
 from tests.support.manifests import REFERENCE, line_of
 
 ManifestForm = Literal["jsonl", "csv"]
-CSV_HEADER: Final = b"custom_id,uri,labels,note"
+CSV_HEADER: Final = b"custom_id,uri,labels,text"
 GOOD_PREFIX: Final = "good-"
 #: A kind of 1 MiB is there in every tenth round only.
 HUGE: Final = "huge_line"
@@ -69,6 +69,10 @@ BAD_JSON_LINES: Final = {
     "labels_and_set": (line_of("x", labels=["a"], label_set=REFERENCE), LineFault.BAD_LABELS),
     "set_by_name": (line_of("x", label_set="pets"), LineFault.UNKNOWN_LABEL_SET),
     "set_inline": (line_of("x", label_set={"labels": ["a"]}), LineFault.UNKNOWN_LABEL_SET),
+    "number_as_text": (line_of("x", text=7), LineFault.WRONG_TYPE),
+    "false_as_text": (line_of("x", text=False), LineFault.WRONG_TYPE),
+    "list_as_text": (line_of("x", text=["red", "shoe"]), LineFault.WRONG_TYPE),
+    "long_text": (line_of("x", text="t" * 2_049), LineFault.FIELD_TOO_LONG),
     "huge_column": (line_of("x", note="n" * 20_000), LineFault.COLUMNS_TOO_LARGE),
 }
 
@@ -82,6 +86,7 @@ BAD_CSV_ROWS: Final = {
     "nul": (b"x\0,s3://pets/x.jpg,,", LineFault.BAD_ENCODING),
     "huge_line": (b"x" * (MAX_LINE_BYTES + 1), LineFault.LINE_TOO_LONG),
     "huge_cell": (b"x,s3://pets/x.jpg,," + b"n" * 200_000, LineFault.FIELD_TOO_LONG),
+    "long_text": (b"x,s3://pets/x.jpg,," + b"t" * 2_049, LineFault.FIELD_TOO_LONG),
     "no_id": (b",s3://pets/x.jpg,,", LineFault.EMPTY_FIELD),
     "no_uri": (b"x,,,", LineFault.EMPTY_FIELD),
     "control": (b"x\x07,s3://pets/x.jpg,,", LineFault.CONTROL_CHARACTERS),

@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labelyard.messages import ScoredLabel
+from labelyard.messages import ScoredLabel, TitleFinding
 from labelyard.runs.lines import ErrorLine, ResultLine
 from labelyard.runs.summaries import ImageCounts, ShardSummary
 from labelyard_worker.runs.files import parquet_tables, run_counts, shard_output
@@ -68,9 +69,27 @@ def test_a_shard_has_its_files_by_name(form: FileForm) -> None:
     ]
 
 
+def test_comparisons_with_texts_are_in_both_forms_and_leave_no_trace_without_texts() -> None:
+    title = TitleFinding(label="a cat", score=0.75, agreement=0.02, agrees=False)
+    found = {}
+    for form in ("jsonl", "parquet"):
+        output = ShardOutput("00000", form=form, has_titles=True)
+        output.add(result_of(1, title=title))
+        output.add(result_of(2))
+        output.add(failed_result(3))
+        found[form] = files_of(output)[f"results-00000.{form}"]
+
+    with_title, *others = [json.loads(line) for line in found["jsonl"].splitlines()]
+    rows = pq.read_table(pa.BufferReader(found["parquet"])).to_pylist()
+    assert with_title["title"] == rows[0]["title"] == title.model_dump()
+    assert [row["title"] for row in rows[1:]] == [None, None]
+    assert not any("title" in line for line in others)
+    assert "title" not in parquet_tables.RESULTS.names
+
+
 @both_forms
 def test_a_shard_without_lines_has_files_that_can_be_read(form: FileForm, tmp_path: Path) -> None:
-    files = files_of(ShardOutput("00000", form=form, has_embeddings=True))
+    files = files_of(ShardOutput("00000", form=form, has_embeddings=True, has_titles=True))
 
     assert list(files) == [f"results-00000.{form}", "errors-00000.jsonl"]
     if form == "parquet":

@@ -24,6 +24,7 @@ from labelyard_worker.runs.sources.planned_lines import PlannedLines
 from tests.support.bad_lines import (
     BAD_CSV_ROWS,
     BAD_JSON_LINES,
+    CSV_HEADER,
     ManifestForm,
     mixed_manifest,
 )
@@ -91,7 +92,17 @@ def test_an_error_names_the_id_and_the_address_that_can_be_read() -> None:
         ({"labels": None, "label_set": None}, {}),
         ({"custom_id": 'quoted "x" \\ ü 猫 \u2028 \t'}, {}),
         ({"sku": 5, "deep": {"a": [1, None]}}, {"columns": {"sku": 5, "deep": {"a": [1, None]}}}),
-        ({"n": 1e300, "text": '"\\'}, {"columns": {"n": 1e300, "text": '"\\'}}),
+        ({"n": 1e300, "text": '"\\'}, {"text": '"\\', "columns": {"n": 1e300, "text": '"\\'}}),
+        ({"text": None}, {"columns": {"text": None}}),
+        ({"text": ""}, {"columns": {"text": ""}}),
+        (
+            {"text": "a\t\x1b[2J\u2028", "labels": ["b"]},
+            {
+                "text": "a\t\x1b[2J\u2028",
+                "labels": ("b",),
+                "columns": {"text": "a\t\x1b[2J\u2028"},
+            },
+        ),
     ],
 )
 def test_a_good_line_is_planned_as_it_is(fields: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -202,7 +213,7 @@ def test_a_part_counts_the_lines_that_name_an_image() -> None:
 def test_a_bad_row_becomes_one_error_and_harms_no_other_row(kind: str, size: int) -> None:
     bad, code = BAD_CSV_ROWS[kind]
     good = [f"good-{number},s3://pets/{number}.jpg,,".encode() for number in range(1_200)]
-    manifest = b"\n".join([b"custom_id,uri,labels,note", *good[:700], bad, *good[700:]])
+    manifest = b"\n".join([CSV_HEADER, *good[:700], bad, *good[700:]])
 
     lines = lines_of(csv_source(pieces(manifest, size), columns="all"))
 
@@ -284,6 +295,41 @@ def test_rows_of_a_parquet_file_are_lines() -> None:
         4: "unsupported_uri",
         5: "empty_field",
     }
+
+
+@pytest.mark.parametrize("columns", ["none", frozenset({"text"})])
+def test_texts_beside_pictures_are_planned_from_each_kind_of_manifest(columns: Any) -> None:
+    texts = [f'{n}" pan, "new"' if n % 3 else "" for n in range(MANY)]
+    ids, uris = [f"p{n}" for n in range(MANY)], [f"s3://shop/{n}.jpg" for n in range(MANY)]
+    rows = zip(ids, uris, texts, strict=True)
+    doubled = ['"' + text.replace('"', '""') + '"' for text in texts]
+    csv_rows = [",".join(row) for row in zip(ids, uris, doubled, strict=True)]
+    jsonl = "\n".join(
+        json.dumps({"custom_id": one, "uri": uri} | ({"text": text} if text else {}))
+        for one, uri, text in rows
+    )
+    table = parquet(custom_id=ids, uri=uris, text=[text or None for text in texts])
+    sources = [
+        jsonl_source([jsonl.encode()], columns=columns),
+        csv_source(["\n".join(["custom_id,uri,text", *csv_rows]).encode()], columns=columns),
+        PlannedLines(read_parquet(table, columns=columns), columns=columns),
+    ]
+
+    planned = [lines_of(source) for source in sources]
+
+    for lines in planned:
+        assert [line.text for line in lines if isinstance(line, PlannedLine)] == [
+            text or None for text in texts
+        ]
+        assert isinstance(lines[1], PlannedLine)
+        assert lines[1].columns == ({} if columns == "none" else {"text": texts[1]})
+
+
+def test_a_column_of_bytes_or_numbers_is_no_text() -> None:
+    for values, codes in (([b"a", None], {1: "wrong_type"}), ([1.5, 2.5], {1: "wrong_type"})):
+        file = parquet(custom_id=["a", "a"], uri=["s3://pets/a", "s3://pets/b"], text=values)
+        lines = lines_of(PlannedLines(read_parquet(file)))
+        assert codes_of(lines).items() >= codes.items()
 
 
 def test_whole_numbers_as_ids_and_values_that_json_does_not_have_are_written_as_text() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from labelyard.errors import LabelyardError
-from labelyard.fields import MAX_LABELS, TEXT_PATTERN, LabelSetDigest, LabelSetRef, Name
+from labelyard.fields import MAX_LABELS, TEXT_PATTERN, LabelSetDigest, LabelSetRef, Name, Title
 from labelyard.messages import (
     AbstainedBecause,
     Failure,
@@ -18,6 +18,7 @@ from labelyard.messages import (
     Report,
     ScoredLabel,
     ScoredNode,
+    TitleFinding,
 )
 
 #: Bytes of a manifest's line, and of one cell of a table; a longer one becomes an error line.
@@ -64,6 +65,7 @@ class PlannedLine(Report):
         labels: Labels of this image alone; ``None`` for those of the run.
         label_set: Registered label set of this image alone; ``None`` for that of the run.
         columns: Other columns of the manifest that the result carries.
+        text: Text beside the image, as in a job; left out if there is none.
     """
 
     line: LineNumber
@@ -72,6 +74,7 @@ class PlannedLine(Report):
     labels: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
     label_set: LabelSetRef | None = None
     columns: dict[str, Any] = Field(default_factory=dict)
+    text: Title | None = Field(default=None, exclude_if=lambda text: text is None)
 
 
 class ErrorLine(Report):
@@ -138,6 +141,7 @@ class ResultLine(Report):
         abstained_because: Why nothing is matched; ``None`` if a label is.
         parents: The best parents of the hierarchy, best first; none without one.
         node: The deepest node that passes its threshold, or ``None``.
+        title: Comparison with the text beside the image; left out if there is none.
     """
 
     line: LineNumber
@@ -160,6 +164,7 @@ class ResultLine(Report):
     abstained_because: AbstainedBecause | None = None
     parents: tuple[ScoredNode, ...] = ()
     node: ScoredNode | None = None
+    title: TitleFinding | None = Field(default=None, exclude_if=lambda title: title is None)
 
     @classmethod
     def of(
@@ -198,6 +203,7 @@ class ResultLine(Report):
             abstained_because=image.abstained_because,
             parents=image.parents,
             node=image.node,
+            title=image.title,
         )
 
     def to_error_line(self) -> ErrorLine | None:

@@ -1,5 +1,6 @@
 """Labels of a run's lines: those of the run, or a line's own, as matrices of text embeddings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,10 +13,10 @@ from labelyard.errors import (
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.messages import LabelSet
 from labelyard.queues import Priority
-from labelyard.runs.lines import PlannedLine
+from labelyard.runs.lines import ErrorLine, PlannedLine
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.vision.label_index import LabelIndex
-from labelyard_worker.vision.scoring import LabelMatrix
+from labelyard_worker.vision.scoring import Floats, LabelMatrix
 
 LineLabels = tuple[str, ...] | str | None
 LABEL_FAULTS = (
@@ -68,6 +69,19 @@ class LabelMatrices:
             except LABEL_FAULTS as error:
                 self._found[labels] = error
         return self._found[labels]
+
+    def titles_of(
+        self, lines: Iterable[PlannedLine | ErrorLine], labels: LabelMatrix
+    ) -> list[Floats | None]:
+        """Return the vector of each line's text; none if the labels do not read texts.
+
+        Raises:
+            LabelyardError: The token stopped the attempt, or the model failed.
+        """
+        if labels.titles is None:
+            return []
+        texts = [line.text for line in lines if isinstance(line, PlannedLine)]
+        return self.index.title_vectors(texts, labels, token=self.token, priority=Priority.BULK)
 
     def _load(self, labels: LineLabels) -> LabelMatrix:
         if labels is None:

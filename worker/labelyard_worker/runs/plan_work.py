@@ -23,6 +23,7 @@ from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.embedded_images import most_lines
 from labelyard_worker.runs.part_work import PartWork
+from labelyard_worker.runs.result_files import label_set_of, title_weights
 from labelyard_worker.runs.shard_rescoring import check_model
 from labelyard_worker.runs.shard_sizes import lines_of_shard
 from labelyard_worker.runs.sources.plan_parts import LineSource, RunSourceError
@@ -37,6 +38,10 @@ OpenSource = Callable[
     AbstractContextManager[LineSource],
 ]
 NO_LINES: Final = "it has no lines, or no object matches: check the prefix and the pattern"
+NO_TEXTS: Final = (
+    "old embeddings have no texts, which this label set reads beside pictures: start a run over the "
+    "manifest, or name the version from before it learned to read texts"
+)
 #: Longest that the planner reads on without a look at the state of its run.
 LOOK_EVERY: Final = 16
 
@@ -124,9 +129,16 @@ class PlanWork(PartWork[PlanResult]):
         return self._plan(run, token)
 
     def _check_labels(self, request: RunRequest) -> None:
-        """Refuse a label set that is not registered, before a picture is read."""
-        if not isinstance(request.label_set, LabelSet):
-            self.parts.classifier.label_sets.get(request.label_set)
+        """Refuse a label set that is not registered, before a picture is read.
+
+        Raises:
+            UnknownLabelSetError: It is not.
+            RunSourceError: It reads texts, and old embeddings have none.
+        """
+        label_set = label_set_of(request, self.parts.classifier.label_sets)
+        weights = title_weights(label_set)
+        if request.source_format == "embeddings" and weights is not None and weights.title > 0:
+            raise RunSourceError(NO_TEXTS)
 
     def _write_manifest(self, run: RunRecord) -> None:
         manifest = manifest_of(run, model=self.parts.classifier.model)

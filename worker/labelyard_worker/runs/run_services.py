@@ -6,16 +6,14 @@ from typing import Any
 from labelyard.outgoing import PLAN_TASK, SHARD_TASK
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger
-from labelyard.runs.request import RunRequest
 from labelyard_worker.classify import Classifier
 from labelyard_worker.jobs.work import ReceivedMessage, Work
 from labelyard_worker.runs.end_work import EndParts, EndWork
 from labelyard_worker.runs.feeder import RunFeeder
-from labelyard_worker.runs.files.shard_files import ShardFiles
-from labelyard_worker.runs.files.shard_output import ShardOutput
 from labelyard_worker.runs.plan_sources import PlanSources
 from labelyard_worker.runs.plan_work import PlanParts, PlanWork
 from labelyard_worker.runs.requests import RunRequests
+from labelyard_worker.runs.result_files import ResultFiles
 from labelyard_worker.runs.shard_work import ShardParts, ShardWork
 from labelyard_worker.runs.storage import RunStorage
 from labelyard_worker.settings import WorkerSettings
@@ -50,6 +48,7 @@ class RunServices:
         """
         storage = RunStorage.of(settings)
         open_source = PlanSources(storage).open
+        open_files = ResultFiles(classifier.label_sets).open
         return cls(
             plans=PlanParts(runs, storage, classifier, open_source, settings),
             shards=ShardParts(runs, RunRequests(runs), storage, classifier, open_files, settings),
@@ -68,8 +67,3 @@ class RunServices:
         if task == SHARD_TASK:
             return ShardWork.read(message, self.shards)
         return EndWork.read(message, self.ends)
-
-
-def open_files(request: RunRequest, name: str) -> ShardFiles:
-    """Open the files of a shard."""
-    return ShardOutput(name, form=request.output_format, has_embeddings=request.embeddings)

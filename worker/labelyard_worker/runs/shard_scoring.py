@@ -42,7 +42,7 @@ class ShardScoring:
             for index, line in enumerate(lines)
             if isinstance(line, PlannedLine)
         }
-        scores = self._score(labels, outcomes)
+        scores = self._score(lines, labels, outcomes)
         for index, line in enumerate(lines):
             if not isinstance(line, PlannedLine):
                 files.add_error(line)
@@ -58,7 +58,10 @@ class ShardScoring:
             yield "succeeded" if result.error is None else result.error.code
 
     def _score(
-        self, labels: dict[int, LabelMatrix | LabelFault], outcomes: dict[int, ImageOutcome]
+        self,
+        lines: PlanLines,
+        labels: dict[int, LabelMatrix | LabelFault],
+        outcomes: dict[int, ImageOutcome],
     ) -> dict[int, ImageScores]:
         by_set: dict[str, list[int]] = {}
         matrices: dict[str, LabelMatrix] = {}
@@ -70,7 +73,9 @@ class ShardScoring:
         for digest, indices in by_set.items():
             images = [outcomes[index] for index in indices]
             embeds = [each.image.image_embeds for each in images if isinstance(each, Embedded)]
-            scores = self.scorer.score(embeds, matrices[digest], top_k=self.top_k)
+            matrix = matrices[digest]
+            titles = self.matrices.titles_of((lines[index] for index in indices), matrix)
+            scores = self.scorer.score(embeds, matrix, top_k=self.top_k, titles=titles)
             found.update(zip(indices, scores, strict=True))
         return found
 

@@ -46,6 +46,18 @@ RESULTS: Final = pa.schema(
         ("node", SCORED_NODE),
     ]
 )
+#: The last field, if the run's label set reads texts.
+TITLE: Final = pa.field(
+    "title",
+    pa.struct(
+        [
+            ("label", pa.string()),
+            ("score", pa.float64()),
+            ("agreement", pa.float64()),
+            ("agrees", pa.bool_()),
+        ]
+    ),
+)
 #: Fields of a result line that do not depend on labels: a file of embeddings has them, too.
 FACTS: Final = (
     "line",
@@ -83,9 +95,14 @@ def to_row(result: ResultLine) -> dict[str, Any]:
     return result.model_dump() | {"columns": to_json(result.columns).decode()}
 
 
-def to_results(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+def results_schema(*, has_titles: bool) -> pa.Schema:
+    """Return the columns of results; with that of texts beside pictures if it is wanted."""
+    return RESULTS.append(TITLE) if has_titles else RESULTS
+
+
+def to_results(rows: Sequence[dict[str, Any]], schema: pa.Schema = RESULTS) -> pa.RecordBatch:
     """Return rows of results as a batch."""
-    return pa.RecordBatch.from_pylist(rows, schema=RESULTS)
+    return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
 def to_embeddings(results: Sequence[ResultLine], embeds: NDArray[np.float16]) -> pa.RecordBatch:

@@ -26,19 +26,23 @@ EMBEDDINGS_AT_ONCE: Final = 2_048
 class ShardOutput:
     """Files of one shard; see ``ShardFiles``. Used by one thread."""
 
-    def __init__(self, name: str, *, form: FileForm, has_embeddings: bool = False) -> None:
+    def __init__(
+        self, name: str, *, form: FileForm, has_embeddings: bool = False, has_titles: bool = False
+    ) -> None:
         """Begin the files.
 
         Args:
             name: Number of the shard as in the files' names.
             form: Form of the results.
             has_embeddings: Whether embeddings are written, in Parquet.
+            has_titles: Whether results in Parquet have a column for texts beside pictures.
         """
         self._name = name
         self._counts = ShardCounts()
         self._errors = JsonlWriter()
         self._results: JsonlWriter | ParquetResults
-        self._results = ParquetResults() if form == "parquet" else JsonlWriter()
+        is_parquet = form == "parquet"
+        self._results = ParquetResults(has_titles=has_titles) if is_parquet else JsonlWriter()
         self._embeddings = EmbeddingsFile() if has_embeddings else None
 
     def add(self, result: ResultLine, embedding: Floats | None = None) -> None:
@@ -90,12 +94,13 @@ class ShardOutput:
 class ParquetResults:
     """Results in Parquet; holds the rows of one row group."""
 
-    def __init__(self) -> None:
-        """Begin an empty file."""
+    def __init__(self, *, has_titles: bool = False) -> None:
+        """Begin an empty file; with *has_titles* it has a column for texts beside pictures."""
         from labelyard_worker.runs.files import parquet_tables
 
         self._tables = parquet_tables
-        self._writer = parquet_tables.ParquetWriter(parquet_tables.RESULTS)
+        self._schema = parquet_tables.results_schema(has_titles=has_titles)
+        self._writer = parquet_tables.ParquetWriter(self._schema)
         self._rows: list[dict[str, Any]] = []
         self._scored_labels = 0
 
@@ -123,7 +128,7 @@ class ParquetResults:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.add(self._tables.to_results(self._rows))
+            self._writer.add(self._tables.to_results(self._rows, self._schema))
             self._rows, self._scored_labels = [], 0
 
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from labelyard.buckets import NAMING_RULE, is_bucket_name
-from labelyard.fields import CONTROL_CHARACTERS, MAX_KEY_BYTES, LabelSetRef, Name
+from labelyard.fields import CONTROL_CHARACTERS, MAX_KEY_BYTES, MAX_TITLE, LabelSetRef, Name
 from labelyard.messages import MAX_INLINE_LABELS
 from labelyard.runs.lines import MAX_COLUMNS_BYTES, MAX_CUSTOM_ID_CHARS, MAX_URI_CHARS, LineFault
 from labelyard_worker.runs.sources.entries import Fields, LineProblem
@@ -16,7 +16,8 @@ from labelyard_worker.runs.sources.entries import Fields, LineProblem
 #: Columns that results carry: none, all that the manifest has, or those of these names.
 CarriedColumns: TypeAlias = Literal["none", "all"] | frozenset[str]
 
-CUSTOM_ID, URI, LABELS, LABEL_SET = "custom_id", "uri", "labels", "label_set"
+CUSTOM_ID, URI, LABELS, LABEL_SET, TEXT = "custom_id", "uri", "labels", "label_set", "text"
+#: Fields that are never carried as columns; a text is if it is asked for.
 OWN_FIELDS: Final = frozenset({CUSTOM_ID, URI, LABELS, LABEL_SET})
 S3: Final = "s3://"
 HTTPS: Final = "https://"
@@ -47,7 +48,8 @@ def planned_text(line: int, fields: Fields, columns: CarriedColumns) -> str:
     check_uri(fields[URI])
     return (
         f'{{"line":{line},"custom_id":{to_json_text(fields[CUSTOM_ID])},'
-        f'"uri":{to_json_text(fields[URI])}{labels_of(fields)}{columns_of(fields, columns)}}}\n'
+        f'"uri":{to_json_text(fields[URI])}{labels_of(fields)}{text_of(fields)}'
+        f"{columns_of(fields, columns)}}}\n"
     )
 
 
@@ -165,6 +167,24 @@ def labels_of(fields: Fields) -> str:
             LineFault.UNKNOWN_LABEL_SET,
             "label_set: write the reference of a registered label set, name@sha256:…",
         ) from error
+
+
+def text_of(fields: Fields) -> str:
+    """Write the text beside the picture as a field of the plan's line.
+
+    Raises:
+        LineRefusedError: It is not text, or longer than a job's may be.
+    """
+    text = fields.get(TEXT)
+    if text is None or text == "":
+        return ""
+    if not isinstance(text, str):
+        raise LineRefusedError(LineFault.WRONG_TYPE, f"{TEXT}: write text")
+    if len(text) > MAX_TITLE:
+        raise LineRefusedError(
+            LineFault.FIELD_TOO_LONG, f"{TEXT}: is too long: write at most {MAX_TITLE} characters"
+        )
+    return f',"text":{to_json_text(text)}'
 
 
 def check_labels(labels: Any) -> Sequence[str]:

@@ -9,6 +9,7 @@ from labelyard_worker.runs.sources.line_checks import (
     LABEL_SET,
     LABELS,
     OWN_FIELDS,
+    TEXT,
     URI,
     CarriedColumns,
 )
@@ -57,7 +58,7 @@ def _needed(schema: "pa.Schema", columns: CarriedColumns) -> list[str]:
         )
     if columns == "all":
         return names
-    wanted = OWN_FIELDS | (frozenset() if columns == "none" else columns)
+    wanted = OWN_FIELDS | {TEXT} | (frozenset() if columns == "none" else columns)
     return [name for name in names if name in wanted]
 
 

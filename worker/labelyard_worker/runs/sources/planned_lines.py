@@ -23,12 +23,14 @@ from labelyard_worker.runs.sources.line_checks import (
     LABEL_SET,
     LABELS,
     S3,
+    TEXT,
     URI,
     CarriedColumns,
     LineRefusedError,
     columns_of,
     planned_text,
     refused_text,
+    text_of,
 )
 from labelyard_worker.runs.sources.plan_parts import MAX_PART_BYTES, Checkpoint, PlanPart
 
@@ -226,6 +228,8 @@ class PlannedLines:
             return None
         if max(map(len, ids)) > MAX_CUSTOM_ID_CHARS or not is_plain("".join([*ids, *uris])):
             return None
+        if TEXT in names:
+            return self._titled_texts(numbers, lines)
         if self._columns == "none" or len(names) == len((CUSTOM_ID, URI)):
             return [
                 f'{{"line":{line},"custom_id":"{custom_id}","uri":"{uri}"}}\n'
@@ -239,6 +243,19 @@ class PlannedLines:
             f'{{"line":{line},"custom_id":"{custom_id}","uri":"{uri}"{columns}}}\n'
             for line, custom_id, uri, columns in zip(numbers, ids, uris, carried, strict=True)
         ]
+
+    def _titled_texts(
+        self, numbers: Sequence[int], lines: Sequence[dict[str, Any]]
+    ) -> list[str] | None:
+        """Write plain lines with texts beside their pictures; ``None`` if one is refused."""
+        try:
+            return [
+                f'{{"line":{line},"custom_id":"{fields[CUSTOM_ID]}","uri":"{fields[URI]}"'
+                f"{text_of(fields)}{columns_of(fields, self._columns)}}}\n"
+                for line, fields in zip(numbers, lines, strict=True)
+            ]
+        except LineRefusedError:
+            return None
 
     def _are_plain_uris(self, uris: list[str]) -> bool:
         """Return whether each is ``s3://bucket/key`` with a bucket that was checked before."""
