@@ -18,6 +18,7 @@ MAX_TEMPERATURE: Final = 1000.0
 #: Characters of the text beside a picture.
 MAX_TITLE: Final = 2048
 MAX_LABELS: Final = 10_000
+MAX_INLINE_LABELS: Final = 1_000
 MAX_TRACE_ENTRIES: Final = 20
 MAX_KEY_BYTES: Final = 1024  # of an object, in S3
 

@@ -7,7 +7,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from labelyard.runs.lines import ErrorLine, LineFault, ResultLine
+from labelyard.runs.line_faults import LineFault
+from labelyard.runs.lines import ErrorLine, ResultLine
 from labelyard.runs.summaries import RunSummary
 from labelyard_worker.runs.files.parquet_tables import EMBEDDING, FACTS
 from tests.support.run_results import shard_of

@@ -17,7 +17,7 @@ from labelyard.errors import (
 )
 from labelyard.messages import ImageRef, Job
 from labelyard_worker.embedding import Embedder
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.pixels import ImageFacts, Pixels, Unchanged
 from labelyard_worker.vision.batcher import Batcher
 from labelyard_worker.vision.image_cache import KnownImage

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from labelyard.runs.lines import MAX_LINE_BYTES, LineFault
+from labelyard.runs.line_faults import MAX_LINE_BYTES, LineFault
 from tests.support.manifests import REFERENCE, line_of
 
 ManifestForm = Literal["jsonl", "csv"]

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelyard.runs.lines import MAX_LINE_BYTES, ErrorLine, PlannedLine, parse_plan
+from labelyard.runs.line_faults import MAX_LINE_BYTES
+from labelyard.runs.lines import ErrorLine, PlannedLine, parse_plan
 from labelyard_worker.runs.sources import planned_lines
 from labelyard_worker.runs.sources.compression import decompress
 from labelyard_worker.runs.sources.csv_manifest import MAX_ROW_LINES

@@ -31,8 +31,8 @@ from labelyard.errors import (
     all_errors,
 )
 from labelyard.ledger import backoff_s
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.source import SourceDownError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.jobs.cancellation import HandedBackError
 from labelyard_worker.jobs.verdicts import (
     STORAGE_PAUSE_S,

@@ -6,10 +6,10 @@ from obstore.exceptions import BaseError, NotFoundError
 
 from labelyard.errors import ImageError, LabelSetExamplesError
 from labelyard.messages.learned import MAX_EXAMPLES_BYTES, Examples
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_answers import error_of, read_obstore
 from labelyard_worker.intake.sources.s3_clients import open_store
 from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.jobs.delivery.objects import cause_of
 from labelyard_worker.settings import WorkerSettings
 

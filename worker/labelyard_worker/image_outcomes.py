@@ -8,7 +8,7 @@ from labelyard.errors import ImageError, ScoresNotFiniteError, TransientError
 from labelyard.messages import ImageRef, Job
 from labelyard_worker.image_pipeline import Embedded
 from labelyard_worker.intake.image_uri import redact
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.jobs.cancellation import Token
 
 ImageOutcome = Embedded | ImageError | TransientError

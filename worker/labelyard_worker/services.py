@@ -363,7 +363,11 @@ def _start_maintenance(
     )
     duties = LeaderDuties(duties_of(links.ledger, links.publisher, settings), leader=links.leader)
     runs = LeaderDuties(
-        {"runs": feeder.step}, leader=links.leader, every_s=RUNS_EVERY_S, name="labelyard-runs"
+        {"runs": feeder.step},
+        leader=links.leader,
+        every_s=RUNS_EVERY_S,
+        name="labelyard-runs",
+        woken=feeder.woken,
     )
     for thread in (presence, listener, reconciler, duties, runs):
         stack.callback(thread.close)

@@ -7,10 +7,10 @@ A change that an older worker would misread gets a new ``version``; workers read
 the last two. Readers of results ignore fields that they do not know.
 """
 
+from labelyard.fields import MAX_INLINE_LABELS
 from labelyard.messages.explanation import LabelExplanation, Window
 from labelyard.messages.job import (
     MAX_IMAGES,
-    MAX_INLINE_LABELS,
     MAX_INLINE_PROMPTS,
     MAX_REGISTERED_PROMPTS,
     MAX_SCORED_LABELS,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from labelyard.fields import (
+    MAX_INLINE_LABELS,
     MAX_TRACE_ENTRIES,
     AliasName,
     ETag,
@@ -41,7 +42,6 @@ from labelyard.webhook_address import WebhookAddress
 
 VERSION: Final = 1
 MAX_IMAGES: Final = 64
-MAX_INLINE_LABELS: Final = 1_000
 # Prompts are labels times templates: each costs milliseconds of the text tower, once.
 MAX_INLINE_PROMPTS: Final = 10_000
 MAX_REGISTERED_PROMPTS: Final = 100_000

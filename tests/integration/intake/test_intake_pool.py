@@ -24,7 +24,7 @@ from labelyard.messages import ImageRef
 from labelyard.queues import Priority
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.pixels import ImageLimits, Pixels, PixelSpec, Unchanged
 from tests.support import pictures, poison
 from tests.support.answering import answering, reply

@@ -17,10 +17,10 @@ from labelyard.errors import (
 )
 from labelyard.messages import ImageRef
 from labelyard_worker.intake.pool import IntakeOptions, IntakePool
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources import registry
 from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings, SourceConfig
 from labelyard_worker.intake.sources.source import TransferLimits
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.pixels import FileVersion, ImageLimits, Pixels, PixelSpec, Unchanged
 from labelyard_worker.settings import WorkerSettings
 from tests.support import memory_source, pictures

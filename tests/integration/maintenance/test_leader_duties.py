@@ -1,5 +1,6 @@
 """The leader repeats its duties: an emptied broker gets the weights, a lost record leaves no count."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
@@ -157,3 +158,18 @@ def test_the_bounds_of_the_event_stream_are_written_for_the_scripts(
         "max_age_s": str(settings.events_max_age_s),
         "result_max_bytes": str(settings.event_result_max_bytes),
     }
+
+
+def test_a_woken_duty_does_not_wait_for_its_turn(leader: LeaderElection) -> None:
+    leader.is_leader()
+    calls: list[int] = []
+    woken = threading.Event()
+    duties = LeaderDuties({"one": lambda: calls.append(1)}, leader=leader, every_s=600, woken=woken)
+    duties.start()
+
+    with closing(duties):
+        for wanted in (1, 2, 3):
+            woken.set()
+            wait_until(lambda wanted=wanted: len(calls) == wanted)
+
+    assert len(calls) == 3

@@ -9,8 +9,8 @@ import pytest
 
 from labelyard.errors import JobCancelledError
 from labelyard.s3_client import S3Credentials
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_settings import S3Settings
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.local.servers import SeaweedServer
 from labelyard_worker.runs.sources import reader_process
 from labelyard_worker.runs.sources.plan_parts import RunSourceError

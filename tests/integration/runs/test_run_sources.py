@@ -12,9 +12,10 @@ import pytest
 
 from labelyard.runs.lines import PlannedLine
 from labelyard.s3_client import S3Credentials
+from labelyard_worker.intake.sources.s3_clients import open_signer
 from labelyard_worker.intake.sources.s3_settings import S3Settings
 from labelyard_worker.local.servers import SeaweedServer
-from labelyard_worker.runs.sources import listing, manifest_object
+from labelyard_worker.runs.sources import listing, manifest_object, run_sources
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 from labelyard_worker.runs.sources.run_sources import SourceOpener
 from tests.support.buckets import Bucket
@@ -130,6 +131,25 @@ def test_a_manifest_is_read_in_ranges_and_goes_on_behind_a_checkpoint(
     assert [part.images for part in whole] == [150, 150, 150, 50]
     assert b'"columns":{"n":' in whole[0].body
     assert [p.lines for p in parts_of(again, max_lines=150)] == [150, 50]
+
+
+@pytest.mark.parametrize("key", ["lists/m.jsonl", "lists//m.jsonl", "%41/m?x=1.jsonl"])
+def test_a_manifest_is_read_under_any_key_and_boto3_opens_for_odd_ones_alone(
+    bucket: Bucket, opener: SourceOpener, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    bucket.put(key, b'{"custom_id": "a", "uri": "s3://b/a.jpg"}\n')
+    opened: list[S3Settings] = []
+
+    def open_noted(settings: S3Settings) -> Any:
+        opened.append(settings)
+        return open_signer(settings)
+
+    monkeypatch.setattr(run_sources, "open_signer", open_noted)
+
+    source = opener.open(f"s3://{bucket.name}/{key}", form="jsonl")
+
+    assert ids_of(source) == ["a"]
+    assert bool(opened) is ("//" in key)
 
 
 def test_a_manifest_that_changes_is_refused(

@@ -13,8 +13,9 @@ from labelyard_worker.intake.child_handle import FetcherHandle
 from labelyard_worker.intake.frames import Frame, MalformedFrameError, close_fd
 from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.queue import FairQueue, IntakeRequest, Shares
-from labelyard_worker.intake.source_health import SourceHealth, StorageAwayError
+from labelyard_worker.intake.source_health import SourceHealth
 from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.observations import observe_stage
 from labelyard_worker.pixels import Unchanged
 

@@ -21,9 +21,9 @@ from labelyard_worker.intake.image_uri import redact
 from labelyard_worker.intake.options import UNLIMITED, IntakeOptions
 from labelyard_worker.intake.pixel_budget import PixelBudget
 from labelyard_worker.intake.queue import IntakeRequest, Shares
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.fetcher_settings import FetcherSettings
 from labelyard_worker.intake.stalled_jobs import StalledJobs
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.pixels import Pixels, Unchanged
 
 RETRY_S = 0.25

@@ -4,7 +4,6 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from labelyard.errors import StorageUnavailableError
 from labelyard_worker.intake.queue import IntakeRequest
 
 # Seconds between two probes of a source of which single objects fail.
@@ -14,14 +13,6 @@ LONGEST_PAUSE_S = 10.0
 PAUSE_GROWTH = 1.5
 # Without an image that wants it, a source's state is dropped after this time.
 UNWANTED_S = 60.0
-
-
-class StorageAwayError(StorageUnavailableError):
-    """A whole bucket or host cannot be used now: its jobs wait, no image is at fault.
-
-    Jobs that fail with it are retried later, without an attempt being counted, until
-    ``LABELYARD_STORAGE_WAIT_S`` is over.
-    """
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ from labelyard.errors import (
     WorkerError,
 )
 from labelyard.ledger import backoff_s
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.jobs.cancellation import HandedBackError, RunPausedError
 
 Action = Literal[

@@ -32,6 +32,7 @@ class LeaderDuties:
     Args:
         duties: Work by its name in the log. An error of one does not keep the others from theirs.
         name: Name of the thread.
+        woken: Set by whoever wants the work done now, without the wait.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class LeaderDuties:
         leader: LeaderElection,
         every_s: float = EVERY_S,
         name: str = "labelyard-leader-duties",
+        woken: threading.Event | None = None,
     ) -> None:
         self._duties = duties
         self._leader = leader
         self._every_s = every_s
-        self._closed = threading.Event()
+        self._is_closed = False
+        self._woken = woken if woken is not None else threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -54,13 +57,18 @@ class LeaderDuties:
 
     def close(self) -> None:
         """End the work."""
-        self._closed.set()
+        self._is_closed = True
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         pause_s = LOOK_EVERY_S
-        while not self._closed.wait(min(pause_s, self._every_s)):
+        while True:
+            self._woken.wait(min(pause_s, self._every_s))
+            self._woken.clear()
+            if self._is_closed:
+                return
             pause_s = LOOK_EVERY_S
             if self._leader.is_leading:
                 for name, work in self._duties.items():

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 
 from pydantic import Field, TypeAdapter
@@ -76,8 +77,8 @@ class OldRun:
         bucket, _, prefix = self.out.removeprefix("s3://").partition("/")
         name = r"(?:retry-\d+/)*embeddings-[^/]*\.parquet"
         pattern = KeyPattern(prefix, re.compile(re.escape(prefix) + name))
-        client = open_signer(self.storage.s3)
-        listing = KeyListing(self.storage.store(bucket), client, bucket, pattern)
+        open_client = cache(partial(open_signer, self.storage.s3))
+        listing = KeyListing(self.storage.store(bucket), open_client, bucket, pattern)
         with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="labelyard-run-files") as pool:
             for keys in listing.pages(prefix + after if after else ""):
                 names = [key.removeprefix(prefix) for key in keys]

@@ -1,6 +1,7 @@
 """Feeder of runs: opens the jobs of planned shards, a few at a time, and those of plans and ends."""
 
 import logging
+import threading
 import time
 from typing import Final
 
@@ -51,6 +52,9 @@ class RunFeeder:
     """RunFeeder is responsible for the jobs of open runs, while this worker leads.
 
     A round that dies, or runs beside one of another worker, does no harm: a job is opened once.
+
+    Attributes:
+        woken: Set when a run of this worker has come further, so that the next round begins now.
     """
 
     def __init__(self, runs: RunLedger, publisher: Publisher, settings: WorkerSettings) -> None:
@@ -61,6 +65,7 @@ class RunFeeder:
         self._maintenance = MaintenanceLedger(runs.ledger)
         self._looked_at: dict[str, float] = {}
         self._sampled_at: dict[str, float] = {}
+        self.woken = threading.Event()
 
     def step(self) -> None:
         """Do one round over all open runs."""

@@ -48,13 +48,18 @@ LOOK_EVERY: Final = 16
 
 @dataclass(frozen=True)
 class PlanParts:
-    """Parts of a worker that plans use."""
+    """Parts of a worker that plans use.
+
+    Attributes:
+        wake_feeder: Has the feeder begin its next round now, if this worker leads.
+    """
 
     runs: RunLedger
     storage: RunStorage
     classifier: Classifier
     open_source: OpenSource
     settings: WorkerSettings
+    wake_feeder: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,7 @@ class PlanWork(PartWork[PlanResult]):
         if not cut.shards:
             raise RunSourceError(f"{run.request.source}: {NO_LINES}")
         self._follow(self._complete(run, cut))
+        self.parts.wake_feeder()
         return PlanResult(cut.lines, cut.shards)
 
     def _plan_shard(self, run: RunRecord, source: LineSource, cut: "PlanCut", token: Token) -> bool:
@@ -180,6 +186,8 @@ class PlanWork(PartWork[PlanResult]):
             is_complete=False,
         )
         self._follow(verdict)
+        if cut.shards < LOOK_EVERY:  # the workers wait for the first ones
+            self.parts.wake_feeder()
         cut.shards, cut.lines, cut.checkpoint = (
             cut.shards + 1,
             cut.lines + part.lines,

@@ -49,11 +49,14 @@ class RunServices:
         storage = RunStorage.of(settings)
         open_source = PlanSources(storage).open
         open_files = ResultFiles(classifier.label_sets).open
+        feeder = RunFeeder(runs, publisher, settings)
+        wake = feeder.woken.set
+        requests = RunRequests(runs)
         return cls(
-            plans=PlanParts(runs, storage, classifier, open_source, settings),
-            shards=ShardParts(runs, RunRequests(runs), storage, classifier, open_files, settings),
+            plans=PlanParts(runs, storage, classifier, open_source, settings, wake),
+            shards=ShardParts(runs, requests, storage, classifier, open_files, settings, wake),
             ends=EndParts(runs, storage, open_files, settings),
-            feeder=RunFeeder(runs, publisher, settings),
+            feeder=feeder,
         )
 
     def read(self, task: str, message: ReceivedMessage) -> Work[Any]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,7 @@ class ShardParts:
 
     Attributes:
         open_files: Opens the files of a shard by its name.
+        wake_feeder: Has the feeder begin its next round now, if this worker leads.
     """
 
     runs: RunLedger
@@ -53,6 +54,7 @@ class ShardParts:
     classifier: Classifier
     open_files: OpenFiles
     settings: WorkerSettings
+    wake_feeder: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,13 @@ class ShardWork(PartWork[ShardResult]):
             error=result.failure,
         )
         if result.is_split:
-            return ledger.finish(self.job_id, record)
+            is_finished = ledger.finish(self.job_id, record)
+        else:
+            is_finished = self._finish(result, record)
+        self.parts.wake_feeder()
+        return is_finished
+
+    def _finish(self, result: ShardResult, record: Result) -> bool:
         return self.parts.runs.finish(
             self.part,
             state=result.status,

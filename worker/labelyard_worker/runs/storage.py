@@ -15,10 +15,10 @@ from obstore.store import S3Store
 
 from labelyard.errors import ImageError, RunFilesError
 from labelyard.runs.request import RunRequest
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_answers import error_of, read_obstore
 from labelyard_worker.intake.sources.s3_clients import open_store
 from labelyard_worker.intake.sources.s3_settings import S3Settings, resolve_s3
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.jobs.delivery.objects import cause_of
 from labelyard_worker.jobs.delivery.permissions import NotPermittedError, ResultPlaces
 from labelyard_worker.settings import WorkerSettings

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from labelyard.runs.lines import LineFault
+from labelyard.runs.line_faults import LineFault
 from labelyard_worker.runs.sources.entries import EMPTY, Entry, EntryBlock, LineProblem
 from labelyard_worker.runs.sources.jsonl_manifest import TOO_LONG, encoding_problem
 from labelyard_worker.runs.sources.line_checks import CUSTOM_ID, URI

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from labelyard.runs.lines import LineFault
+from labelyard.runs.line_faults import LineFault
 
 Fields: TypeAlias = Mapping[str, Any]
 

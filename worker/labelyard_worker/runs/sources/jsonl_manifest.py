@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json
 
-from labelyard.runs.lines import MAX_LINE_BYTES, LineFault
+from labelyard.runs.line_faults import MAX_LINE_BYTES, LineFault
 from labelyard_worker.runs.sources.entries import EMPTY, Entry, EntryBlock, LineProblem
 from labelyard_worker.runs.sources.physical_lines import BYTE_ORDER_MARK, PhysicalLine
 

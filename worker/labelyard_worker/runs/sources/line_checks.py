@@ -8,9 +8,20 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from labelyard.buckets import NAMING_RULE, is_bucket_name
-from labelyard.fields import CONTROL_CHARACTERS, MAX_KEY_BYTES, MAX_TITLE, LabelSetRef, Name
-from labelyard.messages import MAX_INLINE_LABELS
-from labelyard.runs.lines import MAX_COLUMNS_BYTES, MAX_CUSTOM_ID_CHARS, MAX_URI_CHARS, LineFault
+from labelyard.fields import (
+    CONTROL_CHARACTERS,
+    MAX_INLINE_LABELS,
+    MAX_KEY_BYTES,
+    MAX_TITLE,
+    LabelSetRef,
+    Name,
+)
+from labelyard.runs.line_faults import (
+    MAX_COLUMNS_BYTES,
+    MAX_CUSTOM_ID_CHARS,
+    MAX_URI_CHARS,
+    LineFault,
+)
 from labelyard_worker.runs.sources.entries import Fields, LineProblem
 
 #: Columns that results carry: none, all that the manifest has, or those of these names.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from labelyard.runs.lines import MAX_LINE_BYTES
+from labelyard.runs.line_faults import MAX_LINE_BYTES
 
 #: Bytes that are split at once: enough lines for the loops in C, and little memory.
 PIECE_BYTES: Final = 256 * 1024

@@ -9,7 +9,7 @@ from operator import itemgetter, methodcaller
 from typing import Any, Final, cast
 
 from labelyard.fields import MAX_KEY_BYTES
-from labelyard.runs.lines import MAX_CUSTOM_ID_CHARS, LineFault
+from labelyard.runs.line_faults import MAX_CUSTOM_ID_CHARS, LineFault
 from labelyard_worker.runs.sources.duplicate_ids import DuplicateIds
 from labelyard_worker.runs.sources.entries import (
     Entry,

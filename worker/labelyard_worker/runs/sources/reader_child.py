@@ -15,8 +15,8 @@ from typing import Any, Final
 from labelyard.errors import LabelyardError
 from labelyard_worker.intake import child_hardening
 from labelyard_worker.intake.frames import FrameChannel
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_settings import S3Settings
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 from labelyard_worker.runs.sources.run_sources import OpenedSource, SourceOpener
 

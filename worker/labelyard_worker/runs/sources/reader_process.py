@@ -15,8 +15,8 @@ from typing import Any, Final, Self
 from labelyard.errors import TransientError
 from labelyard_worker.intake.child_process import describe_exit, fetcher_environment
 from labelyard_worker.intake.frames import Frame, FrameChannel, MalformedFrameError
-from labelyard_worker.intake.source_health import StorageAwayError
 from labelyard_worker.intake.sources.s3_settings import S3Settings
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.runs.sources.plan_parts import (
     MAX_PART_BYTES,
     Checkpoint,

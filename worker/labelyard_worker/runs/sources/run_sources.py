@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from io import BufferedReader
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -14,7 +15,7 @@ from labelyard_worker.runs.sources.jsonl_manifest import read_jsonl
 from labelyard_worker.runs.sources.key_pattern import KeyPattern
 from labelyard_worker.runs.sources.line_checks import S3, CarriedColumns
 from labelyard_worker.runs.sources.listing import KeyListing, ListedLines
-from labelyard_worker.runs.sources.manifest_object import ManifestObject
+from labelyard_worker.runs.sources.manifest_object import ManifestObject, ObjectPlace
 from labelyard_worker.runs.sources.parquet_manifest import read_parquet
 from labelyard_worker.runs.sources.physical_lines import split_lines
 from labelyard_worker.runs.sources.plan_parts import (
@@ -67,13 +68,14 @@ class SourceOpener:
         allowed = self.settings.allowed_buckets
         if allowed and bucket not in allowed:
             raise RunSourceError(f"{uri}: the bucket is not in LABELYARD_ALLOWED_BUCKETS")
-        client = open_signer(self.settings)
+        store = open_store(self.settings, bucket)
+        open_client = cache(partial(open_signer, self.settings))
         if form == "prefix":
-            store = open_store(self.settings, bucket)
-            listing = KeyListing(store, client, bucket, KeyPattern.parse(key))
+            listing = KeyListing(store, open_client, bucket, KeyPattern.parse(key))
             return ListedLines(listing, checkpoint=checkpoint)
         etag = checkpoint[ETAG] if checkpoint else None
-        manifest = ManifestObject.open(client, bucket=bucket, key=key, etag=etag)
+        place = ObjectPlace(store, open_client, bucket, key)
+        manifest = ManifestObject.open(place, etag=etag)
         return ManifestLines(manifest, form, columns=carried(columns), checkpoint=checkpoint)
 
 

@@ -1,12 +1,10 @@
-"""Requests of a run's source to storage: repeated for a while, with errors that are ours."""
+"""Requests of a run's source through boto3: repeated for a while, with errors that are ours."""
 
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-
-from labelyard_worker.intake.source_health import StorageAwayError
+from labelyard_worker.intake.storage_away import StorageAwayError
 from labelyard_worker.runs.sources.plan_parts import RunSourceError
 
 Answer = TypeVar("Answer")
@@ -34,6 +32,8 @@ def request(send: Callable[[], Answer], *, uri: str) -> Answer:
         RunSourceError: Storage refuses the request.
         StorageAwayError: Storage gave no usable answer to any attempt.
     """
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
     for pause_s in (*PAUSES_S, None):
         try:
             return send()
