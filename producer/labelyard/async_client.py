@@ -30,7 +30,6 @@ from labelyard.errors import JobNotFoundError
 from labelyard.evaluation.adapting_calls import AsyncAdaptingCalls
 from labelyard.evaluation.calls import AsyncEvaluationCalls
 from labelyard.evaluation.learning_calls import AsyncLearningCalls
-from labelyard.evaluation.titling_calls import AsyncTitlingCalls
 from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
@@ -87,7 +86,6 @@ class AsyncClient(
     AsyncLearningCalls,
     AsyncAdaptingCalls,
     AsyncExplanationCalls,
-    AsyncTitlingCalls,
 ):
     """Submits jobs and reads their results, in any number of event loops.
 

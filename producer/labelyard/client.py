@@ -20,7 +20,6 @@ from labelyard.errors import JobNotFoundError
 from labelyard.evaluation.adapting_calls import AdaptingCalls
 from labelyard.evaluation.calls import EvaluationCalls
 from labelyard.evaluation.learning_calls import LearningCalls
-from labelyard.evaluation.titling_calls import TitlingCalls
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
@@ -79,9 +78,7 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-class Client(
-    Administration, EvaluationCalls, LearningCalls, AdaptingCalls, ExplanationCalls, TitlingCalls
-):
+class Client(Administration, EvaluationCalls, LearningCalls, AdaptingCalls, ExplanationCalls):
     """Submits jobs and reads their results. Safe to share between threads.
 
     Every method raises LedgerUnavailableError when the ledger gives no answer.

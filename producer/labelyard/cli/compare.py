@@ -13,12 +13,11 @@ from labelyard.cli.set_scoring import (
     Folder,
     ManifestFile,
     NoPictures,
+    ScoringClient,
     ScoringOptions,
-    SetScoring,
     Split,
 )
 from labelyard.cli.tables import Column, print_columns
-from labelyard.client import Client
 from labelyard.evaluation.preparation import prepare_evaluation
 
 if TYPE_CHECKING:
@@ -49,14 +48,13 @@ def compare(
     options: ScoringOptions,
 ) -> None:
     """Compare two label sets on the same labelled pictures: flips, significance, labels."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
+    with ScoringClient(options) as client:
         prepared = [
             prepare_evaluation(one.label_set, manifest, reference=one.reference, split=split)
-            for one in (scorer.read(set_a), scorer.read(set_b))
+            for one in (client.read_set(set_a), client.read_set(set_b))
         ]
-        addresses = scorer.upload(prepared[0].files)
-        first, second = (one.measure(scorer.score(one, addresses)) for one in prepared)
+        addresses = client.upload(prepared[0].files)
+        first, second = (one.measure(client.score(one, addresses)) for one in prepared)
     from labelyard.evaluation.comparison import compare_evaluations  # it needs numpy
 
     comparison = compare_evaluations(first, second)

@@ -12,13 +12,12 @@ from labelyard.cli.set_scoring import (
     Folder,
     ManifestFile,
     NoPictures,
+    ScoringClient,
     ScoringOptions,
-    SetScoring,
     Split,
 )
 from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.template_table import compare_templates, print_templates
-from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED, CommandError
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
@@ -65,12 +64,11 @@ def evaluate(
     options: ScoringOptions,
 ) -> None:
     """Measure a label set on labelled pictures, and write a report; exit code 1 if a requirement fails."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
-        chosen = scorer.read(label_set)
+    with ScoringClient(options) as client:
+        chosen = client.read_set(label_set)
         if templates is not None:
             choice = compare_templates(
-                scorer, chosen.label_set, manifest, split=split, templates=templates
+                client, chosen.label_set, manifest, split=split, templates=templates
             )
             print_templates(choice, as_json=options.as_json)
             for one in choice.evaluations:
@@ -85,7 +83,7 @@ def evaluate(
         )
         if attach and chosen.reference is None:
             raise InvalidMessageError("--attach goes with a registered label set, not with a file")
-        evaluation = prepared.measure(scorer.score(prepared))
+        evaluation = prepared.measure(client.score(prepared))
         if attach and chosen.reference is not None:
             client.label_sets.attach(chosen.reference, evaluation.summary())
     folder = evaluation.write(output, has_thumbnails=not no_pictures)

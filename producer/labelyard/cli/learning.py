@@ -1,6 +1,5 @@
 """The commands ``labelyard examples`` and ``labelyard calibrate``."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -8,13 +7,11 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringOptions, SetScoring
+from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
 from labelyard.cli.tables import Column, print_columns
-from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
-from labelyard.evaluation.calibrating import Calibration, prepare_calibration
-from labelyard.evaluation.example_store import read_example_digests, store_examples
-from labelyard.evaluation.teaching import TaughtSet, prepare_teaching
+from labelyard.evaluation.calibrating import Calibration
+from labelyard.evaluation.teaching import TaughtSet
 
 if TYPE_CHECKING:
     from labelyard.evaluation.none_of_these import LimitChoice
@@ -50,17 +47,8 @@ def examples(
     options: ScoringOptions,
 ) -> None:
     """Teach a label set with pictures, and register the new version."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
-        chosen = scorer.read(label_set)
-        name = chosen.new_name(name)
-        prepared = prepare_teaching(chosen.label_set, manifest, split=split)
-        taught = prepared.teach(scorer.score(prepared), client.settings)
-        store_examples(taught.body, client.settings)
-        reference = client.label_sets.register(
-            name, taught.label_set, parent=chosen.reference, note=note or taught.note
-        )
-        taught = replace(taught, reference=reference)
+    with ScoringClient(options, note=note) as client:
+        taught = client.teach(label_set, manifest, name=name, split=split)
     if options.as_json:
         print_json(taught.report())
     else:
@@ -81,26 +69,16 @@ def calibrate(
     options: ScoringOptions,
 ) -> None:
     """Fit temperature and thresholds for a promised precision, and register the new version."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
-        chosen = scorer.read(label_set)
-        name = chosen.new_name(name)
-        prepared = prepare_calibration(
-            chosen.label_set,
+    with ScoringClient(options, note=note) as client:
+        found = client.calibrate(
+            label_set,
             manifest,
-            reference=chosen.reference,
-            split=split,
             precision=precision,
             confidence=confidence,
             none_of_these=_as_choice(none_of_these),
-            examples=read_example_digests(chosen.label_set, client.settings),
+            name=name,
+            split=split,
         )
-        found = prepared.calibrate(scorer.score(prepared))
-        reference = client.label_sets.register(
-            name, found.label_set, parent=chosen.reference, note=note or found.note
-        )
-        client.label_sets.set_baseline(reference, found.answers)
-        found = replace(found, reference=reference)
     if options.as_json:
         print_json(found.report())
     else:

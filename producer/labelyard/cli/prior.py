@@ -1,6 +1,5 @@
 """The command ``labelyard prior``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,11 +8,9 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import NewName, Note, ScoringOptions, SetScoring
+from labelyard.cli.set_scoring import NewName, Note, ScoringClient, ScoringOptions
 from labelyard.cli.tables import Column, print_columns
-from labelyard.client import Client
-from labelyard.evaluation.adapting import AdaptedSet, prepare_adapting
-from labelyard.evaluation.adapting_calls import as_lines, fingerprint_for, run_in
+from labelyard.evaluation.adapting import AdaptedSet
 
 Shares = Annotated[
     Path | None,
@@ -52,27 +49,8 @@ def prior(
     options: ScoringOptions,
 ) -> None:
     """Give each label a bias for where the set is used, and register the new version."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
-        chosen = scorer.read(label_set)
-        name = chosen.new_name(name)
-        run = run_in(sample)
-        pictures = sample if run is None else as_lines(client.runs.pictures(run))
-        prepared = prepare_adapting(
-            chosen.label_set,
-            shares=shares,
-            sample=pictures,
-            reference=chosen.reference,
-            split=split,
-        )
-        if prepared.images:
-            found = prepared.adapt(scorer.score(prepared))
-        else:
-            found = prepared.adapt_blindly(fingerprint_for(chosen.label_set, client.workers()))
-        reference = client.label_sets.register(
-            name, found.label_set, parent=chosen.reference, note=note or found.note
-        )
-        found = replace(found, reference=reference)
+    with ScoringClient(options, note=note) as client:
+        found = client.adapt(label_set, shares=shares, sample=sample, name=name, split=split)
     if options.as_json:
         print_json(found.report())
     else:

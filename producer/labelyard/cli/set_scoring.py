@@ -1,4 +1,4 @@
-"""Scoring of a manifest's pictures by a command, with progress on the terminal."""
+"""Client of the commands that score a manifest: its calls show their progress on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ from labelyard.evaluation.chosen_set import ChosenLabelSet
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.scoring_calls import AnyScoring, Prepared
 from labelyard.evaluation.stopwatch import Stopwatch
+from labelyard.evaluation.version_calls import Made, VersionCall
 from labelyard.ledger import Record
 from labelyard.messages import Result
-from labelyard.queues import Queue, SubmitQueueName
+from labelyard.queues import Queue, SubmitQueue, SubmitQueueName
+from labelyard.submission import Labels
 from labelyard.uploads import upload_files
 
 ManifestFile = Annotated[
@@ -76,34 +78,58 @@ class ScoringWriter(ResultWriter):
         raise NotImplementedError
 
 
-class SetScoring:
-    """Reads label sets, uploads pictures and scores them, as a command's options say."""
+class ScoringClient(Client):
+    """Client that scores manifests as a command's options say; a label set may be a file, too."""
 
-    def __init__(self, client: Client, options: ScoringOptions) -> None:
-        self._client = client
+    def __init__(self, options: ScoringOptions, *, note: str = "") -> None:
+        """Connect when there is something to do.
+
+        Args:
+            note: Note of a new version, in place of the one that describes its fit.
+        """
+        super().__init__()
         self._options = options
+        self._note = note
 
     @cached_property
     def _progress(self) -> ProgressLine:
         return ProgressLine(is_shown=not self._options.quiet)
 
-    def read(self, text: str) -> ChosenLabelSet:
+    def read_set(self, text: str) -> ChosenLabelSet:
         """Read the label set that a command line names.
 
         Raises:
             UnknownLabelSetError: There is neither such a registered set nor such a file.
             InvalidMessageError: The file holds no label set.
         """
-        return read_set(self._client, text)
+        return read_set(self, text)
+
+    def _choose(self, labels: Labels) -> ChosenLabelSet:
+        """Read the label set that a command line names."""
+        return self.read_set(labels) if isinstance(labels, str) else super()._choose(labels)
 
     def upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
         """Upload the local files of a manifest, and return the address of each."""
         if not files:
             return {}
-        self._client.open_images()  # before a thousand files are uploaded for nothing
+        self.open_images()  # before a thousand files are uploaded for nothing
         with self._progress.track("uploading", total=len(files)) as advance:
-            uris = upload_files(files, self._client.settings, on_done=lambda: advance(1))
+            uris = upload_files(files, self.settings, on_done=lambda: advance(1))
         return dict(zip(files, uris, strict=True))
+
+    def _score(
+        self,
+        prepared: Prepared[AnyScoring],
+        *,
+        queue: SubmitQueue,  # noqa: ARG002 - the options have it
+        watch: Stopwatch,  # noqa: ARG002 - a command waits for each window of jobs by itself
+    ) -> AnyScoring:
+        """Upload the pictures of a manifest, and score them."""
+        return self.score(prepared)
+
+    def _register(self, call: VersionCall, made: Made, *, note: str = "") -> Made:
+        """Register a new version, with the command's note if it has one."""
+        return super()._register(call, made, note=note or self._note)
 
     def score(
         self, prepared: Prepared[AnyScoring], addresses: Mapping[Path, str] | None = None
@@ -122,9 +148,9 @@ class SetScoring:
             cancels=self._options.cancel_on_interrupt,
         )
         watch = Stopwatch(options.timeout_s)
-        with JobWait(self._client, ScoringWriter(scoring), self._progress, options) as wait_for:
+        with JobWait(self, ScoringWriter(scoring), self._progress, options) as wait_for:
             done = 0
-            for window in scoring.windows(self._client.prepare):
+            for window in scoring.windows(self.prepare):
                 done += sum(len(job.images) for job in window)
                 wait_for.has_more = done < len(scoring.images)
                 wait_for.wait(wait_for.submit(window, self._options.queue))

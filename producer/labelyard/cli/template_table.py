@@ -6,7 +6,7 @@ from typing import Final
 import typer
 
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import SetScoring
+from labelyard.cli.set_scoring import ScoringClient
 from labelyard.cli.tables import Column, print_columns
 from labelyard.evaluation.preparation import prepare_evaluation
 from labelyard.evaluation.template_choice import TemplateChoice, with_templates
@@ -23,15 +23,20 @@ COLUMNS: Final = (
 
 
 def compare_templates(
-    scorer: SetScoring, label_set: LabelSet, manifest: Path, *, split: str | None, templates: Path
+    client: ScoringClient,
+    label_set: LabelSet,
+    manifest: Path,
+    *,
+    split: str | None,
+    templates: Path,
 ) -> TemplateChoice:
     """Evaluate a label set with each template; the pictures are uploaded once."""
     pairs = with_templates(label_set, templates)
     prepared = [prepare_evaluation(one, manifest, split=split) for _, one in pairs]
-    addresses = scorer.upload(prepared[0].files)
+    addresses = client.upload(prepared[0].files)
     return TemplateChoice(
         [template for template, _ in pairs],
-        [one.measure(scorer.score(one, addresses)) for one in prepared],
+        [one.measure(client.score(one, addresses)) for one in prepared],
     )
 
 

@@ -1,6 +1,5 @@
 """The command ``labelyard titles``."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -8,10 +7,8 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringOptions, SetScoring
-from labelyard.client import Client
-from labelyard.evaluation.example_store import read_example_digests
-from labelyard.evaluation.titling import TitledSet, prepare_titling
+from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
+from labelyard.evaluation.titling import TitledSet
 
 TitleSplit = Annotated[str, typer.Option("--split", help="Lines to fit the weights to")]
 
@@ -27,23 +24,8 @@ def titles(
     options: ScoringOptions,
 ) -> None:
     """Fit how much the text beside a picture counts, and register the new version."""
-    with Client() as client:
-        scorer = SetScoring(client, options)
-        chosen = scorer.read(label_set)
-        name = chosen.new_name(name)
-        prepared = prepare_titling(
-            chosen.label_set,
-            manifest,
-            reference=chosen.reference,
-            split=split,
-            examples=read_example_digests(chosen.label_set, client.settings),
-        )
-        by_picture = scorer.score(prepared)
-        found = prepared.fit(by_picture, scorer.score(prepared.by_titles(by_picture)))
-        reference = client.label_sets.register(
-            name, found.label_set, parent=chosen.reference, note=note or found.note
-        )
-        found = replace(found, reference=reference)
+    with ScoringClient(options, note=note) as client:
+        found = client.read_titles(label_set, manifest, name=name, split=split)
     if options.as_json:
         print_json(found.report())
     else:

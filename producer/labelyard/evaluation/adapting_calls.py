@@ -3,16 +3,13 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from labelyard.arguments import submit_queue, wait_s
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.adapting import AdaptedSet, PreparedAdapting, prepare_adapting
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
-from labelyard.evaluation.stopwatch import Stopwatch
+from labelyard.evaluation.version_calls import AsyncVersionCalls, VersionCalls
 from labelyard.ledger.workers import WorkerInfo
 from labelyard.local_paths import is_file
 from labelyard.messages import LabelSet
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-class AdaptingCalls(ScoringCalls):
+class AdaptingCalls(VersionCalls):
     """Call of :class:`labelyard.Client` that adapts a label set."""
 
     runs: Runs
@@ -69,23 +66,24 @@ class AdaptingCalls(ScoringCalls):
             LabelSetWorseError: Fewer of the sample's labelled pictures would be right.
             LabelyardError: As for ``evaluate``.
         """
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        name = (chosen := self._choose(labels)).new_name(name)
+        call = self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
         if (run := run_in(sample)) is not None:
             sample = as_lines(self.runs.pictures(run))
         prepared = prepare_adapting(
-            chosen.label_set, shares=shares, sample=sample, reference=chosen.reference, split=split
+            call.chosen.label_set,
+            shares=shares,
+            sample=sample,
+            reference=call.chosen.reference,
+            split=split,
         )
         if prepared.images:
-            found = prepared.adapt(self._score(prepared, queue=queue, watch=watch))
+            found = prepared.adapt(self._score(prepared, queue=call.queue, watch=call.watch))
         else:
-            found = prepared.adapt_blindly(fingerprint_for(chosen.label_set, self.workers()))
-        register, parent = self.label_sets.register, chosen.reference
-        reference = register(name, found.label_set, parent=parent, note=found.note)
-        return replace(found, reference=reference)
+            found = prepared.adapt_blindly(fingerprint_for(call.chosen.label_set, self.workers()))
+        return self._register(call, found)
 
 
-class AsyncAdaptingCalls(AsyncScoringCalls):
+class AsyncAdaptingCalls(AsyncVersionCalls):
     """Call of :class:`labelyard.AsyncClient` that adapts a label set."""
 
     runs: "AsyncRuns"
@@ -106,28 +104,25 @@ class AsyncAdaptingCalls(AsyncScoringCalls):
         timeout_s: float = 3600.0,
     ) -> AdaptedSet:
         """Give each label a bias for where the set is used, and register the new version."""
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = await self._choose(labels)
-        name = chosen.new_name(name)
+        call = await self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
         if (run := run_in(sample)) is not None:
             sample = as_lines(await self.runs.pictures(run))
         prepared: PreparedAdapting = await asyncio.to_thread(
             prepare_adapting,
-            chosen.label_set,
+            call.chosen.label_set,
             shares=shares,
             sample=sample,
-            reference=chosen.reference,
+            reference=call.chosen.reference,
             split=split,
         )
         if prepared.images:
-            scoring = await self._score(prepared, queue=queue, watch=watch)
+            scoring = await self._score(prepared, queue=call.queue, watch=call.watch)
             found = await asyncio.to_thread(prepared.adapt, scoring)
         else:
-            found = prepared.adapt_blindly(fingerprint_for(chosen.label_set, await self.workers()))
-        reference = await self.label_sets.register(
-            name, found.label_set, parent=chosen.reference, note=found.note
-        )
-        return replace(found, reference=reference)
+            found = prepared.adapt_blindly(
+                fingerprint_for(call.chosen.label_set, await self.workers())
+            )
+        return await self._register(call, found)
 
 
 def run_in(sample: "Manifest | None") -> str | None:

@@ -1,27 +1,21 @@
-"""The calls ``teach`` and ``calibrate`` of both clients: new versions of a label set."""
+"""The calls ``teach``, ``calibrate`` and ``read_titles`` of both clients: fits to pictures."""
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from labelyard.arguments import submit_queue, wait_s
 from labelyard.evaluation.calibrating import Calibration, PreparedCalibration, prepare_calibration
 from labelyard.evaluation.manifest import Manifest
-from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
-from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.teaching import PreparedTeaching, TaughtSet, prepare_teaching
-from labelyard.messages import LabelSet
+from labelyard.evaluation.titling import PreparedTitling, TitledSet, prepare_titling
+from labelyard.evaluation.version_calls import AsyncVersionCalls, VersionCalls
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Labels
 
 if TYPE_CHECKING:
     from labelyard.evaluation.none_of_these import LimitChoice
 
-#: A new version of a label set, before and after it is registered.
-Made = TypeVar("Made", TaughtSet, Calibration)
 
-
-class LearningCalls(ScoringCalls):
+class LearningCalls(VersionCalls):
     """Calls of :class:`labelyard.Client` that make better versions of a label set."""
 
     def teach(
@@ -56,14 +50,12 @@ class LearningCalls(ScoringCalls):
             ResultTimeoutError: Not all jobs were finished in time.
             ResultUnreadableError: The workers are older than the client.
         """
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = self._choose(labels)
-        name = chosen.new_name(name)
-        prepared = prepare_teaching(chosen.label_set, manifest, split=split)
-        scoring = self._score(prepared, queue=queue, watch=watch)
+        call = self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
+        prepared = prepare_teaching(call.chosen.label_set, manifest, split=split)
+        scoring = self._score(prepared, queue=call.queue, watch=call.watch)
         taught = prepared.teach(scoring, self.settings)
         self._store_examples(taught.body)
-        return self._register(name, taught, parent=chosen.reference)
+        return self._register(call, taught)
 
     def calibrate(
         self,
@@ -100,45 +92,69 @@ class LearningCalls(ScoringCalls):
             InvalidMessageError: A line or the set is wrong, or a picture taught the set.
             LabelSetExamplesError: The set's examples are gone.
         """
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = self._choose(labels)
-        name = chosen.new_name(name)
+        call = self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
         prepared = prepare_calibration(
-            chosen.label_set,
+            call.chosen.label_set,
             manifest,
-            reference=chosen.reference,
+            reference=call.chosen.reference,
             split=split,
             precision=precision,
             confidence=confidence,
             none_of_these=none_of_these,
-            examples=self._read_example_digests(chosen.label_set),
+            examples=self._read_example_digests(call.chosen.label_set),
         )
-        found = prepared.calibrate(self._score(prepared, queue=queue, watch=watch))
-        return self._with_baseline(self._register(name, found, parent=chosen.reference))
-
-    def _with_baseline(self, found: Calibration) -> Calibration:
-        """Keep the answers of the new version, from which its drift is measured."""
+        found = prepared.calibrate(self._score(prepared, queue=call.queue, watch=call.watch))
+        found = self._register(call, found)
         self.label_sets.set_baseline(str(found.reference), found.answers)
         return found
 
-    def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
-        reference = self.label_sets.register(name, made.label_set, parent=parent, note=made.note)
-        return replace(made, reference=reference)
+    def read_titles(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TitledSet:
+        """Fit how much the text beside a picture counts, and register the new version.
 
-    def _store_examples(self, body: bytes) -> None:
-        """Write the object with the examples."""
-        from labelyard.evaluation.example_store import store_examples
+        Args:
+            labels: Names, ``Label`` objects, a ``LabelSet``, or ``name@sha256:…``.
+            manifest: As for ``evaluate``. Lines with a ``text`` and one label are taken; pictures
+                that taught the set are refused.
+            name: Name to register the new version under; the reference's own if there is one.
+            split: Lines to take; ``train`` if not given.
+            queue: Queue of the jobs.
+            timeout_s: Most seconds to wait for all jobs.
 
-        store_examples(body, self.settings)
+        Returns:
+            The new version with its reference. If texts do not clearly help, their weight is 0.
 
-    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
-        """Read the digests of the pictures that taught a set."""
-        from labelyard.evaluation.example_store import read_example_digests
+        Raises:
+            InvalidMessageError: A line or the set is wrong, or a picture cannot be read.
+            LabelSetExamplesError: The set's examples are gone.
+            UnknownLabelSetError: No label set is registered under the reference.
+            ServiceConfigError: A library is missing, or S3 refused an upload.
+            StorageUnavailableError: S3 gave no usable answer to an upload.
+            ResultTimeoutError: Not all jobs were finished in time.
+        """
+        call = self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
+        prepared = prepare_titling(
+            call.chosen.label_set,
+            manifest,
+            reference=call.chosen.reference,
+            split=split,
+            examples=self._read_example_digests(call.chosen.label_set),
+        )
+        by_picture = self._score(prepared, queue=call.queue, watch=call.watch)
+        by_title = self._score(prepared.by_titles(by_picture), queue=call.queue, watch=call.watch)
+        found = prepared.fit(by_picture, by_title)
+        return self._register(call, found)
 
-        return read_example_digests(label_set, self.settings)
 
-
-class AsyncLearningCalls(AsyncScoringCalls):
+class AsyncLearningCalls(AsyncVersionCalls):
     """Calls of :class:`labelyard.AsyncClient` that make better versions of a label set."""
 
     async def teach(
@@ -152,16 +168,14 @@ class AsyncLearningCalls(AsyncScoringCalls):
         timeout_s: float = 3600.0,
     ) -> TaughtSet:
         """Teach labels with pictures, and register the new version of the set."""
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = await self._choose(labels)
-        name = chosen.new_name(name)
+        call = await self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
         prepared: PreparedTeaching = await asyncio.to_thread(
-            prepare_teaching, chosen.label_set, manifest, split=split
+            prepare_teaching, call.chosen.label_set, manifest, split=split
         )
-        scoring = await self._score(prepared, queue=queue, watch=watch)
+        scoring = await self._score(prepared, queue=call.queue, watch=call.watch)
         taught = await asyncio.to_thread(prepared.teach, scoring, self.settings)
         await asyncio.to_thread(self._store_examples, taught.body)
-        return await self._register(name, taught, parent=chosen.reference)
+        return await self._register(call, taught)
 
     async def calibrate(
         self,
@@ -177,40 +191,47 @@ class AsyncLearningCalls(AsyncScoringCalls):
         timeout_s: float = 3600.0,
     ) -> Calibration:
         """Fit temperature and thresholds for a promised precision, and register the new version."""
-        queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
-        chosen = await self._choose(labels)
-        name = chosen.new_name(name)
+        call = await self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
         prepared: PreparedCalibration = await asyncio.to_thread(
             prepare_calibration,
-            chosen.label_set,
+            call.chosen.label_set,
             manifest,
-            reference=chosen.reference,
+            reference=call.chosen.reference,
             split=split,
             precision=precision,
             confidence=confidence,
             none_of_these=none_of_these,
-            examples=await asyncio.to_thread(self._read_example_digests, chosen.label_set),
+            examples=await self._example_digests(call.chosen.label_set),
         )
-        scoring = await self._score(prepared, queue=queue, watch=watch)
+        scoring = await self._score(prepared, queue=call.queue, watch=call.watch)
         found = await asyncio.to_thread(prepared.calibrate, scoring)
-        found = await self._register(name, found, parent=chosen.reference)
+        found = await self._register(call, found)
         await self.label_sets.set_baseline(str(found.reference), found.answers)
         return found
 
-    async def _register(self, name: str, made: Made, *, parent: str | None) -> Made:
-        reference = await self.label_sets.register(
-            name, made.label_set, parent=parent, note=made.note
+    async def read_titles(
+        self,
+        labels: Labels,
+        manifest: Manifest,
+        *,
+        name: str | None = None,
+        split: str | None = None,
+        queue: SubmitQueue = Queue.BULK,
+        timeout_s: float = 3600.0,
+    ) -> TitledSet:
+        """Fit how much the text beside a picture counts, and register the new version."""
+        call = await self._begin(labels, name=name, queue=queue, timeout_s=timeout_s)
+        prepared: PreparedTitling = await asyncio.to_thread(
+            prepare_titling,
+            call.chosen.label_set,
+            manifest,
+            reference=call.chosen.reference,
+            split=split,
+            examples=await self._example_digests(call.chosen.label_set),
         )
-        return replace(made, reference=reference)
-
-    def _store_examples(self, body: bytes) -> None:
-        """Write the object with the examples."""
-        from labelyard.evaluation.example_store import store_examples
-
-        store_examples(body, self.settings)
-
-    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
-        """Read the digests of the pictures that taught a set."""
-        from labelyard.evaluation.example_store import read_example_digests
-
-        return read_example_digests(label_set, self.settings)
+        by_picture = await self._score(prepared, queue=call.queue, watch=call.watch)
+        by_title = await self._score(
+            prepared.by_titles(by_picture), queue=call.queue, watch=call.watch
+        )
+        found = await asyncio.to_thread(prepared.fit, by_picture, by_title)
+        return await self._register(call, found)

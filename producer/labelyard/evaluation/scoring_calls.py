@@ -1,11 +1,12 @@
 """Steps that calls of both clients over a manifest share: read the set, upload, submit and wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from labelyard.evaluation.chosen_set import ChosenLabelSet, own_label_set, reference_of
+from labelyard.evaluation.object_calls import ObjectCalls
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.label_set_aliases import read_alias_of
@@ -13,9 +14,7 @@ from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.messages import Job
 from labelyard.queues import SubmitQueue
-from labelyard.settings import ClientSettings
 from labelyard.submission import Image, JobOptions, Labels
-from labelyard.uploads import upload_files
 
 if TYPE_CHECKING:
     from labelyard.async_label_sets import AsyncLabelSetRegistry
@@ -36,10 +35,9 @@ class Prepared(Protocol[ScoringOut]):
         """Return the scoring of the pictures, given the address of each uploaded file."""
 
 
-class ScoringCalls:
+class ScoringCalls(ObjectCalls):
     """Steps of :class:`labelyard.Client` that score a manifest."""
 
-    settings: ClientSettings
     label_sets: LabelSetRegistry
 
     if TYPE_CHECKING:
@@ -72,15 +70,10 @@ class ScoringCalls:
         scoring.seconds = watch.seconds - started_s
         return scoring
 
-    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
-        """Upload local files, and return the address of each."""
-        return _upload(files, self.settings)
 
-
-class AsyncScoringCalls:
+class AsyncScoringCalls(ObjectCalls):
     """Steps of :class:`labelyard.AsyncClient` that score a manifest."""
 
-    settings: ClientSettings
     label_sets: "AsyncLabelSetRegistry"
 
     if TYPE_CHECKING:
@@ -117,11 +110,3 @@ class AsyncScoringCalls:
                 scoring.add(record)
         scoring.seconds = watch.seconds - started_s
         return scoring
-
-    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
-        """Upload local files, and return the address of each."""
-        return _upload(files, self.settings)
-
-
-def _upload(files: Sequence[Path], settings: ClientSettings) -> Mapping[Path, str]:
-    return dict(zip(files, upload_files(files, settings), strict=True)) if files else {}

@@ -1,10 +1,8 @@
 """Clients without servers: jobs get their results by a rule, or when the test sets them."""
 
-import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Unpack
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
@@ -39,6 +37,7 @@ from labelyard.settings import ClientSettings
 from labelyard.testing.fake_administration import AsyncFakeAdministration, FakeAdministration
 from labelyard.testing.fake_events import AsyncFakeEventLog, FakeEventGroups, FakeEventLog
 from labelyard.testing.fake_label_sets import FakeLabelSets
+from labelyard.testing.fake_objects import FakeObjects
 from labelyard.testing.fake_runs import FakeRuns
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
@@ -47,10 +46,10 @@ from labelyard.testing.fake_stores import (
     as_pending,
 )
 from labelyard.testing.fake_webhooks import FakeWebhooks
-from labelyard.testing.samples import SAMPLE_MAP, Answer, fail_image, fail_job, sample_result
+from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
 
 
-class FakeClient(FakeAdministration, Client):
+class FakeClient(FakeObjects, FakeAdministration, Client):
     """A Client without servers: a rule answers jobs at once, or the test sets their results.
 
     Attributes:
@@ -96,31 +95,10 @@ class FakeClient(FakeAdministration, Client):
         self._answer = answer
         self._records: dict[str, Record] = {}
         self._known_uris: set[str] = set()
-        self._examples: dict[str, bytes] = {}
+        self._examples = {}
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
-
-    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
-        """Upload nothing; a file gets an address of its name."""
-        return {file: f"s3://{self.settings.upload_bucket}/{file.name}" for file in files}
-
-    def _read_map(self, uri: str) -> bytes:  # noqa: ARG002 - as of the client
-        """Return a picture of one pixel."""
-        return SAMPLE_MAP
-
-    def _store_examples(self, body: bytes) -> None:
-        """Keep the object with the examples in memory."""
-        self._examples[hashlib.sha256(body).hexdigest()] = body
-
-    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
-        """Read the digests of the pictures that taught a set of this client."""
-        from labelyard.evaluation.example_file import ExampleFile
-
-        examples = None if label_set.learned is None else label_set.learned.examples
-        if examples is None:
-            return frozenset()
-        return frozenset(ExampleFile.from_bytes(self._examples[examples.sha256]).sha256)
 
     def finish(self, job_id: str, result: Result) -> None:
         """Set the result of a pending job; the first final state stands."""
@@ -229,7 +207,7 @@ class FakeClient(FakeAdministration, Client):
             self.event_log.add(final)
 
 
-class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
+class AsyncFakeClient(FakeObjects, AsyncFakeAdministration, AsyncClient):
     """An AsyncClient without servers; see :class:`FakeClient`, which is its ``fake``."""
 
     def __init__(self, fake: FakeClient | None = None) -> None:
@@ -243,25 +221,10 @@ class AsyncFakeClient(AsyncFakeAdministration, AsyncClient):
         self.webhooks: AsyncWebhooks = AsyncWebhooks(self.fake.webhooks)
         self.event_groups: AsyncEventGroups = AsyncEventGroups(self.fake.event_groups)
         self.runs: AsyncRuns = AsyncRuns(self.fake.runs)
+        self._examples = self.fake._examples  # noqa: SLF001 - its twin
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
-
-    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
-        """Upload nothing; a file gets an address of its name."""
-        return self.fake._upload(files)  # noqa: SLF001 - its twin
-
-    def _read_map(self, uri: str) -> bytes:
-        """Return a picture of one pixel."""
-        return self.fake._read_map(uri)  # noqa: SLF001 - its twin
-
-    def _store_examples(self, body: bytes) -> None:
-        """Keep the object with the examples in memory."""
-        self.fake._store_examples(body)  # noqa: SLF001 - its twin
-
-    def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
-        """Read the digests of the pictures that taught a set of this client."""
-        return self.fake._read_example_digests(label_set)  # noqa: SLF001 - its twin
 
     async def submit_job(
         self, job: Job, *, queue: SubmitQueue = Queue.INTERACTIVE
