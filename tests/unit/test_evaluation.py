@@ -17,6 +17,7 @@ from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.requirements import read_requirements
 from labelyard.evaluation.scored_images import images_in_a_job
 from labelyard.label_sets import as_label_set
+from labelyard.messages import TitleFinding
 from labelyard.testing import (
     AsyncFakeClient,
     FakeClient,
@@ -359,6 +360,35 @@ def test_the_files_hold_every_score_and_the_page_shows_local_pictures(tmp_path: 
     assert [source[:11] for source in page.images] == ["data:image/"]
     assert "accuracy>=0.9" in page.words
     assert evaluation.report()["requirements"][0]["passed"] is False
+
+
+def test_texts_that_contradict_their_pictures_are_counted_and_the_worst_ones_come_first(
+    tmp_path: Path,
+) -> None:
+    def answer(job: Job) -> Result:
+        result = answers(PHOTOS)(job)
+        images = tuple(
+            image.model_copy(update={"title": title_of(image.id)}) for image in result.images
+        )
+        return result.model_copy(update={"images": images})
+
+    def title_of(place: str) -> TitleFinding | None:
+        agreement = (0.9, 0.04, 0.001, 0.5, 0.01, None)[int(place)]
+        return agreement and TitleFinding(
+            label="soup", score=0.8, agreement=agreement, agrees=agreement >= 0.05
+        )
+
+    rows = [{**row, "text": f"<text {n}>"} for n, row in enumerate(lines(PHOTOS))]
+    evaluation = FakeClient(answer).evaluate(NAMES, rows)
+    folder = evaluation.write(tmp_path, has_thumbnails=False)
+
+    words = Page((folder / "report.html").read_text()).words
+    assert evaluation.report()["titles"] == {"n": 5, "disagree": 3}
+    assert [word for word in words if word.startswith("<text")] == [
+        *("<text 2>", "<text 4>", "<text 1>")
+    ]
+    assert any(word.startswith("3 pictures of 5 texts (60 %)") for word in words)
+    assert "titles" not in evaluated().report()
 
 
 def test_hostile_names_stay_text_in_the_page(tmp_path: Path) -> None:

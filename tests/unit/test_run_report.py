@@ -12,7 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from labelyard.errors import InvalidMessageError
-from labelyard.runs.lines import ErrorLine
+from labelyard.messages import TitleFinding
+from labelyard.runs.lines import ErrorLine, ResultLine
 from labelyard.runs.report import write_report
 from labelyard.runs.report.gallery import choose_pictures, limits_for
 from labelyard.runs.report.output_files import lines_of
@@ -146,6 +147,32 @@ def test_typical_pictures_are_a_sample_that_neither_order_nor_files_change(tmp_p
     for name in LABELS:
         kept = [tally.labels[name].strips.typical.items() for tally in (forward, backward)]
         assert kept[0] == kept[1]
+
+
+def test_texts_that_contradict_their_pictures_are_counted_and_the_worst_ones_shown(
+    tmp_path: Path,
+) -> None:
+    def titled(line: int, agreement: float) -> ResultLine:
+        found = TitleFinding(
+            label="a <dog>", score=0.9, agreement=agreement, agrees=agreement >= 0.05
+        )
+        return scored(line, ("a cat", 0.8), ("a dog", 0.1), title=found)
+
+    lines = [*(titled(n, 0.5) for n in range(1, 61)), *(titled(61 + n, n / 1e4) for n in range(40))]
+    run = write_run(tmp_path / "run", [*lines, scored(200, ("a cat", 0.9))])
+
+    with_texts = report_of(run, sample=100)
+    limits = limits_for(100)
+    tally = tally_of(lines)
+    gallery = choose_pictures(tally, sample=100)
+    without = report_of(write_run(tmp_path / "plain", [scored(1, ("a cat", 0.9))]))
+
+    assert "40 pictures of 100 texts (40 %)" in with_texts.text
+    assert "text:  a <dog> , together  a cat , agreement 0.001" in with_texts.text
+    assert [one.title.agreement for one in gallery.contradicted[:3]] == [0.0, 1e-4, 2e-4]
+    assert len(gallery.contradicted) == limits.titles == 10
+    assert len({*gallery.pictures()}) <= 100
+    assert "Texts" not in without.text
 
 
 def test_equal_seeds_write_equal_pages_and_others_choose_other_pictures(tmp_path: Path) -> None:

@@ -88,7 +88,15 @@ class Evaluation:
                 for one in thinned(figures.risk_coverage)
             ],
             "suspicious": [one.fields() for one in figures.suspicions],
+            **self._titles(),
         }
+
+    def _titles(self) -> dict[str, Any]:
+        """Count the texts that were compared with pictures, if there are some."""
+        found = [one.title for one in self.scored if one.title is not None]
+        if not found:
+            return {}
+        return {"titles": {"n": len(found), "disagree": sum(not one.agrees for one in found)}}
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of all pictures, to be attached to the version of the set."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from labelyard.evaluation.report import details, sections
 from labelyard.evaluation.report.pictures import thumbnails_of
+from labelyard.evaluation.report.titles import MAX_SHOWN, contradicted, titles
 from labelyard.html_page import html_page
 from labelyard.markup import Child, tag
 from labelyard.runs.report.sections import missing_pictures, section
@@ -27,7 +28,8 @@ def evaluation_page(evaluation: "Evaluation", *, has_thumbnails: bool = True) ->
     figures = evaluation.figures
     pictures = Thumbnails()
     if has_thumbnails:
-        pictures = thumbnails_of([one.scored for one in figures.suspicions])
+        suspicious = [one.scored for one in figures.suspicions]
+        pictures = thumbnails_of([*suspicious, *contradicted(evaluation.scored)[:MAX_SHOWN]])
     parts: list[Section] = [
         ("labels", "Labels", sections.labels(figures)),
         ("confusion", "Confusions", sections.confusion(figures)),
@@ -39,6 +41,8 @@ def evaluation_page(evaluation: "Evaluation", *, has_thumbnails: bool = True) ->
         ),
         ("about", "Cost", details.about(evaluation, version=__version__)),
     ]
+    if (compared := titles(evaluation.scored, pictures.by_uri)) is not None:
+        parts.insert(-1, ("titles", "Texts beside pictures", compared))
     if evaluation.requirements:
         held = sections.requirements(evaluation.requirements)
         parts.insert(0, ("requirements", "Requirements", held))

@@ -87,6 +87,13 @@ def _about_pictures(tally: RunTally) -> Iterator[ReportFinding]:
             "Look at a sample of them: is a label missing?"
         )
         yield ReportFinding("notice", "Many without a label", text, "abstained")
+    if tally.titles.disagreeing:
+        disagreeing, compared = tally.titles.disagreeing, tally.titles.compared
+        text = (
+            f"{count(disagreeing)} of {count(compared)} texts ({percent(disagreeing, compared)}) "
+            "contradict their pictures. A person should look at these pictures."
+        )
+        yield ReportFinding("notice", "Texts contradict pictures", text, "titles")
     repeats, distinct = tally.pictures.repeats(), tally.pictures.distinct()
     if repeats > MANY_REPEATED * (repeats + distinct):
         text = (

@@ -8,6 +8,7 @@ from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.label_tally import LabelTally
 from labelyard.runs.report.samples import LowestItems
 from labelyard.runs.report.tally import Limits, RunTally
+from labelyard.runs.report.titles import TitledExample
 
 #: Most pictures of a page, whatever is wished.
 MAX_PICTURES: Final = 600
@@ -68,6 +69,7 @@ class Gallery:
     pairs: Sequence[PairRow]
     abstained: Sequence[PictureExample]
     groups: Sequence[tuple[PictureExample, int]]
+    contradicted: Sequence[TitledExample] = ()
 
     def pictures(self) -> Iterator[PictureExample]:
         """Yield the pictures in the order of the page; one may come twice."""
@@ -79,12 +81,16 @@ class Gallery:
         yield from self.abstained
         for picture, _ in self.groups:
             yield picture
+        for titled in self.contradicted:
+            yield titled.picture
 
 
 def limits_for(sample: int) -> Limits:
     """Return how many examples a tally must keep for a page of *sample* pictures."""
     part = sample // 10
-    return Limits(strip=STRIP[1] + 4, abstained=min(24, part), pair=min(4, max(0, part // 5)))
+    few = min(24, part)
+    pair = min(4, max(0, part // 5))
+    return Limits(strip=STRIP[1] + 4, abstained=few, pair=pair, titles=few)
 
 
 def choose_pictures(tally: RunTally, *, sample: int) -> Gallery:
@@ -97,8 +103,10 @@ def choose_pictures(tally: RunTally, *, sample: int) -> Gallery:
         if count > 1 and names in tally.pair_examples
     ]
     groups = tally.groups(min(MAX_GROUPS, sample // 20))
-    left = sample - len(abstained) - len(groups) - sum(len(pair.pictures) for pair in pairs)
-    return Gallery(_label_sections(tally, left), pairs, abstained, groups)
+    contradicted = tally.titles.worst.items()[: limits.titles]
+    left = sample - len(abstained) - len(groups) - len(contradicted)
+    left -= sum(len(pair.pictures) for pair in pairs)
+    return Gallery(_label_sections(tally, left), pairs, abstained, groups, contradicted)
 
 
 def _label_sections(tally: RunTally, left: int) -> list[LabelSection]:

@@ -1,6 +1,6 @@
 """Page of a run's report: its sections, one after the other, with links to each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
@@ -15,6 +15,7 @@ from labelyard.runs.report.run_facts import RunFacts
 from labelyard.runs.report.tally import RunTally
 from labelyard.runs.report.throughput import Throughput
 from labelyard.runs.report.thumbnails import Thumbnails
+from labelyard.runs.report.titles import titles
 from labelyard.version import __version__
 
 SECTIONS: Final = (
@@ -23,6 +24,7 @@ SECTIONS: Final = (
     ("labels", "Labels"),
     ("pairs", "Close calls"),
     ("abstained", "No label fits"),
+    ("titles", "Texts beside pictures"),
     ("errors", "Errors"),
     ("duplicates", "Repeated pictures"),
     ("speed", "Throughput"),
@@ -51,15 +53,16 @@ def report_page(data: ReportData) -> str:
     """Return the page."""
     tally, facts = data.tally, data.facts
     contents = _contents(data)
+    shown = [(id_, title) for id_, title in SECTIONS if id_ in contents]
     body = (
         tag("a", "Skip to the report", href="#report", class_="skip"),
-        _navigation(),
+        _navigation(shown),
         tag(
             "main",
             sections.head(facts, address=data.address),
             sections.figures(tally, facts),
             sections.missing_pictures(len(data.thumbnails.by_uri), data.thumbnails.missing),
-            [sections.section(id_, title, contents[id_]) for id_, title in SECTIONS],
+            [sections.section(id_, title, contents[id_]) for id_, title in shown],
             id="report",
         ),
         tag("footer"),
@@ -72,6 +75,7 @@ def _contents(data: ReportData) -> Mapping[str, Child]:
     tally, facts, gallery = data.tally, data.facts, data.gallery
     pictures = data.thumbnails.by_uri
     labelled = sum(one.first for one in tally.labels.values())
+    compared = titles(tally.titles, gallery.contradicted, pictures)
     return {
         "findings": sections.findings(find_all(tally, facts)),
         "scores": sections.scores(tally),
@@ -81,6 +85,7 @@ def _contents(data: ReportData) -> Mapping[str, Child]:
         ),
         "pairs": pair_section(gallery.pairs, pictures, close=tally.close),
         "abstained": sections.abstained(tally, gallery.abstained, pictures),
+        **({"titles": compared} if tally.titles.compared else {}),
         "errors": sections.errors(tally),
         "duplicates": sections.duplicates(tally, gallery.groups, pictures),
         "speed": sections.speed(data.throughput),
@@ -88,6 +93,6 @@ def _contents(data: ReportData) -> Mapping[str, Child]:
     }
 
 
-def _navigation() -> Markup:
-    links = [tag("li", tag("a", title, href=f"#{id_}")) for id_, title in SECTIONS]
+def _navigation(shown: Sequence[tuple[str, str]]) -> Markup:
+    links = [tag("li", tag("a", title, href=f"#{id_}")) for id_, title in shown]
     return tag("nav", tag("ul", links), aria_label="Sections", class_="nav")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from labelyard.html_page import bar
-from labelyard.markup import Markup, foreign, join, tag
+from labelyard.markup import Child, Markup, foreign, join, tag
 from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.wording import count
 
@@ -15,7 +15,7 @@ def picture_grid(
     thumbnails: Mapping[str, str],
     *,
     of_label: str | None = None,
-    notes: Sequence[str] = (),
+    notes: Sequence[Child] = (),
 ) -> Markup:
     """Draw pictures as a grid of cards.
 
@@ -77,7 +77,7 @@ def _other(word: str, name: str, score: float) -> Markup:
     return tag("p", lead, foreign(name, limit=60), f" {score:.2f}", class_="other")
 
 
-def _note(note: str) -> Markup:
+def _note(note: Child) -> Markup:
     return tag("p", tag("b", note), class_="score")
 
 

@@ -10,6 +10,7 @@ from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.label_tally import BINS, LabelTally, bin_of, keep
 from labelyard.runs.report.result_lines import best_of
 from labelyard.runs.report.samples import DistinctSample, HeavyHitters, LowestItems, priority
+from labelyard.runs.report.titles import TitleTally
 
 #: Labels that are counted by themselves; beyond it the rarer half is counted together.
 MAX_LABELS: Final = 1_000
@@ -28,12 +29,14 @@ class Limits:
         abstained: Abstained pictures.
         errors: Error lines of each code.
         pair: Pictures that two labels compete for.
+        titles: Pictures that their texts contradict.
     """
 
     strip: int = 8
     abstained: int = 24
     errors: int = 5
     pair: int = 4
+    titles: int = 24
 
 
 class RunTally:
@@ -51,6 +54,7 @@ class RunTally:
         pooled_labels: Labels beyond ``MAX_LABELS``, which are not among *labels*.
         repeated: Digests by how often they came.
         label_sets: Digests of the label sets that pictures were scored against.
+        titles: Pictures that were compared with a text.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class RunTally:
         self.repeated: HeavyHitters[str] = HeavyHitters(MAX_REPEATED)
         self.repeated_examples: dict[str, PictureExample] = {}
         self.label_sets: dict[str, int] = {}
+        self.titles: TitleTally = TitleTally(examples=limits.titles)
 
     @property
     def succeeded(self) -> int:
@@ -118,6 +123,8 @@ class RunTally:
             keep(self.none_of_these, (drawn, 0.0), line)
         if line.labels:
             self.top_bins[bin_of(line.labels[0].score)] += 1
+        if line.title is not None:
+            self.titles.add(line, line.title, priority=drawn)
         self._add_pair(line, drawn)
         self._add_content(line)
         if line.label_set and (line.label_set in self.label_sets or len(self.label_sets) < 50):
