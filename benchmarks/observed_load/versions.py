@@ -6,8 +6,8 @@ from typing import Final
 import redis
 
 from labelyard import Client
+from labelyard.drift.baselines import baseline_json
 from labelyard.drift.counts import AnswerCounts, answer_counts
-from labelyard.drift.reading import baseline_json
 from labelyard.drift.report import WINDOW_S
 from labelyard.label_sets import as_label_set
 from labelyard.ledger import Ledger, connect

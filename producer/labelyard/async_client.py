@@ -18,7 +18,6 @@ from labelyard.arguments import (
     wait_s,
     writing,
 )
-from labelyard.async_label_sets import AsyncLabelSetRegistry
 from labelyard.async_registries import (
     AsyncDeadLetters,
     AsyncEventGroups,
@@ -34,8 +33,9 @@ from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.explaining import AsyncExplanationCalls
-from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry
+from labelyard.label_sets.async_registry import AsyncLabelSetRegistry
+from labelyard.label_sets.versions import is_alias
 from labelyard.ledger import AsyncLedger, Ledger, Opened, Record, State, connect
 from labelyard.ledger.async_client import connect_async
 from labelyard.ledger.completion import final_records_async

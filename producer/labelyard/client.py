@@ -24,8 +24,8 @@ from labelyard.events.groups import EventGroups
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
 from labelyard.explaining import ExplanationCalls
-from labelyard.label_set_aliases import read_alias_of
 from labelyard.label_sets import LabelSetRegistry
+from labelyard.label_sets.aliases import read_alias_of
 from labelyard.ledger import Ledger, Opened, Record, State, connect
 from labelyard.ledger.completion import final_records
 from labelyard.ledger.connection import PIPELINE_SIZE

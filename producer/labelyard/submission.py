@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias, TypedDict, Unpack
 from labelyard.arguments import lifetime_s, listed, text
 from labelyard.errors import InvalidMessageError, LabelyardError
 from labelyard.fields import CONTROL_CHARACTERS
-from labelyard.label_set_versions import Alias, is_alias
 from labelyard.label_sets import as_label_set
+from labelyard.label_sets.versions import Alias, is_alias
 from labelyard.ledger import Opened
 from labelyard.lifetimes import LIFETIMES
 from labelyard.messages import (

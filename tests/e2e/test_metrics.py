@@ -7,8 +7,8 @@ from kombu import Connection
 from prometheus_client import Counter, Histogram
 
 from labelyard import Client
+from labelyard.drift.baselines import baseline_json
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import baseline_json
 from labelyard.drift.report import WINDOW_S
 from labelyard.label_sets import as_label_set
 from labelyard.ledger import Ledger, connect

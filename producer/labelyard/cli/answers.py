@@ -11,8 +11,8 @@ from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.words import count
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED
+from labelyard.drift.baselines import KEPT_HOURS
 from labelyard.drift.canary import CanaryReport
-from labelyard.drift.reading import KEPT_HOURS
 from labelyard.drift.report import DriftReport, DriftTest
 
 End = Annotated[bool, typer.Option("--end", help="End the canary, and print what was counted")]

@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from labelyard.errors import InvalidMessageError
-from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import as_label_set
+from labelyard.label_sets.versions import is_alias
 from labelyard.messages import LabelSet
 from labelyard.messages.labels import Scoring
 from labelyard.refusals import sentences_of

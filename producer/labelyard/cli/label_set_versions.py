@@ -14,8 +14,8 @@ from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.words import ago
 from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
-from labelyard.label_set_diff import LabelSetDiff
-from labelyard.label_set_versions import LabelSetVersion
+from labelyard.label_sets.diff import LabelSetDiff
+from labelyard.label_sets.versions import LabelSetVersion
 
 SHOWN_DIGITS: Final = 12
 VERSION_COLUMNS: Final = (

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from labelyard.errors import InvalidMessageError
-from labelyard.label_set_versions import Alias
 from labelyard.label_sets import as_label_set, check_registration
+from labelyard.label_sets.versions import Alias
 from labelyard.messages import Label, LabelSet
 from labelyard.submission import Labels
 

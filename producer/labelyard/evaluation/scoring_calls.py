@@ -9,15 +9,15 @@ from labelyard.evaluation.chosen_set import ChosenLabelSet, own_label_set, refer
 from labelyard.evaluation.object_calls import ObjectCalls
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.stopwatch import Stopwatch
-from labelyard.label_set_aliases import read_alias_of
-from labelyard.label_set_versions import is_alias
 from labelyard.label_sets import LabelSetRegistry
+from labelyard.label_sets.aliases import read_alias_of
+from labelyard.label_sets.versions import is_alias
 from labelyard.messages import Job
 from labelyard.queues import SubmitQueue
 from labelyard.submission import Image, JobOptions, Labels
 
 if TYPE_CHECKING:
-    from labelyard.async_label_sets import AsyncLabelSetRegistry
+    from labelyard.label_sets.async_registry import AsyncLabelSetRegistry
     from labelyard.ledger import Record
 
 AnyScoring = TypeVar("AnyScoring", bound=Scoring)

@@ -11,7 +11,7 @@ from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.rule_queue import Outcome, RuleQueue
 from labelyard.ingest.rules import IngestRule, IngestRules
-from labelyard.label_set_versions import is_alias
+from labelyard.label_sets.versions import is_alias
 from labelyard.ledger import AsyncLedger
 from labelyard.ledger.object_event_marks import LEASE_S, ObjectEventMarks
 from labelyard.messages import LabelSet

@@ -13,7 +13,7 @@ from labelyard.ingest.counters import IngestCounters
 from labelyard.ingest.events import ObjectEvent
 from labelyard.ingest.job_maker import JobMaker
 from labelyard.ingest.rules import IngestRule
-from labelyard.label_set_versions import Alias, is_alias
+from labelyard.label_sets.versions import Alias, is_alias
 from labelyard.ledger.object_event_commands import ObjectEventClaim
 from labelyard.ledger.object_event_marks import ObjectEventMarks
 from labelyard.messages import Job, LabelSet

@@ -29,6 +29,13 @@ def as_ours(error: Exception) -> LedgerUnavailableError:
     return LedgerUnavailableError(f"{type(error).__name__}: {error}")
 
 
+def foreign_content(what: str) -> LedgerUnavailableError:
+    """Return the error for an entry that does not hold what labelyard writes."""
+    return LedgerUnavailableError(
+        f"{what} cannot be read in the ledger: another program has written there"
+    )
+
+
 @contextmanager
 def ledger_errors_as_ours() -> Iterator[None]:
     """Translate exceptions of redis-py raised inside the block into our error.

@@ -14,7 +14,7 @@ from labelyard.errors import (
     RunStateError,
     RunTimeoutError,
 )
-from labelyard.label_set_aliases import AliasRegistry, read_alias_of
+from labelyard.label_sets.aliases import AliasRegistry, read_alias_of
 from labelyard.ledger import Ledger
 from labelyard.publisher import Publisher
 from labelyard.runs.ledger import RunLedger

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from labelyard.arguments import counted
+from labelyard.drift.baselines import KEPT_HOURS, baseline_json, checked_hours, read_baseline
 from labelyard.drift.canary import CanaryReport
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import KEPT_HOURS, baseline_json, checked_hours, read_baseline
 from labelyard.drift.report import WINDOW_S, DriftReport, judge_windows
 from labelyard.errors import AliasConflictError, UnknownLabelSetError
-from labelyard.label_set_arguments import check_alias, check_move, checked_notes, metrics_json
-from labelyard.label_set_versions import Alias, AliasMove, LabelSetVersion, MoveAction
 from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
+from labelyard.label_sets.arguments import check_alias, check_move, checked_notes, metrics_json
+from labelyard.label_sets.versions import Alias, AliasMove, LabelSetVersion, MoveAction
 from labelyard.messages import LabelSet
 
 

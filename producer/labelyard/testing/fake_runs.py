@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelyard.errors import IdempotencyConflictError, RunNotFoundError
-from labelyard.label_set_aliases import AliasRegistry
+from labelyard.label_sets.aliases import AliasRegistry
 from labelyard.runs.client import Runs, run_id_of
 from labelyard.runs.ledger import RunLedger
 from labelyard.runs.lines import ErrorLine

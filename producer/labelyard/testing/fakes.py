@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Unpack
 
 from labelyard.async_client import AsyncClient, AsyncJobHandle
-from labelyard.async_label_sets import AsyncLabelSetRegistry
 from labelyard.async_registries import (
     AsyncDeadLetters,
     AsyncEventGroups,
@@ -27,6 +26,7 @@ from labelyard.errors import (
 from labelyard.events.async_stream import AsyncEventStream
 from labelyard.events.options import ConsumerOptions, EventOptions
 from labelyard.events.stream import EventStream
+from labelyard.label_sets.async_registry import AsyncLabelSetRegistry
 from labelyard.ledger import Record, State
 from labelyard.ledger.commands import job_digest
 from labelyard.ledger.workers import WorkerInfo

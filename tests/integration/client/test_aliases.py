@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from labelyard import AsyncClient, Client, ClientSettings
+from labelyard.drift.baselines import baseline_json
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import baseline_json
 from labelyard.drift.report import WINDOW_S
 from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.label_sets import as_label_set

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from labelyard.drift.baselines import baseline_json
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import baseline_json
 from labelyard.drift.report import WINDOW_S
 from labelyard.errors import InvalidMessageError, LedgerUnavailableError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, as_label_set

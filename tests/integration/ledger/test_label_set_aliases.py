@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
-from labelyard.label_set_versions import Alias
 from labelyard.label_sets import LabelSetRegistry, as_label_set
+from labelyard.label_sets.versions import Alias
 from labelyard.ledger import limits
 from labelyard.messages import Label
 from labelyard_worker.local.servers import ValkeyServer

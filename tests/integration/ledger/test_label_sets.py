@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import redis
 
-from labelyard import label_sets
 from labelyard.errors import InvalidMessageError, LedgerUnavailableError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, as_label_set, label_set_digest
 from labelyard.messages import Job, Label, LabelSet
@@ -168,7 +167,7 @@ def test_parsed_sets_in_memory_are_bounded_in_bytes(
     registry: LabelSetRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted by Python itself; without a bound, all sets would take three times as much."""
-    monkeypatch.setattr(label_sets, "CACHED_BYTES", 16 * MIB)
+    monkeypatch.setattr("labelyard.label_sets.registry.CACHED_BYTES", 16 * MIB)
     references = [registry.register("large", large_set(number)) for number in range(12)]
     tracemalloc.start()
     try:

@@ -5,8 +5,8 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from labelyard.drift.baselines import baseline_json
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import baseline_json
 from labelyard.drift.report import WINDOW_S
 from labelyard.events.groups import EventGroups
 from labelyard.label_sets import LabelSetRegistry, as_label_set

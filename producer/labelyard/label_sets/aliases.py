@@ -7,8 +7,8 @@ import redis
 
 from labelyard.arguments import counted, text
 from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
-from labelyard.label_set_arguments import check_alias, check_move, checked_notes, metrics_json
-from labelyard.label_set_versions import (
+from labelyard.label_sets.arguments import check_alias, check_move, checked_notes, metrics_json
+from labelyard.label_sets.versions import (
     Alias,
     AliasMove,
     LabelSetVersion,

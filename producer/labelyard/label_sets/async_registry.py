@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from labelyard.drift.baselines import KEPT_HOURS
 from labelyard.drift.canary import CanaryReport
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.reading import KEPT_HOURS
 from labelyard.drift.report import DriftReport
-from labelyard.label_set_diff import LabelSetDiff
-from labelyard.label_set_versions import Alias, AliasMove, LabelSetVersion
 from labelyard.label_sets import LabelSetRegistry
+from labelyard.label_sets.diff import LabelSetDiff
+from labelyard.label_sets.versions import Alias, AliasMove, LabelSetVersion
 from labelyard.messages import LabelSet
 
 

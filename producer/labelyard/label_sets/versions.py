@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, TypeGuard
 
-from labelyard.errors import LedgerUnavailableError
+from labelyard.ledger.redis_errors import foreign_content
 
 _ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9._-]{0,63}")
 _HASH_SPACE: Final = 2**64
@@ -138,7 +138,7 @@ def read_alias(name: str, stored: str) -> Alias:
             note=str(known.get("note", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(name) from error
+        raise foreign_content(name) from error
 
 
 def read_version(
@@ -161,7 +161,7 @@ def read_version(
             aliases=aliases,
         )
     except ValueError as error:
-        raise _foreign(reference) from error
+        raise foreign_content(reference) from error
 
 
 def read_move(entry_id: str, stored: Mapping[str, str]) -> AliasMove:
@@ -183,10 +183,4 @@ def read_move(entry_id: str, stored: Mapping[str, str]) -> AliasMove:
             note=stored["note"],
         )
     except (ValueError, KeyError) as error:
-        raise _foreign(entry_id) from error
-
-
-def _foreign(what: str) -> LedgerUnavailableError:
-    return LedgerUnavailableError(
-        f"{what} cannot be read in the ledger: another program has written there"
-    )
+        raise foreign_content(entry_id) from error

@@ -1,120 +1,27 @@
-"""Digest of a label set, equal for equal sets, and the registry of named sets."""
+"""Registry of named label sets: each version is kept under the digest of its content."""
 
-import hashlib
-import json
-import re
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import redis
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from labelyard.arguments import listed, text, writing
-from labelyard.drift.reading import AnswerRegistry
+from labelyard.arguments import text, writing
 from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
-from labelyard.fields import LabelSetRef
 from labelyard.forking import call_in_child
-from labelyard.label_set_arguments import checked_notes
-from labelyard.label_set_diff import LabelSetDiff, compare_label_sets
+from labelyard.label_sets.answers import AnswerRegistry
+from labelyard.label_sets.arguments import (
+    check_registration,
+    checked_notes,
+    checked_reference,
+)
+from labelyard.label_sets.diff import LabelSetDiff, compare_label_sets
+from labelyard.label_sets.digest import label_set_bytes, label_set_digest
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
-from labelyard.messages import MAX_REGISTERED_PROMPTS, Label, LabelSet, refusal_of
-from labelyard.refusals import sentences_of
+from labelyard.messages import LabelSet, refusal_of
 
 CACHED_BYTES = 32 * 1024 * 1024
-# Of a parsed label and of a parsed prompt in memory, besides their letters.
-LABEL_BYTES, PROMPT_BYTES = 600, 16
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_REF: TypeAdapter[str] = TypeAdapter(LabelSetRef)
-
-
-def label_set_digest(label_set: LabelSet) -> str:
-    """Compute the digest of a label set: equal sets have equal digests, on every machine.
-
-    Defaults are left out, so that a field that a later version adds does not change
-    the digest of a set that does not use it. The order of labels counts: it breaks
-    ties.
-
-    Returns:
-        ``sha256:`` and 64 hex digits, of the set as JSON with sorted keys.
-    """
-    fields = label_set.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
-
-
-def label_set_bytes(label_set: LabelSet) -> int:
-    """Estimate the memory that a parsed label set takes; a little more than it does."""
-    sentences = [*label_set.templates, *label_set.abstain]
-    for label in label_set.labels:
-        sentences.append(label.name)
-        sentences.extend(label.prompts)
-    letters = sum(map(sys.getsizeof, sentences)) + PROMPT_BYTES * len(sentences)
-    return letters + LABEL_BYTES * len(label_set.labels)
-
-
-def as_label_set(
-    labels: LabelSet | Sequence[str | Label], *, within: str = "", **options: Any
-) -> LabelSet:
-    """Make a label set of plain names, for those who need no more.
-
-    Args:
-        labels: A set (returned as it is), or names and ``Label`` objects.
-        within: Path of the set in a message, for the error's text.
-        options: Other fields of ``LabelSet``, for example ``templates``.
-
-    Raises:
-        InvalidMessageError: They do not make a label set; the text gives the reason.
-    """
-    if isinstance(labels, LabelSet):
-        if options:
-            raise InvalidMessageError("options go with names; a LabelSet carries its own")
-        return labels
-    if isinstance(labels, str):
-        raise InvalidMessageError("labels must be a sequence of names, not one text: [name, …]")
-    named = tuple(
-        {"name": label} if isinstance(label, str) else label
-        for label in listed(labels, name="labels")
-    )
-    try:
-        return LabelSet.model_validate({"labels": named, **options})
-    except ValidationError as error:
-        raise InvalidMessageError(sentences_of(error, whole="labels", within=within)) from error
-
-
-def check_registration(name: str, label_set: LabelSet) -> None:
-    """Refuse a name or a label set that cannot be registered.
-
-    Raises:
-        InvalidMessageError: The name is not allowed, or the set makes too many prompts.
-    """
-    text(name, name="name")
-    if not isinstance(label_set, LabelSet):
-        raise InvalidMessageError("label_set: pass a LabelSet, or make one with as_label_set()")
-    if not _NAME.fullmatch(name):
-        raise InvalidMessageError(
-            f"{name!r} cannot name a label set: use up to 64 lower-case letters, "
-            "digits, dots, underscores and hyphens, a letter or digit first"
-        )
-    if (prompts := label_set.count_prompts()) > MAX_REGISTERED_PROMPTS:
-        raise InvalidMessageError(
-            f"labels and templates make {prompts} prompts (limit {MAX_REGISTERED_PROMPTS}): "
-            "use fewer templates or fewer labels"
-        )
-
-
-def checked_reference(reference: str) -> str:
-    """Return *reference* if it has the form of one.
-
-    Raises:
-        UnknownLabelSetError: It has not.
-    """
-    try:
-        return _REF.validate_python(text(reference, name="reference"))
-    except ValidationError as error:
-        raise UnknownLabelSetError(f"{reference!r} is not of the form name@sha256:…") from error
 
 
 class LabelSetRegistry(AnswerRegistry):

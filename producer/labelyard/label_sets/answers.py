@@ -1,18 +1,14 @@
 """Registry of what workers counted of the answers of label sets: drift and canaries."""
 
-import json
-import time
-from typing import Any, Final
+from typing import Any
 
+from labelyard.drift.baselines import KEPT_HOURS, baseline_json, checked_hours, read_baseline
 from labelyard.drift.canary import CanaryReport, read_comparison
 from labelyard.drift.counts import AnswerCounts
 from labelyard.drift.report import WINDOW_S, DriftReport, judge_windows
-from labelyard.errors import InvalidMessageError, LedgerUnavailableError, UnknownLabelSetError
-from labelyard.label_set_aliases import AliasRegistry, as_text, as_texts
-from labelyard.ledger.limits import COUNTS_TTL_S
-from labelyard.ledger.redis_errors import ledger_errors_as_ours
-
-KEPT_HOURS: Final = COUNTS_TTL_S // WINDOW_S
+from labelyard.errors import UnknownLabelSetError
+from labelyard.label_sets.aliases import AliasRegistry, as_text, as_texts
+from labelyard.ledger.redis_errors import foreign_content, ledger_errors_as_ours
 
 
 class AnswerRegistry(AliasRegistry):
@@ -38,7 +34,7 @@ class AnswerRegistry(AliasRegistry):
                 as_texts(stored), alias=alias, reference=reference, canary=canary, share=share
             )
         except ValueError as error:
-            raise _foreign(f"the canary of {alias}") from error
+            raise foreign_content(f"the canary of {alias}") from error
 
     def drift(self, labels: str, *, hours: int = KEPT_HOURS) -> DriftReport:
         """Compare the answers of a version with its baseline, hour by hour.
@@ -112,48 +108,4 @@ class AnswerRegistry(AliasRegistry):
                 if stored
             }
         except ValueError as error:
-            raise _foreign(f"the answers of {reference}") from error
-
-
-def checked_hours(hours: Any) -> int:
-    """Return *hours* if the ledger keeps as many.
-
-    Raises:
-        InvalidMessageError: It is not a whole number from 1 to 840.
-    """
-    if isinstance(hours, bool) or not isinstance(hours, int) or not 1 <= hours <= KEPT_HOURS:
-        raise InvalidMessageError(f"hours: write a whole number from 1 to {KEPT_HOURS}")
-    return hours
-
-
-def baseline_json(counts: Any, *, at: float | None = None) -> str:
-    """Write a baseline for the ledger.
-
-    Raises:
-        InvalidMessageError: It is none, or holds no answers.
-    """
-    if not isinstance(counts, AnswerCounts):
-        raise InvalidMessageError("counts: pass AnswerCounts, as labelyard.drift makes them")
-    if not counts.n:
-        raise InvalidMessageError("the baseline needs answers: no worker has counted any yet")
-    made_at = time.time() if at is None else at
-    return json.dumps({"at": made_at, "fields": counts.bounded().fields()}, ensure_ascii=False)
-
-
-def read_baseline(reference: str, stored: str) -> tuple[AnswerCounts, float]:
-    """Read a baseline as the ledger holds it, and when it was set.
-
-    Raises:
-        LedgerUnavailableError: It cannot be read.
-    """
-    try:
-        known = json.loads(stored)
-        return AnswerCounts.of_fields(known["fields"]), float(known["at"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(f"the baseline of {reference}") from error
-
-
-def _foreign(what: str) -> LedgerUnavailableError:
-    return LedgerUnavailableError(
-        f"{what} cannot be read in the ledger: another program has written there"
-    )
+            raise foreign_content(f"the answers of {reference}") from error
