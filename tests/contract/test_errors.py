@@ -33,6 +33,16 @@ def test_errors_survive_the_wire(cls: type[LabelyardError]) -> None:
     assert (type(received), str(received)) == (cls, str(raised))
 
 
+def test_every_error_crosses_the_wire_under_the_one_name_that_older_clients_import() -> None:
+    backend = Celery(backend="cache+memory://", set_as_current=False).backend
+    names = {cls.__name__ for cls in all_errors() if cls.__module__.startswith("labelyard.")}
+
+    wires = [backend.prepare_exception(getattr(errors, name)("s3://a/b"), "json") for name in names]
+
+    assert {wire["exc_module"] for wire in wires} == {"labelyard.errors"}
+    assert {wire["exc_type"] for wire in wires} == names
+
+
 @pytest.mark.parametrize(
     "cls", [cls for cls in ERRORS if issubclass(cls, ImageError)], ids=lambda cls: cls.__name__
 )
