@@ -15,7 +15,7 @@ from labelyard.errors import (
     StorageUnavailableError,
     all_errors,
 )
-from labelyard.local_paths import is_file
+from labelyard.local_paths import is_file, printable
 from labelyard.messages import Failure, ImageResult, LabelExplanation, Result
 from labelyard.messages.explanation import DEFAULT_GRID
 from labelyard.queues import Queue, SubmitQueue
@@ -162,8 +162,7 @@ def image_of(image: Image | Path, upload: Any) -> Image:
     if not isinstance(image, Path):
         return image
     if not is_file(image):
-        shown = str(image).encode(errors="backslashreplace").decode()
-        raise InvalidMessageError(f"image: there is no file {shown}")
+        raise InvalidMessageError(f"image: there is no file {printable(image)}")
     uri: str = upload([image])[image]
     return uri
 

@@ -1,4 +1,4 @@
-"""Look for files and folders by names that anybody may have written."""
+"""Names of local files and folders that anybody may have written: looked for, and written out."""
 
 from os import PathLike
 from pathlib import Path
@@ -18,3 +18,8 @@ def is_folder(path: str | PathLike[str]) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def printable(path: str | PathLike[str]) -> str:
+    """Write a path for a message: a file name may hold bytes that are not text."""
+    return str(path).encode(errors="backslashreplace").decode()

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelyard.errors import InvalidMessageError
+from labelyard.evaluation.adapting import read_shares
 from labelyard.evaluation.manifest import LabelledImage, read_manifest
+from labelyard.evaluation.template_choice import with_templates
+from labelyard.label_sets import as_label_set
 
 LABELS = ("cat", "dog")
 Written = Callable[[Sequence[Any]], Path]
@@ -133,6 +136,25 @@ def test_a_split_without_a_line_names_those_that_there_are(
 def test_a_manifest_that_cannot_be_read_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidMessageError):
         read_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize("file", ["\ud800", "\udcff.jsonl"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file: read_manifest(file, split=None, labels={"cat"}),
+        lambda file: read_shares(file, ["cat", "dog"]),
+        lambda file: with_templates(as_label_set(["cat", "dog"]), file),
+    ],
+    ids=["manifest", "shares", "templates"],
+)
+def test_a_file_whose_name_is_not_text_has_an_error_that_can_be_printed(
+    read: Callable[[str], Any], file: str
+) -> None:
+    with pytest.raises(InvalidMessageError) as refused:
+        read(file)
+
+    assert str(refused.value).encode()
 
 
 def test_lines_may_come_as_objects_and_pass_through(written: Written) -> None:

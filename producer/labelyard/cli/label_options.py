@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from labelyard.errors import InvalidMessageError
 from labelyard.label_sets import as_label_set
 from labelyard.label_sets.versions import is_alias
+from labelyard.local_paths import printable
 from labelyard.messages import LabelSet
 from labelyard.messages.labels import Scoring
 from labelyard.refusals import sentences_of
@@ -135,9 +136,9 @@ def read_label_set(file: Path) -> LabelSet:
         return LabelSet.model_validate_json(_text_of(file))
     except ValidationError as error:
         refusal = sentences_of(error, whole="the label set")
-        raise InvalidMessageError(f"{_shown(file)}: {refusal}") from error
+        raise InvalidMessageError(f"{printable(file)}: {refusal}") from error
     except RecursionError as error:
-        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
+        raise InvalidMessageError(f"{printable(file)}: {error}") from error
 
 
 def _from_lines(file: Path) -> dict[str, Any]:
@@ -155,11 +156,11 @@ def _from_lines(file: Path) -> dict[str, Any]:
             fields = json.loads(line)
         except ValueError as error:
             raise InvalidMessageError(
-                f"{_shown(file)}: line {number}: not JSON ({error})"
+                f"{printable(file)}: line {number}: not JSON ({error})"
             ) from error
         if not isinstance(fields, dict):
             raise InvalidMessageError(
-                f"{_shown(file)}: line {number}: write an object such as "
+                f"{printable(file)}: line {number}: write an object such as "
                 '{"name": "a leopard", "path": ["animal", "mammal"]}'
             )
         (labels if "name" in fields else parents).append(fields)
@@ -174,14 +175,11 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except IsADirectoryError as error:
-        raise InvalidMessageError(f"{_shown(file)} is a folder: name a file of labels") from error
+        raise InvalidMessageError(
+            f"{printable(file)} is a folder: name a file of labels"
+        ) from error
     except (OSError, UnicodeError) as error:
-        raise InvalidMessageError(f"{_shown(file)}: {error}") from error
-
-
-def _shown(file: Path) -> str:
-    """Write a path that may hold bytes which are not text."""
-    return str(file).encode(errors="backslashreplace").decode()
+        raise InvalidMessageError(f"{printable(file)}: {error}") from error
 
 
 def _check_sentence(sentence: str) -> None:

@@ -14,6 +14,7 @@ from labelyard.evaluation.prepared_pictures import PreparedPictures
 from labelyard.evaluation.sample_checks import check_scored
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
 from labelyard.evaluation.versions import with_learned, without_promise
+from labelyard.local_paths import printable
 from labelyard.messages import LabelSet
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def read_shares(shares: Mapping[str, float] | str | Path, names: Sequence[str]) 
             given = json.loads(Path(shares).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or "not JSON"
-            raise InvalidMessageError(f"shares: {shares}: {reason}") from error
+            raise InvalidMessageError(f"shares: {printable(shares)}: {reason}") from error
     if not isinstance(given, Mapping):
         raise InvalidMessageError('shares: write an object such as {"cat": 0.7, "dog": 0.3}')
     if unknown := [name for name in given if name not in names]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.scored_images import ScoredImage
+from labelyard.local_paths import printable
 
 
 def answer_of(one: ScoredImage, names: Sequence[str]) -> str | None:
@@ -67,7 +68,8 @@ def writing_into(folder: str | Path) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         yield path
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise InvalidMessageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidMessageError(f"{printable(path)}: {reason}") from error
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

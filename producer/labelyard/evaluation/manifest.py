@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from labelyard.arguments import listed
 from labelyard.errors import InvalidMessageError
 from labelyard.fields import MAX_LABELS, Name
-from labelyard.local_paths import is_folder
+from labelyard.local_paths import is_folder, printable
 from labelyard.refusals import sentences_of
 
 #: Faults that one error names; the others are counted.
@@ -167,20 +167,23 @@ def _read(
 def _open(source: Manifest) -> tuple[str, Path, Iterable[tuple[int, Any]]]:
     if isinstance(source, str | Path):
         path = Path(source)
-        return str(path), path.parent, _read_lines(path)
+        return printable(path), path.parent, _read_lines(path)
     return "manifest", Path(), enumerate(listed(source, name="manifest"), 1)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if is_folder(path):
-        raise InvalidMessageError(f"{path} is a folder: name its manifest, a file of JSON lines")
+        raise InvalidMessageError(
+            f"{printable(path)} is a folder: name its manifest, a file of JSON lines"
+        )
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if content := line.removeprefix(b"\xef\xbb\xbf").strip():
                     yield number, content
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise InvalidMessageError(f"{path}: {getattr(error, 'strerror', error)}") from error
+        reason = getattr(error, "strerror", error)
+        raise InvalidMessageError(f"{printable(path)}: {reason}") from error
 
 
 def _parse_all(

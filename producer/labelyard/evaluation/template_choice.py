@@ -8,6 +8,7 @@ from typing import Any
 from labelyard.arguments import listed, text
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
+from labelyard.local_paths import printable
 from labelyard.messages import LabelSet
 
 
@@ -63,7 +64,7 @@ def with_templates(
             lines = Path(templates).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise InvalidMessageError(f"templates: {templates}: {reason}") from error
+            raise InvalidMessageError(f"templates: {printable(templates)}: {reason}") from error
         templates = [line.strip() for line in lines if line.strip()]
     if label_set.learned is not None:
         raise InvalidMessageError(
