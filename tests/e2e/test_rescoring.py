@@ -16,6 +16,7 @@ from tests.conftest import SESSION_SERVERS
 from tests.e2e.instant import COMMAND, ROOT
 from tests.support import command_line, pictures
 from tests.support.service import READY_WITHIN_S, Service
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -185,6 +186,24 @@ def test_a_set_that_reads_texts_is_refused_for_old_embeddings_unless_texts_count
     assert [run.state for run in states] == ["failed", "succeeded"]
     assert states[0].failure is not None
     assert "old embeddings have no texts" in states[0].failure.message
+
+
+@pytest.mark.allow_persistent_keys("a registered label set stays")
+def test_old_pictures_are_not_counted_for_the_drift_of_a_label_set(
+    service: Service, client: Client, old_run: RunRecord
+) -> None:
+    reference = client.label_sets.register("rescored", as_label_set(NEW_LABELS))
+    client.runs.rescore(old_run.run_id, reference).wait(timeout_s=ENDS_WITHIN_S)
+
+    uri = service.pictures.put("old/later.png", pictures.png(seed=9))
+    with service.client(namespace=NAMESPACE) as own:
+        own.classify([uri], reference, timeout_s=ENDS_WITHIN_S)
+
+    def counted() -> int:
+        return client.label_sets.drift(reference).counts.n
+
+    wait_until(counted, within_s=ENDS_WITHIN_S)
+    assert counted() == 1  # the job's picture, counted after the run
 
 
 def test_a_run_without_embeddings_cannot_be_scored_again(

@@ -452,6 +452,43 @@ def test_rabbitmq_carries_runs_as_well(runs: RunService, tmp_path: Path) -> None
     assert_each_line_once(runs.lines("rabbit/"), images=300)
 
 
+@pytest.mark.allow_persistent_keys("registered label sets stay")
+def test_answers_of_registered_sets_in_a_run_are_counted_for_their_drift(
+    runs: RunService, client: Client
+) -> None:
+    of_run = client.label_sets.register("drifting", as_label_set(LABELS))
+    of_lines = client.label_sets.register("drifting-lines", as_label_set(["a hen", "a cow"]))
+    extra = (
+        json.dumps({"custom_id": "gone", "uri": runs.pictures.uri("gone.png")}),
+        *(
+            json.dumps({"custom_id": f"{n}", "uri": runs.pictures.uri("drift/1.png")} | labels)
+            for n, labels in enumerate(
+                [{"label_set": of_lines}, {"label_set": of_lines}, {"labels": ["a bee", "a fly"]}]
+            )
+        ),
+    )
+    source = runs.manifest(images=150, name="drift", extra=extra)
+
+    handle = client.runs.start(source, of_run, out=runs.results.uri("drift/"))
+    run = ended(runs, client, handle.id)
+
+    sets = client.label_sets
+    runs.until(lambda: sets.drift(of_run).counts.n >= 150 and sets.drift(of_lines).counts.n)
+    counts, found = sets.drift(of_run).counts, runs.lines("drift/")
+    name, _, digest = of_run.partition("@sha256:")
+    matched = scrape(runs.worker.health_url).value(
+        "labelyard_answers_total", label_set=f"{name}@sha256:{digest[:12]}", answer="matched"
+    )
+    assert (run.succeeded, run.failed) == (153, 1)
+    assert (counts.n, sum(counts.scores), sets.drift(of_lines).counts.n) == (150, 150, 2)
+    assert counts.answers == Counter(
+        line["top_label"]
+        for line in found
+        if line["label_set"] == f"sha256:{digest}" and line["status"] == "succeeded"
+    )
+    assert matched == 150
+
+
 @pytest.mark.allow_persistent_keys("a registered label set stays")
 def test_a_run_reads_texts_as_a_job_does_in_both_forms_of_its_results(
     runs: RunService, client: Client, tmp_path: Path

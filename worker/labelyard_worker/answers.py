@@ -3,14 +3,14 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final
 
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client import Histogram
 
-from labelyard.drift.counts import answer_fields
+from labelyard.drift.counts import Answer, answer_fields, answers_of
 from labelyard.drift.report import WINDOW_S
 from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger
@@ -66,15 +66,19 @@ class AnswerCounter:
         if isinstance(job.label_set, LabelSet) or job.tag == EVALUATION:
             return
         if result.label_set is not None:
-            fields = answer_fields(result.images)
-            if fields:
-                hour = int(self._ledger.clock.now() // WINDOW_S)
-                self._add(self._ledger.keys.answers(result.label_set, hour), fields)
-                observe_answers(job.label_set, result)
+            self.count_answers(job.label_set, answers_of(result.images))
         if isinstance(result, ComparedResult) and job.alias and job.canary:
             key = self._ledger.keys.canary(job.alias, job.label_set, job.canary)
             self._add(key, result.comparison)
             observe_comparison(job.alias, result.comparison)
+
+    def count_answers(self, reference: str, answers: Sequence[Answer]) -> None:
+        """Count the answers of a registered label set to pictures that are final."""
+        if answers:
+            hour = int(self._ledger.clock.now() // WINDOW_S)
+            key = self._ledger.keys.answers(reference.rpartition("@")[2], hour)
+            self._add(key, answer_fields(answers))
+            observe_answers(reference, answers)
 
     def flush(self) -> None:
         """Add to the ledger what was counted since the last call.
@@ -123,16 +127,12 @@ class AnswerCounter:
             log.exception("answers_failed")
 
 
-def observe_answers(reference: str, result: Result) -> None:
-    """Observe scores and outcomes of a job's pictures under a version of a bounded number."""
+def observe_answers(reference: str, answers: Sequence[Answer]) -> None:
+    """Observe scores and outcomes of pictures under a version of a bounded number."""
     scores, outcomes = _children(_label_set_label(reference))
-    for image in result.images:
-        if image.error is None and image.labels:
-            scores.observe(image.labels[0].score)
-            outcome = (
-                "abstained" if image.abstained else "matched" if image.matched else "unmatched"
-            )
-            outcomes[outcome].inc()
+    for _, score, is_matched, is_abstained in answers:
+        scores.observe(score)
+        outcomes["abstained" if is_abstained else "matched" if is_matched else "unmatched"].inc()
 
 
 def observe_comparison(alias: str, comparison: Mapping[str, int]) -> None:

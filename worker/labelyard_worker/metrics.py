@@ -142,19 +142,19 @@ CHILDREN_REPLACED: Final = _counter(
 )
 BEST_SCORE: Final = _histogram(
     "labelyard_best_score",
-    "Best score of an image in a job, by the version of a registered label set: its name, and the "
+    "Best score of an image, by the version of a registered label set: its name, and the "
     "first digits of its digest. At most 50 versions of a worker are named, the others are other.",
     ("label_set",),
     buckets=TENTHS,
 )
 ANSWERS: Final = _counter(
     "labelyard_answers_total",
-    "Images in those jobs by the answer: matched (a label), unmatched, or abstained.",
+    "Images of these versions by the answer: matched (a label), unmatched, or abstained.",
     ("label_set", "answer"),
 )
 ANSWERS_DROPPED: Final = _counter(
     "labelyard_answers_dropped_total",
-    "Jobs whose answers were not counted in the ledger, because too many versions were in use.",
+    "Jobs and shards whose answers were not counted in the ledger, because too many versions were in use.",
 )
 CANARY_IMAGES: Final = _counter(
     "labelyard_canary_images_total",

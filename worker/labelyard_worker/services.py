@@ -180,6 +180,7 @@ def _wire(settings: WorkerSettings, stack: ExitStack, load: LoadCheckpoint) -> S
         runs=RunLedger(links.ledger),
         publisher=links.publisher,
         classifier=classifier,
+        count_answers=answers.count_answers,
     )
     _start_maintenance(settings, stack, links, running, details, runs.feeder)
     drain = Drain(executor, running, deliveries, links.ledger, drain_s=settings.drain_s)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from labelyard.messages import ImageResult
 
@@ -12,6 +12,8 @@ from labelyard.messages import ImageResult
 STEP: Final = 0.5
 LAST_BIN: Final = 31
 SCORE, ANSWER = "score:", "answer:"
+#: Of a picture the best label, its score, whether a label was matched, and whether the set abstained.
+Answer: TypeAlias = tuple[str, float, bool, bool]
 #: Labels that a baseline names; the rarer ones are counted together.
 MAX_NAMED: Final = 200
 
@@ -88,15 +90,8 @@ class AnswerCounts:
         return AnswerCounts(self.n, self.scores, answers, self.abstained, self.unmatched)
 
 
-def answer_counts(
-    images: Iterable[tuple[str, float, bool, bool]],
-) -> AnswerCounts:
-    """Count answers.
-
-    Args:
-        images: Of each picture the best label, its score, whether a label was matched, and
-            whether the set abstained.
-    """
+def answer_counts(images: Iterable[Answer]) -> AnswerCounts:
+    """Count answers."""
     scores, answers = [0] * (LAST_BIN + 1), dict[str, int]()
     n = abstained = unmatched = 0
     for label, score, is_matched, is_abstained in images:
@@ -110,22 +105,26 @@ def answer_counts(
     return AnswerCounts(n, tuple(scores), answers, abstained, unmatched)
 
 
-def answer_fields(images: Iterable[ImageResult]) -> dict[str, int]:
-    """Count the answers in a result, by the names of their fields in the ledger.
+def answers_of(images: Iterable[ImageResult]) -> list[Answer]:
+    """Return the answers in a result; pictures that failed have none."""
+    return [
+        (image.labels[0].name, image.labels[0].score, bool(image.matched), image.abstained)
+        for image in images
+        if image.error is None and image.labels
+    ]
 
-    Pictures that failed are left out.
-    """
+
+def answer_fields(answers: Iterable[Answer]) -> dict[str, int]:
+    """Count answers by the names of their fields in the ledger."""
     counts: dict[str, int] = {}
 
     def add(name: str, count: int = 1) -> None:
         counts[name] = counts.get(name, 0) + count
 
-    for image in images:
-        if image.error is None and image.labels:
-            best = image.labels[0]
-            add("n")
-            add(f"{SCORE}{score_bin(best.score)}")
-            add("abstained" if image.abstained else f"{ANSWER}{best.name}")
-            if not image.matched:
-                add("unmatched")
+    for label, score, is_matched, is_abstained in answers:
+        add("n")
+        add(f"{SCORE}{score_bin(score)}")
+        add("abstained" if is_abstained else f"{ANSWER}{label}")
+        if not is_matched:
+            add("unmatched")
     return counts

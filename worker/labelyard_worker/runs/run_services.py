@@ -14,7 +14,8 @@ from labelyard_worker.runs.plan_sources import PlanSources
 from labelyard_worker.runs.plan_work import PlanParts, PlanWork
 from labelyard_worker.runs.requests import RunRequests
 from labelyard_worker.runs.result_files import ResultFiles
-from labelyard_worker.runs.shard_work import ShardParts, ShardWork
+from labelyard_worker.runs.shard_parts import CountAnswers, ShardParts
+from labelyard_worker.runs.shard_work import ShardWork
 from labelyard_worker.runs.storage import RunStorage
 from labelyard_worker.settings import WorkerSettings
 
@@ -40,8 +41,12 @@ class RunServices:
         runs: RunLedger,
         publisher: Publisher,
         classifier: Classifier,
+        count_answers: CountAnswers,
     ) -> "RunServices":
         """Build the parts.
+
+        Args:
+            count_answers: Counts answers of registered label sets for their drift.
 
         Raises:
             ServiceConfigError: LABELYARD_RESULT_BUCKETS has another form.
@@ -54,7 +59,9 @@ class RunServices:
         requests = RunRequests(runs)
         return cls(
             plans=PlanParts(runs, storage, classifier, open_source, settings, wake),
-            shards=ShardParts(runs, requests, storage, classifier, open_files, settings, wake),
+            shards=ShardParts(
+                runs, requests, storage, classifier, open_files, count_answers, settings, wake
+            ),
             ends=EndParts(runs, storage, open_files, settings),
             feeder=feeder,
         )

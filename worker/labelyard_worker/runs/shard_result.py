@@ -1,9 +1,10 @@
 """Result of a shard, and the numbers that it adds to its run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from labelyard.drift.counts import Answer
 from labelyard.messages import Failure, ModelInfo
 from labelyard.messages.result import Status
 from labelyard.runs.lines import ErrorLine
@@ -21,6 +22,7 @@ class ShardResult:
         bad_lines: Number of lines without an image, by code.
         failure: Why the shard failed as a whole: its lines are written as the run ends.
         is_split: Whether smaller shards stand in its place.
+        answers: Answers to its pictures, by the reference of a registered label set.
     """
 
     outcomes: Mapping[str, int] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class ShardResult:
     model: ModelInfo | None = None
     failure: Failure | None = None
     is_split: bool = False
+    answers: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:

@@ -10,6 +10,7 @@ from labelyard_worker.embedding import Embedded
 from labelyard_worker.image_outcomes import ImageOutcome
 from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.line_labels import LabelFault, LabelMatrices
+from labelyard_worker.runs.shard_answers import ShardAnswers
 from labelyard_worker.runs.shard_images import PlanLines, to_image
 from labelyard_worker.vision.ranking import ImageScores
 from labelyard_worker.vision.scorer import Scorer
@@ -22,12 +23,14 @@ class ShardScoring:
 
     Attributes:
         has_embeddings: Whether the embeddings are written, too.
+        answers: Takes each answer, for the drift of label sets.
     """
 
     matrices: LabelMatrices
     scorer: Scorer
     top_k: int
     has_embeddings: bool
+    answers: ShardAnswers
 
     def write(
         self, files: ShardFiles, lines: PlanLines, outcomes: dict[int, ImageOutcome]
@@ -48,6 +51,7 @@ class ShardScoring:
                 files.add_error(line)
                 continue
             result = self._result(line, labels[index], outcomes[index], scores.get(index))
+            self.answers.add(line, result)
             embedded = outcomes[index] if self.has_embeddings and result.error is None else None
             files.add(
                 result,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,50 +11,29 @@ from labelyard.errors import ImageKilledWorkerError, JobCancelledError
 from labelyard.ledger import Ledger, Pending
 from labelyard.messages import Failure, Result
 from labelyard.queues import Queue
-from labelyard.runs.ledger import RunLedger
 from labelyard.runs.parts import ShardPart, name_parts
 from labelyard.runs.record import FINAL_RUN_STATES, counts_of
 from labelyard.runs.request import RunRequest
-from labelyard_worker.classify import Classifier
 from labelyard_worker.jobs.cancellation import RunPausedError, Token
 from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.files.shard_files import ShardFiles
 from labelyard_worker.runs.line_labels import LabelMatrices
 from labelyard_worker.runs.part_work import PartWork
-from labelyard_worker.runs.requests import RunRequests
 from labelyard_worker.runs.rescoring import Rescorer
+from labelyard_worker.runs.shard_answers import ShardAnswers
 from labelyard_worker.runs.shard_images import PlanLines, ShardImages
+from labelyard_worker.runs.shard_parts import ShardParts
 from labelyard_worker.runs.shard_rescoring import EmbeddedShard
 from labelyard_worker.runs.shard_result import ShardResult, bad_lines_of, failed_counts
 from labelyard_worker.runs.shard_scoring import ShardScoring
-from labelyard_worker.runs.shard_storage import OpenFiles, lines_of, store_files
+from labelyard_worker.runs.shard_storage import lines_of, store_files
 from labelyard_worker.runs.shard_trail import CAREFUL_PARTS, Trail, split_range
-from labelyard_worker.runs.storage import RunStorage
-from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.spans import Attributes
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two notes of a shard of old embeddings, which may have thousands of lines a second.
 RESCORING_NOTE_EVERY_S: Final = 1.0
-
-
-@dataclass(frozen=True)
-class ShardParts:
-    """Parts of a worker that shards use.
-
-    Attributes:
-        open_files: Opens the files of a shard by its name.
-        wake_feeder: Has the feeder begin its next round now, if this worker leads.
-    """
-
-    runs: RunLedger
-    requests: RunRequests
-    storage: RunStorage
-    classifier: Classifier
-    open_files: OpenFiles
-    settings: WorkerSettings
-    wake_feeder: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -91,13 +70,14 @@ class ShardWork(PartWork[ShardResult]):
         self.parts.storage.check(request)
         is_rescored = request.source_format == "embeddings"
         lines = [] if is_rescored else self._read_lines(request)
+        answers = ShardAnswers(request.label_set)
         files = self.parts.open_files(request, self.part.name)
         started_at = time.monotonic()
         try:
             if is_rescored:
                 outcomes = self._rescore(request, files, token)
             else:
-                outcomes = self._score(request, lines, files, token)
+                outcomes = self._score(request, lines, files, answers, token)
             token.check()
             self._store(request, files, seconds=time.monotonic() - started_at)
         finally:
@@ -107,6 +87,7 @@ class ShardWork(PartWork[ShardResult]):
             bad_lines_of(lines),
             seconds=time.monotonic() - started_at,
             model=self.parts.classifier.model,
+            answers=answers.by_reference,
         )
 
     def _begin(self, token: Token) -> None:
@@ -142,7 +123,12 @@ class ShardWork(PartWork[ShardResult]):
         return shard.score(Rescorer(classifier.scorer, labels, request.top_k), files, note=note)
 
     def _score(
-        self, request: RunRequest, lines: PlanLines, files: ShardFiles, token: Token
+        self,
+        request: RunRequest,
+        lines: PlanLines,
+        files: ShardFiles,
+        answers: ShardAnswers,
+        token: Token,
     ) -> Counter[str]:
         classifier = self.parts.classifier
         matrices = LabelMatrices(
@@ -150,7 +136,11 @@ class ShardWork(PartWork[ShardResult]):
         )
         matrices.of_run()  # an unknown set fails the shard, not each of its lines
         scoring = ShardScoring(
-            matrices, classifier.scorer, request.top_k, has_embeddings=request.embeddings
+            matrices,
+            classifier.scorer,
+            request.top_k,
+            has_embeddings=request.embeddings,
+            answers=answers,
         )
         is_careful = self.queue.rules.is_exclusive
         trail = Trail(self.parts.runs, self.part, start=token.start or 0, is_careful=is_careful)
@@ -233,6 +223,11 @@ class ShardWork(PartWork[ShardResult]):
             failure=result.failure,
             images_per_s=result.images / result.seconds if result.seconds else 0.0,
         )
+
+    def count(self, result: ShardResult) -> None:
+        """Count the answers, for the drift of label sets; those to old embeddings are left out."""
+        for reference, answers in result.answers.items():
+            self.parts.count_answers(reference, answers)
 
     def _counts(self, result: ShardResult) -> dict[str, int]:
         """Return the numbers that the shard adds to its run."""
