@@ -67,6 +67,32 @@ def test_twenty_pictures_a_label_certify_none_and_invent_no_threshold():
     assert found.label_set.learned is not None
 
 
+def test_a_picture_in_many_lines_is_no_more_evidence_than_in_one():
+    client, rows = sample(dict.fromkeys(LABELS, 12))
+
+    once, thrice = calibrate(client, rows), calibrate(client, rows * 3)
+
+    assert (thrice.n, thrice.repeated) == (once.n, 72)
+    assert [one.verdict for one in thrice.labels] == [one.verdict for one in once.labels]
+    assert thrice.certified is None
+
+
+def test_a_picture_with_two_labels_does_not_calibrate_and_the_error_names_both_lines():
+    client, rows = sample(dict.fromkeys(LABELS, 2))
+
+    with pytest.raises(InvalidMessageError, match="line 7: the same picture as in line 1, with"):
+        calibrate(client, [*rows, {**rows[0], "label": "a fox"}])
+
+
+def test_a_label_that_others_hold_back_lacks_what_a_certificate_of_its_own_needs():
+    client, rows = sample({"a cat": 60, "a dog": 30}, wrong={"a dog": 28}, sure=0.6)
+
+    cat, _, fox = calibrate(client, rows).labels
+
+    assert cat.verdict == "not certified, needs about 75 more pictures"
+    assert fox.verdict == "not certified, no picture was answered with it"
+
+
 def test_thresholds_of_the_owner_stay_and_those_of_an_earlier_calibration_go():
     client, rows = sample(dict.fromkeys(LABELS, 10))
     owned = LabelSet(labels=tuple(Label(name=name, threshold=0.3) for name in LABELS))

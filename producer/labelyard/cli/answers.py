@@ -8,7 +8,7 @@ from labelyard.cli.inputs import AsJson
 from labelyard.cli.label_set_versions import AliasName, Author, Note, Version, user
 from labelyard.cli.output import print_json
 from labelyard.cli.tables import Column, print_columns
-from labelyard.cli.words import count
+from labelyard.cli.words import count, plural
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED
 from labelyard.drift.baselines import KEPT_HOURS
@@ -126,7 +126,7 @@ def _test(test: DriftTest) -> tuple[str, str]:
 def _print_canary(report: CanaryReport) -> None:
     typer.echo(f"{report.alias} answers with {report.reference}")
     typer.echo(f"its canary is {report.canary}, on {report.share * 100:.3g} % of the jobs")
-    typer.echo(f"{count(report.jobs)} jobs with {count(report.images)} pictures were compared")
+    typer.echo(f"compared: {plural(report.jobs, 'job')} with {plural(report.images, 'picture')}")
     if report.agreement is not None and report.score_change is not None:
         typer.echo(
             f"{report.agreement:.2%} have the same answer, the best score changes by "

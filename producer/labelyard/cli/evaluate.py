@@ -18,6 +18,7 @@ from labelyard.cli.set_scoring import (
 )
 from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.template_table import compare_templates, print_templates
+from labelyard.cli.words import plural
 from labelyard.command_group import EXIT_FAILED, CommandError
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
@@ -103,7 +104,7 @@ def figures_line(figures: Figures) -> str:
         f"accuracy {shown(figures.accuracy)} ({low:.3f} to {high:.3f})",
         f"calibration error {shown(figures.ece)}",
         f"nll {shown(figures.nll)}",
-        f"{figures.n} pictures",
+        plural(figures.n, "picture"),
     ]
     if figures.none_of_these is not None:
         parts.append(f"none of these: AUROC {shown(figures.none_of_these.auroc)}")
@@ -133,7 +134,8 @@ def _print_evaluation(evaluation: Evaluation, folder: Path) -> None:
         )
         for one in ranked[:LISTED_LABELS]
     ]
-    print_columns(COLUMNS, rows)
+    if rows:
+        print_columns(COLUMNS, rows)
     if len(ranked) > LISTED_LABELS:
         typer.echo(f"and {len(ranked) - LISTED_LABELS} labels with a higher recall")
     for level in evaluation.figures.levels:
@@ -150,11 +152,11 @@ def _print_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def raise_failures(evaluation: Evaluation) -> None:
     """End the command with an error if a picture has no scores."""
-    failed = [(one.image.line, one.error) for one in evaluation.scored if one.error is not None]
+    failed = [(one, one.error.code) for one in evaluation.scored if one.error is not None]
     if failed:
-        line, error = failed[0]
+        first, code = failed[0]
         raise CommandError(
-            error.code,
-            f"{len(failed)} of {len(evaluation.scored)} pictures have no scores, the first in "
-            f"line {line}: {error.message.removeprefix(f'{error.code}: ')}",
+            code,
+            f"no scores for {len(failed)} of {plural(len(evaluation.scored), 'picture')}, the first "
+            f"in line {first.image.line}: {first.fault.removeprefix(f'{code}: ')}",
         )

@@ -9,6 +9,7 @@ from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
 from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
 from labelyard.cli.tables import Column, print_columns
+from labelyard.cli.words import plural
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.calibrating import Calibration
 from labelyard.evaluation.teaching import TaughtSet
@@ -101,17 +102,24 @@ def _as_choice(text: str | None) -> "LimitChoice | None":
 
 def _print_taught(taught: TaughtSet) -> None:
     counts = taught.examples.counts
-    typer.echo(f"{sum(counts.values())} pictures teach {len(counts)} labels")
+    pictures, verb = sum(counts.values()), "teach"
+    if pictures == 1:
+        verb = "teaches"
+    typer.echo(f"{plural(pictures, 'picture')} {verb} {plural(len(counts), 'label')}")
     if taught.skipped:
-        typer.echo(f"{taught.skipped} lines teach nothing: no label, several, or a picture twice")
+        typer.echo(
+            f"{plural(taught.skipped, 'line')} left out: no label, several, or a picture twice"
+        )
     typer.echo(taught.reference)
 
 
 def _print_calibration(found: Calibration) -> None:
     typer.echo(
         f"calibration error {found.ece[0]:.3f}, now {found.ece[1]:.3f}; "
-        f"temperature {found.label_set.temperature:.3f}; {found.n} pictures"
+        f"temperature {found.label_set.temperature:.3f}; {plural(found.n, 'picture')}"
     )
+    if found.repeated:
+        typer.echo(f"{plural(found.repeated, 'line')} left out: a picture counts once")
     print_columns(COLUMNS, [(one.name, str(one.answered), one.verdict) for one in found.labels])
     if (limit := found.none_of_these) is not None:
         others = f", rejects {limit.rejected} of {limit.unknown} others" if limit.unknown else ""

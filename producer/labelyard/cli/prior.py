@@ -10,6 +10,7 @@ from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
 from labelyard.cli.set_scoring import NewName, Note, ScoringClient, ScoringOptions
 from labelyard.cli.tables import Column, print_columns
+from labelyard.cli.words import plural
 from labelyard.evaluation.adapting import AdaptedSet
 
 Shares = Annotated[
@@ -67,5 +68,7 @@ def _print_adapted(found: AdaptedSet) -> None:
     print_columns(COLUMNS, rows)
     if found.accuracy is not None:
         before, after = found.accuracy
-        typer.echo(f"accuracy {before:.3f}, now {after:.3f}; {found.labelled} labelled pictures")
+        typer.echo(
+            f"accuracy {before:.3f}, now {after:.3f}; {plural(found.labelled, 'labelled picture')}"
+        )
     typer.echo(found.reference)

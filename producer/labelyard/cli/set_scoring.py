@@ -11,6 +11,7 @@ import typer
 from labelyard.cli.inputs import AsJson
 from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions
 from labelyard.cli.label_set_argument import read_set
+from labelyard.cli.label_set_versions import user
 from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
 from labelyard.client import Client
@@ -127,9 +128,10 @@ class ScoringClient(Client):
         """Upload the pictures of a manifest, and score them."""
         return self.score(prepared)
 
-    def _register(self, call: VersionCall, made: Made, *, note: str = "") -> Made:
-        """Register a new version, with the command's note if it has one."""
-        return super()._register(call, made, note=note or self._note)
+    def _register(self, call: VersionCall, made: Made, *, author: str = "", note: str = "") -> Made:
+        """Register a new version with the user's name, and the command's note if it has one."""
+        author = author or user()
+        return super()._register(call, made, author=author, note=note or self._note)
 
     def score(
         self, prepared: Prepared[AnyScoring], addresses: Mapping[Path, str] | None = None

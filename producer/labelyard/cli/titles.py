@@ -8,6 +8,7 @@ from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
 from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
+from labelyard.cli.words import plural
 from labelyard.evaluation.titling import TitledSet
 
 TitleSplit = Annotated[str, typer.Option("--split", help="Lines to fit the weights to")]
@@ -36,7 +37,7 @@ def _print_titled(found: TitledSet) -> None:
     picture, title, both = found.fitted.accuracies
     typer.echo(
         f"accuracy by pictures {picture:.3f}, by titles {title:.3f}, by both {both:.3f}; "
-        f"{found.n} pictures"
+        f"{plural(found.n, 'picture')}"
     )
     if not found.helps:
         typer.echo("titles do not make scores better, and are not used")

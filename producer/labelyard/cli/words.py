@@ -34,6 +34,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def gibibytes(size_bytes: int | None) -> str:
     """Write the memory of a device."""
     return "" if size_bytes is None else f"{size_bytes / 2**30:.0f} GiB"

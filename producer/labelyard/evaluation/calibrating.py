@@ -15,7 +15,7 @@ from labelyard.evaluation.label_certificates import (
 from labelyard.evaluation.manifest import Manifest, read_manifest
 from labelyard.evaluation.preparation import check_extra
 from labelyard.evaluation.prepared_pictures import PreparedPictures
-from labelyard.evaluation.sample_checks import check_disjoint, check_scored
+from labelyard.evaluation.sample_checks import check_disjoint, check_scored, distinct_places
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
 from labelyard.evaluation.versions import with_learned
 from labelyard.messages import Certified, FitLimit, LabelSet
@@ -38,6 +38,7 @@ class Calibration:
     Attributes:
         label_set: The new version.
         n: Pictures that it was calibrated on.
+        repeated: Lines whose picture an earlier line has; each picture counts once.
         certified: The promise; ``None`` if nothing is certified.
         labels: What was found for each label.
         ece: Calibration error before and after.
@@ -56,6 +57,7 @@ class Calibration:
     nll: tuple[float, float] | None
     answers: AnswerCounts = field(repr=False)
     none_of_these: FitLimit | None = None
+    repeated: int = 0
     reference: str | None = None
 
     @property
@@ -71,6 +73,7 @@ class Calibration:
         return {
             "reference": self.reference,
             "n": self.n,
+            "repeated": self.repeated,
             "temperature": self.label_set.temperature,
             "ece": {"before": self.ece[0], "after": self.ece[1]},
             "nll": self.nll and {"before": self.nll[0], "after": self.nll[1]},
@@ -104,7 +107,8 @@ class PreparedCalibration(PreparedPictures):
         """Fit temperature and thresholds, and make the new version of the set.
 
         Raises:
-            InvalidMessageError: A picture has no scores, or is an example of the set.
+            InvalidMessageError: A picture has no scores, is an example of the set, or has two
+                labels in the manifest.
         """
         from labelyard.evaluation.measuring import ScoreTable
         from labelyard.evaluation.metrics import expected_calibration_error
@@ -112,6 +116,7 @@ class PreparedCalibration(PreparedPictures):
         scored = scoring.scored()
         check_scored(scored)
         check_disjoint(scored, self.examples)
+        scored = [scored[place] for place in distinct_places(scored)]
         before = self.label_set.learned
         limit = None if before is None else before.none_of_these
         if self.limit_by is not None:
@@ -141,6 +146,7 @@ class PreparedCalibration(PreparedPictures):
             ),
             nll=nll,
             none_of_these=limit,
+            repeated=len(self.images) - len(scored),
             answers=_answers(table, scores),
         )
 

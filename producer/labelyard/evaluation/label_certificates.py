@@ -47,15 +47,20 @@ class LabelCalibration:
     def verdict(self) -> str:
         """The finding as a sentence."""
         if self.is_certified:
-            return f"certified from {self.threshold:.3f} on"
-        lacks = (
-            "more pictures like these do not help"
-            if self.missing is None
-            else f"needs about {self.missing} more pictures"
-        )
+            return f"certified {self._where}"
+        if not self.answered:
+            lacks = "no picture was answered with it"
+        elif self.missing is None:
+            lacks = "more pictures like these do not help"
+        else:
+            lacks = f"needs about {self.missing} more picture{'' if self.missing == 1 else 's'}"
         if self.is_certified_together:
-            return f"certified with the others from {self.threshold:.3f} on; by itself {lacks}"
+            return f"certified with the others {self._where}; by itself {lacks}"
         return f"not certified, {lacks}"
+
+    @property
+    def _where(self) -> str:
+        return f"from {self.threshold:.3f} on" if self.threshold else "at every score"
 
     def fields(self) -> dict[str, Any]:
         """Describe it for programs."""
@@ -127,7 +132,7 @@ def _certify_one(
     is_by_itself: bool = True,
 ) -> LabelCalibration:
     """Certify one label by itself, or report it with the certificate of the others."""
-    from labelyard.evaluation.certificates import certify, count_missing
+    from labelyard.evaluation.certificates import certify
 
     promise = {"precision": precision, "confidence": confidence}
     own = certify(scores, is_right, **promise) if is_by_itself else None
@@ -141,8 +146,26 @@ def _certify_one(
         is_certified_together=own is None and together is not None,
         accepted=int(is_accepted.sum()),
         errors=int((is_accepted & ~is_right).sum()),
-        missing=0 if own else count_missing(scores, is_right, **promise),
+        missing=0 if own else _missing(scores, is_right, **promise),
     )
+
+
+def _missing(
+    scores: "NDArray[np.float64]",
+    is_right: "NDArray[np.bool_]",
+    *,
+    precision: float,
+    confidence: float,
+) -> int | None:
+    """Estimate how many more answers like these a label needs that has no certificate of its own."""
+    from labelyard.evaluation.certificates import count_missing, smallest_evidence
+
+    missing = count_missing(scores, is_right, precision=precision, confidence=confidence)
+    if missing != 0:
+        return missing
+    # Its answers would suffice, but so few are only certified together with those of other labels.
+    own = EVIDENCE_OF_ITS_OWN * smallest_evidence(precision, confidence)
+    return max(1, own - len(scores))
 
 
 def promise_of(

@@ -14,7 +14,24 @@ def check_scored(scored: Sequence[ScoredImage]) -> None:
     """
     for one in scored:
         if one.error is not None:
-            raise InvalidMessageError(f"line {one.image.line}: {one.error.message}")
+            raise InvalidMessageError(f"line {one.image.line}: {one.fault}")
+
+
+def distinct_places(scored: Sequence[ScoredImage]) -> list[int]:
+    """Return the places of pictures with distinct contents: a copy is no further evidence.
+
+    Raises:
+        InvalidMessageError: Two lines have the same picture and different labels.
+    """
+    first: dict[str, int] = {}
+    for place, one in enumerate(scored):
+        before = scored[first.setdefault(one.sha256 or one.uri, place)]
+        if set(before.image.labels) != set(one.image.labels):
+            raise InvalidMessageError(
+                f"line {one.image.line}: the same picture as in line {before.image.line}, with "
+                "another label"
+            )
+    return list(first.values())
 
 
 def check_disjoint(scored: Sequence[ScoredImage], examples: frozenset[str]) -> None:

@@ -69,6 +69,11 @@ class ScoredImage:
     because: AbstainedBecause | None = None
     node: ScoredNode | None = None
 
+    @property
+    def fault(self) -> str:
+        """Why there are no scores, with the picture's name of the manifest; empty if there are."""
+        return "" if self.error is None else self.error.message.replace(self.uri, self.image.image)
+
 
 @dataclass(slots=True)
 class Scoring:

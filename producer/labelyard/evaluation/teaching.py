@@ -13,8 +13,8 @@ from labelyard.evaluation.example_store import EXAMPLES_PREFIX
 from labelyard.evaluation.manifest import Manifest, read_manifest
 from labelyard.evaluation.preparation import check_extra
 from labelyard.evaluation.prepared_pictures import PreparedPictures
-from labelyard.evaluation.sample_checks import check_scored
-from labelyard.evaluation.scored_images import Prepare, ScoredImage, Scoring
+from labelyard.evaluation.sample_checks import check_scored, distinct_places
+from labelyard.evaluation.scored_images import Prepare, Scoring
 from labelyard.evaluation.versions import without_promise
 from labelyard.ledger import Record
 from labelyard.messages import Examples, Job, Label, LabelSet, Learned, ModelInfo
@@ -175,7 +175,7 @@ class PreparedTeaching(PreparedPictures):
 
         model = _one_model(scoring)
         scored = scoring.scored()
-        places = _distinct(scored)
+        places = distinct_places(scored)
         names = [label.name for label in scoring.label_set.labels]
         classes = np.array([names.index(scored[place].image.labels[0]) for place in places])
         texts = logits_of([scored[place].scores for place in places])
@@ -240,23 +240,6 @@ def _one_model(scoring: VectorScoring) -> ModelInfo:
         )
     (model,) = scoring.models.values()
     return model
-
-
-def _distinct(scored: Sequence[ScoredImage]) -> list[int]:
-    """Return the places of pictures with distinct contents.
-
-    Raises:
-        InvalidMessageError: Two lines have the same picture and different labels.
-    """
-    first: dict[str | None, int] = {}
-    for place, one in enumerate(scored):
-        before = scored[first.setdefault(one.sha256, place)]
-        if before.image.labels != one.image.labels:
-            raise InvalidMessageError(
-                f"line {one.image.line}: the same picture as in line {before.image.line}, with "
-                "another label"
-            )
-    return list(first.values())
 
 
 def _decode(float16: str, uri: str) -> bytes:

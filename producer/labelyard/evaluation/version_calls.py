@@ -48,10 +48,14 @@ class VersionCalls(ScoringCalls):
         chosen = self._choose(labels)
         return VersionCall(chosen, chosen.new_name(name), queue, watch)
 
-    def _register(self, call: VersionCall, made: Made, *, note: str = "") -> Made:
+    def _register(self, call: VersionCall, made: Made, *, author: str = "", note: str = "") -> Made:
         """Register a new version, and return it with its reference."""
         reference = self.label_sets.register(
-            call.name, made.label_set, parent=call.chosen.reference, note=note or made.note
+            call.name,
+            made.label_set,
+            parent=call.chosen.reference,
+            author=author,
+            note=note or made.note,
         )
         return replace(made, reference=reference)
 

@@ -108,7 +108,7 @@ def test_a_picture_without_scores_is_reported_and_ends_with_1(
         done = run("evaluate", labels, manifest, "-o", tmp_path / "a", "--no-pictures")
 
     assert done.exit_code == 1
-    assert "1 of 2 pictures have no scores, the first in line 2" in done.stderr
+    assert "no scores for 1 of 2 pictures, the first in line 2: " in done.stderr
     assert json.loads((tmp_path / "a" / "report.json").read_text())["failed"] == 1
 
 

@@ -80,7 +80,7 @@ def failures(evaluation: "Evaluation") -> Markup | None:
     codes = Counter(one.error.code for one in failed if one.error is not None)
     reasons = ", ".join(f"{code} ({count(n)})" for code, n in codes.most_common(5))
     items = [
-        tag("li", f"Line {count(one.image.line)}: ", foreign(one.error.message, limit=300))
+        tag("li", f"Line {count(one.image.line)}: ", foreign(one.fault, limit=300))
         for one in failed[:MAX_FAILURES]
         if one.error is not None
     ]
