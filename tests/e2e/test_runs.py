@@ -453,6 +453,31 @@ def test_rabbitmq_carries_runs_as_well(runs: RunService, tmp_path: Path) -> None
 
 
 @pytest.mark.allow_persistent_keys("registered label sets stay")
+def test_a_run_and_its_retry_keep_the_version_that_the_alias_named_at_the_start(
+    runs: RunService, client: Client
+) -> None:
+    sets, late = client.label_sets, "pinned-late.png"
+    old = sets.register("pinned", as_label_set(LABELS))
+    new = sets.register("pinned", as_label_set(["a cat", "a cow"]), parent=old)
+    sets.promote(old, "pinned@prod")
+    sets.promote(new, "pinned@prod", share=0.5)
+    missing = json.dumps({"custom_id": "late", "uri": runs.pictures.uri(late)})
+    source = runs.manifest(images=130, name="pinned", extra=(missing,))
+
+    handle = client.runs.start(source, "pinned@prod", out=runs.results.uri("pinned/"))
+    sets.promote(new, "pinned@prod")
+    states = [ended(runs, client, handle.id).state]
+    runs.pictures.put(late, pictures.png(seed=1))
+    retry = client.runs.retry_errors(handle.id, codes=["image_not_found"])
+    states.append(ended(runs, client, retry.id).state)
+
+    found = [*runs.lines("pinned/"), *runs.lines("pinned/retry-1/")]
+    assert states == ["partial", "succeeded"]
+    assert len(found) == 132
+    assert {line["label_set"] for line in found} == {old.partition("@")[2]}
+
+
+@pytest.mark.allow_persistent_keys("registered label sets stay")
 def test_answers_of_registered_sets_in_a_run_are_counted_for_their_drift(
     runs: RunService, client: Client
 ) -> None:
