@@ -6,18 +6,10 @@ from typing import Annotated
 import typer
 
 from labelyard.cli.inputs import AsJson, TimeoutS, image_refs, is_local
-from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions
+from labelyard.cli.job_wait import JobWait, WaitingOptions
 from labelyard.cli.jobs import QueueName
-from labelyard.cli.label_options import (
-    Abstain,
-    LabelChoice,
-    LabelNames,
-    LabelsFile,
-    LabelText,
-    LabelThreshold,
-    ScoringName,
-    Templates,
-)
+from labelyard.cli.label_options import LabelChoice
+from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
 from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
@@ -55,36 +47,23 @@ class ExplanationWriter(ResultWriter):
         raise NotImplementedError
 
 
+@with_options
 def explain(
     picture: Picture,
     explained: ExplainedLabel,
-    labels: LabelText = "",
-    label: LabelNames = None,
-    labels_file: LabelsFile = None,
-    template: Templates = None,
-    abstain: Abstain = None,
-    threshold: LabelThreshold = None,
-    scoring: ScoringName = None,
+    labels: LabelChoice,
+    *,
     grid: GridSize = DEFAULT_GRID,
     output: MapFile = Path("heat.png"),
     timeout_s: TimeoutS = 60.0,
     queue: QueueName = Queue.INTERACTIVE.value,
     as_json: AsJson = False,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    waiting: WaitingOptions,
 ) -> None:
     """Show where in a picture a label was seen, and which label competed. A local file is uploaded."""
-    label_set = LabelChoice(
-        text=labels,
-        names=label,
-        file=labels_file,
-        templates=template,
-        abstain=abstain,
-        threshold=threshold,
-        scoring=scoring,
-    ).read()
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
-    progress = ProgressLine(is_shown=not quiet)
+    label_set = labels.read()
+    options = waiting.within(timeout_s)
+    progress = ProgressLine(is_shown=not waiting.quiet)
     writer = ExplanationWriter()
     with Client() as client:
         if is_local(picture):

@@ -57,6 +57,25 @@ class WaitOptions:
     cancels: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaitingOptions:
+    """Options of every command that waits for jobs.
+
+    Attributes:
+        cancel_on_interrupt: Whether Ctrl-C cancels the jobs.
+        quiet: Whether only results and errors are printed.
+    """
+
+    cancel_on_interrupt: CancelOnInterrupt = False
+    quiet: Quiet = False
+
+    def within(self, timeout_s: float) -> WaitOptions:
+        """Return how to wait, given the command's time limit."""
+        return WaitOptions(
+            timeout_s=timeout_s, is_quiet=self.quiet, cancels=self.cancel_on_interrupt
+        )
+
+
 @dataclass
 class Summary:
     """Images of the jobs that became final, and the seconds that they took.

@@ -17,20 +17,12 @@ from labelyard.cli.inputs import (
     is_local,
     read_uris,
 )
-from labelyard.cli.job_wait import CancelOnInterrupt, JobWait, Quiet, WaitOptions, submit_jobs
-from labelyard.cli.label_options import (
-    Abstain,
-    LabelChoice,
-    LabelNames,
-    LabelsFile,
-    LabelText,
-    LabelThreshold,
-    ScoringName,
-    Templates,
-)
+from labelyard.cli.job_wait import JobWait, Quiet, WaitingOptions, submit_jobs
+from labelyard.cli.label_options import LabelChoice
+from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
 from labelyard.cli.progress import ProgressLine
-from labelyard.cli.result_output import AsCsv, AsJsonLines, OutputFile, open_writer
+from labelyard.cli.result_output import ResultOptions, open_writer
 from labelyard.client import Client
 from labelyard.command_group import EXIT_FAILED
 from labelyard.messages import MAX_IMAGES, Deliver, Job, LabelSet
@@ -56,59 +48,37 @@ JobTag = Annotated[
 ]
 
 
+@with_options
 def classify(
     images: Images,
-    labels: LabelText = "",
-    label: LabelNames = None,
-    labels_file: LabelsFile = None,
-    template: Templates = None,
-    abstain: Abstain = None,
-    threshold: LabelThreshold = None,
-    scoring: ScoringName = None,
+    labels: LabelChoice,
+    *,
     top_k: TopK = 5,
     tag: JobTag = None,
     timeout_s: TimeoutS = 60.0,
     queue: QueueName = Queue.INTERACTIVE.value,
-    as_json: AsJson = False,
-    as_jsonl: AsJsonLines = False,
-    as_csv: AsCsv = False,
-    output: OutputFile = None,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    results: ResultOptions,
+    waiting: WaitingOptions,
 ) -> None:
     """Classify pictures and print their labels. Local files are uploaded first."""
-    label_set = LabelChoice(
-        text=labels,
-        names=label,
-        file=labels_file,
-        templates=template,
-        abstain=abstain,
-        threshold=threshold,
-        scoring=scoring,
-    ).read()
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
-    progress = ProgressLine(is_shown=not quiet)
+    label_set = labels.read()
+    options = waiting.within(timeout_s)
+    progress = ProgressLine(is_shown=not waiting.quiet)
     columns = count_columns(label_set, top_k=top_k)
     with (
         Client() as client,
-        open_writer(
-            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=columns
-        ) as writer,
+        open_writer(results, labels=columns) as writer,
         JobWait(client, writer, progress, options) as wait_for,
     ):
         jobs = make_jobs(client, images, label_set, progress, top_k=top_k, tag=tag)
         wait_for.wait(wait_for.submit(jobs, queue))
 
 
+@with_options
 def submit(
     images: Images,
-    labels: LabelText = "",
-    label: LabelNames = None,
-    labels_file: LabelsFile = None,
-    template: Templates = None,
-    abstain: Abstain = None,
-    threshold: LabelThreshold = None,
-    scoring: ScoringName = None,
+    labels: LabelChoice,
+    *,
     top_k: TopK = 5,
     expires_in_s: ExpiresInS = None,
     webhook: Webhook = None,
@@ -118,15 +88,7 @@ def submit(
     quiet: Quiet = False,
 ) -> None:
     """Submit pictures and print the ids of their jobs: 64 pictures go into a job."""
-    label_set = LabelChoice(
-        text=labels,
-        names=label,
-        file=labels_file,
-        templates=template,
-        abstain=abstain,
-        threshold=threshold,
-        scoring=scoring,
-    ).read()
+    label_set = labels.read()
     progress = ProgressLine(is_shown=not quiet)
     with Client() as client:
         jobs = make_jobs(
@@ -147,45 +109,27 @@ def submit(
                 typer.echo(handle.id)
 
 
+@with_options
 def rescore(
     uris: Uris = None,
     uris_file: UrisFile = None,
-    labels: LabelText = "",
-    label: LabelNames = None,
-    labels_file: LabelsFile = None,
-    template: Templates = None,
-    abstain: Abstain = None,
-    threshold: LabelThreshold = None,
-    scoring: ScoringName = None,
+    *,
+    labels: LabelChoice,
     top_k: TopK = 5,
     timeout_s: TimeoutS = 600.0,
     queue: QueueName = Queue.BULK.value,
-    as_json: AsJson = False,
-    as_jsonl: AsJsonLines = False,
-    as_csv: AsCsv = False,
-    output: OutputFile = None,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    results: ResultOptions,
+    waiting: WaitingOptions,
 ) -> None:
     """Score pictures that were classified before against other labels, without reading them."""
-    label_set = LabelChoice(
-        text=labels,
-        names=label,
-        file=labels_file,
-        templates=template,
-        abstain=abstain,
-        threshold=threshold,
-        scoring=scoring,
-    ).read()
+    label_set = labels.read()
     images = read_uris(uris or [], uris_file)
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
+    options = waiting.within(timeout_s)
     columns = count_columns(label_set, top_k=top_k)
     with (
         Client() as client,
-        open_writer(
-            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=columns
-        ) as writer,
-        JobWait(client, writer, ProgressLine(is_shown=not quiet), options) as wait_for,
+        open_writer(results, labels=columns) as writer,
+        JobWait(client, writer, ProgressLine(is_shown=not waiting.quiet), options) as wait_for,
     ):
         while some := list(islice(images, MAX_IMAGES * JOBS_AT_ONCE)):
             jobs = [
@@ -196,45 +140,37 @@ def rescore(
             wait_for.wait(wait_for.submit(jobs, queue))
 
 
+@with_options
 def result(
     job_id: JobIds,
-    as_json: AsJson = False,
-    as_jsonl: AsJsonLines = False,
-    as_csv: AsCsv = False,
-    output: OutputFile = None,
+    results: ResultOptions,
     quiet: Quiet = False,
 ) -> None:
     """Print the results of jobs that are final."""
     _ = quiet  # there is no summary; the group reads it for its own line
     with (
         Client() as client,
-        open_writer(
-            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=None
-        ) as writer,
+        open_writer(results, labels=None) as writer,
     ):
         outcomes = [writer.write(one) for one in client.as_completed(job_id, timeout_s=0.0)]
     if not all(outcomes):
         raise typer.Exit(EXIT_FAILED)
 
 
+@with_options
 def wait(
     job_id: JobIds,
+    *,
     timeout_s: TimeoutS = 60.0,
-    as_json: AsJson = False,
-    as_jsonl: AsJsonLines = False,
-    as_csv: AsCsv = False,
-    output: OutputFile = None,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    quiet: Quiet = False,
+    results: ResultOptions,
+    waiting: WaitingOptions,
 ) -> None:
     """Wait for jobs, and print their results."""
-    options = WaitOptions(timeout_s=timeout_s, is_quiet=quiet, cancels=cancel_on_interrupt)
+    options = waiting.within(timeout_s)
     with (
         Client() as client,
-        open_writer(
-            as_json=as_json, as_csv=as_csv, as_jsonl=as_jsonl, output=output, labels=None
-        ) as writer,
-        JobWait(client, writer, ProgressLine(is_shown=not quiet), options) as wait_for,
+        open_writer(results, labels=None) as writer,
+        JobWait(client, writer, ProgressLine(is_shown=not waiting.quiet), options) as wait_for,
     ):
         wait_for.wait(job_id)
 

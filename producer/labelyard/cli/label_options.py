@@ -53,7 +53,7 @@ ScoringName = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class LabelChoice:
-    """The labels and the scoring that a command line names.
+    """Options that name the labels of a job, and their scoring.
 
     Attributes:
         text: Of ``--labels``.
@@ -65,13 +65,13 @@ class LabelChoice:
         scoring: Of ``--scoring``.
     """
 
-    text: str
-    names: list[str] | None
-    file: Path | None
-    templates: list[str] | None
-    abstain: list[str] | None
-    threshold: float | None
-    scoring: Scoring | None
+    text: LabelText = ""
+    names: LabelNames = None
+    file: LabelsFile = None
+    templates: Templates = None
+    abstain: Abstain = None
+    threshold: LabelThreshold = None
+    scoring: ScoringName = None
 
     def read(self) -> Labels:
         """Read the labels from the one place that is named.

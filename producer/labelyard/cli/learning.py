@@ -7,7 +7,7 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
+from labelyard.cli.set_scoring import ManifestFile, ScoringClient, ScoringOptions, VersionOptions
 from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.words import plural
 from labelyard.errors import InvalidMessageError
@@ -41,15 +41,14 @@ COLUMNS: Final = (Column("label"), Column("answers", is_right=True), Column("ver
 def examples(
     label_set: SetName,
     manifest: ManifestFile,
-    name: NewName = None,
-    note: Note = "",
-    split: TrainSplit = "train",
     *,
+    version: VersionOptions,
+    split: TrainSplit = "train",
     options: ScoringOptions,
 ) -> None:
     """Teach a label set with pictures, and register the new version."""
-    with ScoringClient(options, note=note) as client:
-        taught = client.teach(label_set, manifest, name=name, split=split)
+    with ScoringClient(options, note=version.note) as client:
+        taught = client.teach(label_set, manifest, name=version.name, split=split)
     if options.as_json:
         print_json(taught.report())
     else:
@@ -63,21 +62,20 @@ def calibrate(
     precision: Precision,
     confidence: Confidence = 0.9,
     none_of_these: NoneOfTheseBy = None,
-    name: NewName = None,
-    note: Note = "",
-    split: CalibrationSplit = "calibration",
     *,
+    version: VersionOptions,
+    split: CalibrationSplit = "calibration",
     options: ScoringOptions,
 ) -> None:
     """Fit temperature and thresholds for a promised precision, and register the new version."""
-    with ScoringClient(options, note=note) as client:
+    with ScoringClient(options, note=version.note) as client:
         found = client.calibrate(
             label_set,
             manifest,
             precision=precision,
             confidence=confidence,
             none_of_these=_as_choice(none_of_these),
-            name=name,
+            name=version.name,
             split=split,
         )
     if options.as_json:

@@ -8,7 +8,7 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import NewName, Note, ScoringClient, ScoringOptions
+from labelyard.cli.set_scoring import ScoringClient, ScoringOptions, VersionOptions
 from labelyard.cli.tables import Column, print_columns
 from labelyard.cli.words import plural
 from labelyard.evaluation.adapting import AdaptedSet
@@ -43,15 +43,16 @@ def prior(
     label_set: SetName,
     shares: Shares = None,
     sample: Sample = None,
-    name: NewName = None,
-    note: Note = "",
-    split: SampleSplit = None,
     *,
+    version: VersionOptions,
+    split: SampleSplit = None,
     options: ScoringOptions,
 ) -> None:
     """Give each label a bias for where the set is used, and register the new version."""
-    with ScoringClient(options, note=note) as client:
-        found = client.adapt(label_set, shares=shares, sample=sample, name=name, split=split)
+    with ScoringClient(options, note=version.note) as client:
+        found = client.adapt(
+            label_set, shares=shares, sample=sample, name=version.name, split=split
+        )
     if options.as_json:
         print_json(found.report())
     else:

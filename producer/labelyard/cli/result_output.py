@@ -6,11 +6,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
 
+from labelyard.cli.inputs import AsJson
 from labelyard.cli.output import print_error, print_result
 from labelyard.command_group import CommandError
 from labelyard.errors import InvalidMessageError, LabelyardError
@@ -27,6 +29,25 @@ OutputFile = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="File for the results: .csv, .jsonl or .json"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultOptions:
+    """Options that choose the form of results.
+
+    Attributes:
+        as_json: Whether each result is JSON on a line.
+        as_jsonl: Whether each image is JSON on a line.
+        as_csv: Whether each image is a line of a table.
+        output: File for the results.
+    """
+
+    as_json: AsJson = False
+    as_jsonl: AsJsonLines = False
+    as_csv: AsCsv = False
+    output: OutputFile = None
+
+
 NUMBERED: Final = ("label", "score")
 FORMATS: Final = ("csv", "jsonl", "json")
 #: Cells that begin so are run as formulas by spreadsheets (OWASP, CSV injection).
@@ -192,9 +213,7 @@ class Sink:
 
 
 @contextmanager
-def open_writer(
-    *, as_json: bool, as_csv: bool, as_jsonl: bool, output: Path | None, labels: int | None
-) -> Iterator[ResultWriter]:
+def open_writer(options: ResultOptions, *, labels: int | None) -> Iterator[ResultWriter]:
     """Open the writer that the options choose; a file is made before any job is submitted.
 
     Args:
@@ -203,11 +222,11 @@ def open_writer(
     Raises:
         InvalidMessageError: The options do not go together, or the file cannot be made.
     """
-    chosen = [
-        name for name, is_on in zip(FORMATS, (as_csv, as_jsonl, as_json), strict=True) if is_on
-    ]
+    given = (options.as_csv, options.as_jsonl, options.as_json)
+    chosen = [name for name, is_on in zip(FORMATS, given, strict=True) if is_on]
     if len(chosen) > 1:
         raise InvalidMessageError(f"choose one of --{' and --'.join(chosen)}")
+    output = options.output
     suffix = output.suffix.lower().removeprefix(".") if output is not None else ""
     form = chosen[0] if chosen else suffix
     if output is None:

@@ -1,5 +1,6 @@
 """Options of the commands that start runs, and the answer to a start."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import typer
@@ -62,6 +63,45 @@ Codes = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunChoice:
+    """Options of the commands that start runs.
+
+    Attributes:
+        output_format: Format of the results.
+        top_k: Labels named for an image.
+        tenant: Tenant that the run belongs to.
+        expires_in_s: Seconds after which it ends as it is.
+        key: Idempotency key.
+        webhook: Receiver of its end.
+    """
+
+    output_format: FormOfResults = "jsonl"
+    top_k: MostLabels = 5
+    tenant: RunTenant = None
+    expires_in_s: Lifetime = None
+    key: Key = None
+    webhook: Webhook = None
+
+    def given(self, **more: Any) -> RunOptions:
+        """Return the options that the command line gives, for the client.
+
+        Args:
+            more: Options of one command alone.
+        """
+        chosen = {
+            "output_format": self.output_format,
+            "top_k": self.top_k,
+            "tenant": self.tenant,
+            "expires_in_s": self.expires_in_s,
+            "idempotency_key": self.key,
+            "webhook": self.webhook,
+            **more,
+        }
+        given: Any = {name: value for name, value in chosen.items() if value is not None}
+        return cast("RunOptions", given)
+
+
 def print_started(handle: RunHandle, *, as_json: bool) -> None:
     """Print the id of a run that was started."""
     if as_json:
@@ -75,12 +115,6 @@ def show_started(client: Client, handle: RunHandle, *, watches: bool, as_json: b
     print_started(handle, as_json=as_json)
     if watches:
         follow(client, handle.id, timeout_s=None, as_json=as_json)
-
-
-def given_options(**options: Any) -> RunOptions:
-    """Return the options of a run that the command line gives."""
-    given: Any = {name: value for name, value in options.items() if value is not None}
-    return cast("RunOptions", given)
 
 
 def follow(client: Client, run_id: str, *, timeout_s: float | None, as_json: bool) -> None:

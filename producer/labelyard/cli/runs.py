@@ -11,35 +11,21 @@ from typing import Annotated, Final
 import typer
 
 from labelyard.cli.inputs import AsJson, TimeoutS
-from labelyard.cli.label_options import (
-    Abstain,
-    LabelChoice,
-    LabelNames,
-    LabelsFile,
-    LabelText,
-    LabelThreshold,
-    ScoringName,
-    Templates,
-)
+from labelyard.cli.label_options import LabelChoice
+from labelyard.cli.option_group import with_options
 from labelyard.cli.output import known_fields, print_fields, print_json
 from labelyard.cli.run_options import (
     Codes,
     ColumnNames,
-    FormOfResults,
     FormOfSource,
-    Key,
-    Lifetime,
-    MostLabels,
     Out,
+    RunChoice,
     RunId,
     RunRate,
-    RunTenant,
     SourceArgument,
     Watch,
-    Webhook,
     WithEmbeddings,
     follow,
-    given_options,
     print_started,
     show_started,
 )
@@ -67,50 +53,27 @@ STANDARD_INPUT: Final = "-"
 
 
 @app.command()
+@with_options
 def start(
     source: SourceArgument,
     out: Out,
-    labels: LabelText = "",
-    label: LabelNames = None,
-    labels_file: LabelsFile = None,
-    template: Templates = None,
-    abstain: Abstain = None,
-    threshold: LabelThreshold = None,
-    scoring: ScoringName = None,
+    labels: LabelChoice,
+    *,
     source_format: FormOfSource = None,
-    output_format: FormOfResults = "jsonl",
     embeddings: WithEmbeddings = False,
     column: ColumnNames = None,
-    top_k: MostLabels = 5,
-    tenant: RunTenant = None,
     images_per_s: RunRate = None,
-    expires_in_s: Lifetime = None,
-    key: Key = None,
-    webhook: Webhook = None,
+    choice: RunChoice,
     watches: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a run, and print its id. A local manifest is uploaded first."""
-    named_labels = LabelChoice(
-        text=labels,
-        names=label,
-        file=labels_file,
-        templates=template,
-        abstain=abstain,
-        threshold=threshold,
-        scoring=scoring,
-    ).read()
-    options = given_options(
+    named_labels = labels.read()
+    options = choice.given(
         source_format=source_format,
-        output_format=output_format,
         embeddings=embeddings,
         columns=column or [],
-        top_k=top_k,
-        tenant=tenant,
         images_per_s=images_per_s,
-        expires_in_s=expires_in_s,
-        idempotency_key=key,
-        webhook=webhook,
     )
     with local_source(source, source_format) as named, Client() as client:
         handle = client.runs.start(named, named_labels, out=out, **options)

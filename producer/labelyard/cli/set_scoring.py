@@ -46,6 +46,19 @@ TimeoutS = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
+class VersionOptions:
+    """Options of every command that makes a new version of a label set.
+
+    Attributes:
+        name: Name to register it under.
+        note: Note of it, in place of the one that describes the fit.
+    """
+
+    name: NewName = None
+    note: Note = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
     """Options of every command that scores a manifest.
 

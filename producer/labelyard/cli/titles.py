@@ -7,7 +7,7 @@ import typer
 from labelyard.cli.label_set_argument import SetName
 from labelyard.cli.option_group import with_options
 from labelyard.cli.output import print_json
-from labelyard.cli.set_scoring import ManifestFile, NewName, Note, ScoringClient, ScoringOptions
+from labelyard.cli.set_scoring import ManifestFile, ScoringClient, ScoringOptions, VersionOptions
 from labelyard.cli.words import plural
 from labelyard.evaluation.titling import TitledSet
 
@@ -18,15 +18,14 @@ TitleSplit = Annotated[str, typer.Option("--split", help="Lines to fit the weigh
 def titles(
     label_set: SetName,
     manifest: ManifestFile,
-    name: NewName = None,
-    note: Note = "",
-    split: TitleSplit = "train",
     *,
+    version: VersionOptions,
+    split: TitleSplit = "train",
     options: ScoringOptions,
 ) -> None:
     """Fit how much the text beside a picture counts, and register the new version."""
-    with ScoringClient(options, note=note) as client:
-        found = client.read_titles(label_set, manifest, name=name, split=split)
+    with ScoringClient(options, note=version.note) as client:
+        found = client.read_titles(label_set, manifest, name=version.name, split=split)
     if options.as_json:
         print_json(found.report())
     else:
