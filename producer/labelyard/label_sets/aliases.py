@@ -1,6 +1,7 @@
 """Registry of the versions of label sets and of the aliases that name them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
@@ -24,6 +25,29 @@ from labelyard.ledger.limits import MAX_ALIASES
 from labelyard.ledger.redis_errors import ledger_errors_as_ours
 
 LabelsOrAlias = TypeVar("LabelsOrAlias")
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """Change of an alias, checked.
+
+    Attributes:
+        action: ``move``, ``canary``, ``end_canary`` or ``remove``.
+        alias: Its name.
+        reference: Version to name, or to try as a canary; empty if there is none.
+        share: Share of a canary, or ``None``.
+        expect: Version that it must name now; ``-`` if it must not exist, empty for any.
+        author: Who changes it; empty if nobody is named.
+        note: Why; empty if there is none.
+    """
+
+    action: AliasAction
+    alias: str
+    reference: str = ""
+    share: float | None = None
+    expect: str = ""
+    author: str = ""
+    note: str = ""
 
 
 class AliasRegistry:
@@ -64,11 +88,9 @@ class AliasRegistry:
             UnknownLabelSetError: There is no such alias.
         """
         check_alias(alias)
-        with ledger_errors_as_ours():
-            stored: Any = self._redis.hget(self._keys.label_set_aliases, alias)
-        if stored is None:
+        if (found := self._find_alias(alias)) is None:
             raise UnknownLabelSetError(f"{alias}: there is no such alias")
-        return read_alias(alias, as_text(stored))
+        return found
 
     def aliases(self) -> list[Alias]:
         """List all aliases, in alphabetical order."""
@@ -110,14 +132,9 @@ class AliasRegistry:
         wanted = "" if expect is None else text(expect, name="expect") or "-"
         action: AliasAction = "move" if share is None else "canary"
         notes = checked_notes(author, note)
-        moved = self._move(
-            self._commands.move_alias(
-                action, alias, reference=version, share=share, expect=wanted, **notes
-            ),
-            alias=alias,
-            version=version,
+        return self._change(
+            AliasChange(action, alias, reference=version, share=share, expect=wanted, **notes)
         )
-        return read_alias(alias, moved)
 
     def end_canary(self, alias: str, *, author: str = "", note: str = "") -> Alias:
         """End the canary of *alias*, if it has one.
@@ -126,9 +143,7 @@ class AliasRegistry:
             UnknownLabelSetError: There is no such alias.
         """
         check_alias(alias)
-        notes = checked_notes(author, note)
-        command = self._commands.move_alias("end_canary", alias, **notes)
-        return read_alias(alias, self._move(command, alias=alias))
+        return self._change(AliasChange("end_canary", alias, **checked_notes(author, note)))
 
     def remove_alias(self, alias: str, *, author: str = "", note: str = "") -> None:
         """Remove *alias*; the record of its moves is kept.
@@ -137,8 +152,7 @@ class AliasRegistry:
             UnknownLabelSetError: There is no such alias.
         """
         check_alias(alias)
-        notes = checked_notes(author, note)
-        self._move(self._commands.move_alias("remove", alias, **notes), alias=alias)
+        self._change(AliasChange("remove", alias, **checked_notes(author, note)))
 
     def moves(self, alias: str, *, limit: int = 100) -> list[AliasMove]:
         """List the moves of *alias*, the newest first; about 1,000 are kept."""
@@ -179,9 +193,17 @@ class AliasRegistry:
         version = self.resolve(reference)
         if version not in self._references():
             raise UnknownLabelSetError(version)
-        with ledger_errors_as_ours():
-            self._redis.hset(self._keys.label_set_version(version), "metrics", written)
+        self._write_metrics(version, written)
         return self._versions([version])[0]
+
+    def _find_alias(self, alias: str) -> Alias | None:
+        with ledger_errors_as_ours():
+            stored: Any = self._redis.hget(self._keys.label_set_aliases, alias)
+        return None if stored is None else read_alias(alias, as_text(stored))
+
+    def _write_metrics(self, version: str, metrics: str) -> None:
+        with ledger_errors_as_ours():
+            self._redis.hset(self._keys.label_set_version(version), "metrics", metrics)
 
     def _versions(self, references: Sequence[str]) -> list[LabelSetVersion]:
         aliases = self.aliases()
@@ -208,12 +230,23 @@ class AliasRegistry:
             answer = run_command(self._redis, command)
         return [as_text(part) for part in answer]
 
-    def _move(self, command: Command, *, alias: str, version: str = "") -> str:
-        """Run the script that moves an alias, and return the alias as it is stored now."""
-        verdict, *rest = self._run(command)
-        if verdict == "moved":
-            return rest[0]
-        raise refusal_of_move(verdict, alias, version, current=rest[0] if rest else "")
+    def _change(self, change: AliasChange) -> Alias:
+        """Run the script that moves an alias; return it as it is now, or was if it is removed."""
+        verdict, *rest = self._run(
+            self._commands.move_alias(
+                change.action,
+                change.alias,
+                reference=change.reference,
+                share=change.share,
+                expect=change.expect,
+                author=change.author,
+                note=change.note,
+            )
+        )
+        if verdict != "moved":
+            raise refusal_of_change(verdict, change, current=rest[0] if rest else "")
+        stored, before = rest
+        return read_alias(change.alias, stored) if stored else Alias(change.alias, before)
 
 
 def read_alias_of(registry: AliasRegistry, labels: LabelsOrAlias) -> LabelsOrAlias | Alias:
@@ -225,18 +258,23 @@ def read_alias_of(registry: AliasRegistry, labels: LabelsOrAlias) -> LabelsOrAli
     return registry.alias(labels) if is_alias(labels) else labels
 
 
-def refusal_of_move(
-    verdict: str, alias: str, version: str, *, current: str
+def refusal_of_change(
+    verdict: str, change: AliasChange, *, current: str
 ) -> UnknownLabelSetError | AliasConflictError | InvalidMessageError:
-    """Return the error for a move that the ledger refused."""
+    """Return the error for a change that the registry refuses.
+
+    Args:
+        verdict: ``unregistered``, ``missing``, ``full`` or ``conflict``, as the script returns it.
+        current: Version that the alias names now; empty if there is no such alias.
+    """
     if verdict == "unregistered":
-        return UnknownLabelSetError(version)
+        return UnknownLabelSetError(change.reference)
     if verdict == "missing":
-        return UnknownLabelSetError(f"{alias}: there is no such alias")
+        return UnknownLabelSetError(f"{change.alias}: there is no such alias")
     if verdict == "full":
         return InvalidMessageError(f"there are {MAX_ALIASES} aliases: remove some")
     names = f"it names {current}" if current else "there is no such alias"
-    return AliasConflictError(f"{alias} is not what was expected: {names}")
+    return AliasConflictError(f"{change.alias} is not what was expected: {names}")
 
 
 def as_text(value: Any) -> str:

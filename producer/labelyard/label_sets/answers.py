@@ -74,10 +74,12 @@ class AnswerRegistry(AliasRegistry):
             this_hour = int(now // WINDOW_S)
             counted = self._read_hours(reference, this_hour - KEPT_HOURS, this_hour)
             counts = sum(counted.values(), AnswerCounts())
-        stored = baseline_json(counts, at=now)
-        with ledger_errors_as_ours():
-            self._redis.hset(self._keys.label_set_version(reference), "baseline", stored)
+        self._write_baseline(reference, baseline_json(counts, at=now))
         return self.drift(reference)
+
+    def _write_baseline(self, reference: str, baseline: str) -> None:
+        with ledger_errors_as_ours():
+            self._redis.hset(self._keys.label_set_version(reference), "baseline", baseline)
 
     def _read_baseline(self, reference: str) -> tuple[AnswerCounts | None, float, float]:
         """Read the baseline of a version, when it was set, and the ledger's time."""

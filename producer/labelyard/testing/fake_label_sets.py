@@ -2,19 +2,19 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from labelyard.arguments import counted
-from labelyard.drift.baselines import KEPT_HOURS, baseline_json, checked_hours, read_baseline
+from labelyard.drift.baselines import read_baseline
 from labelyard.drift.canary import CanaryReport
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.report import WINDOW_S, DriftReport, judge_windows
 from labelyard.errors import AliasConflictError, UnknownLabelSetError
 from labelyard.label_sets import LabelSetRegistry, check_registration, label_set_digest
-from labelyard.label_sets.arguments import check_alias, check_move, checked_notes, metrics_json
-from labelyard.label_sets.versions import Alias, AliasMove, LabelSetVersion, MoveAction
+from labelyard.label_sets.aliases import AliasChange, refusal_of_change
+from labelyard.label_sets.arguments import check_alias, checked_notes
+from labelyard.label_sets.versions import Alias, AliasMove, LabelSetVersion
+from labelyard.ledger.limits import MAX_ALIASES
 from labelyard.messages import LabelSet
 
 
@@ -68,75 +68,9 @@ class FakeLabelSets(LabelSetRegistry):
                 )
         del self._sets[reference], self._descriptions[reference]
 
-    def names(self) -> list[str]:
-        """List the registered names, in alphabetical order."""
-        return sorted({reference.partition("@")[0] for reference in self._sets})
-
-    def versions(self, name: str) -> list[str]:
-        """List the references under *name*, the newest last."""
-        return [reference for reference in self._sets if reference.partition("@")[0] == name]
-
-    def log(self, name: str) -> list[LabelSetVersion]:
-        """List the versions of the label set *name*, the newest first."""
-        named = self.versions(name)
-        if not named:
-            raise UnknownLabelSetError(name)
-        return [self._described(reference) for reference in reversed(named)]
-
-    def attach(self, reference: str, metrics: Mapping[str, Any]) -> LabelSetVersion:
-        """Attach figures of an evaluation to a version, in place of earlier ones."""
-        figures = json.loads(metrics_json(metrics))
-        version = self.resolve(reference)
-        self.get(version)
-        self._descriptions[version] = replace(self._descriptions[version], metrics=figures)
-        return self._described(version)
-
-    def alias(self, alias: str) -> Alias:
-        """Read the alias *alias*."""
-        check_alias(alias)
-        if alias not in self._aliases:
-            raise UnknownLabelSetError(f"{alias}: there is no such alias")
-        return self._aliases[alias]
-
     def aliases(self) -> list[Alias]:
         """List all aliases, in alphabetical order."""
         return [self._aliases[name] for name in sorted(self._aliases)]
-
-    def promote(
-        self,
-        reference: str,
-        alias: str,
-        *,
-        share: float | None = None,
-        expect: str | None = None,
-        author: str = "",
-        note: str = "",
-    ) -> Alias:
-        """Move *alias* to a version of its label set, or begin a canary."""
-        version = self.resolve(reference)
-        share = check_move(version, alias, share=share)
-        checked_notes(author, note)
-        self.get(version)
-        known = self._aliases.get(alias)
-        if known is None and share is not None:
-            raise UnknownLabelSetError(f"{alias}: there is no such alias")
-        if expect is not None and expect != (known.reference if known else ""):
-            raise AliasConflictError(f"{alias} is not what was expected")
-        moved = Alias(alias, version) if share is None or known is None else known
-        if share is not None:
-            moved = replace(moved, canary=version, share=share)
-        action: MoveAction = "move" if share is None else "canary"
-        return self._moved(moved, action, version, author=author, note=note)
-
-    def end_canary(self, alias: str, *, author: str = "", note: str = "") -> Alias:
-        """End the canary of *alias*, if it has one."""
-        ended = replace(self.alias(alias), canary=None, share=0.0)
-        return self._moved(ended, "end_canary", "", author=author, note=note)
-
-    def remove_alias(self, alias: str, *, author: str = "", note: str = "") -> None:
-        """Remove *alias*; the record of its moves is kept."""
-        self._moved(self.alias(alias), "remove", "", author=author, note=note)
-        del self._aliases[alias]
 
     def moves(self, alias: str, *, limit: int = 100) -> list[AliasMove]:
         """List the moves of *alias*, the newest first."""
@@ -156,48 +90,65 @@ class FakeLabelSets(LabelSetRegistry):
         hours = self._hours.setdefault(self.resolve(labels), {})
         hours[hour] = hours.get(hour, AnswerCounts()) + counts
 
-    def drift(self, labels: str, *, hours: int = KEPT_HOURS) -> DriftReport:
-        """Compare the answers that the test has counted with the baseline."""
-        reference, this_hour = self.resolve(labels), int(time.time() // WINDOW_S)
-        self.get(reference)
-        first = this_hour - checked_hours(hours)
-        baseline, made_at = self._baselines.get(reference, (None, 0.0))
-        return judge_windows(
-            reference,
-            baseline,
-            {at: one for at, one in self._hours.get(reference, {}).items() if at >= first},
-            first_hour=int(made_at // WINDOW_S),
-            this_hour=this_hour,
-        )
-
-    def set_baseline(self, labels: str, counts: AnswerCounts | None = None) -> DriftReport:
-        """Set the answers that a version's drift is measured from."""
-        reference = self.resolve(labels)
-        self.get(reference)
-        if counts is None:
-            counts = sum(self._hours.get(reference, {}).values(), AnswerCounts())
-        self._baselines[reference] = read_baseline(reference, baseline_json(counts))
-        return self.drift(reference)
-
-    def _moved(
-        self, alias: Alias, action: MoveAction, reference: str, *, author: str, note: str
-    ) -> Alias:
-        """Note a move, and keep the alias as it is now."""
-        checked_notes(author, note)
-        known = self._aliases.get(alias.name)
-        before, moves = ("", 0) if known is None else (known.reference, known.moves)
-        share = alias.share if action == "canary" else None
+    def _change(self, change: AliasChange) -> Alias:
+        """Change an alias as the registry's script does, and note the move."""
+        known = self._aliases.get(change.alias)
+        before = "" if known is None else known.reference
+        if change.reference and change.reference not in self._sets:
+            raise refusal_of_change("unregistered", change, current=before)
+        if known is None and change.action != "move":
+            raise refusal_of_change("missing", change, current=before)
+        if change.expect and change.expect != (before or "-"):
+            raise refusal_of_change("conflict", change, current=before)
+        if known is None and len(self._aliases) >= MAX_ALIASES:
+            raise refusal_of_change("full", change, current=before)
         now = time.time()
-        move = AliasMove(now, action, reference, before, share=share, author=author, note=note)
-        self._moves.append((alias.name, move))
-        self._aliases[alias.name] = replace(
-            alias, moved_at=now, moves=moves + 1, author=author, note=note
+        notes = {"author": change.author, "note": change.note}
+        move = AliasMove(now, change.action, change.reference, before, share=change.share, **notes)
+        self._moves.append((change.alias, move))
+        if change.action == "remove":
+            del self._aliases[change.alias]
+            return Alias(change.alias, before)
+        is_canary = change.action == "canary"
+        changed = Alias(
+            name=change.alias,
+            reference=change.reference if change.action == "move" else before,
+            canary=change.reference if is_canary else None,
+            share=change.share or 0.0,
+            moved_at=now,
+            moves=1 if known is None else known.moves + 1,
+            **notes,
         )
-        return self._aliases[alias.name]
+        self._aliases[change.alias] = changed
+        return changed
 
-    def _described(self, reference: str) -> LabelSetVersion:
-        named = tuple(one.name for one in self.aliases() if one.reference == reference)
-        return replace(self._descriptions[reference], aliases=named)
+    def _find_alias(self, alias: str) -> Alias | None:
+        return self._aliases.get(alias)
+
+    def _write_metrics(self, version: str, metrics: str) -> None:
+        self._descriptions[version] = replace(
+            self._descriptions[version], metrics=json.loads(metrics)
+        )
+
+    def _versions(self, references: Sequence[str]) -> list[LabelSetVersion]:
+        return [
+            replace(
+                self._descriptions[reference],
+                aliases=tuple(one.name for one in self.aliases() if one.reference == reference),
+            )
+            for reference in references
+        ]
+
+    def _read_baseline(self, reference: str) -> tuple[AnswerCounts | None, float, float]:
+        self.get(reference)
+        return *self._baselines.get(reference, (None, 0.0)), time.time()
+
+    def _write_baseline(self, reference: str, baseline: str) -> None:
+        self._baselines[reference] = read_baseline(reference, baseline)
+
+    def _read_hours(self, reference: str, first: int, last: int) -> dict[int, AnswerCounts]:
+        hours = self._hours.get(reference, {})
+        return {hour: counts for hour, counts in hours.items() if first <= hour <= last}
 
     def _references(self) -> list[str]:
         return list(self._sets)

@@ -1,18 +1,26 @@
 """Versions of label sets and aliases, on a real Valkey: moves are atomic, and recorded."""
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
 
-from labelyard.errors import AliasConflictError, InvalidMessageError, UnknownLabelSetError
+from labelyard.errors import (
+    AliasConflictError,
+    InvalidMessageError,
+    LabelyardError,
+    UnknownLabelSetError,
+)
 from labelyard.label_sets import LabelSetRegistry, as_label_set
 from labelyard.label_sets.versions import Alias
 from labelyard.ledger import limits
 from labelyard.messages import Label
+from labelyard.testing import FakeClient
 from labelyard_worker.local.servers import ValkeyServer
 
 PETS = as_label_set(["cat", "dog"])
@@ -235,3 +243,49 @@ def test_a_canary_gets_its_share_of_the_jobs_by_their_id() -> None:
     assert 0.22 < len(chosen) / len(ids) < 0.28
     assert [job_id for job_id in ids if half.canary_of(job_id) is not None] == chosen
     assert Alias("pets@prod", "pets@sha256:0").canary_of("job 1") is None
+
+
+def answers(registry: LabelSetRegistry) -> list[Any]:
+    """Make every kind of change, also refused ones, and return what the registry answers."""
+    old = registry.register("pets", PETS)
+    new = registry.register("pets", FARM, parent=old)
+    steps: list[Callable[[], Any]] = [
+        lambda: registry.alias("pets@prod"),
+        lambda: registry.promote("pets", "pets@prod", share=0.5),
+        lambda: registry.promote(old, "pets@prod", expect="", author="ann", note="first"),
+        lambda: registry.promote(new, "pets@prod", expect=""),
+        lambda: registry.promote(new, "pets@prod", expect=new),
+        lambda: registry.promote(new, "pets@prod", share=0.5),
+        lambda: registry.end_canary("pets@prod", author="bob"),
+        lambda: registry.promote(new, "pets@prod", share=0.25),
+        lambda: registry.promote("pets", "pets@prod", expect=old),
+        lambda: registry.promote(f"pets@sha256:{'0' * 64}", "pets@prod"),
+        lambda: registry.promote(old, "farm@prod"),
+        lambda: registry.promote(old, "pets@test"),
+        lambda: registry.attach("pets@prod", {"accuracy": 0.5}),
+        lambda: registry.delete(new),
+        lambda: registry.log("pets"),
+        lambda: registry.log("farm"),
+        lambda: registry.remove_alias("pets@prod", note="gone"),
+        lambda: registry.remove_alias("pets@prod"),
+        lambda: registry.end_canary("pets@prod"),
+        lambda: registry.moves("pets@prod"),
+        lambda: registry.aliases(),
+        lambda: (registry.names(), registry.versions("pets"), registry.resolve("pets")),
+        lambda: registry.drift("pets"),
+        lambda: registry.set_baseline("pets"),
+    ]
+    return [answer_of(step) for step in steps]
+
+
+def answer_of(step: Callable[[], Any]) -> Any:
+    """Return a step's answer without times, or its error."""
+    try:
+        answer = step()
+    except LabelyardError as error:
+        return str(error)
+    return re.sub(r"(at|moved_at|created_at)=[0-9.]+", "", repr(answer))
+
+
+def test_a_fake_registry_answers_as_the_ledger_does(registry: LabelSetRegistry) -> None:
+    assert answers(FakeClient().label_sets) == answers(registry)
