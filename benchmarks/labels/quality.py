@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.labels.vectors import PhotoSet, load_sets
 from labelyard.evaluation.calibration import fit_temperature
 from labelyard.evaluation.certificates import certify, certify_together, count_missing
-from labelyard.evaluation.example_scores import divide_among_taught, log_sum_exp
+from labelyard.evaluation.example_scores import log_sum_exp, logits_with_examples
 from labelyard.evaluation.few_shot import fit_examples
 from labelyard.evaluation.metrics import average_precision, expected_calibration_error
 
@@ -48,8 +48,10 @@ def few_shot(
         np.searchsorted(taught, photos.classes[drawn]),
         taught,
     )
-    logits = fitted.logits(zero_shot(photos)[:, taught], photos.features)
-    return divide_among_taught(zero_shot(photos), logits, taught)
+    logits, _ = logits_with_examples(
+        zero_shot(photos), photos.features, fitted, labels=len(photos.labels)
+    )
+    return logits
 
 
 def accuracy(photos: PhotoSet, logits: Logits, rows: NDArray[np.intp]) -> float:
@@ -120,10 +122,11 @@ def scorers(photos: PhotoSet, seed: int) -> dict[str, Scorer]:
 
 
 class Tempered(NamedTuple):
-    """Calibration error and negative log-likelihood of test pictures, without a temperature and with it.
+    """Calibration error and negative log-likelihood, without a temperature and with it.
 
     Attributes:
         floor: Error that scores without any fault would show on so few pictures.
+        pictures: Number of pictures that judge.
     """
 
     error: float
@@ -132,25 +135,33 @@ class Tempered(NamedTuple):
     nll_after: float
     temperature: float
     floor: float
+    pictures: int
 
 
 def temper(photos: PhotoSet, scorer: Scorer, *, seed: int) -> Tempered:
-    """Fit a temperature to 100 drawn calibration pictures, and judge it on the test pictures."""
+    """Fit a temperature to 100 drawn calibration pictures, and judge it on all that are left.
+
+    These are the test pictures, the other calibration pictures, and without examples those of the
+    split for examples, which nothing has seen either.
+    """
     drawn = np.random.default_rng(seed).permutation(photos.rows("calibration"))[:100]
-    temperature, test = scorer.temperature(photos, drawn), photos.rows("test")
-    error, nll = _calibration(photos, scorer.logits, test)
-    error_after, nll_after = _calibration(photos, scorer.logits / temperature, test)
-    best = shares(scorer.logits[test] / temperature).max(1)
+    temperature = scorer.temperature(photos, drawn)
+    is_left = ~np.isin(np.arange(len(photos.classes)), drawn)
+    left = np.flatnonzero(is_left & ~((photos.splits == "train") & scorer.is_taught))
+    error, nll = _calibration(photos, scorer.logits, left)
+    error_after, nll_after = _calibration(photos, scorer.logits / temperature, left)
+    best = shares(scorer.logits[left] / temperature).max(1)
     generator = np.random.default_rng(seed)
     floors = [
         expected_calibration_error(best, generator.random(len(best)) < best) for _ in range(100)
     ]
-    return Tempered(error, error_after, nll, nll_after, temperature, float(np.mean(floors)))
+    floor = float(np.mean(floors))
+    return Tempered(error, error_after, nll, nll_after, temperature, floor, len(left))
 
 
 def measure_errors(sets: dict[str, PhotoSet]) -> None:
     """Print calibration error and likelihood before and after a temperature from 100 pictures."""
-    heads = ("ECE", "after", "NLL", "after", "T", "floor")
+    heads = ("ECE", "after", "NLL", "after", "T", "floor", "judged")
     print(f"\n{'100 pictures':24}" + "".join(f"{head:>8}" for head in heads))
     for name, photos in sets.items():
         found: dict[str, list[Tempered]] = {}
@@ -158,7 +169,7 @@ def measure_errors(sets: dict[str, PhotoSet]) -> None:
             for scorer, one in scorers(photos, seed).items():
                 found.setdefault(scorer, []).append(temper(photos, one, seed=seed))
         for scorer, each in found.items():
-            mean = np.mean(each, axis=0) * (100, 100, 1, 1, 1, 100)
+            mean = np.mean(each, axis=0) * (100, 100, 1, 1, 1, 100, 1)
             print(f"{name + ' ' + scorer:24}" + "".join(f"{one:8.2f}" for one in mean))
 
 
@@ -209,6 +220,31 @@ def count_promises(
         broken += bool(len(accepted) and is_right[accepted].mean() < wanted)
         kept.append(len(accepted) / len(rest))
     return given, broken, 100 * float(np.mean(kept))
+
+
+def count_broken_at_large(
+    photos: PhotoSet, scorer: Scorer, pool: NDArray[np.intp], count: int, wanted: float
+) -> int:
+    """Return the promises that 100 samples of *pool* gave, and that all of *pool* broke.
+
+    The samples are drawn with replacement, so that *pool* is what they are samples of. Pictures
+    that a draw without replacement leaves are few if it takes most of them, and the worse the
+    better the drawn ones are.
+
+    Args:
+        count: Pictures of a sample.
+        wanted: Promised precision.
+    """
+    broken = 0
+    for seed in range(SPLITS):
+        drawn = np.random.default_rng(seed).choice(pool, count)
+        scores = shares(scorer.logits / scorer.temperature(photos, drawn))
+        is_right = scores.argmax(1) == photos.classes
+        best = scores.max(1)
+        found = certify_together(best[drawn], is_right[drawn], precision=wanted, confidence=0.9)
+        if found is not None:
+            broken += bool(is_right[pool][best[pool] >= found.threshold].mean() < wanted)
+    return broken
 
 
 def measure_refusals(sets: dict[str, PhotoSet]) -> None:
@@ -269,7 +305,7 @@ def time_parts(photos: PhotoSet) -> Seconds:
     for row in range(repeats):
         one = slice(row, row + 1)
         logits = photos.cosines[one] * photos.scale
-        divide_among_taught(logits, fitted.logits(logits, photos.features[one]), labels)
+        logits_with_examples(logits, photos.features[one], fitted, labels=len(labels))
     image_s = (time.perf_counter() - started_at) / repeats
     drawn = np.random.default_rng(0).integers(0, len(photos.classes), 1000)
     logits = zero_shot(photos)[drawn]

@@ -20,6 +20,7 @@ from benchmarks.labels.quality import (
     DRAWS,
     Tempered,
     accuracy,
+    count_broken_at_large,
     count_promises,
     few_shot,
     scorers,
@@ -163,6 +164,10 @@ def promised(sets: Sets) -> Iterator[Row]:
                     of = f"{name}, {scorer}, {wanted:.2f} from {count}"
                     _, broken, kept = count_promises(photos, one, pool, count, wanted)
                     yield Row("promise broken, of 100 splits", of, broken, 10, is_most=True)
+                    if count > len(pool) / 2:
+                        broken = count_broken_at_large(photos, one, pool, count, wanted)
+                        what = "promise broken, judged by all"
+                        yield Row(what, of, broken, 10, is_most=True)
                     key = (name, scorer, wanted, count)
                     if key in kept_at_least:
                         yield Row("kept by a promise", of, kept, kept_at_least[key])

@@ -9,6 +9,7 @@ from labelyard.evaluation.example_scores import (
     TaughtLabels,
     divide_among_taught,
     log_sum_exp,
+    logits_with_examples,
 )
 from labelyard.evaluation.few_shot import fit_examples
 
@@ -122,7 +123,36 @@ def test_one_example_of_each_label_is_scored_with_the_weights_of_the_prior():
     fitted = World().fit(1)
 
     assert fitted.weights == few_shot.SINGLE_WEIGHTS
-    assert not len(fitted.examples)
+    assert np.array_equal(fitted.dual, np.eye(5))
+
+
+def with_catch_all(each: int) -> tuple[World, Floats, NDArray[np.intp]]:
+    """Draw pictures of two labels, and of a third one that may be anything."""
+    world = World(2, noise=0.5)
+    vectors, classes = world.pictures(each)
+    anything = unit(world.generator.normal(size=(each, DIM)))
+    return world, np.concatenate([vectors, anything]), np.concatenate([classes, [2] * each])
+
+
+@pytest.mark.parametrize("each", [4, 16])
+def test_examples_of_something_else_take_what_is_near_no_other_label(each):
+    world, vectors, classes = with_catch_all(each)
+    fitted = fit_examples(np.zeros((len(classes), 3)), vectors, classes, np.arange(3))
+    _, new, truth = with_catch_all(200)
+    strangers = unit(world.generator.normal(size=(200, DIM)))
+
+    found = fitted.logits(np.zeros((len(new), 3)), new).argmax(1)
+
+    assert (fitted.levels != 0).tolist() == [False, False, True]
+    assert not fitted.prototypes[2].any()
+    assert (found[truth < 2] == truth[truth < 2]).mean() > 0.95
+    assert (fitted.logits(np.zeros((200, 3)), strangers).argmax(1) == 2).mean() > 0.95
+
+
+def test_labels_that_are_merely_hard_keep_their_means():
+    fitted = [World(12, noise=2.0, seed=seed).fit(each) for seed in range(10) for each in (2, 4)]
+
+    assert sum(int((one.levels != 0).sum()) for one in fitted) == 0
 
 
 def test_a_label_with_one_example_may_stand_beside_labels_with_more():
@@ -160,6 +190,50 @@ def test_a_taught_label_without_an_example_is_refused(classes):
 
     with pytest.raises(ValueError, match="needs an example"):
         fit_examples(vectors[:, :3], vectors, np.array(classes), np.arange(3))
+
+
+def halfway_taught() -> tuple[World, TaughtLabels, Floats, Floats]:
+    """Teach three of six labels; return pictures of these and of the others."""
+    world = World(6, noise=0.5)
+    vectors, classes = world.pictures(4)
+    labels = np.arange(3)
+    rows = classes < 3
+    fitted = fit_examples(
+        world.text_logits(vectors[rows])[:, :3], vectors[rows], classes[rows], labels
+    )
+    new, truth = world.pictures(50)
+    return world, fitted, new[truth < 3], new[truth >= 3]
+
+
+def test_pictures_near_the_examples_are_more_likely_of_the_taught_labels_and_others_less():
+    _, fitted, of_taught, of_others = halfway_taught()
+
+    near, far = (fitted.odds(fitted.cosines(one)) for one in (of_taught, of_others))
+
+    assert near.mean() > 0.5
+    assert far.mean() < -0.5
+    assert np.abs(np.concatenate([near, far])).max() <= 2.0
+
+
+def test_nearness_moves_the_taught_labels_together_and_not_at_all_if_every_label_is_taught():
+    world, fitted, pictures, _ = halfway_taught()
+    by_text = world.text_logits(pictures)
+
+    some, to_examples = logits_with_examples(by_text, pictures, fitted, labels=6)
+    every, _ = logits_with_examples(by_text[:, :3], pictures, fitted, labels=3)
+
+    assert np.array_equal(some[:, 3:], by_text[:, 3:])
+    odds = log_sum_exp(some[:, :3]) - log_sum_exp(by_text[:, :3])
+    assert odds == pytest.approx(fitted.odds(to_examples))
+    assert log_sum_exp(every) == pytest.approx(log_sum_exp(by_text[:, :3]))
+
+
+def test_two_taught_labels_are_too_few_to_tell_members_from_strangers():
+    vectors, classes = World(2).pictures(8)
+
+    fitted = fit_examples(np.zeros((16, 2)), vectors, classes, np.arange(2))
+
+    assert fitted.nearness == (0.0, 0.0)
 
 
 def test_untaught_labels_keep_their_share_whatever_the_examples_say():

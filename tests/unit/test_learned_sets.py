@@ -129,8 +129,29 @@ def test_a_file_of_examples_comes_back_as_it_was_written():
     assert read.taught.dual == pytest.approx(file.taught.dual, abs=1e-5)
 
 
+def test_a_file_of_the_first_version_is_read_without_levels_and_nearness():
+    file = make_file(names=(*TAUGHT, "a third one"))
+    body = without(rewritten(file.to_bytes(), "version", np.array(1)), {"levels", "nearness"})
+
+    read = ExampleFile.from_bytes(body)
+
+    assert read.taught.weights == file.taught.weights
+    assert (read.taught.levels.tolist(), read.taught.nearness) == ([0.0] * 3, (0.0, 0.0))
+    assert file.taught.nearness != (0.0, 0.0)
+
+
 def test_equal_examples_give_equal_bytes():
     assert make_file().to_bytes() == make_file().to_bytes()
+
+
+def without(body: bytes, names: set[str]) -> bytes:
+    """Remove arrays of a file."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(body)) as old, zipfile.ZipFile(kept, "w") as new:
+        for entry in old.namelist():
+            if entry.removesuffix(".npy") not in names:
+                new.writestr(entry, old.read(entry))
+    return kept.getvalue()
 
 
 def rewritten(body: bytes, name: str, array: Any) -> bytes:
@@ -149,7 +170,10 @@ def rewritten(body: bytes, name: str, array: Any) -> bytes:
 BROKEN = {
     "not a zip": lambda body: b"nothing",
     "cut off": lambda body: body[: len(body) // 2],
-    "another version": lambda body: rewritten(body, "version", np.array(2)),
+    "another version": lambda body: rewritten(body, "version", np.array(3)),
+    "arrays of another version": lambda body: rewritten(body, "version", np.array(1)),
+    "too many levels": lambda body: rewritten(body, "levels", np.zeros(3)),
+    "no slope": lambda body: rewritten(body, "nearness", np.zeros(1)),
     "another type": lambda body: rewritten(body, "dual", np.zeros((8, 2))),
     "another shape": lambda body: rewritten(body, "dual", np.zeros((8, 3), dtype="<f4")),
     "not finite": lambda body: rewritten(body, "width", np.array(np.nan)),

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from labelyard.evaluation.example_scores import TaughtLabels
 from labelyard.messages.learned import MAX_EXAMPLES_BYTES, MAX_TAUGHT_LABELS
 
-#: Raise it when an array changes its meaning.
-VERSION: Final = 1
+#: Raise it when an array changes its meaning, or a reader must not miss a new one.
+VERSION: Final = 2
+#: Earlier versions, which lack the arrays in ``_SINCE_2``.
+READABLE: Final = (1, VERSION)
 _ARRAYS: Final = {
     "version": "<i8",
     "labels": "<U256",
@@ -23,7 +25,10 @@ _ARRAYS: Final = {
     "width": "<f8",
     "weights": "<f8",
     "sha256": "|S64",
+    "levels": "<f8",
+    "nearness": "<f8",
 }
+_SINCE_2: Final = frozenset({"levels", "nearness"})
 _FIRST_DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -55,6 +60,8 @@ class ExampleFile:
             "width": taught.width,
             "weights": taught.weights,
             "sha256": self.sha256,
+            "levels": np.broadcast_to(taught.levels, len(self.names)),
+            "nearness": taught.nearness,
         }
         body = io.BytesIO()
         with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
@@ -80,6 +87,8 @@ class ExampleFile:
             dual=arrays["dual"].astype(np.float64),
             width=float(arrays["width"]),
             weights=_three(arrays["weights"]),
+            levels=arrays["levels"].astype(np.float64),
+            nearness=_two(arrays["nearness"]),
         )
         names = tuple(arrays["labels"].tolist())
         _check(taught, len(names))
@@ -104,6 +113,8 @@ class ExampleFile:
             dual=np.ascontiguousarray(taught.dual[:, order]),
             width=taught.width,
             weights=taught.weights,
+            levels=taught.levels[order],
+            nearness=taught.nearness,
         )
 
 
@@ -120,7 +131,10 @@ def _read_arrays(body: bytes) -> dict[str, NDArray[np.generic]]:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_EXAMPLES_BYTES:
                 raise ValueError("it unpacks to too many bytes")
+            is_first = set(archive.namelist()).isdisjoint(f"{name}.npy" for name in _SINCE_2)
             for name, kind in _ARRAYS.items():
+                if is_first and name in _SINCE_2:
+                    continue
                 array = np.lib.format.read_array(
                     io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False
                 )
@@ -129,14 +143,22 @@ def _read_arrays(body: bytes) -> dict[str, NDArray[np.generic]]:
                 arrays[name] = array
     except (zipfile.BadZipFile, KeyError, EOFError, OSError, MemoryError, OverflowError) as error:
         raise ValueError(f"not a file of examples ({type(error).__name__})") from error
-    if arrays["version"].shape or int(arrays["version"]) != VERSION:
+    version = 0 if arrays["version"].shape else int(arrays["version"])
+    if version not in READABLE or is_first != (version == READABLE[0]):
         raise ValueError("it was written by another version")
+    if is_first:
+        arrays |= {"levels": np.zeros(len(arrays["labels"])), "nearness": np.zeros(2)}
     return arrays
 
 
 def _three(weights: NDArray[np.generic]) -> tuple[float, float, float]:
     text, near, regression = weights.astype(np.float64).tolist()
     return text, near, regression
+
+
+def _two(line: NDArray[np.generic]) -> tuple[float, float]:
+    slope, intercept = line.astype(np.float64).tolist()
+    return slope, intercept
 
 
 def _check(taught: TaughtLabels, labels: int) -> None:
@@ -147,7 +169,16 @@ def _check(taught: TaughtLabels, labels: int) -> None:
         and taught.prototypes.shape == (labels, dim)
         and taught.examples.shape == (examples, dim)
         and taught.dual.shape == (examples, labels)
+        and taught.levels.shape == (labels,)
     )
-    numbers = (taught.prototypes, taught.examples, taught.dual, taught.weights, taught.width)
+    numbers = (
+        taught.prototypes,
+        taught.examples,
+        taught.dual,
+        taught.weights,
+        taught.width,
+        taught.levels,
+        taught.nearness,
+    )
     if not is_sound or not all(np.isfinite(each).all() for each in numbers):
         raise ValueError("its arrays do not fit together")

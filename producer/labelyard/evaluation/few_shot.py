@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelyard.evaluation.example_scores import Array, Indices, TaughtLabels
 
@@ -21,8 +22,20 @@ PENALTIES: Final = (0.03, 0.1, 0.3, 1.0, 3.0)
 #: as the checkpoint was trained to be.
 PRIOR_WEIGHTS: Final = (0.5, 10.0, 2.0)
 PRIOR_SPREAD: Final = 1.5
-#: Weights if every label has a single example, of which none can be left out.
-SINGLE_WEIGHTS: Final = (0.5, 7.0, 0.0)
+#: Weights and kernel if every label has a single example, of which none can be left out: only a
+#: picture near an example counts for its label. Means of one picture each would let pictures that
+#: are far from all examples go to the one that is a little less far.
+SINGLE_WEIGHTS: Final = (0.5, 0.0, 30.0)
+SINGLE_WIDTH: Final = 5.0
+#: A label has no mean if its examples are not more like their own mean than like that of others:
+#: by at most this part of what is usual in the set, ...
+LEAST_LIKENESS: Final = 0.25
+#: ... and with so many standard errors that none of hundreds of labels is found by chance.
+CATCH_ALL_ERRORS: Final = 4.0
+#: Taught labels from which nearness is fitted: each one is a stranger to the others.
+LEAST_FOR_NEARNESS: Final = 3
+#: Spread of the normal prior of its slope, for cosines of unit deviation, and of its intercept.
+NEARNESS_SPREAD: Final = 2.0
 #: Examples in the regression. Its fit takes time with their third power, and an image with their
 #: number; the means use all examples.
 MOST_KERNEL_EXAMPLES: Final = 2_000
@@ -54,6 +67,9 @@ def fit_examples(
     Raises:
         ValueError: A taught label has no example, or shapes differ.
 
+    A label of which no example is like the others ("something else") gets a constant in place of a
+    prototype; see :func:`_catch_all`.
+
     Source:
         Snell et al. 2017, arXiv:1703.05175 (prototypes); Saunders et al. 1998 (kernel ridge
         regression); Cawley and Talbot 2003, its leave-one-out errors in closed form.
@@ -70,16 +86,33 @@ def fit_examples(
     sums = one_hot.T @ vectors  # (taught, dim)
     prototypes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _TINY)
     if counts.max() == 1:
-        nothing = np.empty((0, vectors.shape[1])), np.empty((0, len(labels)))
-        return TaughtLabels(labels, prototypes, *nothing, width=WIDTHS[0], weights=SINGLE_WEIGHTS)
+        return TaughtLabels(
+            labels,
+            prototypes,
+            vectors,
+            one_hot,
+            width=SINGLE_WIDTH,
+            weights=SINGLE_WEIGHTS,
+            levels=np.zeros(len(labels)),
+        )
     kernel = _spread_over_labels(classes, counts)
     ridge = _fit_ridge(vectors[kernel], one_hot[kernel])
     near = _prototypes_left_out(vectors[kernel], sums, classes[kernel])
+    is_catch_all, level = _catch_all(near, classes[kernel])
+    near[:, is_catch_all] = level
+    prototypes[is_catch_all] = 0.0
     is_usable = counts[classes[kernel]] > 1
     parts = [text_logits[kernel].astype(np.float64), near, ridge.left_out]
     weights = _fit_weights([part[is_usable] for part in parts], classes[kernel][is_usable])
     return TaughtLabels(
-        labels, prototypes, vectors[kernel], ridge.dual, width=ridge.width, weights=weights
+        labels,
+        prototypes,
+        vectors[kernel],
+        ridge.dual,
+        width=ridge.width,
+        weights=weights,
+        levels=np.where(is_catch_all, level, 0.0),
+        nearness=_fit_nearness(vectors[kernel], classes[kernel]),
     )
 
 
@@ -102,6 +135,73 @@ def _prototypes_left_out(vectors: Array, sums: Array, classes: Indices) -> Array
     rows = np.arange(len(classes))
     near[rows, classes] = (rest * vectors).sum(1) / np.maximum(np.linalg.norm(rest, axis=1), _TINY)
     return near
+
+
+def _catch_all(near: Array, classes: Indices) -> tuple[NDArray[np.bool_], float]:
+    """Find labels that are no place among the vectors, but whatever is near no other label.
+
+    Their examples resemble each other no more than they resemble those of other labels. The mean
+    of such examples is nothing that further pictures of the label are near to.
+
+    Args:
+        near: Cosines of the examples to each label's mean, their own left out, shape
+            (examples, taught).
+
+    Returns:
+        Whether each label is one, shape (taught,), and the cosine that stands for their means: an
+        image is theirs unless it is nearer to another label's mean, half-way between what members
+        of a label have and what others have.
+    """
+    taught = near.shape[1]
+    none = np.zeros(taught, dtype=np.bool_), 0.0
+    counts = np.bincount(classes, minlength=taught)
+    known = np.flatnonzero(counts > 1)
+    if len(known) < 2:
+        return none
+    inside = np.array([near[classes == label, label].mean() for label in known])
+    outside = np.array([near[classes != label, label].mean() for label in known])
+    deviation = np.sqrt(np.mean([near[classes != label, label].var() for label in known]))
+    likeness = inside - outside
+    usual = np.median(likeness)
+    errors = (usual - likeness) * np.sqrt(counts[known] - 1) / max(deviation, _TINY)
+    is_one = (likeness < LEAST_LIKENESS * usual) & (errors > CATCH_ALL_ERRORS)
+    if not is_one.any():
+        return none
+    found = none[0]
+    found[known[is_one]] = True
+    return found, float(inside[~is_one].mean() + outside[~is_one].mean()) / 2
+
+
+def _fit_nearness(vectors: Array, classes: Indices) -> tuple[float, float]:
+    """Fit the odds that an image shows one of the taught labels, by its nearest example.
+
+    Each example is compared with the other examples, as an image of a taught label would be; and
+    with those of the other labels, as an image of a label without examples would be. Maximum a
+    posteriori of a logistic regression, normal prior.
+
+    Returns:
+        Slope and intercept of the logarithm of the odds; zeros if there are too few labels.
+    """
+    from scipy.optimize import minimize
+
+    if len(np.unique(classes)) < LEAST_FOR_NEARNESS:
+        return 0.0, 0.0
+    gram = vectors @ vectors.T
+    np.fill_diagonal(gram, -np.inf)
+    member = gram.max(axis=1)
+    stranger = np.where(classes[:, None] == classes[None, :], -np.inf, gram).max(axis=1)
+    cosines = np.concatenate([member, stranger])
+    is_member = np.arange(len(cosines)) < len(member)
+    mean, deviation = cosines.mean(), max(float(cosines.std()), _TINY)
+    scaled = (cosines - mean) / deviation
+
+    def loss(line: Array) -> float:
+        odds = line[0] * scaled + line[1]
+        nll = (np.logaddexp(0.0, odds) - is_member * odds).sum()
+        return float(nll + 0.5 * (line**2).sum() / NEARNESS_SPREAD**2)
+
+    slope, intercept = minimize(loss, np.zeros(2)).x.tolist()
+    return slope / deviation, intercept - slope * mean / deviation
 
 
 def _fit_ridge(vectors: Array, one_hot: Array) -> _Ridge:

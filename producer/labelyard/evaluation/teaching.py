@@ -90,6 +90,8 @@ class TaughtSet:
         reference: Its reference, once it is registered.
         body: The object with the examples.
         weights: Of text, prototypes and regression in a taught label's logit.
+        catch_all: Labels whose examples have nothing in common, such as "something else": a
+            picture is theirs if it is near the examples of no other label.
         skipped: Lines of the split that teach nothing: none or several labels, or a picture
             that an earlier line has.
     """
@@ -97,6 +99,7 @@ class TaughtSet:
     label_set: LabelSet
     body: bytes = field(repr=False)
     weights: tuple[float, float, float]
+    catch_all: tuple[str, ...]
     skipped: int
     reference: str | None = None
 
@@ -125,6 +128,7 @@ class TaughtSet:
             "counts": examples.counts,
             "skipped": self.skipped,
             "weights": dict(zip(("text", "prototypes", "regression"), self.weights, strict=True)),
+            "catch_all": list(self.catch_all),
             "features": examples.features,
             "checkpoint": learned.checkpoint if learned else None,
             "object_uri": examples.object_uri,
@@ -197,6 +201,7 @@ class PreparedTeaching(PreparedPictures):
             ),
             body=body,
             weights=taught.weights,
+            catch_all=tuple(names[label] for label in np.flatnonzero(taught.levels).tolist()),
             skipped=self.skipped + len(scored) - len(places),
         )
 

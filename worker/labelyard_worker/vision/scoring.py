@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from labelyard.evaluation.example_scores import Array, TaughtLabels, divide_among_taught
+from labelyard.evaluation.example_scores import Array, TaughtLabels, logits_with_examples
 from labelyard.hierarchy import Hierarchy
 from labelyard.messages import LabelSet
 from labelyard_worker.vision.title_scores import TitledImages, TitleLabels
@@ -272,10 +272,7 @@ def logits_of_taught(
     """
     cosines = (image_embeds @ matrix.text_embeds.T).astype(np.float64)
     by_text = to_logits(cosines, scaling, temperature=1.0)  # (images, labels + abstain)
-    to_examples = taught.cosines(features)
-    logits = divide_among_taught(
-        by_text, taught.logits(by_text[:, taught.labels], features, to_examples), taught.labels
-    )
+    logits, to_examples = logits_with_examples(by_text, features, taught, labels=matrix.n_labels)
     fits = cosines[:, : matrix.n_labels].max(axis=1)
     if len(taught.labels) == matrix.n_labels:
         fits = (fits + to_examples.max(axis=1)) / 2
