@@ -74,27 +74,13 @@ def fit_examples(
         Snell et al. 2017, arXiv:1703.05175 (prototypes); Saunders et al. 1998 (kernel ridge
         regression); Cawley and Talbot 2003, its leave-one-out errors in closed form.
     """
-    counts = np.bincount(classes, minlength=len(labels))
-    if len(counts) != len(labels) or not counts.all():
-        raise ValueError("every taught label needs an example")
-    if not len(classes) == len(vectors) == len(text_logits) or (
-        text_logits.shape[1] != len(labels)
-    ):
-        raise ValueError("text_logits, vectors and classes must describe the same examples")
+    counts = _counts_of(classes, vectors, text_logits, labels)
     vectors = vectors.astype(np.float64)
     one_hot = np.eye(len(labels))[classes]
     sums = one_hot.T @ vectors  # (taught, dim)
     prototypes = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _TINY)
     if counts.max() == 1:
-        return TaughtLabels(
-            labels,
-            prototypes,
-            vectors,
-            one_hot,
-            width=SINGLE_WIDTH,
-            weights=SINGLE_WEIGHTS,
-            levels=np.zeros(len(labels)),
-        )
+        return _taught_by_singles(labels, prototypes, one_hot)
     kernel = _spread_over_labels(classes, counts)
     ridge = _fit_ridge(vectors[kernel], one_hot[kernel])
     near = _prototypes_left_out(vectors[kernel], sums, classes[kernel])
@@ -113,6 +99,33 @@ def fit_examples(
         weights=weights,
         levels=np.where(is_catch_all, level, 0.0),
         nearness=_fit_nearness(vectors[kernel], classes[kernel]),
+    )
+
+
+def _counts_of(
+    classes: Indices, vectors: Array, text_logits: Array, labels: Indices
+) -> NDArray[np.intp]:
+    """Count the examples of each label, and refuse arrays that do not describe the same ones."""
+    counts = np.bincount(classes, minlength=len(labels))
+    if len(counts) != len(labels) or not counts.all():
+        raise ValueError("every taught label needs an example")
+    if not len(classes) == len(vectors) == len(text_logits) or (
+        text_logits.shape[1] != len(labels)
+    ):
+        raise ValueError("text_logits, vectors and classes must describe the same examples")
+    return counts
+
+
+def _taught_by_singles(labels: Indices, prototypes: Array, one_hot: Array) -> TaughtLabels:
+    """Return the scorer of labels with one example each, in any order."""
+    return TaughtLabels(
+        labels,
+        prototypes,
+        one_hot @ prototypes,
+        one_hot,
+        width=SINGLE_WIDTH,
+        weights=SINGLE_WEIGHTS,
+        levels=np.zeros(len(labels)),
     )
 
 
