@@ -115,8 +115,8 @@ class PreparedAdapting(PreparedPictures):
         import numpy as np
 
         from labelyard.evaluation.logits import logits_of
-        from labelyard.evaluation.measuring import ScoreTable
         from labelyard.evaluation.prior import fit_bias, level_bias, to_shares
+        from labelyard.evaluation.score_table import ScoreTable
 
         scored = scoring.scored()
         check_scored(scored)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labelyard.evaluation.measuring import ScoreTable
     from labelyard.evaluation.none_of_these import LimitChoice
+    from labelyard.evaluation.score_table import ScoreTable
 
 #: Split that calibrates, if none is chosen.
 CALIBRATION_SPLIT: Final = "calibration"
@@ -110,8 +110,8 @@ class PreparedCalibration(PreparedPictures):
             InvalidMessageError: A picture has no scores, is an example of the set, or has two
                 labels in the manifest.
         """
-        from labelyard.evaluation.measuring import ScoreTable
         from labelyard.evaluation.metrics import expected_calibration_error
+        from labelyard.evaluation.score_table import ScoreTable
 
         scored = scoring.scored()
         check_scored(scored)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labelyard.evaluation.certificates import Certificate
-    from labelyard.evaluation.measuring import ScoreTable
+    from labelyard.evaluation.score_table import ScoreTable
 
 #: A label is certified by itself if so many times the least evidence was answered with it. The
 #: others are certified together. The number of answers decides, never their correctness.

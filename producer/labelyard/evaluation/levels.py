@@ -1,7 +1,7 @@
 """Accuracy of an evaluation at each level of a hierarchy."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -9,16 +9,14 @@ from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.level_figures import LevelFigures
 from labelyard.evaluation.manifest import LabelledImage
 from labelyard.evaluation.metrics import wilson_interval
+from labelyard.evaluation.score_table import ScoreTable
 from labelyard.hierarchy import Hierarchy, Path
 from labelyard.messages import LabelSet
-
-if TYPE_CHECKING:
-    from labelyard.evaluation.measuring import ScoreTable
 
 FIRST: Final = 1
 
 
-def measure_levels(table: "ScoreTable", label_set: LabelSet) -> list[LevelFigures]:
+def measure_levels(table: ScoreTable, label_set: LabelSet) -> list[LevelFigures]:
     """Measure how often the best node of each level is right.
 
     The hierarchy is that of the set; if it has none, that of the manifest's paths. A label that
@@ -39,7 +37,7 @@ def measure_levels(table: "ScoreTable", label_set: LabelSet) -> list[LevelFigure
 
 
 def _measure(
-    table: "ScoreTable", tree: Hierarchy, truths: Sequence[Sequence[Path]], *, level: int
+    table: ScoreTable, tree: Hierarchy, truths: Sequence[Sequence[Path]], *, level: int
 ) -> LevelFigures:
     nodes = list(dict.fromkeys(path[:level] for path in tree.labels))
     places = {path: place for place, path in enumerate(nodes)}

@@ -99,7 +99,7 @@ class PreparedTitling(PreparedPictures):
             InvalidMessageError: A picture has no scores.
         """
         from labelyard.evaluation.logits import logits_of
-        from labelyard.evaluation.measuring import ScoreTable
+        from labelyard.evaluation.score_table import ScoreTable
         from labelyard.evaluation.title_weights import TitledSample, fit_title_weights
 
         check_scored(by_title.scored())
