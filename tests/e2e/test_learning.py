@@ -101,7 +101,7 @@ def test_a_set_is_taught_calibrated_and_scored_and_its_examples_do_not_calibrate
     assert "12 pictures are examples of the label set" in refused.stderr
 
 
-def test_labels_without_examples_keep_their_scores(
+def test_labels_without_examples_keep_their_scores_beside_two_taught_ones(
     environment: InstantService, tmp_path: Path
 ) -> None:
     manifest = write_manifest(tmp_path, {"train": 3}, labels=("a cat", "a dog"))
@@ -118,6 +118,28 @@ def test_labels_without_examples_keep_their_scores(
     assert result.label_set != plain.label_set
     assert after["a fox"] == pytest.approx(before["a fox"])
     assert after["a cat"] != pytest.approx(before["a cat"])
+
+
+def test_a_label_whose_pictures_have_nothing_in_common_is_said_to_be_a_catch_all(
+    environment: InstantService, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {"train": 6}, labels=("a cat", "a dog"))
+    generator = random.Random(3)
+    rows = []
+    for number in range(6):
+        colour = tuple(generator.randint(0, 255) for _ in range(3))
+        name = f"anything-{number}.png"
+        Image.new("RGB", (24, 24), colour).save(tmp_path / name)
+        rows.append({"image": name, "label": "something else", "split": "train"})
+    with manifest.open("a") as file:
+        file.writelines("\n" + json.dumps(row) for row in rows)
+
+    plain = register(("a cat", "a dog", "something else"))
+    taught = run("examples", plain, str(manifest), "--quiet")
+    (again,) = lines(run("examples", plain, str(manifest), "--quiet", "--json"))
+
+    assert "something else: its pictures have nothing in common" in taught.stdout
+    assert again["catch_all"] == ["something else"]
 
 
 def test_a_set_is_adapted_to_the_shares_of_a_sample_and_wrong_shares_are_refused(

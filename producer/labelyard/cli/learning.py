@@ -108,6 +108,8 @@ def _print_taught(taught: TaughtSet) -> None:
         typer.echo(
             f"{plural(taught.skipped, 'line')} left out: no label, several, or a picture twice"
         )
+    for name in taught.catch_all:
+        typer.echo(f"{name}: its pictures have nothing in common, so it is what is near no other")
     typer.echo(taught.reference)
 
 
