@@ -52,6 +52,7 @@ LABELS = [
     "bread",
     "snow",
 ]
+TITLE = "white cotton shirt with long sleeves for women"
 PICTURES = {
     "jpeg": pictures.jpeg((160, 120), seed=1),
     "png with alpha": pictures.transparent_png((90, 70)),
@@ -137,6 +138,34 @@ def test_scores_equal_the_pipelines_alone_and_in_mixed_batches(
     for embeds in (mixed, alone):
         for name, row, wanted in zip(PICTURES, embeds, expected, strict=True):
             assert scored(checkpoint, row, labels) == pytest.approx(wanted, abs=TOLERANCE), name
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_vectors_of_titles_have_unit_length_and_are_the_same_in_any_company(
+    model_type: str, load: Load
+) -> None:
+    checkpoint, company = load(model_type), [TITLE, *LABELS]
+
+    alone, mixed = checkpoint.title_embeds([TITLE]), checkpoint.title_embeds(company)
+
+    np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1.0, atol=TOLERANCE)
+    np.testing.assert_allclose(mixed[0], alone[0], atol=TOLERANCE)
+    is_text_space = mixed.shape == checkpoint.text_embeds(company).shape
+    assert is_text_space == (model_type != "lite_zeroshot")
+
+
+def test_titles_of_the_lite_checkpoint_are_compared_as_sentences(load: Load) -> None:
+    checkpoint = load("lite_zeroshot")
+    texts = [TITLE, "women's blouse, long sleeves, cotton, white", "set of four steel pans"]
+
+    sentences, concepts = (
+        embeds[1:] @ embeds[0]
+        for embeds in (checkpoint.title_embeds(texts), checkpoint.text_embeds(texts))
+    )
+
+    assert sentences[0] > 0.7
+    assert sentences[0] - sentences[1] > 0.4
+    assert sentences[0] - sentences[1] > concepts[0] - concepts[1]
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
