@@ -22,6 +22,8 @@ SHOWN_FLIPS: Final = 24
 MAX_ROWS: Final = 300
 #: Difference that is no chance at the usual level.
 LEVEL: Final = 0.05
+#: Words for the two sets.
+SIDES: Final = ("first", "second")
 LEADS: "Final[Mapping[FlipKind, tuple[str, str]]]" = {
     "broken": ("Broken", "Only the first set has these right."),
     "fixed": ("Fixed", "Only the second set has these right."),
@@ -108,12 +110,12 @@ def _sets(comparison: "Comparison") -> Markup:
         ("Labels", [count(one.cost.labels) for one in sides]),
         ("Seconds", [f"{one.cost.seconds:.1f}" for one in sides]),
     )
-    cells = [tag("th", text, scope="col", class_="number") for text in ("first", "second")]
+    cells = [tag("th", text, scope="col", class_="number") for text in SIDES]
     body = [
         tag(
             "tr",
             tag("th", name, scope="row"),
-            [tag("td", value, class_="number") for value in values],
+            [tag("td", value, class_="number pair") for value in values],
         )
         for name, values in rows
     ]
@@ -121,9 +123,9 @@ def _sets(comparison: "Comparison") -> Markup:
         tag(
             "div",
             tag("dt", name),
-            tag("dd", foreign(one.subject.reference or one.subject.digest or "")),
+            tag("dd", foreign(one.subject.reference or one.subject.digest or ""), class_="uri"),
         )
-        for name, one in zip(("first", "second"), sides, strict=True)
+        for name, one in zip(SIDES, sides, strict=True)
     ]
     table = tag(
         "table",
@@ -132,12 +134,12 @@ def _sets(comparison: "Comparison") -> Markup:
         tag("tbody", body),
     )
     made = tag("p", f"Made by labelyard {__version__}; flips.jsonl has every flip.", class_="note")
-    return join(table, tag("dl", references, class_="details"), made)
+    return join(table, tag("dl", references, class_="details references"), made)
 
 
 def _interval(evaluation: "Evaluation") -> str:
     low, high = evaluation.figures.interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * low:.1f} to\N{NO-BREAK SPACE}{100 * high:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _flips(flips: "Sequence[Flip]", lead: str, total: int, thumbnails: Mapping[str, str]) -> Markup:
@@ -158,8 +160,8 @@ def _card(flip: "Flip", thumbnails: Mapping[str, str]) -> Markup:
     image = flip.scored.image
     truth = ", ".join(image.labels)
     lines = [
-        tag("p", name_of(answer), f" {score:.2f}", class_="other")
-        for answer, score in zip(flip.answers, flip.scores, strict=True)
+        tag("p", f"{which}: ", name_of(answer), f" {score:.2f}", class_="other")
+        for which, answer, score in zip(SIDES, flip.answers, flip.scores, strict=True)
     ]
     return tag(
         "li",
@@ -201,8 +203,8 @@ def _row(change: "LabelChange") -> Markup:
     fields = change.fields()
     values = [
         (count(fields["n"]), "number wide"),
-        (_pair(fields["precision"]), "number"),
-        (_pair(fields["recall"]), "number"),
+        (_pair(fields["precision"]), "number pair"),
+        (_pair(fields["recall"]), "number pair"),
         (_pair(fields["average_precision"]), "number wide"),
     ]
     head = tag("th", name_of(change.name), scope="row")
@@ -210,4 +212,5 @@ def _row(change: "LabelChange") -> Markup:
 
 
 def _pair(values: Sequence[float | None]) -> str:
-    return f"{share(values[0])} → {share(values[1])}"
+    """Write two figures, between which a narrow screen may begin a new line."""
+    return f"{share(values[0])}\N{NO-BREAK SPACE}→ {share(values[1])}"

@@ -144,12 +144,10 @@ def _label_row(label: LabelFigures) -> Markup:
         (share(found.recall), "number"),
         (bar(found.recall or 0.0), "wide bars"),
         (share(label.average_precision), "number wide"),
-        (
-            (number(label.threshold), certified and tag("small", certified)),
-            "number wide",
-        ),
+        (number(label.threshold), "number wide"),
     )
-    head_cell = tag("th", name_of(label.name), scope="row")
+    note = certified and tag("small", certified)
+    head_cell = tag("th", name_of(label.name), note, scope="row")
     return tag("tr", head_cell, [tag("td", value, class_=kind) for value, kind in values])
 
 
