@@ -20,10 +20,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from PIL import Image
-from tests.support.browser import browser_program, running_browser
+from tests.support.browser import Browser, browser_program, running_browser
 
 from benchmarks.checkpoints import LITE, ensure_checkpoint
 from benchmarks.runs.rig import joined, say, upload_to, wait_until
@@ -64,8 +64,9 @@ LABELS: Final[Mapping[str, float | None]] = {
 NOTHING: Final = ("a blurred picture of nothing",)
 RUNS_WITHIN_S: Final = 900.0
 COLOURS: Final = 192
-DESKTOP: Final = {"width": 1280, "height": 2500}
-PHONE: Final = {"width": 390, "height": 844}
+DESKTOP_PX: Final = (1280, 2500)
+PHONE_PX: Final = (390, 844)
+Scheme: TypeAlias = Literal["light", "dark"]
 # Where the screens of the phone begin: at the top, and at these headings.
 PHONE_PLACES: Final = ("Report of a run", "Labels", "Typical")
 SCROLL: Final = """
@@ -74,6 +75,10 @@ SCROLL: Final = """
   const wanted = all.find((one) => one.textContent.trim() === {place});
   window.scrollTo(0, wanted ? wanted.getBoundingClientRect().top + window.scrollY - 90 : 0);
 }}
+"""
+TOP: Final = """
+[...document.querySelectorAll("h2")].find((one) => one.textContent.trim() === {place})
+  .getBoundingClientRect().top
 """
 GAP_PX: Final = 24
 
@@ -191,23 +196,70 @@ def draw(
         places: Texts of headings at which the screens of the phone begin.
     """
     with running_browser(folder / "profile") as browser:
-        browser.show(page, **DESKTOP)
-        desktop = Image.open(browser.screenshot(folder / "desktop.png")).convert("RGB")
-        browser.show(page, **PHONE)
-        screens = []
-        for number, place in enumerate(places):
-            browser.evaluate(SCROLL.format(place=json.dumps(place)))
-            raw = browser.screenshot(folder / f"phone-{number}.png")
-            screens.append(Image.open(raw).convert("RGB"))
-        if complaints := browser.complaints():
-            raise RuntimeError(f"the page is not sound: {complaints}")
+        desktop = desktop_screen(browser, page, folder)
+        screens = phone_screens(browser, page, folder, places=places)
     few = {"desktop": desktop, "phone": beside(screens)}
-    sizes = {}
-    for kind, picture in few.items():
-        path = out / f"{name}-{kind}.png"
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-        sizes[path.name] = path.stat().st_size
-    return sizes
+    return dict(save(picture, out / f"{name}-{kind}.png") for kind, picture in few.items())
+
+
+def desktop_screen(
+    browser: Browser,
+    page: Path,
+    folder: Path,
+    *,
+    until: str | None = None,
+    scheme: Scheme = "light",
+) -> Image.Image:
+    """Take a picture of the top of a page on a desktop.
+
+    Args:
+        until: Text of the heading before which the picture ends.
+
+    Raises:
+        RuntimeError: The browser complains about the page.
+    """
+    browser.show(page, width=DESKTOP_PX[0], height=DESKTOP_PX[1], scheme=scheme)
+    raw = browser.screenshot(folder / "desktop.png")
+    check_sound(browser)
+    whole = Image.open(raw).convert("RGB")
+    if until is None:
+        return whole
+    top = browser.evaluate(TOP.format(place=json.dumps(until)))
+    return whole.crop((0, 0, whole.width, int(top) - GAP_PX))
+
+
+def phone_screens(
+    browser: Browser, page: Path, folder: Path, *, places: Sequence[str], scheme: Scheme = "light"
+) -> list[Image.Image]:
+    """Take a picture of a page on a phone for each of some headings.
+
+    Raises:
+        RuntimeError: The browser complains about the page.
+    """
+    browser.show(page, width=PHONE_PX[0], height=PHONE_PX[1], scheme=scheme)
+    screens = []
+    for number, place in enumerate(places):
+        browser.evaluate(SCROLL.format(place=json.dumps(place)))
+        raw = browser.screenshot(folder / f"phone-{number}.png")
+        screens.append(Image.open(raw).convert("RGB"))
+    check_sound(browser)
+    return screens
+
+
+def check_sound(browser: Browser) -> None:
+    """Refuse a page that the browser complains about.
+
+    Raises:
+        RuntimeError: It does.
+    """
+    if complaints := browser.complaints():
+        raise RuntimeError(f"the page is not sound: {complaints}")
+
+
+def save(picture: Image.Image, path: Path, *, colours: int = COLOURS) -> tuple[str, int]:
+    """Write a PNG of few colours, and return its name and size in bytes."""
+    picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path.name, path.stat().st_size
 
 
 def beside(screens: list[Image.Image]) -> Image.Image:
