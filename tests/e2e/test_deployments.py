@@ -34,7 +34,7 @@ UPLOADS: Final = "labelyard-uploads"
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a supervisor would start.
+    """Processes that a supervisor would start.
 
     Attributes:
         stop_within_s: Seconds from SIGTERM to SIGKILL.

@@ -55,7 +55,7 @@ class Fleet:
                 child.inc() if isinstance(metric, Counter) else child.observe(0.2)
 
     def text(self) -> bytes:
-        """Return what a scrape of a worker returns."""
+        """Return the exposition that a scrape of a worker reads."""
         gauges = CollectorRegistry()
         for gauge in self._gauges:
             family = gauge.family(dict.fromkeys(combinations(gauge.labels), 1.0))

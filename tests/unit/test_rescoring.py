@@ -52,7 +52,7 @@ def matrix_of(
 
 
 def fresh_results(embeds: Floats, labels: LabelMatrix, *, top_k: int) -> list[ResultLine]:
-    """Return what a fresh run would write."""
+    """Return the lines that a fresh run would write."""
     found = SCORER.score(list(embeds), labels, top_k=top_k)
     return [
         ResultLine.of(

@@ -55,7 +55,7 @@ class AnswerCounter:
         self._thread.start()
 
     def close(self) -> None:
-        """Add what was counted, and end."""
+        """Add the counts so far to the ledger, and end the thread."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -81,7 +81,7 @@ class AnswerCounter:
             observe_answers(reference, answers)
 
     def flush(self) -> None:
-        """Add to the ledger what was counted since the last call.
+        """Add the counts since the last call to the ledger.
 
         What an earlier call could not add comes first, under its old number: an addition whose
         reply was lost is not made twice.

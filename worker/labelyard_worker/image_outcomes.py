@@ -1,4 +1,4 @@
-"""Outcomes of images: each is an embedding or an error; what concerns the whole job is raised."""
+"""Outcomes of images: each is an embedding or an error; an error of the whole job is raised."""
 
 from concurrent.futures import Future
 

@@ -81,7 +81,7 @@ def log(name: str, as_json: AsJson = False) -> None:
 
 
 def diff(reference: Version, other: Other, as_json: AsJson = False) -> None:
-    """Print what changed from one version of a label set to another."""
+    """Print the differences between two versions of a label set."""
     with Client() as client:
         found = client.label_sets.diff(reference, other)
     if as_json:

@@ -85,7 +85,7 @@ def calibrate(
 
 
 def _as_choice(text: str | None) -> "LimitChoice | None":
-    """Read a share, if it is one; what is neither that nor ``labelled`` is refused later."""
+    """Read ``labelled`` or a share; the range of a share is checked by the calibration."""
     if text is None:
         return None
     if text == "labelled":

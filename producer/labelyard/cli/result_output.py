@@ -249,7 +249,7 @@ def open_writer(options: ResultOptions, *, labels: int | None) -> Iterator[Resul
 
 @contextmanager
 def _closed_at_the_end(writer: ResultWriter) -> Iterator[ResultWriter]:
-    """Close the writer also when the wait ends early: what came so far is of use."""
+    """Close the writer also if the wait ends early: the results so far are of use."""
     try:
         yield writer
     finally:

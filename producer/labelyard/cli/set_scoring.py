@@ -93,7 +93,7 @@ class ScoringWriter(ResultWriter):
 
 
 class ScoringClient(Client):
-    """Client that scores manifests as a command's options say; a label set may be a file, too."""
+    """Client that scores manifests with the options of a command; a label set may be a file, too."""
 
     def __init__(self, options: ScoringOptions, *, note: str = "") -> None:
         """Connect when there is something to do.

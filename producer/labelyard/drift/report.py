@@ -57,7 +57,7 @@ class DriftWindow:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether one of the tests says that there is drift."""
+        """Whether one of the tests finds drift."""
         return self.scores.is_alarm or self.answers.is_alarm
 
     def fields(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class TaughtLabels:
         return found
 
     def odds(self, to_examples: Array) -> Array:
-        """Compute what nearness says of the taught labels together, against all others.
+        """Compute the odds of the taught labels together, against all others, from nearness.
 
         Args:
             to_examples: What :meth:`cosines` returns.

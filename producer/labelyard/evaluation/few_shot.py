@@ -151,7 +151,7 @@ def _prototypes_left_out(vectors: Array, sums: Array, classes: Indices) -> Array
 
 
 def _catch_all(near: Array, classes: Indices) -> tuple[NDArray[np.bool_], float]:
-    """Find labels that are no place among the vectors, but whatever is near no other label.
+    """Find the labels whose examples have no common place: pictures near no other label are theirs.
 
     Their examples resemble each other no more than they resemble those of other labels. The mean
     of such examples is nothing that further pictures of the label are near to.

@@ -45,7 +45,7 @@ _UNBOUNDED: Final = frozenset({"n", "failed", "nll"})
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement.
+    """Bound on a figure of an evaluation, such as ``accuracy>=0.9``.
 
     Attributes:
         text: As it was written.

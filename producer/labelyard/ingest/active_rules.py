@@ -103,7 +103,7 @@ class ActiveRules:
         self._tasks = [asyncio.create_task(one.run()) for one in self._queues.values()]
 
     def hurry(self) -> None:
-        """Let the queues submit at once what they hold and get."""
+        """Let the queues submit the events that they hold, and later ones, at once."""
         for queue in self._queues.values():
             queue.hurry()
 

@@ -121,7 +121,7 @@ class RuleQueue:
         self._changed.set()
 
     def abort(self) -> None:
-        """End :meth:`run` after the current call, whatever is queued.
+        """End :meth:`run` after the current call, even if events are queued.
 
         A cancellation does not suffice: redis-py swallows one that comes while it connects.
         """
@@ -235,7 +235,7 @@ class RuleQueue:
         await self._cancel([job_id for group in claimed for job_id in group.superseded])
 
     async def _read_alias(self) -> Alias | None:
-        """Return what the rule's alias names now, if it has one."""
+        """Read the rule's alias, with the version that it names now; ``None`` if it has none."""
         return await self._client.label_sets.alias(self._labels) if is_alias(self._labels) else None
 
     async def _claim(self, groups: list[JobGroup]) -> None:

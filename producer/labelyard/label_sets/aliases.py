@@ -278,7 +278,7 @@ def refusal_of_change(
 
 
 def as_text(value: Any) -> str:
-    """Return what Redis answered as text, with whatever options the connection decodes."""
+    """Return an answer of Redis as text, whether or not the connection decodes answers."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

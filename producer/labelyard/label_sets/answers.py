@@ -1,4 +1,4 @@
-"""Registry of what workers counted of the answers of label sets: drift and canaries."""
+"""Registry of the workers' counts of answers of label sets: drift and canaries."""
 
 from typing import Any
 

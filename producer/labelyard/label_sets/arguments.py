@@ -85,7 +85,7 @@ def checked_reference(reference: str) -> str:
 
 
 def check_alias(alias: Any) -> None:
-    """Refuse what cannot be the name of an alias.
+    """Refuse a value that cannot be the name of an alias.
 
     Raises:
         InvalidMessageError: It cannot.

@@ -51,7 +51,7 @@ class AsyncLabelSetRegistry:
         return await asyncio.to_thread(self._registry.versions, name)
 
     async def diff(self, first: str, second: str) -> LabelSetDiff:
-        """Return what changed from one version to another."""
+        """Return the differences between two versions."""
         return await asyncio.to_thread(self._registry.diff, first, second)
 
     async def log(self, name: str) -> list[LabelSetVersion]:

@@ -9,7 +9,7 @@ from labelyard.messages import LabelSet
 
 @dataclass(frozen=True, slots=True)
 class LabelSetDiff:
-    """What changed from one label set to another.
+    """Differences between two label sets, from the first to the second.
 
     Attributes:
         added: Names of labels that only the second set has.
@@ -36,7 +36,7 @@ class LabelSetDiff:
 
 
 def compare_label_sets(first: LabelSet, second: LabelSet) -> LabelSetDiff:
-    """Return what changed from *first* to *second*."""
+    """Return the differences between two label sets."""
     old = {label.name: label.model_dump(mode="json") for label in first.labels}
     new = {label.name: label.model_dump(mode="json") for label in second.labels}
     kept = [name for name in old if name in new]

@@ -136,7 +136,7 @@ class LabelSetRegistry(AnswerRegistry):
         return [ref for ref in self._references() if ref.partition("@")[0] == name]
 
     def diff(self, first: str, second: str) -> LabelSetDiff:
-        """Return what changed from one version to another.
+        """Return the differences between two versions.
 
         Args:
             first: A version, as :meth:`resolve` takes it.

@@ -183,7 +183,7 @@ class Ledger(LedgerReader):
         return bool(self.run(command, is_durable=True)[0] == "finished")
 
     def cancel_many(self, job_ids: Sequence[str]) -> list[bool]:
-        """Cancel jobs in few round trips; returns for each what :meth:`cancel` would."""
+        """Cancel jobs in few round trips; returns for each job the answer of :meth:`cancel`."""
         commands = (self.commands.finish(job_id, state="cancelled") for job_id in job_ids)
         answers = self.run_many(commands, is_durable=True)
         for answer in answers:

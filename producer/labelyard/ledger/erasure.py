@@ -18,7 +18,7 @@ EVENTS_AT_ONCE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What is left of an erased job outside the ledger, for its owner to delete.
+    """Objects and messages of an erased job outside the ledger, for its owner to delete.
 
     Attributes:
         job_id: The job.
@@ -84,7 +84,7 @@ def _erase_events(ledger: "Ledger", job_id: str) -> int:
 
 
 def _deliveries_of(record: "Record | None") -> Deliver:
-    """Return where the result was to go; a message that is not a job asks for nothing."""
+    """Return the deliveries of the job's result; a message that is not a job has none."""
     try:
         return record.job().deliver if record is not None else Deliver()
     except InvalidMessageError:

@@ -163,7 +163,7 @@ class Job(Message):
         yield "label_set", self.label_set
 
     def count_images(self) -> int:
-        """Count the images that the job costs: its pictures, and what explains them."""
+        """Count the images that the job costs: its pictures, and the occluded ones that explain them."""
         per_picture = 1 + (count_occluded(self.explain_grid) if self.explain else 0)
         return len(self.images) * per_picture
 

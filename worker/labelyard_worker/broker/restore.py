@@ -1,4 +1,4 @@
-"""Return an unacknowledged message to its queue on Redis, whatever the message contains.
+"""Return an unacknowledged message to its queue on Redis, even if it is not an envelope of Celery.
 
 kombu parses the record with its own JSON types, drops a message that it cannot rewrite, and sends
 it wherever the message says. Here the message's bytes go back to the queue that it was claimed

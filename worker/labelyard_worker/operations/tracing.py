@@ -33,7 +33,7 @@ ADVICE: Final = "pip install 'labelyard[otel]'"
 
 
 class TracingRefusedError(ValueError):
-    """A variable of OpenTelemetry has a value that is not supported; the text says what to do."""
+    """A variable of OpenTelemetry has a value that is not supported; the text names the remedy."""
 
 
 def choose_exporters(environ: Mapping[str, str]) -> tuple[str, ...]:

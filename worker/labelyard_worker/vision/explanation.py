@@ -109,7 +109,7 @@ def is_outscored(
 
 
 def is_low_score(labels: LabelMatrix, scores: NDArray[np.float64], label: int) -> bool:
-    """Return whether a label's score says that it is not in the picture.
+    """Return whether a label's score is as low as that of a label that is not in the picture.
 
     Args:
         scores: Of the picture, shape (labels + abstain,).
