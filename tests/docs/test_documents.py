@@ -181,4 +181,6 @@ def test_python_in_the_documents_runs_as_far_as_it_needs_no_server(block: str) -
     code = compile(block, "<document>", "exec")
 
     if "Client()" not in block and ".send_task(" not in block:
-        exec(code, {})
+        names: dict[str, object] = {}
+        exec(code, names)
+        assert set(code.co_names) & set(names)  # it imports or defines what it shows

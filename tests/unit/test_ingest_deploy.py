@@ -71,7 +71,7 @@ def test_compose_kills_the_service_later_than_it_has_drained() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", MANIFESTS)
 def test_a_manifest_follows_the_schema_of_kubernetes(kind: str, version: str) -> None:
-    kubernetes_validate.validate(MANIFESTS[kind], version, strict=True)
+    assert kubernetes_validate.validate(MANIFESTS[kind], version, strict=True) == version
 
 
 @needs_kubectl

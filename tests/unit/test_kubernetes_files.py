@@ -67,7 +67,7 @@ needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason=NO_KU
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", [kind for kind in BASE if kind not in CUSTOM])
 def test_manifest_follows_the_schema_of_kubernetes(kind: str, version: str) -> None:
-    kubernetes_validate.validate(BASE[kind], version, strict=True)
+    assert kubernetes_validate.validate(BASE[kind], version, strict=True) == version
 
 
 @needs_kubectl

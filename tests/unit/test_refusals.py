@@ -147,4 +147,6 @@ def test_a_setting_that_is_refused_is_named_and_its_value_is_not_shown(name: str
 
 
 def test_refusals_can_be_sent_as_json() -> None:
-    json.dumps(refusal({**JOB, "trace": {"\ud800": 1}})).encode()
+    text = refusal({**JOB, "trace": {"\ud800": 1}})
+
+    assert json.loads(json.dumps(text, ensure_ascii=False).encode()) == text

@@ -54,12 +54,14 @@ def test_a_wrong_address_is_refused_with_what_to_write(
     ],
 )
 def test_usual_addresses_are_taken(setting: str, url: str) -> None:
-    Client(ClientSettings(**{setting: url})).close()
+    with Client(ClientSettings(**{setting: url})) as client:
+        assert getattr(client.settings, setting) == url
 
 
 @pytest.mark.parametrize("url", ["amqp://h//", "amqps://u:p@h:5671/v", "amqp://a//;amqp://b//"])
 def test_rabbitmqs_addresses_are_for_the_broker(url: str) -> None:
-    Client(ClientSettings(broker_url=url)).close()
+    with Client(ClientSettings(broker_url=url)) as client:
+        assert client.settings.broker_url == url
 
     with pytest.raises(ServiceConfigError, match="LABELYARD_LEDGER_URL"):
         ClientSettings(ledger_url=url)

@@ -21,6 +21,7 @@ from labelyard.errors import (
     JobCancelledError,
     JobExpiredError,
     JobNotFoundError,
+    LabelyardError,
     LedgerUnavailableError,
     QueueFullError,
     ResultTimeoutError,
@@ -371,8 +372,18 @@ def test_nothing_is_accepted_while_the_ledger_is_away(
     assert broker_redis.dbsize() == 0
 
 
-def test_a_ping_finds_both_servers(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [("broker_url", BrokerUnavailableError), ("ledger_url", LedgerUnavailableError)],
+)
+def test_a_ping_finds_both_servers(
+    client: Client, client_settings: ClientSettings, setting: str, error: type[LabelyardError]
+) -> None:
     client.ping()
+
+    with_a_dead_one = client_settings.model_copy(update={setting: "redis://127.0.0.1:1/0"})
+    with Client(with_a_dead_one) as other, pytest.raises(error):
+        other.ping()
 
 
 def test_threads_share_a_client(client: Client, ledger: Ledger) -> None:

@@ -169,6 +169,8 @@ def test_a_key_that_stays_for_ever_is_found_and_kombus_own_are_not(broker_redis,
 def test_the_marker_allows_keys_that_stay(ledger_redis):
     ledger_redis.set("immortal", "x")
 
+    assert leaks.keys_without_ttl([ledger_redis]) == ["1:immortal"]  # and the test passes
+
 
 def test_a_process_and_a_thread_left_over_are_found_and_named(monkeypatch):
     monkeypatch.setattr(leaks, "LEFTOVERS_WITHIN_S", 0.1)
