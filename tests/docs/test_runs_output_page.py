@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     for form in ("jsonl", "parquet"):
         for number in range(2):
-            shard = shard_of(f"{number:05d}", 1 + 100 * number, form=form)
+            shard = shard_of(f"{number:05d}", 1 + 100 * number, form=form, has_titles=True)
             for file in shard.finish():
                 (folder / file.name).write_bytes(file.body.read())
             shard.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labelyard.messages import ScoredLabel
+from labelyard.messages import ScoredLabel, TitleFinding
 from labelyard.runs.lines import ErrorLine, LineError, ResultLine
 from labelyard_worker.runs.files.shard_files import FileForm
 from labelyard_worker.runs.files.shard_output import ShardOutput
@@ -60,15 +60,28 @@ def embedding_of(number: int) -> Any:
 
 
 def shard_of(
-    name: str, first: int, *, form: FileForm, images: int = 100, has_embeddings: bool = True
+    name: str,
+    first: int,
+    *,
+    form: FileForm,
+    images: int = 100,
+    has_embeddings: bool = True,
+    has_titles: bool = False,
 ) -> ShardOutput:
-    """Write a shard: every tenth image fails, and behind each such is a bad line."""
-    output = ShardOutput(name, form=form, has_embeddings=has_embeddings)
+    """Write a shard: every tenth image fails, and behind each such is a bad line.
+
+    Args:
+        has_titles: Whether every tenth image has a text, which contradicts it.
+    """
+    output = ShardOutput(name, form=form, has_embeddings=has_embeddings, has_titles=has_titles)
+    title = TitleFinding(label="a dog", score=0.9, agreement=0.01, agrees=False)
     for number in range(first, first + images):
         if number % 10 == 3:
             output.add(failed_result(number))
         elif number % 10 == 4:
             output.add_error(bad_line(number))
+        elif has_titles and number % 10 == 5:
+            output.add(result_of(number, title=title), embedding_of(number))
         else:
             output.add(result_of(number), embedding_of(number))
     return output
