@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from labelyard.evaluation.report import details, sections
 from labelyard.evaluation.report.pictures import thumbnails_of
-from labelyard.evaluation.report.titles import MAX_SHOWN, contradicted, titles
+from labelyard.evaluation.report.titles import doubtful, titles
 from labelyard.html_page import html_page
 from labelyard.markup import Child, tag
 from labelyard.runs.report.sections import missing_pictures, section
@@ -29,7 +29,7 @@ def evaluation_page(evaluation: "Evaluation", *, has_thumbnails: bool = True) ->
     pictures = Thumbnails()
     if has_thumbnails:
         suspicious = [one.scored for one in figures.suspicions]
-        pictures = thumbnails_of([*suspicious, *contradicted(evaluation.scored)[:MAX_SHOWN]])
+        pictures = thumbnails_of([*suspicious, *doubtful(evaluation.scored)])
     parts: list[Section] = [
         ("labels", "Labels", sections.labels(figures)),
         ("confusion", "Confusions", sections.confusion(figures)),

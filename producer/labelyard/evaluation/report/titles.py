@@ -1,4 +1,4 @@
-"""Section of an evaluation's page: pictures that the texts beside them contradict."""
+"""Section of an evaluation's page: pictures that the texts beside them speak against."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -8,19 +8,21 @@ from labelyard.evaluation.scored_images import ScoredImage
 from labelyard.html_page import bar
 from labelyard.markup import Markup, foreign, join, tag
 from labelyard.messages import TitleFinding
-from labelyard.runs.report.wording import percent, plural
+from labelyard.runs.report.titles import SILENT, agreement_lead
 
 MAX_SHOWN: Final = 25
 
 
-def contradicted(scored: Sequence[ScoredImage]) -> list[ScoredImage]:
-    """Return the pictures that their texts contradict, the lowest agreement first."""
-    found = [(one.title.agreement, one) for one in scored if one.title and not one.title.agrees]
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+def doubtful(scored: Sequence[ScoredImage]) -> list[ScoredImage]:
+    """Return the pictures to show: those that texts speak against, the lowest agreement first."""
+    found = [
+        (one.title.agreement, one) for one in scored if one.title and one.title.agreement < SILENT
+    ]
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])[:MAX_SHOWN]]
 
 
 def titles(scored: Sequence[ScoredImage], thumbnails: Mapping[str, str]) -> Markup | None:
-    """Draw how many texts contradict their pictures, and the clearest cases.
+    """Draw how many texts contradict their pictures, and the pictures of the lowest agreement.
 
     Returns:
         ``None`` if no text was compared.
@@ -28,16 +30,11 @@ def titles(scored: Sequence[ScoredImage], thumbnails: Mapping[str, str]) -> Mark
     compared = sum(one.title is not None for one in scored)
     if not compared:
         return None
-    found = contradicted(scored)
-    texts = plural(compared, "text")
-    if not found:
-        return tag("p", f"None of {texts} contradicts its picture.")
-    lead = (
-        f"{plural(len(found), 'picture')} of {texts} ({percent(len(found), compared)}), those with "
-        "the lowest agreement first. The label is that by the text alone."
-    )
-    cards = [_card(one, one.title, thumbnails) for one in found[:MAX_SHOWN] if one.title]
-    return join(tag("p", lead), tag("ul", cards, class_="grid"))
+    disagreeing = sum(one.title is not None and not one.title.agrees for one in scored)
+    cards = [_card(one, one.title, thumbnails) for one in doubtful(scored) if one.title]
+    lead = agreement_lead(disagreeing, compared, has_examples=bool(cards))
+    note = tag("p", "The label is that by the text alone.", class_="note")
+    return join(tag("p", lead), join(note, tag("ul", cards, class_="grid")) if cards else None)
 
 
 def _card(one: ScoredImage, title: TitleFinding, thumbnails: Mapping[str, str]) -> Markup:

@@ -69,7 +69,7 @@ class Gallery:
     pairs: Sequence[PairRow]
     abstained: Sequence[PictureExample]
     groups: Sequence[tuple[PictureExample, int]]
-    contradicted: Sequence[TitledExample] = ()
+    doubtful: Sequence[TitledExample] = ()
 
     def pictures(self) -> Iterator[PictureExample]:
         """Yield the pictures in the order of the page; one may come twice."""
@@ -81,7 +81,7 @@ class Gallery:
         yield from self.abstained
         for picture, _ in self.groups:
             yield picture
-        for titled in self.contradicted:
+        for titled in self.doubtful:
             yield titled.picture
 
 
@@ -103,10 +103,10 @@ def choose_pictures(tally: RunTally, *, sample: int) -> Gallery:
         if count > 1 and names in tally.pair_examples
     ]
     groups = tally.groups(min(MAX_GROUPS, sample // 20))
-    contradicted = tally.titles.worst.items()[: limits.titles]
-    left = sample - len(abstained) - len(groups) - len(contradicted)
+    doubtful = tally.titles.worst.items()[: limits.titles]
+    left = sample - len(abstained) - len(groups) - len(doubtful)
     left -= sum(len(pair.pictures) for pair in pairs)
-    return Gallery(_label_sections(tally, left), pairs, abstained, groups, contradicted)
+    return Gallery(_label_sections(tally, left), pairs, abstained, groups, doubtful)
 
 
 def _label_sections(tally: RunTally, left: int) -> list[LabelSection]:

@@ -75,7 +75,7 @@ def _contents(data: ReportData) -> Mapping[str, Child]:
     tally, facts, gallery = data.tally, data.facts, data.gallery
     pictures = data.thumbnails.by_uri
     labelled = sum(one.first for one in tally.labels.values())
-    compared = titles(tally.titles, gallery.contradicted, pictures)
+    compared = titles(tally.titles, gallery.doubtful, pictures)
     return {
         "findings": sections.findings(find_all(tally, facts)),
         "scores": sections.scores(tally),

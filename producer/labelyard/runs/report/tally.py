@@ -29,7 +29,7 @@ class Limits:
         abstained: Abstained pictures.
         errors: Error lines of each code.
         pair: Pictures that two labels compete for.
-        titles: Pictures that their texts contradict.
+        titles: Pictures that their texts speak against.
     """
 
     strip: int = 8

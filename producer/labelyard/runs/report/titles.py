@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from labelyard.markup import Markup, foreign, join, tag
 from labelyard.messages import TitleFinding
@@ -9,12 +10,15 @@ from labelyard.runs.lines import ResultLine
 from labelyard.runs.report.examples import PictureExample
 from labelyard.runs.report.picture_card import picture_grid
 from labelyard.runs.report.samples import LowestItems
-from labelyard.runs.report.wording import percent, plural
+from labelyard.runs.report.wording import count, percent, plural
+
+#: Agreement of a picture and a text one of which says nothing.
+SILENT: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class TitledExample:
-    """A picture that its text contradicts."""
+    """A picture, and the text that speaks against it."""
 
     picture: PictureExample
     title: TitleFinding
@@ -26,7 +30,7 @@ class TitleTally:
     Attributes:
         compared: Pictures with such a text.
         disagreeing: Those of them that their text contradicts.
-        worst: Those with the lowest agreement.
+        worst: Those with the lowest agreement, contradicted or not.
     """
 
     __slots__ = ("compared", "disagreeing", "worst")
@@ -44,30 +48,37 @@ class TitleTally:
             priority: Number of 0 to 1 that decides between equal agreements.
         """
         self.compared += 1
-        if title.agrees:
-            return
-        self.disagreeing += 1
+        self.disagreeing += not title.agrees
         rank = (title.agreement, priority)
-        if self.worst.accepts(rank):
+        if title.agreement < SILENT and self.worst.accepts(rank):
             self.worst.offer(rank, line.custom_id, TitledExample(PictureExample.of(line), title))
 
 
 def titles(
     tally: TitleTally, examples: Sequence[TitledExample], thumbnails: Mapping[str, str]
 ) -> Markup:
-    """Draw the pictures that their texts contradict, the clearest contradictions first."""
-    texts = plural(tally.compared, "text")
-    if not tally.disagreeing:
-        return tag("p", f"None of {texts} contradicts its picture.")
-    lead = (
-        f"{plural(tally.disagreeing, 'picture')} of {texts} "
-        f"({percent(tally.disagreeing, tally.compared)}). Either another thing was pictured, or "
-        "the text is misleading. Below are the clearest cases:"
-    )
+    """Draw how many texts contradict their pictures, and the pictures of the lowest agreement."""
+    lead = agreement_lead(tally.disagreeing, tally.compared, has_examples=bool(examples))
     notes = [_note(one) for one in examples]
     pictures = [one.picture for one in examples]
     grid = picture_grid(pictures, thumbnails, notes=notes) if examples else None
     return join(tag("p", lead), grid)
+
+
+def agreement_lead(disagreeing: int, compared: int, *, has_examples: bool) -> str:
+    """Write how many texts contradict their pictures.
+
+    Args:
+        has_examples: Whether pictures that texts speak against are shown below.
+    """
+    part = f"{count(disagreeing)} of {plural(compared, 'text')} ({percent(disagreeing, compared)})"
+    verb = "contradicts its picture" if disagreeing == 1 else "contradict their pictures"
+    lead = f"{part} {verb}: the agreement is below 0.05."
+    if not has_examples:
+        return lead
+    return (
+        f"{lead} These have the lowest agreement: another thing was pictured, or the text misleads."
+    )
 
 
 def _note(one: TitledExample) -> Markup:
