@@ -104,7 +104,7 @@ class Claimant:
 
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Write the tenants' weights."""
-        self._client.hset(KEYS.weights, mapping=dict(weights))
+        self._client.hset(KEYS.weights, mapping=dict(weights.items()))
 
 
 def compare_rates(

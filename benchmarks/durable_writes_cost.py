@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labelyard.ledger import Ledger, connect
+from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.local.servers import ValkeyServer
@@ -30,7 +31,7 @@ def cycle(ledger: Ledger, *, until: float, submits_s: list[float], ends_s: list[
     while time.monotonic() < until:
         job = sample_job()
         began_at = time.monotonic()
-        ledger.open(job, queue="bulk")
+        ledger.open(job, queue=Queue.BULK)
         opened_at = time.monotonic()
         ledger.start(job.job_id, worker="w", quarantine_after=9, dead_after=9)
         started_at = time.monotonic()
@@ -62,7 +63,7 @@ def measure(server: ValkeyServer, mode: Mode, *, seconds: float, threads: int) -
             worker.join()
         jobs = [sample_job() for _ in range(PIPELINE)]
         began_at = time.monotonic()
-        ledger.open_many(jobs, queue="bulk")
+        ledger.open_many(jobs, queue=Queue.BULK)
         together_s = time.monotonic() - began_at
     return {
         "durable_writes": mode,

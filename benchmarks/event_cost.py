@@ -22,11 +22,11 @@ from typing import Any, Final
 
 from labelyard import Client
 from labelyard.events import Event
-from labelyard.events.options import EventOptions
 from labelyard.ledger import Ledger, connect
 from labelyard.ledger.event_commands import EventCommands
 from labelyard.ledger.limits import EVENTS_MAX_AGE_S, EVENTS_MAX_ENTRIES
 from labelyard.messages import ImageRef, Job, Result, ScoredLabel
+from labelyard.queues import Queue
 from labelyard.settings import ClientSettings
 from labelyard.testing import sample_job, sample_result
 from labelyard_worker.local.servers import ValkeyServer
@@ -37,7 +37,6 @@ INLINE: Final = 2048
 # Bounds of the stream by the name of a turn: entries, bytes of a result in its event.
 MODES: Final = {"off": (0, 0), "reference": (EVENTS_MAX_ENTRIES, 0), "result": (0, INLINE)}
 LABELS: Final = tuple(ScoredLabel(name=f"a photo of label {n}", score=0.2) for n in range(5))
-NOW: Final[EventOptions] = {"timeout_s": 0.0}
 
 
 def new_job() -> Job:
@@ -66,7 +65,7 @@ def bound(ledger: Ledger, *, max_entries: int, result_max_bytes: int) -> None:
 
 def finish_turn(ledger: Ledger, jobs: Sequence[Job]) -> float:
     """Make jobs final, and return Redis' CPU time for each, in microseconds."""
-    ledger.open_many(jobs, queue="bulk")
+    ledger.open_many(jobs, queue=Queue.BULK)
     finishes = [
         ledger.commands.finish(
             job.job_id, state="succeeded", result=result_of(job).model_dump_json()
@@ -115,10 +114,12 @@ def stream_bytes(ledger: Ledger) -> int:
 
 def measure_reads(client: Client) -> dict[str, float]:
     """Read all events with one consumer, twice."""
-    rates = {}
+    rates: dict[str, float] = {}
     for prefetch in (16, 200):
         began_at = time.perf_counter()
-        stream = client.events(f"reader-{prefetch}", start="oldest", prefetch=prefetch, **NOW)
+        stream = client.events(
+            f"reader-{prefetch}", start="oldest", prefetch=prefetch, timeout_s=0.0
+        )
         count = sum(1 for _ in stream)
         rates[f"prefetch_{prefetch}"] = round(count / (time.perf_counter() - began_at))
     return rates
@@ -140,7 +141,7 @@ def measure_waits(client: Client, ledger: Ledger, *, consumers: int) -> dict[str
 
     client.event_groups.create(group)
     jobs = [new_job() for _ in range(WAITS)]
-    ledger.open_many(jobs, queue="bulk")
+    ledger.open_many(jobs, queue=Queue.BULK)
     threads = [threading.Thread(target=consume) for _ in range(consumers)]
     for thread in threads:
         thread.start()

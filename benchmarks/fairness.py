@@ -127,7 +127,7 @@ def measure_flood(
         idle = rig.latencies(max(30, samples // 2), every_s=EVERY_S / 2)
         submitted_at = time.monotonic()
         for queue in ("bulk", "interactive"):
-            rig.client.submit_many(rig.jobs(jobs, tenant=FLOODER), queue=queue)  # type: ignore[arg-type]
+            rig.client.submit_many(rig.jobs(jobs, tenant=FLOODER), queue=queue)
         submitting_s = time.monotonic() - submitted_at
         before, began_at = rig.client.totals().get("succeeded", 0), time.monotonic()
         flooded = rig.latencies(samples, every_s=EVERY_S)

@@ -21,6 +21,7 @@ import psutil  # type: ignore[import-untyped]
 from labelyard.errors import JobCancelledError, LabelyardError
 from labelyard.label_sets import as_label_set, label_set_digest
 from labelyard.messages import LabelSet
+from labelyard.queues import Priority
 from labelyard_worker.jobs.cancellation import Token
 from labelyard_worker.settings import WorkerSettings
 from labelyard_worker.vision.checkpoint import load_checkpoint
@@ -89,7 +90,7 @@ def _small_set_s(index: LabelIndex, name: str) -> float:
     label_set = as_label_set([f"{name} {n}" for n in range(5)])
     time.sleep(PAUSE_S)
     started_at = time.monotonic()
-    index.matrix(label_set, priority="interactive")
+    index.matrix(label_set, priority=Priority.INTERACTIVE)
     return time.monotonic() - started_at
 
 

@@ -52,6 +52,7 @@ def exposition(tenants: int) -> Exposition:
 
     def collect() -> list[Any]:
         queues = ("interactive", "bulk", "quarantine")
+        backlog: dict[tuple[str, ...], float]
         backlog = {(f"tenant-{n}", queue): 1.0 for n in range(tenants) for queue in queues}
         return [
             gauge.family(backlog if gauge.labels == ("tenant", "queue") else one_value(gauge))

@@ -19,6 +19,7 @@ import redis
 from labelyard.ledger import Ledger, connect
 from labelyard.messages import Job, Label, LabelSet
 from labelyard.publisher import Publisher
+from labelyard.queues import Queue
 from labelyard.testing import sample_job
 from labelyard_worker.local.servers import ValkeyServer
 from labelyard_worker.maintenance.broker_view import RedisBrokerView
@@ -36,8 +37,8 @@ def open_jobs(ledger: Ledger, *, count: int, labels: LabelSet) -> None:
     """Write the records of *count* bulk jobs, and of some interactive ones after them."""
     for first in range(0, count, BATCH):
         jobs = [new_job(labels) for _ in range(min(BATCH, count - first))]
-        ledger.open_many(jobs, queue="bulk")
-    ledger.open_many([new_job(labels) for _ in range(INTERACTIVE)], queue="interactive")
+        ledger.open_many(jobs, queue=Queue.BULK)
+    ledger.open_many([new_job(labels) for _ in range(INTERACTIVE)], queue=Queue.INTERACTIVE)
 
 
 def make_old(ledger: Ledger) -> None:

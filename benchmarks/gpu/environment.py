@@ -26,7 +26,8 @@ def main() -> int:
     result.add(cores=usable_cores(), memory_gib=round(memory_gib()), load=os.getloadavg()[0])
     import torch
 
-    result.add(cuda=torch.version.cuda, flash=torch.backends.cuda.flash_sdp_enabled())
+    flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+    result.add(cuda=torch.version.cuda, flash=flash)
     if device == "cuda":
         result.add(device=torch.cuda.get_device_name())
         result.add(**describe_gpu())

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,14 +71,14 @@ class Tower:
 def measure_eager(tower: Tower, dtype: str, form: Form, result: StepResult) -> None:
     """Try every batch size, until one does not fit."""
     for size in form.batch_sizes:
-        if not try_way("eager", dtype, size, lambda n=size: tower.pass_of(n), form, result):
+        if not try_way("eager", dtype, size, partial(tower.pass_of, size), form, result):
             return
 
 
 def measure_graphs(tower: Tower, dtype: str, form: Form, result: StepResult) -> None:
     """Measure a CUDA graph for a lone image, and for the best batch."""
     for size in sorted({1, best_size(result, dtype)}):
-        try_way("graph", dtype, size, lambda n=size: graphed(tower, n), form, result)
+        try_way("graph", dtype, size, partial(graphed, tower, size), form, result)
 
 
 def graphed(tower: Tower, batch_size: int) -> Pass:

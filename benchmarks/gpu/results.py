@@ -170,7 +170,9 @@ def case_table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     for case in cases:
         systems, ratios = case["systems"], case["ratios"]
         tutorials = [one for name, one in systems.items() if name.startswith("tutorial_")]
-        best = max(tutorials, key=lambda one: float(one["images_per_s"]), default={})
+        best: dict[str, Any] = max(
+            tutorials, key=lambda one: float(one["images_per_s"]), default={}
+        )
         limit, ours = systems.get("model_limit", {}), systems.get("labelyard_64", {})
         lone = systems.get("labelyard_lone", {})
         cells = [

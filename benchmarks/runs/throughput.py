@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from benchmarks.checkpoints import LITE, Checkpoint, ensure_checkpoint
@@ -110,25 +111,31 @@ class Rig:
             time.sleep(max(0.0, every_s - found[-1]))
         return found
 
+    def _has_results(self, run_id: str) -> bool:
+        return self.client.runs.progress(run_id).done >= JOB_SIZE
+
+    def _is_final(self, run_id: str) -> bool:
+        return self.client.runs.get(run_id).is_final
+
     def latencies_in_run(self, count: int, *, every_s: float) -> list[float]:
         """Return the same while a run is at work, from its first results on."""
         found: list[float] = []
         while len(found) < count:
             run_id = self.start_run()
             wait_until(
-                lambda run_id=run_id: self.client.runs.progress(run_id).done >= JOB_SIZE,
+                partial(self._has_results, run_id),
                 within_s=TIMEOUT_S,
                 what="the first shard",
             )
             while len(found) < count:
                 [seconds] = self.latencies(1, every_s=every_s)
-                if self.client.runs.get(run_id).is_final:
+                if self._is_final(run_id):
                     break
                 found.append(seconds)
             with suppress(RunStateError):
                 self.client.runs.cancel(run_id)
             wait_until(
-                lambda run_id=run_id: self.client.runs.get(run_id).is_final,
+                partial(self._is_final, run_id),
                 within_s=TIMEOUT_S,
                 what="the run's end",
             )
