@@ -52,12 +52,18 @@ def score(photos: PhotoSet, scores: Scores) -> tuple[LabelTree, NodeScores]:
     """Score the nodes, and check that each parent is the sum of the labels below it."""
     tree = LabelTree(hierarchy_of(photos), is_summed=True)
     found = score_on_host(scores, tree)
+    if (error := largest_error(tree, found, scores)) > 1e-6:
+        raise SystemExit(f"a parent is {error} off the sum of its labels")
+    return tree, found
+
+
+def largest_error(tree: LabelTree, found: NodeScores, scores: Scores) -> float:
+    """Return by how much a parent differs from the sum of the labels below it, at most."""
+    errors = [0.0]
     for place, path in enumerate(tree.hierarchy.parents):
         below = [label[: len(path)] == path for label in tree.hierarchy.labels]
-        error = np.abs(found.parents[:, place] - scores[:, below].sum(1)).max()
-        if error > 1e-6:
-            raise SystemExit(f"{path}: {error} off the sum of its labels")
-    return tree, found
+        errors.append(float(np.abs(found.parents[:, place] - scores[:, below].sum(1)).max()))
+    return max(errors)
 
 
 def accuracy(photos: PhotoSet, scores: Scores, *, level: int) -> float:

@@ -99,6 +99,24 @@ def test_missing_pictures_are_those_that_the_bound_lacks(errors, missing):
     assert count_missing(scores, is_right, **PROMISE) == missing
 
 
+@pytest.mark.parametrize(
+    ("pictures", "errors"), [(20, {7, 12, 16, 19}), (12, {4, 6, 7, 11}), (14, {7, 12})]
+)
+def test_missing_pictures_are_right_within_a_tenth_though_whole_errors_make_steps(pictures, errors):
+    is_right = np.array([place not in errors for place in range(pictures)])
+    curve = np.concatenate([[0], np.cumsum(~is_right)])
+
+    missing = count_missing(np.linspace(1.0, 0.5, pictures), is_right, **PROMISE)
+
+    assert missing is not None
+    for more, is_given in ((1.1 * missing, True), (0.9 * missing, False)):
+        total = pictures + round(more)
+        ranks = np.arange(total + 1) * pictures / total
+        found = np.round(np.interp(ranks, np.arange(pictures + 1), curve) * total / pictures)
+        sample = np.diff(found) == 0
+        assert (certify(np.linspace(1, 0, total), sample, **PROMISE) is not None) is is_given
+
+
 @pytest.mark.parametrize("first_error", [4, 8, 15])
 def test_with_the_missing_pictures_the_same_mix_is_certified_and_with_a_tenth_less_it_is_not(
     first_error,

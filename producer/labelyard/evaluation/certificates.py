@@ -19,6 +19,8 @@ PART_TOGETHER: Final = 0.25
 #: Beyond it the number of missing pictures is not named: other pictures, or a better set, are
 #: the remedy.
 MOST_MISSING: Final = 10_000
+#: Factor within which the number of missing pictures is right.
+SPARE: Final = 1.1
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,35 @@ def count_missing(
     """Estimate how many more pictures like these a certificate needs.
 
     Returns:
-        Smallest number with which a sample of the same shape passes; 0 if this one does;
-        ``None`` if no number up to 10,000 does.
+        Smallest number with which a sample of the same shape passes, while with a tenth more than
+        it every larger one does, too; 0 if this one passes; ``None`` if no number up to 10,000
+        does. Errors are whole numbers: where one more is expected, a sample that is a little larger
+        than one that passes may fail.
     """
     order = np.argsort(-scores, kind="stable")
     curve = np.concatenate([[0], np.cumsum(~is_right[order])])
-    if not len(scores) or _is_enough(curve, len(scores), precision, confidence):
-        return None if not len(scores) else 0
-    total = len(scores)
-    while not _is_enough(curve, total, precision, confidence):
-        total += max(1, total // 50)
-        if total - len(scores) > MOST_MISSING:
-            return None
-    while _is_enough(curve, total - 1, precision, confidence):  # the last step may be too long
-        total -= 1
-    return total - len(scores)
+    observed = len(scores)
+    if not observed or _is_enough(curve, observed, precision, confidence):
+        return None if not observed else 0
+    total, first = observed, 0
+    while total - observed <= MOST_MISSING:
+        while not _is_enough(curve, total, precision, confidence):
+            total += max(1, total // 50)
+            if total - observed > MOST_MISSING:
+                return None
+        while _is_enough(curve, total - 1, precision, confidence):  # the step was too long
+            total -= 1
+        first = first or total - observed
+        last = observed + round(SPARE * (total - observed))
+        failing = [
+            more
+            for more in range(total + 1, last + 1)
+            if not _is_enough(curve, more, precision, confidence)
+        ]
+        if not failing:
+            return max(first, math.ceil((total - observed) / SPARE))
+        total = failing[-1] + 1
+    return None
 
 
 def smallest_evidence(precision: float, confidence: float) -> int:

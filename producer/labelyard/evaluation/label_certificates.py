@@ -55,7 +55,7 @@ class LabelCalibration:
         else:
             lacks = f"needs about {self.missing} more picture{'' if self.missing == 1 else 's'}"
         if self.is_certified_together:
-            return f"certified with the others {self._where}; by itself {lacks}"
+            return f"not certified by itself, {lacks}; with the others certified {self._where}"
         return f"not certified, {lacks}"
 
     @property
