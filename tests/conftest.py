@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import settings
 
 from labelyard_worker.local.servers import EmbeddedServer, SeaweedServer, ValkeyServer
 from labelyard_worker.operations import logs
@@ -21,6 +22,8 @@ SESSION_SERVERS: list[EmbeddedServer] = []
 
 isolate(os.environ)  # at import: settings of libraries are read when test modules import them
 gc.disable()  # until the tests are collected, of which nothing is garbage
+settings.register_profile("labelyard", deadline=None)  # no test times speed
+settings.load_profile("labelyard")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
