@@ -12,14 +12,8 @@ from labelyard_worker.vision import scorer as scorer_module
 from labelyard_worker.vision.gpu_scoring import GpuSelector
 from labelyard_worker.vision.ranking import rank_arrays
 from labelyard_worker.vision.scorer import Scorer
-from labelyard_worker.vision.scoring import (
-    Floats,
-    LabelMatrix,
-    Scaling,
-    select_labels,
-    sigmoid,
-    softmax,
-)
+from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling, sigmoid, softmax
+from labelyard_worker.vision.selection import select_labels
 
 SCORINGS: tuple[Scoring, ...] = ("softmax", "sigmoid")
 # Few different values, so that ties are common; and any value at all.

@@ -13,14 +13,8 @@ import torch
 
 from labelyard_worker.vision import devices
 from labelyard_worker.vision.lru import ByteLru
-from labelyard_worker.vision.scoring import (
-    Floats,
-    LabelMatrix,
-    Scaling,
-    Selection,
-    to_logits,
-    to_scores,
-)
+from labelyard_worker.vision.scoring import Floats, LabelMatrix, Scaling, to_logits, to_scores
+from labelyard_worker.vision.selection import Selection
 from labelyard_worker.vision.tree_scores import score_on_device
 
 # Priority of the stream: lower numbers go first, 0 is that of the forward passes.
@@ -72,7 +66,7 @@ class GpuSelector:
     def select(
         self, image_embeds: Floats, matrix: LabelMatrix, scaling: Scaling, *, top_k: int
     ) -> Selection:
-        """Select labels; the counterpart of :func:`~labelyard_worker.vision.scoring.select_on_host`.
+        """Select labels; the counterpart of :func:`~labelyard_worker.vision.selection.select_on_host`.
 
         Raises:
             BatcherFullError: The device has no memory left.

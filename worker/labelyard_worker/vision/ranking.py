@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelyard.messages import AbstainedBecause, ScoredLabel, ScoredNode, TitleFinding
-from labelyard_worker.vision.scoring import Indices, LabelMatrix, Selection
+from labelyard_worker.vision.scoring import Indices, LabelMatrix
+from labelyard_worker.vision.selection import Selection
 from labelyard_worker.vision.tree_scores import LabelTree, find_deepest
 
 #: Values of ``Ranking.reasons``.

@@ -14,17 +14,13 @@ from labelyard.errors import BatcherFullError
 from labelyard.messages import ImageVector, ModelInfo
 from labelyard_worker.vision.gpu_scoring import GpuSelector
 from labelyard_worker.vision.ranking import ImageScores, Ranking, rank_arrays
-from labelyard_worker.vision.scoring import (
-    MAX_LOGIT,
-    Floats,
-    LabelMatrix,
-    Scaling,
+from labelyard_worker.vision.scoring import MAX_LOGIT, Floats, LabelMatrix, Scaling, to_scores
+from labelyard_worker.vision.selection import (
     Selection,
     logits_of_taught,
     logits_of_texts,
     select_on_host,
     select_taught,
-    to_scores,
 )
 from labelyard_worker.vision.title_scores import TitledImages
 from labelyard_worker.vision.vector_layout import VectorLayout
