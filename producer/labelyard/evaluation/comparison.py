@@ -8,13 +8,7 @@ from typing import Any, Final, Literal
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import LabelFigures
-from labelyard.evaluation.files import (
-    answer_of,
-    is_right,
-    write_document,
-    write_lines,
-    writing_into,
-)
+from labelyard.evaluation.files import answer_of, is_right, write_report
 from labelyard.evaluation.metrics import mcnemar_p
 from labelyard.evaluation.scored_images import ScoredImage
 
@@ -139,11 +133,8 @@ class Comparison:
         from labelyard.evaluation.report.comparison_page import comparison_page
 
         page = comparison_page(self, has_thumbnails=has_thumbnails)
-        with writing_into(folder) as path:
-            write_lines(path / "flips.jsonl", (flip.fields() for flip in self.flips))
-            write_document(path / "report.json", self.report())
-            (path / "report.html").write_text(page, encoding="utf-8")
-        return path
+        lines = ("flips.jsonl", (flip.fields() for flip in self.flips))
+        return write_report(folder, report=self.report(), page=page, lines=lines)
 
 
 def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:

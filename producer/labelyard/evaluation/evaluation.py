@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from labelyard.evaluation.figures import Cost, Figures, LabelFigures, Subject
-from labelyard.evaluation.files import prediction, write_document, write_lines, writing_into
+from labelyard.evaluation.files import prediction, write_report
 from labelyard.evaluation.requirements import CheckedRequirement
 from labelyard.evaluation.scored_images import ScoredImage
 
@@ -132,11 +132,8 @@ class Evaluation:
         from labelyard.evaluation.report.page import evaluation_page
 
         page = evaluation_page(self, has_thumbnails=has_thumbnails)
-        with writing_into(folder) as path:
-            write_lines(path / "predictions.jsonl", self.predictions())
-            write_document(path / "report.json", self.report())
-            (path / "report.html").write_text(page, encoding="utf-8")
-        return path
+        lines = ("predictions.jsonl", self.predictions())
+        return write_report(folder, report=self.report(), page=page, lines=lines)
 
 
 def thinned(points: Sequence[Any], most: int = MAX_POINTS) -> Sequence[Any]:

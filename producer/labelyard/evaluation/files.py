@@ -1,8 +1,7 @@
 """Files of an evaluation: documents and lines of JSON in one folder."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,30 +55,38 @@ def prediction(one: ScoredImage, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def writing_into(folder: str | Path) -> Iterator[Path]:
-    """Make a folder, and write into it while the block runs.
+def write_report(
+    folder: str | Path,
+    *,
+    report: Mapping[str, Any],
+    page: str,
+    lines: tuple[str, Iterable[Mapping[str, Any]]],
+) -> Path:
+    """Write the files of a report into a folder, and return the folder.
+
+    Args:
+        folder: Is made if there is none; files of an earlier report are replaced.
+        report: Content of ``report.json``.
+        page: Content of ``report.html``.
+        lines: Name of a file of JSON lines, and its objects.
 
     Raises:
-        InvalidMessageError: It cannot be written.
+        InvalidMessageError: The files cannot be written.
     """
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        yield path
+        _write_lines(path / lines[0], lines[1])
+        text = json.dumps(report, ensure_ascii=False, indent=1)  # people read it, too
+        (path / "report.json").write_text(f"{text}\n", encoding="utf-8")
+        (path / "report.html").write_text(page, encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or error
         raise InvalidMessageError(f"{printable(path)}: {reason}") from error
+    return path
 
 
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write an object as JSON that people can read, too."""
-    text = json.dumps(document, ensure_ascii=False, indent=1)
-    path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
-    """Write each object as JSON on a line."""
+def _write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for document in documents:
             file.write(f"{json.dumps(document, ensure_ascii=False)}\n")
