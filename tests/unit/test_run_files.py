@@ -16,9 +16,10 @@ import pytest
 
 from labelyard.messages import ScoredLabel, TitleFinding
 from labelyard.runs.lines import ErrorLine, ResultLine
-from labelyard.runs.summaries import ImageCounts, ShardSummary
+from labelyard.runs.summaries import ImageCounts, ShardSummary, TitleCounts
 from labelyard_worker.runs.files import parquet_tables, run_counts, shard_output
 from labelyard_worker.runs.files.run_counts import RunCounts
+from labelyard_worker.runs.files.shard_counts import ShardCounts
 from labelyard_worker.runs.files.shard_files import FileForm
 from labelyard_worker.runs.files.shard_output import ShardOutput
 from tests.support.run_results import (
@@ -77,13 +78,23 @@ def test_comparisons_with_texts_are_in_both_forms_and_leave_no_trace_without_tex
         output.add(result_of(1, title=title))
         output.add(result_of(2))
         output.add(failed_result(3))
+        output.add(result_of(4, title=title.model_copy(update={"agrees": True})))
+        summary = output.summary(seconds=1.0)
         found[form] = files_of(output)[f"results-00000.{form}"]
 
     with_title, *others = [json.loads(line) for line in found["jsonl"].splitlines()]
     rows = pq.read_table(pa.BufferReader(found["parquet"])).to_pylist()
     assert with_title["title"] == rows[0]["title"] == title.model_dump()
-    assert [row["title"] for row in rows[1:]] == [None, None]
-    assert not any("title" in line for line in others)
+    assert [row["title"] for row in rows[1:3]] == [None, None]
+    assert ["title" in line for line in others] == [False, False, True]
+    assert '"titles":{"n":2,"disagree":1}' in summary.model_dump_json()
+    counts = RunCounts()
+    for _ in range(2):
+        counts.add(summary)
+    whole = counts.summary(run_id="r", state="succeeded", seconds=1.0)
+    assert whole.titles == TitleCounts(n=4, disagree=2)
+    assert "titles" not in ShardCounts().summary("0", seconds=1.0).model_dump_json()
+    assert "titles" not in RunCounts().summary(run_id="r", state="", seconds=1.0).model_dump()
     assert "title" not in parquet_tables.RESULTS.names
 
 

@@ -172,6 +172,7 @@ def test_texts_that_contradict_their_pictures_are_counted_and_the_worst_ones_sho
     assert [one.title.agreement for one in gallery.doubtful[:3]] == [0.0, 0.01, 0.02]
     assert len(gallery.doubtful) == limits.titles == 10
     assert len({*gallery.pictures()}) <= 100
+    assert not choose_pictures(tally_of([titled(1, 0.5)]), sample=100).doubtful
     assert "Texts" not in without.text
 
 

@@ -20,6 +20,18 @@ class ImageCounts(Report):
     failed: int = 0
 
 
+class TitleCounts(Report):
+    """Numbers of images that were compared with the texts beside them.
+
+    Attributes:
+        n: Images with such a text.
+        disagree: Those of them that their text contradicts.
+    """
+
+    n: int = 0
+    disagree: int = 0
+
+
 class ShardSummary(Report):
     """Summary of one shard, which the worker stores beside the shard's files.
 
@@ -36,6 +48,7 @@ class ShardSummary(Report):
         contents: First 8 bytes of the SHA-256 of each file that was read, base64; equal files
             of a run are found by them.
         seconds: Time that the shard took.
+        titles: Comparisons with texts beside images; left out if there are none.
     """
 
     shard: str
@@ -48,6 +61,7 @@ class ShardSummary(Report):
     score_histograms: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     contents: str = ""
     seconds: float = 0.0
+    titles: TitleCounts | None = Field(default=None, exclude_if=lambda titles: titles is None)
 
 
 class DuplicateCounts(Report):
@@ -83,6 +97,7 @@ class RunSummary(Report):
         seconds: From the start of the run to its end.
         images_per_s: Images in a second of that time.
         computed_again: Images that were scored more than once, after a worker died.
+        titles: Comparisons with texts beside images; left out if there are none.
     """
 
     run_id: str
@@ -100,3 +115,4 @@ class RunSummary(Report):
     seconds: float = 0.0
     images_per_s: float = 0.0
     computed_again: int = 0
+    titles: TitleCounts | None = Field(default=None, exclude_if=lambda titles: titles is None)

@@ -14,6 +14,7 @@ from labelyard.runs.summaries import (
     ImageCounts,
     RunSummary,
     ShardSummary,
+    TitleCounts,
 )
 from labelyard_worker.runs.sources.duplicate_ids import DuplicateIds
 
@@ -31,6 +32,7 @@ class RunCounts:
     def __init__(self) -> None:
         """Start at zero."""
         self._images: Counter[str] = Counter()
+        self._titles: Counter[str] = Counter()
         self._bad_lines = self._abstained = self._shards = 0
         self._labels: Counter[str] = Counter()
         self._matched: Counter[str] = Counter()
@@ -43,6 +45,8 @@ class RunCounts:
         """Add the counts of one shard."""
         self._shards += 1
         self._images.update(shard.images.model_dump())
+        if shard.titles is not None:
+            self._titles.update(shard.titles.model_dump())
         self._bad_lines += shard.bad_lines
         self._abstained += shard.abstained
         self._labels.update(shard.labels)
@@ -89,6 +93,7 @@ class RunCounts:
             seconds=round(seconds, 3),
             images_per_s=round(images.total / seconds, 2) if seconds > 0 else 0.0,
             computed_again=computed_again,
+            titles=TitleCounts(**self._titles) if self._titles else None,
         )
 
     def _drop_rare_labels(self, limit: int) -> None:

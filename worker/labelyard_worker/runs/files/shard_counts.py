@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelyard.runs.lines import ErrorLine, ResultLine
-from labelyard.runs.summaries import SCORE_BINS, ImageCounts, ShardSummary
+from labelyard.runs.summaries import SCORE_BINS, ImageCounts, ShardSummary, TitleCounts
 
 #: Bytes of a file's SHA-256 that stand for it.
 CONTENT_BYTES: Final = 8
@@ -21,6 +21,7 @@ class ShardCounts:
     def __init__(self) -> None:
         """Start at zero."""
         self._succeeded = self._failed = self._bad_lines = self._abstained = 0
+        self._titles = self._disagreeing_titles = 0
         self._labels: Counter[str] = Counter()
         self._matched: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -38,6 +39,9 @@ class ShardCounts:
         if result.top_label is not None:
             self._labels[result.top_label] += 1
         self._matched.update(result.matched)
+        if result.title is not None:
+            self._titles += 1
+            self._disagreeing_titles += not result.title.agrees
         for label in result.labels:
             self._histogram(label.name)[bin_of(label.score)] += 1
         self.add_contents([result.sha256])
@@ -89,6 +93,9 @@ class ShardCounts:
             },
             contents=base64.b64encode(self._contents).decode(),
             seconds=round(seconds, 3),
+            titles=TitleCounts(n=self._titles, disagree=self._disagreeing_titles)
+            if self._titles
+            else None,
         )
 
     def _histogram(self, name: str) -> list[int]:
