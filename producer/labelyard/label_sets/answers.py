@@ -5,8 +5,8 @@ from typing import Any
 from labelyard.drift.baselines import KEPT_HOURS, baseline_json, checked_hours, read_baseline
 from labelyard.drift.canary import CanaryReport, read_comparison
 from labelyard.drift.counts import AnswerCounts
-from labelyard.drift.report import WINDOW_S, DriftReport, judge_windows
-from labelyard.errors import UnknownLabelSetError
+from labelyard.drift.report import LEAST_PICTURES, WINDOW_S, DriftReport, judge_windows
+from labelyard.errors import InvalidMessageError, UnknownLabelSetError
 from labelyard.label_sets.aliases import AliasRegistry, as_text, as_texts
 from labelyard.ledger.redis_errors import foreign_content, ledger_errors_as_ours
 
@@ -66,7 +66,7 @@ class AnswerRegistry(AliasRegistry):
 
         Raises:
             UnknownLabelSetError: The version is not registered.
-            InvalidMessageError: Nothing was counted.
+            InvalidMessageError: Nothing was counted, or fewer than 100 pictures.
         """
         reference = self.resolve(labels)
         _, _, now = self._read_baseline(reference)
@@ -74,6 +74,10 @@ class AnswerRegistry(AliasRegistry):
             this_hour = int(now // WINDOW_S)
             counted = self._read_hours(reference, this_hour - KEPT_HOURS, this_hour)
             counts = sum(counted.values(), AnswerCounts())
+            if 0 < counts.n < LEAST_PICTURES:
+                raise InvalidMessageError(
+                    f"a baseline needs {LEAST_PICTURES} pictures: workers have counted {counts.n}"
+                )
         self._write_baseline(reference, baseline_json(counts, at=now))
         return self.drift(reference)
 

@@ -175,10 +175,17 @@ def test_a_canary_is_read_also_after_it_was_ended(
     assert (later.reference, later.canary, later.images, later.share) == (old, new, 2, 0.0)
 
 
-def test_a_baseline_needs_answers(registry: LabelSetRegistry) -> None:
-    registry.register("pets", PETS)
+def test_a_baseline_needs_answers_to_a_hundred_pictures(
+    ledger: Ledger, registry: LabelSetRegistry
+) -> None:
+    reference = registry.register("pets", PETS)
 
     with pytest.raises(InvalidMessageError, match="needs answers"):
+        registry.set_baseline("pets")
+    key = ledger.keys.answers(reference.partition("@")[2], int(time.time() // WINDOW_S))
+    few = counted(usual, 99, random.Random(1)).fields()
+    ledger.run(add_counts(key, few, worker="w1", number=1))
+    with pytest.raises(InvalidMessageError, match="needs 100 pictures: workers have counted 99"):
         registry.set_baseline("pets")
     with pytest.raises(UnknownLabelSetError):
         registry.drift(f"pets@sha256:{'0' * 64}")
