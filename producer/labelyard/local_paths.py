@@ -1,4 +1,4 @@
-"""Names of local files and folders that anybody may have written: looked for, and written out."""
+"""Local files and folders that anybody may have named or written: found, named and read."""
 
 from os import PathLike
 from pathlib import Path
@@ -23,3 +23,13 @@ def is_folder(path: str | PathLike[str]) -> bool:
 def printable(path: str | PathLike[str]) -> str:
     """Write a path for a message: a file name may hold bytes that are not text."""
     return str(path).encode(errors="backslashreplace").decode()
+
+
+def read_text(path: str | PathLike[str]) -> str:
+    """Read a text file as UTF-8, without the byte order mark that editors on Windows write.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return Path(path).read_text(encoding="utf-8-sig")

@@ -8,7 +8,7 @@ import typer
 
 from labelyard.cli.progress import ProgressLine
 from labelyard.errors import InvalidMessageError
-from labelyard.local_paths import is_file, is_folder
+from labelyard.local_paths import is_file, is_folder, printable
 from labelyard.settings import ClientSettings
 from labelyard.uploads import upload_files
 
@@ -36,10 +36,11 @@ def read_uris(uris: Sequence[str], file: Path | None) -> Iterator[str]:
     yield from uris
     if file is not None:
         try:
-            with file.open(encoding="utf-8") as lines:
+            with file.open(encoding="utf-8-sig") as lines:
                 yield from filter(None, map(str.strip, lines))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidMessageError(f"{file}: {error}") from error
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a zero byte
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise InvalidMessageError(f"{printable(file)}: {reason}") from error
 
 
 def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

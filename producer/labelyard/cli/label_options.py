@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from labelyard.errors import InvalidMessageError
 from labelyard.label_sets import as_label_set
 from labelyard.label_sets.versions import is_alias
-from labelyard.local_paths import printable
+from labelyard.local_paths import printable, read_text
 from labelyard.messages import LabelSet
 from labelyard.messages.labels import Scoring
 from labelyard.refusals import sentences_of
@@ -173,13 +173,14 @@ def _lines_of(file: Path) -> list[str]:
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     except IsADirectoryError as error:
         raise InvalidMessageError(
             f"{printable(file)} is a folder: name a file of labels"
         ) from error
-    except (OSError, UnicodeError) as error:
-        raise InvalidMessageError(f"{printable(file)}: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a zero byte
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InvalidMessageError(f"{printable(file)}: {reason}") from error
 
 
 def _check_sentence(sentence: str) -> None:

@@ -16,6 +16,7 @@ from labelyard.client import Client
 from labelyard.errors import InvalidMessageError
 from labelyard.label_sets.diff import LabelSetDiff
 from labelyard.label_sets.versions import LabelSetVersion
+from labelyard.local_paths import read_text
 
 SHOWN_DIGITS: Final = 12
 VERSION_COLUMNS: Final = (
@@ -199,9 +200,10 @@ def read_figures(report: Path) -> dict[str, Any]:
         InvalidMessageError: It cannot be read, or holds no figures.
     """
     try:
-        content = json.loads(report.read_text(encoding="utf-8"))
+        content = json.loads(read_text(report))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidMessageError(f"{report}: {error}") from error
+        reason = getattr(error, "strerror", None) or "not JSON"
+        raise InvalidMessageError(f"{report}: {reason}") from error
     names = ("n", "accuracy", "accuracy_interval", "ece", "nll", "coverage", "failed")
     if not isinstance(content, dict) or "accuracy" not in content:
         raise InvalidMessageError(f"{report} is not a report.json of labelyard evaluate")

@@ -14,7 +14,7 @@ from labelyard.evaluation.prepared_pictures import PreparedPictures
 from labelyard.evaluation.sample_checks import check_scored
 from labelyard.evaluation.scored_images import ScoredImage, Scoring
 from labelyard.evaluation.versions import with_learned, without_promise
-from labelyard.local_paths import printable
+from labelyard.local_paths import printable, read_text
 from labelyard.messages import LabelSet
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def read_shares(shares: Mapping[str, float] | str | Path, names: Sequence[str]) 
     given: Any = shares
     if isinstance(shares, str | Path):
         try:
-            given = json.loads(Path(shares).read_text(encoding="utf-8"))
+            given = json.loads(read_text(shares))
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or "not JSON"
             raise InvalidMessageError(f"shares: {printable(shares)}: {reason}") from error

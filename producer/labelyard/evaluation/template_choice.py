@@ -8,7 +8,7 @@ from typing import Any
 from labelyard.arguments import listed, text
 from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
-from labelyard.local_paths import printable
+from labelyard.local_paths import printable, read_text
 from labelyard.messages import LabelSet
 
 
@@ -61,7 +61,7 @@ def with_templates(
     """
     if isinstance(templates, str | Path):
         try:
-            lines = Path(templates).read_text(encoding="utf-8").splitlines()
+            lines = read_text(templates).splitlines()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise InvalidMessageError(f"templates: {printable(templates)}: {reason}") from error

@@ -27,7 +27,7 @@ def read_rule_file(path: Path) -> IngestRules:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise ServiceConfigError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
