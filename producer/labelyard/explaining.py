@@ -1,29 +1,23 @@
 """The call ``explain`` of both clients: where in a picture a label was seen."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from labelyard.errors import (
     InvalidMessageError,
     LabelyardError,
     ResultUnreadableError,
-    ServiceConfigError,
-    StorageUnavailableError,
     all_errors,
 )
+from labelyard.evaluation.object_calls import ObjectCalls
 from labelyard.local_paths import is_file, printable
 from labelyard.messages import Failure, ImageResult, LabelExplanation, Result
 from labelyard.messages.explanation import DEFAULT_GRID
 from labelyard.queues import Queue, SubmitQueue
-from labelyard.settings import ClientSettings
 from labelyard.submission import Image, JobOptions, Labels
-
-#: Largest map that is read.
-MAX_MAP_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,10 +41,8 @@ class ExplainedImage:
         return file
 
 
-class ExplanationCalls:
+class ExplanationCalls(ObjectCalls):
     """Call of :class:`labelyard.Client` that explains a label."""
-
-    settings: ClientSettings
 
     if TYPE_CHECKING:
 
@@ -63,8 +55,6 @@ class ExplanationCalls:
             queue: SubmitQueue = ...,
             **options: Unpack[JobOptions],
         ) -> Result: ...
-
-        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
 
     def explain(
         self,
@@ -102,15 +92,9 @@ class ExplanationCalls:
         (explanation,) = found.explanations
         return ExplainedImage(explanation, found, self._read_map(explanation.object_uri))
 
-    def _read_map(self, uri: str) -> bytes:
-        """Read the object of a map."""
-        return read_map(uri, self.settings)
 
-
-class AsyncExplanationCalls:
+class AsyncExplanationCalls(ObjectCalls):
     """Call of :class:`labelyard.AsyncClient` that explains a label."""
-
-    settings: ClientSettings
 
     if TYPE_CHECKING:
 
@@ -123,8 +107,6 @@ class AsyncExplanationCalls:
             queue: SubmitQueue = ...,
             **options: Unpack[JobOptions],
         ) -> Result: ...
-
-        def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]: ...
 
     async def explain(
         self,
@@ -145,10 +127,6 @@ class AsyncExplanationCalls:
         (explanation,) = found.explanations
         png = await asyncio.to_thread(self._read_map, explanation.object_uri)
         return ExplainedImage(explanation, found, png)
-
-    def _read_map(self, uri: str) -> bytes:
-        """Read the object of a map."""
-        return read_map(uri, self.settings)
 
 
 def image_of(image: Image | Path, upload: Any) -> Image:
@@ -188,35 +166,3 @@ def error_of(failure: Failure) -> LabelyardError:
     text = failure.message.removeprefix(f"{failure.code}: ")
     found = next((cls for cls in all_errors() if cls.code == failure.code), LabelyardError)
     return found(text)
-
-
-def read_map(uri: str, settings: ClientSettings) -> bytes:
-    """Read the object of a map.
-
-    Raises:
-        ServiceConfigError: S3 refused, or boto3 is missing.
-        StorageUnavailableError: S3 gave no usable answer.
-    """
-    from labelyard.uploads import open_client
-
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError as error:
-        raise ServiceConfigError("maps need boto3: pip install 'labelyard[cli]'") from error
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    try:
-        with closing(open_client(settings)) as s3:
-            answer: Any = s3.get_object(Bucket=bucket, Key=key)
-            with closing(answer["Body"]) as stream:
-                body: bytes = stream.read(MAX_MAP_BYTES)
-                return body
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-            raise ServiceConfigError(
-                f"S3 refused to read {uri} ({code}): the credentials must read the bucket that "
-                "the workers write maps to"
-            ) from error
-        raise StorageUnavailableError(f"{uri}: {code}") from error
-    except (BotoCoreError, ValueError) as error:
-        raise StorageUnavailableError(f"{uri}: {error}") from error

@@ -15,7 +15,8 @@ from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
 from labelyard.client import Client
 from labelyard.command_group import CommandError
-from labelyard.explaining import explained_image, read_map
+from labelyard.explaining import explained_image
+from labelyard.explanation_maps import read_map
 from labelyard.ledger import Record
 from labelyard.messages import LabelExplanation, Result, Window
 from labelyard.messages.explanation import DEFAULT_GRID, MAX_GRID, MIN_GRID, WARNINGS

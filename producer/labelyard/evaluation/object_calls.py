@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labelyard.evaluation.example_store import read_example_digests, store_examples
+from labelyard.explanation_maps import read_map
 from labelyard.messages import LabelSet
 from labelyard.settings import ClientSettings
 from labelyard.uploads import upload_files
@@ -25,3 +26,7 @@ class ObjectCalls:
     def _read_example_digests(self, label_set: LabelSet) -> frozenset[str]:
         """Read the digests of the pictures that taught a set."""
         return read_example_digests(label_set, self.settings)
+
+    def _read_map(self, uri: str) -> bytes:
+        """Read the object of an explanation's map."""
+        return read_map(uri, self.settings)
