@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from labelyard.errors import (
     InvalidMessageError,
-    LabelyardError,
     ResultUnreadableError,
-    all_errors,
 )
 from labelyard.evaluation.object_calls import ObjectCalls
 from labelyard.local_paths import is_file, printable
-from labelyard.messages import Failure, ImageResult, LabelExplanation, Result
+from labelyard.messages import ImageResult, LabelExplanation, Result
 from labelyard.messages.explanation import DEFAULT_GRID
 from labelyard.queues import Queue, SubmitQueue
 from labelyard.submission import Image, JobOptions, Labels
@@ -155,14 +153,7 @@ def explained_image(result: Result) -> ImageResult:
     image = result.images[0] if result.images else None
     failure = result.error or (image.error if image is not None else None)
     if failure is not None:
-        raise error_of(failure)
+        raise failure.to_error()
     if image is None or len(image.explanations) != 1:
         raise ResultUnreadableError(f"{result.job_id}: the result has no explanation")
     return image
-
-
-def error_of(failure: Failure) -> LabelyardError:
-    """Return the error that a failure describes, of the class with its code."""
-    text = failure.message.removeprefix(f"{failure.code}: ")
-    found = next((cls for cls in all_errors() if cls.code == failure.code), LabelyardError)
-    return found(text)

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from labelyard.errors import InvalidMessageError
+from labelyard.errors import (
+    ImageNotFoundError,
+    InvalidMessageError,
+    LabelSetOfAnotherCheckpointError,
+    LabelyardError,
+    StorageUnavailableError,
+)
 from labelyard.evaluation.calibrating import Calibration
 from labelyard.label_sets import as_label_set
 from labelyard.messages import Certified, Job, Label, LabelSet, Learned, Result
@@ -91,6 +97,27 @@ def test_a_label_that_others_hold_back_lacks_what_a_certificate_of_its_own_needs
 
     assert cat.verdict == "not certified, needs about 75 more pictures"
     assert fox.verdict == "not certified, no picture was answered with it"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "text"),
+    [
+        (LabelSetOfAnotherCheckpointError("learned with another"), None, "learned with another"),
+        (StorageUnavailableError("s3://photos"), None, "s3://photos"),
+        (ImageNotFoundError("s3://photos/0.jpg"), InvalidMessageError, "line 1: image_not_found"),
+    ],
+    ids=["set", "storage", "picture"],
+)
+def test_a_fault_that_is_no_pictures_keeps_its_class(
+    error: LabelyardError, raised: type[LabelyardError] | None, text: str
+):
+    client = FakeClient(answer_by_scores({"s3://photos/0.jpg": error}))
+    rows = [{"image": "s3://photos/0.jpg", "label": "a cat", "split": "calibration"}]
+
+    with pytest.raises(raised or type(error), match=text) as caught:
+        calibrate(client, rows)
+
+    assert type(caught.value) is (raised or type(error))
 
 
 def test_thresholds_of_the_owner_stay_and_those_of_an_earlier_calibration_go():

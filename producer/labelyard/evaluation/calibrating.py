@@ -181,7 +181,7 @@ def prepare_calibration(
     for name, share in (("precision", precision), ("confidence", confidence)):
         is_number = isinstance(share, Real) and not isinstance(share, bool)
         if not (is_number and 0.5 <= share <= 0.999):
-            raise InvalidMessageError(f"{name}: {share} is not a share from 0.5 to 0.999")
+            raise InvalidMessageError(f"{name}: {share!r} is not a share from 0.5 to 0.999")
     from labelyard.evaluation.none_of_these import read_choice
 
     limit_by = read_choice(none_of_these)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from labelyard.errors import InvalidMessageError
+from labelyard.errors import ImageError, InvalidMessageError
 from labelyard.evaluation.scored_images import ScoredImage
 
 
@@ -10,10 +10,14 @@ def check_scored(scored: Sequence[ScoredImage]) -> None:
     """Refuse a sample in which a picture has no scores: it would not be the whole sample.
 
     Raises:
-        InvalidMessageError: Names the first such line.
+        InvalidMessageError: A picture is at fault; names the first such line.
+        LabelyardError: Something else is, such as a label set of another checkpoint.
     """
     for one in scored:
         if one.error is not None:
+            error = one.error.to_error()
+            if not isinstance(error, ImageError):
+                raise error
             raise InvalidMessageError(f"line {one.image.line}: {one.fault}")
 
 
@@ -43,7 +47,7 @@ def check_disjoint(scored: Sequence[ScoredImage], examples: frozenset[str]) -> N
     seen = [one.image.line for one in scored if one.sha256 in examples]
     if seen:
         named = ", ".join(map(str, seen[:5]))
-        raise InvalidMessageError(
-            f"{len(seen)} pictures are examples of the label set (lines {named}): calibrate on "
-            "pictures that taught nothing"
-        )
+        found = f"{len(seen)} pictures are examples of the label set (lines {named})"
+        if len(seen) == 1:
+            found = f"the picture of line {named} is an example of the label set"
+        raise InvalidMessageError(f"{found}: name a split of pictures that taught nothing")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from labelyard.errors import LabelyardError
+from labelyard.errors import LabelyardError, all_errors
 from labelyard.messages.explanation import LabelExplanation
 from labelyard.messages.job import VERSION
 from labelyard.messages.learned import FeatureSpace
@@ -40,6 +40,12 @@ class Failure(Report):
     def of(cls, error: LabelyardError) -> Self:
         """Describe *error* for the consumer."""
         return cls(code=error.code, message=str(error), is_retryable=error.is_retryable)
+
+    def to_error(self) -> LabelyardError:
+        """Return the error that was described, of the class with its code."""
+        text = self.message.removeprefix(f"{self.code}: ")
+        found = next((cls for cls in all_errors() if cls.code == self.code), LabelyardError)
+        return found(text)
 
 
 class ScoredLabel(Report):
