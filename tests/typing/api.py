@@ -61,6 +61,7 @@ def evaluates(client: Client) -> None:
     evaluation = client.evaluate(["cat", "dog"], "manifest.jsonl", require=["accuracy>=0.9"])
     assert_type(evaluation, Evaluation)
     assert_type(evaluation.accuracy, float | None)
+    client.evaluate(["cat"], "manifest.jsonl", out="s3://results/evaluations/")
     client.evaluate("pets@sha256:00", [{"image": "s3://a/b.jpg", "label": None}], split="test")
     client.evaluate(["cat"], "manifest.jsonl", queue="quarantine")  # type: ignore[arg-type]
 

@@ -227,6 +227,14 @@ def test_the_asynchronous_client_gives_the_same() -> None:
 
     assert found.passed
     assert found.figures == evaluated().figures
+    by_run = AsyncFakeClient(fake).evaluate(NAMES, lines(PHOTOS), out="s3://results/a/")
+    assert asyncio.run(by_run).figures == found.figures
+
+
+def test_a_fake_takes_the_prefix_of_a_run_and_refuses_what_is_none() -> None:
+    assert evaluated(out="s3://results/a").figures == evaluated().figures
+    with pytest.raises(InvalidMessageError, match="out: "):
+        evaluated(out="results/a")
 
 
 def test_a_registered_set_is_scored_by_its_reference() -> None:

@@ -16,6 +16,7 @@ from labelyard.errors import LabelyardError
 from labelyard.ledger import Ledger
 from labelyard.ledger.answer_commands import add_counts
 from labelyard.messages import Job, LabelSet, Result
+from labelyard.tags import EVALUATION_TAG
 from labelyard_worker import metrics
 from labelyard_worker.canary import ComparedResult
 from labelyard_worker.tenant_labels import TenantLabels
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 5.0
 #: Hashes that one addition writes; what is counted beyond them is dropped, and counted as such.
 MAX_KEYS: Final = 200
-#: Jobs of evaluations are no traffic: their pictures were chosen.
-EVALUATION: Final = "evaluation"
 SHOWN_DIGITS: Final = 12
 #: Values of the labels ``label_set`` and ``alias`` in this process.
 LABEL_SETS: Final = TenantLabels(50, beyond=metrics.OTHER)
@@ -63,7 +62,7 @@ class AnswerCounter:
 
     def count(self, job: Job, result: Result) -> None:
         """Count the answers of a job that this worker made final."""
-        if isinstance(job.label_set, LabelSet) or job.tag == EVALUATION:
+        if isinstance(job.label_set, LabelSet) or job.tag == EVALUATION_TAG:
             return
         if result.label_set is not None:
             self.count_answers(job.label_set, answers_of(result.images))

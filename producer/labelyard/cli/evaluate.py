@@ -24,6 +24,8 @@ from labelyard.errors import InvalidMessageError
 from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.figures import Figures
 from labelyard.evaluation.preparation import prepare_evaluation
+from labelyard.evaluation.scoring_run import check_run
+from labelyard.evaluation.template_choice import TemplateChoice
 
 Require = Annotated[
     list[str] | None,
@@ -38,6 +40,14 @@ TemplatesFile = Annotated[
         "--templates",
         metavar="FILE",
         help="Sentences with one {}, one a line: measure each, and write no report",
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="PREFIX",
+        help="s3://bucket/prefix/: score by a bulk run with its files there, for large manifests",
     ),
 ]
 #: Labels that the terminal lists; the files have all of them.
@@ -61,19 +71,22 @@ def evaluate(
     no_pictures: NoPictures = False,
     attach: Attach = False,
     templates: TemplatesFile = None,
+    out: Out = None,
     *,
     options: ScoringOptions,
 ) -> None:
     """Measure a label set on labelled pictures, and write a report; exit code 1 if a requirement fails."""
     with ScoringClient(options) as client:
         chosen = client.read_set(label_set)
+        if out is not None:
+            check_run(chosen.labels, out, client.settings)
         if templates is not None:
+            if out is not None:
+                raise InvalidMessageError("--out does not go with --templates")
             choice = compare_templates(
                 client, chosen.label_set, manifest, split=split, templates=templates
             )
-            print_templates(choice, as_json=options.as_json)
-            for one in choice.evaluations:
-                raise_failures(one)
+            _print_choice(choice, as_json=options.as_json)
             return
         prepared = prepare_evaluation(
             chosen.label_set,
@@ -84,7 +97,8 @@ def evaluate(
         )
         if attach and chosen.reference is None:
             raise InvalidMessageError("--attach goes with a registered label set, not with a file")
-        evaluation = prepared.measure(client.score(prepared))
+        scoring = client.score(prepared) if out is None else client.score_by_run(prepared, out)
+        evaluation = prepared.measure(scoring)
         if attach and chosen.reference is not None:
             client.label_sets.attach(chosen.reference, evaluation.summary())
     folder = evaluation.write(output, has_thumbnails=not no_pictures)
@@ -95,6 +109,12 @@ def evaluate(
     raise_failures(evaluation)
     if not evaluation.passed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _print_choice(choice: TemplateChoice, *, as_json: bool) -> None:
+    print_templates(choice, as_json=as_json)
+    for one in choice.evaluations:
+        raise_failures(one)
 
 
 def figures_line(figures: Figures) -> str:

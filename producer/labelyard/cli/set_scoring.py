@@ -14,10 +14,12 @@ from labelyard.cli.label_set_argument import read_set
 from labelyard.cli.label_set_versions import user
 from labelyard.cli.progress import ProgressLine
 from labelyard.cli.result_output import ResultWriter
+from labelyard.cli.run_scoring import RunWait
 from labelyard.client import Client
 from labelyard.evaluation.chosen_set import ChosenLabelSet
 from labelyard.evaluation.scored_images import Scoring
 from labelyard.evaluation.scoring_calls import AnyScoring, Prepared
+from labelyard.evaluation.scoring_run import shard_ids
 from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.version_calls import Made, VersionCall
 from labelyard.ledger import Record
@@ -157,11 +159,7 @@ class ScoringClient(Client):
         if addresses is None:
             addresses = self.upload(prepared.files)
         scoring = prepared.scoring(addresses)
-        options = WaitOptions(
-            timeout_s=self._options.timeout_s,
-            is_quiet=self._options.quiet,
-            cancels=self._options.cancel_on_interrupt,
-        )
+        options = self._wait_options
         watch = Stopwatch(options.timeout_s)
         with JobWait(self, ScoringWriter(scoring), self._progress, options) as wait_for:
             done = 0
@@ -171,3 +169,27 @@ class ScoringClient(Client):
                 wait_for.wait(wait_for.submit(window, self._options.queue))
         scoring.seconds = watch.seconds
         return scoring
+
+    def score_by_run(self, prepared: Prepared[Scoring], out: str) -> Scoring:
+        """Upload the pictures of a manifest, and have a run score them.
+
+        Args:
+            out: Prefix that the run's folder is below.
+        """
+        self.open_images()  # before a thousand files are uploaded for nothing
+        run, request = self._prepare_run(prepared, out)
+        handle = self.runs.start_run(request)
+        record = RunWait(self.runs, self._progress, self._wait_options).wait(handle)
+        return run.read(record, self._ledger.read_many(shard_ids(record)))
+
+    @property
+    def _wait_options(self) -> WaitOptions:
+        return WaitOptions(
+            timeout_s=self._options.timeout_s,
+            is_quiet=self._options.quiet,
+            cancels=self._options.cancel_on_interrupt,
+        )
+
+    def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
+        """Upload local files with a bar, and return the address of each."""
+        return self.upload(files)

@@ -1,4 +1,4 @@
-"""The call ``evaluate`` of both clients: score a manifest as jobs, and measure the scores."""
+"""The call ``evaluate`` of both clients: score a manifest as jobs or as a run, and measure it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from labelyard.evaluation.evaluation import Evaluation
 from labelyard.evaluation.manifest import Manifest
 from labelyard.evaluation.preparation import PreparedEvaluation, prepare_evaluation
 from labelyard.evaluation.scoring_calls import AsyncScoringCalls, ScoringCalls
+from labelyard.evaluation.scoring_run import check_run
 from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.evaluation.template_choice import TemplateChoice, with_templates
 from labelyard.queues import Queue, SubmitQueue
@@ -26,6 +27,7 @@ class EvaluationCalls(ScoringCalls):
         split: str | None = None,
         require: Sequence[str] = (),
         queue: SubmitQueue = Queue.BULK,
+        out: str | None = None,
         timeout_s: float = 3600.0,
     ) -> Evaluation:
         """Score labelled pictures, and measure how good the labels are.
@@ -39,7 +41,9 @@ class EvaluationCalls(ScoringCalls):
             require: Requirements such as ``accuracy>=0.9``; the result's ``passed`` is whether
                 they hold.
             queue: Queue of the jobs.
-            timeout_s: Most seconds to wait for all jobs.
+            out: Prefix, ``s3://bucket/prefix/``. With one a bulk run scores the pictures, and its
+                files stay below the prefix; the same call again goes on with the same run.
+            timeout_s: Most seconds to wait for all jobs, or for the run.
 
         Returns:
             The figures; ``write(folder)`` writes them, with a page for people.
@@ -50,12 +54,18 @@ class EvaluationCalls(ScoringCalls):
             ServiceConfigError: A library is missing, or S3 refused an upload.
             StorageUnavailableError: S3 gave no usable answer to an upload.
             ResultTimeoutError: Not all jobs were finished in time.
+            RunTimeoutError: The run has not ended in time; it goes on.
+            RunStateError: The run was cancelled, has expired or has failed as a whole.
         """
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
         chosen = self._choose(labels)
+        if out is not None:
+            check_run(chosen.labels, out, self.settings)
         prepared = prepare_evaluation(
             chosen.label_set, manifest, reference=chosen.reference, split=split, require=require
         )
+        if out is not None:
+            return prepared.measure(self._score_by_run(prepared, out=out, watch=watch))
         return prepared.measure(self._score(prepared, queue=queue, watch=watch))
 
     def compare_templates(
@@ -102,11 +112,14 @@ class AsyncEvaluationCalls(AsyncScoringCalls):
         split: str | None = None,
         require: Sequence[str] = (),
         queue: SubmitQueue = Queue.BULK,
+        out: str | None = None,
         timeout_s: float = 3600.0,
     ) -> Evaluation:
         """Score labelled pictures, and measure how good the labels are."""
         queue, watch = submit_queue(queue), Stopwatch(wait_s(timeout_s))
         chosen = await self._choose(labels)
+        if out is not None:
+            check_run(chosen.labels, out, self.settings)
         prepared: PreparedEvaluation = await asyncio.to_thread(
             prepare_evaluation,
             chosen.label_set,
@@ -115,7 +128,10 @@ class AsyncEvaluationCalls(AsyncScoringCalls):
             split=split,
             require=require,
         )
-        scoring = await self._score(prepared, queue=queue, watch=watch)
+        if out is not None:
+            scoring = await self._score_by_run(prepared, out=out, watch=watch)
+        else:
+            scoring = await self._score(prepared, queue=queue, watch=watch)
         return await asyncio.to_thread(prepared.measure, scoring)
 
     async def compare_templates(

@@ -22,6 +22,11 @@ class ChosenLabelSet:
     label_set: LabelSet
     reference: str | None
 
+    @property
+    def labels(self) -> LabelSet | str:
+        """What jobs and runs name: the reference, or the set itself."""
+        return self.reference or self.label_set
+
     def new_name(self, name: str | None) -> str:
         """Return the name to register a new version under, once it is known to be possible.
 

@@ -2,12 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labelyard.evaluation.example_store import read_example_digests, store_examples
+from labelyard.evaluation.scored_images import Scoring
+from labelyard.evaluation.scoring_run import ScoringRun
 from labelyard.explanation_maps import read_map
 from labelyard.messages import LabelSet
+from labelyard.runs.request import RunRequest
 from labelyard.settings import ClientSettings
 from labelyard.uploads import upload_files
+
+if TYPE_CHECKING:
+    from labelyard.evaluation.scoring_calls import Prepared
 
 
 class ObjectCalls:
@@ -18,6 +25,14 @@ class ObjectCalls:
     def _upload(self, files: Sequence[Path]) -> Mapping[Path, str]:
         """Upload local files, and return the address of each."""
         return dict(zip(files, upload_files(files, self.settings), strict=True)) if files else {}
+
+    def _prepare_run(
+        self, prepared: "Prepared[Scoring]", out: str
+    ) -> tuple[ScoringRun, RunRequest]:
+        """Upload the pictures of a manifest, and the manifest of the run that scores them."""
+        run = ScoringRun(prepared.scoring(self._upload(prepared.files)), out, self.settings)
+        with run.manifest_file() as path:
+            return run, run.request(self._upload([path])[path])
 
     def _store_examples(self, body: bytes) -> None:
         """Write the object with the examples."""

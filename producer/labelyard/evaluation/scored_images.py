@@ -1,4 +1,4 @@
-"""Scored pictures of a manifest, and the jobs that score them against every label of a set."""
+"""Scored pictures of a manifest, and the jobs or the run that score them against a whole set."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,14 @@ from labelyard.messages import (
     Timing,
     TitleFinding,
 )
+from labelyard.runs.lines import ErrorLine, LineError, ResultLine
+from labelyard.tags import EVALUATION_TAG
 
 #: Jobs that are open at once: 4,096 pictures keep several workers busy.
 JOBS_AT_ONCE: Final = 64
 #: Of a result, so that it stays below the 8 MiB that the ledger takes.
 RESULT_BYTES: Final = 6 * 1024 * 1024
 SCORE_BYTES: Final = 45
-TAG: Final = "evaluation"
 
 
 class Prepare(Protocol):
@@ -119,16 +120,23 @@ class Scoring:
         for start in range(0, len(ids), size * JOBS_AT_ONCE):
             window = ids[start : start + size * JOBS_AT_ONCE]
             yield [
-                prepare(window[first : first + size], self.labels, top_k=top_k, tag=TAG)
+                prepare(window[first : first + size], self.labels, top_k=top_k, tag=EVALUATION_TAG)
                 for first in range(0, len(window), size)
             ]
 
     def _image(self, place: int) -> Any:
         """Return a picture as a job names it; its text only if the set reads texts."""
+        text = self.text_of(place)
+        if text is None:
+            return str(place), self.uris[place]
+        return {"id": str(place), "uri": self.uris[place], "text": text}
+
+    def text_of(self, place: int) -> str | None:
+        """Return the text beside a picture; ``None`` without one, or if the set reads no texts."""
         learned, text = self.label_set.learned, self.images[place].text
         if learned is None or learned.titles is None or not text:
-            return str(place), self.uris[place]
-        return {"id": str(place), "uri": self.uris[place], "text": text[:MAX_TITLE]}
+            return None
+        return text[:MAX_TITLE]
 
     def add(self, record: Record) -> None:
         """Take the scores, or the errors, of a final job."""
@@ -145,7 +153,21 @@ class Scoring:
         if result.error is not None:
             self._fail(ids, result.error)
         for image in result.images:
-            self._scored[int(image.id)] = self._read(image)
+            self._scored[int(image.id)] = self._read(int(image.id), image)
+
+    def add_line(self, line: ResultLine | ErrorLine) -> None:
+        """Take the scores, or the error, of a line of a run over the pictures."""
+        place = line.line - 1
+        if isinstance(line, ErrorLine):
+            self._fail([place], _failure_of(line))
+            return
+        self.digest = line.label_set or self.digest
+        self._scored[place] = self._read(place, line)
+
+    def fail_missing(self, error: LabelyardError) -> None:
+        """Give each picture without a result an error."""
+        missing = [place for place in range(len(self.images)) if place not in self._scored]
+        self._fail(missing, Failure.of(error))
 
     def scored(self) -> list[ScoredImage]:
         """Return the pictures with their scores, in the order of the manifest."""
@@ -155,14 +177,13 @@ class Scoring:
         for place in ids:
             self._scored[place] = ScoredImage(self.images[place], self.uris[place], error=failure)
 
-    def _read(self, image: ImageResult) -> ScoredImage:
-        place = int(image.id)
+    def _read(self, place: int, image: ImageResult | ResultLine) -> ScoredImage:
         labelled = self.images[place]
         scores = array("d", bytes(8 * len(self._places)))
         known = [label for label in image.labels if label.name in self._places]
         for label in known:
             scores[self._places[label.name]] = label.score
-        error = image.error
+        error = _failure_of(image.error) if isinstance(image.error, LineError) else image.error
         if error is None and len(known) < len(self._places):
             missing = ResultUnreadableError(f"{image.uri}: the result does not score every label")
             error = Failure.of(missing)
@@ -179,6 +200,10 @@ class Scoring:
             because=image.abstained_because,
             node=image.node,
         )
+
+
+def _failure_of(error: LineError | ErrorLine) -> Failure:
+    return Failure(code=error.code, message=error.message, is_retryable=error.is_retryable)
 
 
 def images_in_a_job(label_set: LabelSet) -> int:

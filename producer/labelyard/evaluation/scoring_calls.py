@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
+from labelyard.errors import RunTimeoutError
 from labelyard.evaluation.chosen_set import ChosenLabelSet, own_label_set, reference_of
 from labelyard.evaluation.object_calls import ObjectCalls
 from labelyard.evaluation.scored_images import Scoring
+from labelyard.evaluation.scoring_run import shard_ids
 from labelyard.evaluation.stopwatch import Stopwatch
 from labelyard.label_sets import LabelSetRegistry
 from labelyard.label_sets.aliases import read_alias_of
@@ -18,7 +21,9 @@ from labelyard.submission import Image, JobOptions, Labels
 
 if TYPE_CHECKING:
     from labelyard.label_sets.async_registry import AsyncLabelSetRegistry
-    from labelyard.ledger import Record
+    from labelyard.ledger import Ledger, Record
+    from labelyard.runs.async_client import AsyncRuns
+    from labelyard.runs.client import Runs
 
 AnyScoring = TypeVar("AnyScoring", bound=Scoring)
 ScoringOut = TypeVar("ScoringOut", bound=Scoring, covariant=True)
@@ -39,8 +44,10 @@ class ScoringCalls(ObjectCalls):
     """Steps of :class:`labelyard.Client` that score a manifest."""
 
     label_sets: LabelSetRegistry
+    runs: "Runs"
 
     if TYPE_CHECKING:
+        _ledger: Ledger
 
         def prepare(
             self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
@@ -70,13 +77,23 @@ class ScoringCalls(ObjectCalls):
         scoring.seconds = watch.seconds - started_s
         return scoring
 
+    def _score_by_run(self, prepared: Prepared[Scoring], *, out: str, watch: Stopwatch) -> Scoring:
+        """Upload the pictures of a manifest, and have a run score them."""
+        run, request = self._prepare_run(prepared, out)
+        handle = self.runs.start_run(request)
+        with run_goes_on(handle.id):
+            record = handle.wait(timeout_s=watch.left_s)
+        return run.read(record, self._ledger.read_many(shard_ids(record)))
+
 
 class AsyncScoringCalls(ObjectCalls):
     """Steps of :class:`labelyard.AsyncClient` that score a manifest."""
 
     label_sets: "AsyncLabelSetRegistry"
+    runs: "AsyncRuns"
 
     if TYPE_CHECKING:
+        _threads_ledger: Ledger
 
         def prepare(
             self, images: Iterable[Image], labels: Labels, **options: Unpack[JobOptions]
@@ -110,3 +127,32 @@ class AsyncScoringCalls(ObjectCalls):
                 scoring.add(record)
         scoring.seconds = watch.seconds - started_s
         return scoring
+
+    async def _score_by_run(
+        self, prepared: Prepared[Scoring], *, out: str, watch: Stopwatch
+    ) -> Scoring:
+        """Upload the pictures of a manifest, and have a run score them."""
+        run, request = await asyncio.to_thread(self._prepare_run, prepared, out)
+        handle = await self.runs.start_run(request)
+        with run_goes_on(handle.id):
+            record = await handle.wait(timeout_s=watch.left_s)
+        shards = await asyncio.to_thread(self._threads_ledger.read_many, shard_ids(record))
+        return await asyncio.to_thread(run.read, record, shards)
+
+
+@contextmanager
+def run_goes_on(run_id: str) -> Iterator[None]:
+    """Note at a timeout inside the block that the run goes on, and how to come back to it."""
+    try:
+        yield
+    except RunTimeoutError as error:
+        error.add_note(how_to_come_back(run_id))
+        raise
+
+
+def how_to_come_back(run_id: str) -> str:
+    """Say how a caller that stopped to wait for its run comes back to it, or stops it."""
+    return (
+        f"the run {run_id} goes on: evaluate again with the same manifest, label set and prefix "
+        f"to go on with it, or stop it with: labelyard run cancel {run_id}"
+    )

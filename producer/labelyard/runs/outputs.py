@@ -14,6 +14,8 @@ from labelyard.uploads import open_client, storage_errors_as_ours
 
 #: Folder of a run's output for what only its workers read.
 PLAN_FOLDER: Final = "_plan/"
+#: Bytes read at once of results: a line that scores thousands of labels has some hundred thousand.
+RESULT_CHUNK_BYTES: Final = 256 * 1024
 
 
 def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
@@ -30,6 +32,22 @@ def read_errors(out: str, settings: ClientSettings) -> Iterator[ErrorLine]:
                 for line in body.iter_lines():
                     if line:
                         yield ErrorLine.model_validate_json(line)
+
+
+def read_results(out: str, settings: ClientSettings) -> Iterator[ResultLine]:
+    """Yield the lines of the result files below *out*, which are JSON lines.
+
+    Raises:
+        ServiceConfigError: S3 refused, or boto3 is missing; the text names the remedy.
+        StorageUnavailableError: S3 gave no usable answer.
+    """
+    bucket, prefix = place_of(out)
+    with storage_errors_as_ours(bucket), closing(open_client(settings)) as s3:
+        for key in list_keys(s3, bucket, f"{prefix}results-"):
+            with closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+                for line in body.iter_lines(RESULT_CHUNK_BYTES):
+                    if line:
+                        yield ResultLine.model_validate_json(line)
 
 
 def read_pictures(out: str, settings: ClientSettings, *, most: int) -> list[str]:

@@ -13,6 +13,7 @@ from labelyard.fields import (
     LabelSetRef,
     ObjectUri,
     Switch,
+    Tag,
     Tenant,
     TopK,
 )
@@ -58,6 +59,8 @@ class RunRequest(Message):
         expires_at: After this instant the run ends as it is.
         webhook: Address that gets the end of the run by POST, signed after the Standard Webhooks
             specification. Left out of the message if there is none.
+        tag: ``evaluation`` for the run of an evaluation, whose answers do not count for drift.
+            Left out of the message if there is none.
         retry_of: Run whose failed lines are done again.
         retry_codes: Codes of the errors whose lines are done again; empty means all that may
             succeed later.
@@ -79,6 +82,7 @@ class RunRequest(Message):
     webhook: WebhookUrl | None = Field(
         default=None, repr=False, exclude_if=lambda webhook: webhook is None
     )
+    tag: Tag | None = Field(default=None, exclude_if=lambda tag: tag is None)
     retry_of: JobId | None = None
     retry_codes: tuple[ErrorCode, ...] = Field(default=(), max_length=100)
 

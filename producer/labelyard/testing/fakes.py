@@ -39,6 +39,7 @@ from labelyard.testing.fake_events import AsyncFakeEventLog, FakeEventGroups, Fa
 from labelyard.testing.fake_label_sets import FakeLabelSets
 from labelyard.testing.fake_objects import FakeObjects
 from labelyard.testing.fake_runs import FakeRuns
+from labelyard.testing.fake_scoring import AsyncFakeScoring, FakeScoring
 from labelyard.testing.fake_stores import (
     FakeDeadLetters,
     FakeSetAside,
@@ -49,7 +50,7 @@ from labelyard.testing.fake_webhooks import FakeWebhooks
 from labelyard.testing.samples import Answer, fail_image, fail_job, sample_result
 
 
-class FakeClient(FakeObjects, FakeAdministration, Client):
+class FakeClient(FakeObjects, FakeScoring, FakeAdministration, Client):
     """A Client without servers: a rule answers jobs at once, or the test sets their results.
 
     Attributes:
@@ -207,7 +208,7 @@ class FakeClient(FakeObjects, FakeAdministration, Client):
             self.event_log.add(final)
 
 
-class AsyncFakeClient(FakeObjects, AsyncFakeAdministration, AsyncClient):
+class AsyncFakeClient(FakeObjects, AsyncFakeScoring, AsyncFakeAdministration, AsyncClient):
     """An AsyncClient without servers; see :class:`FakeClient`, which is its ``fake``."""
 
     def __init__(self, fake: FakeClient | None = None) -> None:

@@ -118,6 +118,11 @@ def test_a_picture_without_scores_is_reported_and_ends_with_1(
         (["--require", "accuracy>=90"], "0.9 for 90 %"),
         (["--split", "tset"], "its splits are test"),
         (["--require", "recall[cow]>=0.5"], "no label 'cow'"),
+        (["--out", "results/"], "out: "),
+        (
+            ["--out", "s3://results/a/", "--templates", "t.txt"],
+            "--out does not go with --templates",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_before_a_job_is_submitted(
@@ -127,6 +132,50 @@ def test_what_is_wrong_is_found_before_a_job_is_submitted(
 
     assert (done.exit_code, said in done.stderr) == (2, True), done.output
     assert ledger.open_images() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "said"),
+    [
+        ((), "planning", "evaluate again with the same manifest"),
+        (("--cancel-on-interrupt",), "cancelling", "is cancelled"),
+    ],
+)
+def test_an_interrupt_leaves_the_run_of_an_evaluation_or_cancels_it(
+    ledger: Ledger,
+    manifest: Path,
+    labels: Path,
+    options: tuple[str, ...],
+    state: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelyard.runs.client.Runs.watch", interrupted)
+
+    done = run("evaluate", labels, manifest, "--out", "s3://results/a/", *options)
+
+    assert (done.exit_code, said in done.stderr) == (130, True), done.output
+    with Client() as client:
+        [started] = client.runs.list()
+    assert started.state == state
+    assert f"run {started.run_id} " in done.stderr
+
+
+def test_an_evaluation_that_is_started_again_goes_on_with_its_run(
+    ledger: Ledger, manifest: Path, labels: Path
+) -> None:
+    command = ("evaluate", labels, manifest, "--out", "s3://results/a", "--timeout-s", 0)
+
+    first, second = run(*command), run(*command)
+
+    with Client() as client:
+        [started] = client.runs.list()
+    assert (first.exit_code, second.exit_code) == (3, 3), first.output
+    assert f"labelyard run cancel {started.run_id}" in first.stderr
+    assert f"goes on with run {started.run_id}, files below s3://results/a/" in second.stderr
 
 
 def test_two_sets_are_compared_on_the_same_pictures(

@@ -14,6 +14,7 @@ from labelyard.queues import Queue
 from labelyard.runs.parts import ShardPart, name_parts
 from labelyard.runs.record import FINAL_RUN_STATES, counts_of
 from labelyard.runs.request import RunRequest
+from labelyard.tags import EVALUATION_TAG
 from labelyard_worker.jobs.cancellation import RunPausedError, Token
 from labelyard_worker.jobs.work import ReceivedMessage
 from labelyard_worker.runs.files.shard_files import ShardFiles
@@ -87,7 +88,7 @@ class ShardWork(PartWork[ShardResult]):
             bad_lines_of(lines),
             seconds=time.monotonic() - started_at,
             model=self.parts.classifier.model,
-            answers=answers.by_reference,
+            answers={} if request.tag == EVALUATION_TAG else answers.by_reference,
         )
 
     def _begin(self, token: Token) -> None:
