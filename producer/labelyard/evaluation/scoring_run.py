@@ -18,7 +18,8 @@ from labelyard.runs.request import RunRequest
 from labelyard.settings import ClientSettings
 from labelyard.tags import EVALUATION_TAG
 
-#: Shards whose records are read for the model: all have the same, but one that failed has none.
+#: Shards whose records are read for the model. The last ones: records of shards that ended long
+#: before the run may be gone. More than one: the record of a shard that failed names no model.
 SHARDS_ASKED: Final = 8
 #: Digits of the request's digest that name the folder of the run's files.
 FOLDER_DIGITS: Final = 16
@@ -113,8 +114,9 @@ class ScoringRun:
 
 
 def shard_ids(run: RunRecord) -> list[str]:
-    """Return ids under which the ledger may have records of the run's first shards."""
-    names = [f"{run.run_id}.{number:05}" for number in range(min(run.shards, SHARDS_ASKED))]
+    """Return ids under which the ledger may have records of the run's last shards."""
+    first = max(0, run.shards_planned - SHARDS_ASKED)
+    names = [f"{run.run_id}.{number:05}" for number in range(first, run.shards_planned)]
     suffixes = ["", *(f".e{epoch}" for epoch in range(1, run.epoch + 1))]
     return [name + suffix for name in names for suffix in suffixes]
 
