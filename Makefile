@@ -37,7 +37,7 @@ test: .venv/.dev  ## Run the whole test suite
 lint: .venv/.dev  ## Check style, format, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p labelyard -p labelyard_worker
+	$(BIN)/mypy -p labelyard -p labelyard_worker -p benchmarks
 	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes labelyard --ignoreexternal

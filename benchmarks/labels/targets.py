@@ -189,11 +189,11 @@ def refused(sets: Sets) -> Iterator[Row]:
             scores = shares(one.logits[drawn])
             best, answers = scores.max(1), scores.argmax(1)
             is_right = answers == photos.classes[drawn]
-            samples = [(best[answers == n], is_right[answers == n]) for n in set(answers.tolist())]
-            given = sum(certify(*sample, **PROMISE) is not None for sample in samples)
+            places = [answers == label for label in set(answers.tolist())]
+            given = sum(certify(best[own], is_right[own], **PROMISE) is not None for own in places)
             of = f"{name}, {scorer}"
             yield Row("labels certified for .95 by 20 pictures each", of, given, 0, True, "")
-            exact = [is_exact(*sample) for sample in samples]
+            exact = [is_exact(best[own], is_right[own]) for own in places]
             share = 100 * float(np.mean([one for one in exact if one is not None] or [True]))
             yield Row("missing pictures right within 10 %", of, share, 100.0)
 

@@ -98,7 +98,7 @@ class TaughtLabels:
 
 def logits_with_examples(
     by_text: Array, vectors: Array, taught: TaughtLabels, *, labels: int
-) -> tuple[Array, Array]:
+) -> tuple[NDArray[np.float64], Array]:
     """Compute the logits of all labels of a set of which some are taught.
 
     Args:
@@ -119,7 +119,7 @@ def logits_with_examples(
 
 def divide_among_taught(
     logits: Array, taught_logits: Array, labels: Indices, *, odds: Array | float = 0.0
-) -> Array:
+) -> NDArray[np.float64]:
     """Replace the logits of taught labels; those of the others stay as they are.
 
     Text decides what the taught labels get together, and *odds* moves it; the fitted scorer
