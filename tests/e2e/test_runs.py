@@ -481,8 +481,10 @@ def test_a_run_and_its_retry_keep_the_version_that_the_alias_named_at_the_start(
 def test_answers_of_registered_sets_in_a_run_are_counted_for_their_drift(
     runs: RunService, client: Client
 ) -> None:
-    of_run = client.label_sets.register("drifting", as_label_set(LABELS))
-    of_lines = client.label_sets.register("drifting-lines", as_label_set(["a hen", "a cow"]))
+    of_run = client.label_sets.register("drifting", as_label_set([*LABELS, "a drifting boat"]))
+    of_lines = client.label_sets.register(
+        "drifting-lines", as_label_set(["a drifting hen", "a drifting cow"])
+    )
     extra = (
         json.dumps({"custom_id": "gone", "uri": runs.pictures.uri("gone.png")}),
         *(
