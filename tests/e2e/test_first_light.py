@@ -49,8 +49,10 @@ def test_a_worker_describes_itself(client: Client):
 
 
 def test_the_doctor_finds_no_fault_beside_a_worker_and_measures_the_model(
-    service: Service, worker: WorkerProcess
+    service: Service, worker: WorkerProcess, client: Client
 ):
+    # It serves its health port a moment before the ledger knows that it is ready.
+    wait_until(lambda: [one.state for one in client.workers()] == ["ready"], within_s=TIMEOUT_S)
     variables = {**service.variables, "LABELYARD_HEALTH_PORT": str(worker.port)}
     variables |= {"LABELYARD_ALLOWED_BUCKETS": PICTURES}
 
@@ -60,8 +62,13 @@ def test_the_doctor_finds_no_fault_beside_a_worker_and_measures_the_model(
 
     report = json.loads(examined.stdout)
     counts, codes = report["counts"], {one["code"] for one in report["findings"]}
-    assert (examined.returncode, counts["serious"], counts["warning"]) == (0, 0, 0), report
-    assert counts["unchecked"] == 0
+    faults = [
+        (one["code"], one["found"])
+        for one in report["findings"]
+        if one["severity"] in {"serious", "warning"}
+    ]
+    assert (examined.returncode, faults) == (0, [])
+    assert (counts["serious"], counts["warning"], counts["unchecked"]) == (0, 0, 0)
     assert codes >= {"fleet_lives", "health_port_ours", "model_measured", "s3_bucket_usable"}
 
 
