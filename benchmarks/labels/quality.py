@@ -24,6 +24,8 @@ from labelyard.evaluation.metrics import average_precision, expected_calibration
 
 DRAWS = 5
 SPLITS = 100
+#: From a half to 20, for the best one of all.
+TEMPERATURES = np.exp(np.linspace(-0.7, 3.0, 200))
 Logits = NDArray[np.float64]
 
 
@@ -127,6 +129,7 @@ class Tempered(NamedTuple):
     Attributes:
         floor: Error that scores without any fault would show on so few pictures.
         pictures: Number of pictures that judge.
+        best: Smallest error that any temperature gives on the pictures that judge.
     """
 
     error: float
@@ -136,6 +139,7 @@ class Tempered(NamedTuple):
     temperature: float
     floor: float
     pictures: int
+    best: float
 
 
 def temper(photos: PhotoSet, scorer: Scorer, *, seed: int) -> Tempered:
@@ -156,12 +160,15 @@ def temper(photos: PhotoSet, scorer: Scorer, *, seed: int) -> Tempered:
         expected_calibration_error(best, generator.random(len(best)) < best) for _ in range(100)
     ]
     floor = float(np.mean(floors))
-    return Tempered(error, error_after, nll, nll_after, temperature, floor, len(left))
+    all_errors = [_calibration(photos, scorer.logits / one, left)[0] for one in TEMPERATURES]
+    return Tempered(
+        error, error_after, nll, nll_after, temperature, floor, len(left), min(all_errors)
+    )
 
 
 def measure_errors(sets: dict[str, PhotoSet]) -> None:
     """Print calibration error and likelihood before and after a temperature from 100 pictures."""
-    heads = ("ECE", "after", "NLL", "after", "T", "floor", "judged")
+    heads = ("ECE", "after", "NLL", "after", "T", "floor", "judged", "best")
     print(f"\n{'100 pictures':24}" + "".join(f"{head:>8}" for head in heads))
     for name, photos in sets.items():
         found: dict[str, list[Tempered]] = {}
@@ -169,7 +176,7 @@ def measure_errors(sets: dict[str, PhotoSet]) -> None:
             for scorer, one in scorers(photos, seed).items():
                 found.setdefault(scorer, []).append(temper(photos, one, seed=seed))
         for scorer, each in found.items():
-            mean = np.mean(each, axis=0) * (100, 100, 1, 1, 1, 100, 1)
+            mean = np.mean(each, axis=0) * (100, 100, 1, 1, 1, 100, 1, 100)
             print(f"{name + ' ' + scorer:24}" + "".join(f"{one:8.2f}" for one in mean))
 
 
