@@ -24,7 +24,7 @@ class ChosenLabelSet:
 
     @property
     def labels(self) -> LabelSet | str:
-        """What jobs and runs name: the reference, or the set itself."""
+        """The set as jobs and runs name it: by its reference, or itself."""
         return self.reference or self.label_set
 
     def new_name(self, name: str | None) -> str:
